@@ -1,0 +1,191 @@
+"""Channels and the catalogue of variables: WeatherBench 2 name ↔ CF standard name ↔ units ↔ short names."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from etesian.core.errors import ChannelError, suggest
+
+
+class Channel(NamedTuple):
+    """One field of the atmosphere or ocean: a variable, at a pressure level in hPa where it has one.
+
+    >>> str(Channel("temperature", 850)), str(Channel("2m_temperature"))
+    ('temperature_850', '2m_temperature')
+    """
+
+    name: str
+    level: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.level is None else f"{self.name}_{self.level}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Channel":
+        """Read `temperature_850` or `2m_temperature`.
+
+        A trailing number is a level only where the catalogue knows the variable before it, or does not
+        know the whole text.
+
+        >>> Channel.parse("geopotential_500")
+        Channel(name='geopotential', level=500)
+        """
+        match = re.fullmatch(r"(.+)_(\d+)", text)
+        if match is None or text in CATALOGUE:
+            return cls(text)
+        return cls(match[1], int(match[2]))
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What the catalogue knows of one variable.
+
+    Attributes:
+        name: WeatherBench 2 name.
+        standard_name: CF standard name; empty where CF has none.
+        units: canonical units, as written into files.
+        aliases: short and long names under which centres and model archives store it.
+        minimum: smallest value that is physically credible, in `units`.
+        maximum: largest value that is physically credible, in `units`.
+        static: does not change in time.
+    """
+
+    name: str
+    standard_name: str
+    units: str
+    aliases: tuple[str, ...]
+    minimum: float
+    maximum: float
+    static: bool = False
+
+
+def _variables() -> Iterable[Variable]:
+    on_levels = [
+        ("geopotential", "geopotential", "m2 s-2", "z phi", -1e4, 6e5),
+        ("temperature", "air_temperature", "K", "t ta", 130, 350),
+        ("u_component_of_wind", "eastward_wind", "m s-1", "u ua uwnd", -200, 200),
+        ("v_component_of_wind", "northward_wind", "m s-1", "v va vwnd", -200, 200),
+        ("vertical_velocity", "lagrangian_tendency_of_air_pressure", "Pa s-1", "w wap omega", -100, 100),
+        ("specific_humidity", "specific_humidity", "kg kg-1", "q hus", -1e-3, 0.06),
+        ("relative_humidity", "relative_humidity", "%", "r hur rh", -30, 200),
+        ("vorticity", "atmosphere_relative_vorticity", "s-1", "vo vort absvrt", -0.02, 0.02),
+        ("divergence", "divergence_of_wind", "s-1", "d div", -0.02, 0.02),
+        ("ozone_mass_mixing_ratio", "mass_fraction_of_ozone_in_air", "kg kg-1", "o3 o3mr", -1e-6, 1e-4),
+        (
+            "specific_cloud_ice_water_content",
+            "mass_fraction_of_cloud_ice_in_air",
+            "kg kg-1",
+            "ciwc",
+            -1e-6,
+            0.02,
+        ),
+        (
+            "specific_cloud_liquid_water_content",
+            "mass_fraction_of_cloud_liquid_water_in_air",
+            "kg kg-1",
+            "clwc clwmr",
+            -1e-6,
+            0.02,
+        ),
+    ]
+    surface = [
+        ("2m_temperature", "", "K", "t2m 2t tas air_temperature_2m", 170, 340),
+        ("2m_dewpoint_temperature", "dew_point_temperature", "K", "d2m 2d", 150, 320),
+        ("maximum_2m_temperature", "", "K", "tasmax mx2t tmax", 170, 345),
+        ("minimum_2m_temperature", "", "K", "tasmin mn2t tmin", 165, 340),
+        ("10m_u_component_of_wind", "", "m s-1", "u10 10u uas", -100, 100),
+        ("10m_v_component_of_wind", "", "m s-1", "v10 10v vas", -100, 100),
+        (
+            "mean_sea_level_pressure",
+            "air_pressure_at_mean_sea_level",
+            "Pa",
+            "msl psl slp prmsl mslet",
+            8.5e4,
+            1.1e5,
+        ),
+        ("surface_pressure", "surface_air_pressure", "Pa", "sp ps", 3e4, 1.12e5),
+        (
+            "sea_surface_temperature",
+            "sea_surface_temperature",
+            "K",
+            "sst tos analysed_sst sea_surface_foundation_temperature",
+            268,
+            312,
+        ),
+        ("sea_surface_temperature_anomaly", "", "K", "sst_anomaly", -20, 20),
+        ("sea_ice_cover", "sea_ice_area_fraction", "1", "siconc ci sea_ice_fraction", -0.01, 1.01),
+        ("total_cloud_cover", "cloud_area_fraction", "1", "tcc clt", -0.01, 1.01),
+        ("total_precipitation", "lwe_thickness_of_precipitation_amount", "m", "tp", -1e-5, 2.0),
+        ("precipitation_flux", "precipitation_flux", "kg m-2 s-1", "pr", -1e-8, 0.05),
+        (
+            "surface_solar_radiation_downwards",
+            "surface_downwelling_shortwave_flux_in_air",
+            "W m-2",
+            "rsds",
+            -1,
+            1500,
+        ),
+        ("total_column_water", "", "kg m-2", "tcw", -0.1, 120),
+        (
+            "total_column_water_vapour",
+            "atmosphere_mass_content_of_water_vapor",
+            "kg m-2",
+            "tcwv pwat prw",
+            -0.1,
+            120,
+        ),
+        ("toa_incident_solar_radiation", "toa_incoming_shortwave_flux", "J m-2", "tisr", -1, 1e7),
+        ("carbon_dioxide_total_column", "", "ppm", "tcco2 total_column_co2", 300, 700),
+    ]
+    static = [
+        ("orography", "surface_altitude", "m", "orog oro altitude elevation topo", -1000, 9000),
+        ("geopotential_at_surface", "", "m2 s-2", "", -1e4, 9e4),
+        ("land_sea_mask", "land_binary_mask", "1", "lsm sftlf", -0.01, 1.01),
+        ("latitude_field", "", "degrees_north", "lattitude lat2d", -90, 90),
+    ]
+    for rows, is_static in ((on_levels, False), (surface, False), (static, True)):
+        for name, standard_name, units, aliases, minimum, maximum in rows:
+            yield Variable(name, standard_name, units, tuple(aliases.split()), minimum, maximum, is_static)
+
+
+CATALOGUE: dict[str, Variable] = {variable.name: variable for variable in _variables()}
+"""Every known variable by its WeatherBench 2 name."""
+
+_BY_ALIAS: dict[str, str] = {
+    alias.lower(): variable.name for variable in CATALOGUE.values() for alias in (*variable.aliases, variable.name)
+}
+
+
+def canonical_name(name: str) -> str | None:
+    """Return the WeatherBench 2 name for a name or short name used in a file, or None if it is unknown.
+
+    >>> canonical_name("tas"), canonical_name("Z"), canonical_name("foo")
+    ('2m_temperature', 'geopotential', None)
+    """
+    return _BY_ALIAS.get(name.lower())
+
+
+def parse_channels(names: Sequence[str], known: Iterable[Channel]) -> tuple[Channel, ...]:
+    """Resolve names against the channels that exist; a variable's bare name stands for all its levels.
+
+    Args:
+        names: such as `temperature_850`, `2m_temperature`, or `temperature` for every level there is.
+        known: the channels to choose from, whose order is kept within a bare name.
+
+    Raises:
+        ChannelError: if a name matches nothing, with the closest one that exists.
+
+    >>> known = [Channel("temperature", 500), Channel("temperature", 850), Channel("2m_temperature")]
+    >>> [str(c) for c in parse_channels(["2m_temperature", "temperature"], known)]
+    ['2m_temperature', 'temperature_500', 'temperature_850']
+    """
+    available = list(known)
+    chosen: list[Channel] = []
+    for name in names:
+        matching = [c for c in available if str(c) == name] or [c for c in available if c.name == name]
+        if not matching:
+            options = {str(c) for c in available} | {c.name for c in available}
+            raise ChannelError(f"there is no channel '{name}'{suggest(name, options)}")
+        chosen += [c for c in matching if c not in chosen]
+    return tuple(chosen)

@@ -1,0 +1,13 @@
+"""Physical constants and time units, each defined once."""
+
+STANDARD_GRAVITY = 9.80665
+"""Standard acceleration of gravity, m s⁻² (ISO 80000-3)."""
+
+EARTH_RADIUS = 6.371229e6
+"""Mean radius of the sphere that ECMWF and NCEP use in their models, m."""
+
+ZERO_CELSIUS = 273.15
+"""0 °C in kelvin."""
+
+SECONDS_PER_HOUR = 3600
+SECONDS_PER_DAY = 86400

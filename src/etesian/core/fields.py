@@ -1,0 +1,150 @@
+"""Values that travel with their frame: which channels, when, on which grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from etesian.core.channels import Channel
+from etesian.core.errors import ChannelError, suggest
+from etesian.core.grid import Grid
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What goes into a network and what comes out, on which grid; fixed when the network is built.
+
+    Attributes:
+        inputs: channels of the state that is given.
+        targets: channels that are asked for.
+        grid: the grid of both, unless `target_grid` is given.
+        statics: channels that do not change in time, appended to the inputs.
+        forcings: channels that are known at the target time.
+        history: hours of the input states relative to the initial time, ascending, the last one 0.
+        target_grid: the grid of the targets where it differs (downscaling).
+    """
+
+    inputs: tuple[Channel, ...]
+    targets: tuple[Channel, ...]
+    grid: Grid
+    statics: tuple[Channel, ...] = ()
+    forcings: tuple[Channel, ...] = ()
+    history: tuple[int, ...] = (0,)
+    target_grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which channels, at which times, on which grid: everything about fields but their values.
+
+    Attributes:
+        channels: names of the channel axis.
+        time: valid time, seconds since 1970-01-01 00:00 counted in `calendar`.
+        grid: latitudes and longitudes.
+        calendar: CF name of the calendar that `time` counts in.
+    """
+
+    channels: tuple[Channel, ...]
+    time: Int64[Tensor, "batch time"]
+    grid: Grid
+    calendar: str = "proleptic_gregorian"
+
+    def index(self, channels: Sequence[Channel]) -> list[int]:
+        """Return the positions of some channels.
+
+        Raises:
+            ChannelError: if one is not there, naming the closest.
+        """
+        position = {channel: i for i, channel in enumerate(self.channels)}
+        missing = [c for c in channels if c not in position]
+        if missing:
+            raise ChannelError(f"there is no channel '{missing[0]}'{suggest(str(missing[0]), map(str, self.channels))}")
+        return [position[c] for c in channels]
+
+    def to(self, device: torch.device | str) -> "Frame":
+        """Move the times to a device."""
+        return replace(self, time=self.time.to(device))
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Values on a frame, with a mask of where they are known.
+
+    Attributes:
+        values: in physical units at every public boundary; finite wherever `valid`.
+        frame: what the axes mean.
+        valid: True where observed; None means everywhere.
+
+    Raises:
+        ValueError: if the shapes disagree.
+    """
+
+    values: Float[Tensor, "batch time channel lat lon"]
+    frame: Frame
+    valid: Bool[Tensor, "batch time channel lat lon"] | None = None
+
+    def __post_init__(self) -> None:
+        expected = (*self.frame.time.shape, len(self.frame.channels), *self.frame.grid.shape)
+        if tuple(self.values.shape) != expected:
+            raise ValueError(f"values have shape {tuple(self.values.shape)}, their frame {expected}")
+        if self.valid is not None and self.valid.shape != self.values.shape:
+            raise ValueError(f"the mask has shape {tuple(self.valid.shape)}, the values {expected}")
+
+    def select(self, channels: Sequence[Channel]) -> "Fields":
+        """Return some channels, in the order asked for.
+
+        Raises:
+            ChannelError: if one is not there.
+        """
+        if tuple(channels) == self.frame.channels:
+            return self
+        index = self.frame.index(channels)
+        return Fields(
+            self.values[:, :, index],
+            replace(self.frame, channels=tuple(channels)),
+            None if self.valid is None else self.valid[:, :, index],
+        )
+
+    def at(self, position: int) -> "Fields":
+        """Return one position of the time axis, keeping that axis with length 1."""
+        span = slice(position, position + 1) if position != -1 else slice(-1, None)
+        return Fields(
+            self.values[:, span],
+            replace(self.frame, time=self.frame.time[:, span]),
+            None if self.valid is None else self.valid[:, span],
+        )
+
+    def filled(self, value: float = 0.0) -> Float[Tensor, "batch time channel lat lon"]:
+        """Return the values with a number where they are not valid, so that no NaN enters a network."""
+        return self.values if self.valid is None else self.values.masked_fill(~self.valid, value)
+
+    def to(self, device: torch.device | str) -> "Fields":
+        """Move values, mask and times to a device."""
+        return Fields(
+            self.values.to(device),
+            self.frame.to(device),
+            None if self.valid is None else self.valid.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a task is given: input fields, and whatever of targets, forcings and statics it needs."""
+
+    inputs: Fields
+    targets: Fields | None = None
+    forcings: Fields | None = None
+    statics: Fields | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Move everything to a device."""
+        return Batch(*(None if f is None else f.to(device) for f in self.parts()))  # type: ignore[arg-type]
+
+    def parts(self) -> tuple[Fields | None, Fields | None, Fields | None, Fields | None]:
+        """Return inputs, targets, forcings and statics."""
+        return self.inputs, self.targets, self.forcings, self.statics
+
+    def __len__(self) -> int:
+        return self.inputs.values.shape[0]

@@ -1,0 +1,215 @@
+"""Latitude–longitude grids: coordinates, cell areas, regions."""
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from etesian.core.errors import GridError
+
+Float64 = NDArray[np.float64]
+
+
+class Region(NamedTuple):
+    """A latitude–longitude box in degrees; `west` > `east` means that it crosses Greenwich.
+
+    Longitudes may be given in −180…180 or 0…360; a box's edges belong to it.
+    """
+
+    south: float
+    north: float
+    west: float
+    east: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Region":
+        """Read a named region, or `south,north,west,east` in degrees.
+
+        Raises:
+            GridError: if the text is neither.
+
+        >>> Region.parse("Europe").north, Region.parse("-10,10,350,20").west
+        (65, 350.0)
+        """
+        if text in REGIONS:
+            return REGIONS[text]
+        try:
+            south, north, west, east = (float(part) for part in text.split(","))
+        except ValueError:
+            raise GridError(
+                f"region '{text}' is neither south,north,west,east in degrees nor one of {', '.join(REGIONS)}"
+            ) from None
+        if not -90 <= south < north <= 90:
+            raise GridError(f"region '{text}' needs −90 ≤ south < north ≤ 90")
+        return cls(south, north, west, east)
+
+
+REGIONS: dict[str, Region] = {
+    "global": Region(-90, 90, 0, 360),
+    "tropics": Region(-20, 20, 0, 360),
+    "extratropics_north": Region(20, 90, 0, 360),
+    "extratropics_south": Region(-90, -20, 0, 360),
+    "NorthAmerica": Region(15, 65, 220, 300),
+    "SouthAmerica": Region(-55, 20, 270, 330),
+    "Europe": Region(30, 65, 0, 40),
+    "SouthAsia": Region(-15, 45, 25, 110),
+    "EastAsia": Region(5, 65, 70, 150),
+    "Australia": Region(-50, 10, 100, 180),
+}
+"""Boxes by name: ClimaX's regional benchmarks (arXiv 2301.10343) and WeatherBench 2's zonal bands."""
+
+
+class Grid:
+    """A rectilinear grid with strictly ascending latitude and ascending longitude, in degrees.
+
+    Longitudes lie in 0…360 except on a region that crosses Greenwich, where they run on past 360.
+    Two grids are equal if their coordinates agree to 1e-4 degrees.
+
+    Raises:
+        GridError: if a coordinate is not one-dimensional, finite and strictly ascending, or latitudes
+            leave −90…90.
+    """
+
+    def __init__(self, latitude: ArrayLike, longitude: ArrayLike) -> None:
+        self.latitude: Float64 = np.array(latitude, dtype=np.float64)
+        self.longitude: Float64 = np.array(longitude, dtype=np.float64)
+        for name, values in (("latitude", self.latitude), ("longitude", self.longitude)):
+            if values.ndim != 1 or values.size == 0:
+                raise GridError(f"{name} has shape {values.shape}; a grid needs one dimension")
+            if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+                raise GridError(f"{name} must be finite and strictly ascending")
+        if abs(self.latitude).max() > 90 + 1e-6:
+            raise GridError(f"latitude reaches {abs(self.latitude).max():g}°, beyond the pole")
+        if self.longitude[-1] - self.longitude[0] >= 360:
+            raise GridError("longitude covers the circle more than once")
+        self.latitude.flags.writeable = False
+        self.longitude.flags.writeable = False
+
+    @classmethod
+    def equiangular(cls, resolution: float, *, poles: bool = False) -> "Grid":
+        """Build a global grid of square cells; with `poles`, points lie on both poles.
+
+        >>> Grid.equiangular(5.625).shape, Grid.equiangular(1.5, poles=True).shape
+        ((32, 64), (121, 240))
+        """
+        rows, columns = 180 / resolution, 360 / resolution
+        if abs(rows - round(rows)) > 1e-6 or abs(columns - round(columns)) > 1e-6:
+            raise GridError(f"a resolution of {resolution}° does not divide 180°")
+        edges = np.linspace(-90.0, 90.0, round(rows) + 1)
+        latitude = edges if poles else (edges[1:] + edges[:-1]) / 2
+        return cls(latitude, np.arange(round(columns)) * resolution)
+
+    @classmethod
+    def gaussian(cls, rows: int) -> "Grid":
+        """Build the global Gaussian grid with `rows` latitudes and twice as many longitudes."""
+        nodes, _ = np.polynomial.legendre.leggauss(rows)
+        return cls(np.degrees(np.arcsin(nodes)), np.arange(2 * rows) * 180 / rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of latitudes and longitudes."""
+        return self.latitude.size, self.longitude.size
+
+    @cached_property
+    def is_periodic(self) -> bool:
+        """Whether the longitudes close the circle with even steps."""
+        if self.longitude.size < 2:
+            return False
+        steps = np.diff(np.append(self.longitude, self.longitude[0] + 360))
+        return bool(np.ptp(steps) < 1e-3 * steps.mean())
+
+    @cached_property
+    def has_poles(self) -> bool:
+        """Whether rows of points lie on both poles."""
+        return bool(self.latitude[0] < -90 + 1e-6 and self.latitude[-1] > 90 - 1e-6)
+
+    @cached_property
+    def latitude_bounds(self) -> Float64:
+        """Edges of the rows of cells, one more than there are rows, in degrees.
+
+        Halfway between points. An outer row ends at the pole if that is closer than one row's spacing
+        (which makes the bounds of global grids WeatherBench 2's), else half a spacing away.
+        """
+        latitude = self.latitude
+        if latitude.size == 1:
+            return np.array([max(latitude[0] - 0.5, -90.0), min(latitude[0] + 0.5, 90.0)])
+        middle = (latitude[1:] + latitude[:-1]) / 2
+        south, north = latitude[1] - latitude[0], latitude[-1] - latitude[-2]
+        lowest = -90.0 if latitude[0] - south < -90 + 1e-6 else latitude[0] - south / 2
+        highest = 90.0 if latitude[-1] + north > 90 - 1e-6 else latitude[-1] + north / 2
+        return np.concatenate([[lowest], middle, [highest]])
+
+    @cached_property
+    def longitude_bounds(self) -> Float64:
+        """Edges of the columns of cells, one more than there are columns, in degrees."""
+        longitude = self.longitude
+        if longitude.size == 1:
+            return np.array([longitude[0] - 0.5, longitude[0] + 0.5])
+        middle = (longitude[1:] + longitude[:-1]) / 2
+        if self.is_periodic:
+            west = (longitude[0] + longitude[-1] - 360) / 2
+            return np.concatenate([[west], middle, [west + 360]])
+        west = longitude[0] - (longitude[1] - longitude[0]) / 2
+        east = longitude[-1] + (longitude[-1] - longitude[-2]) / 2
+        return np.concatenate([[west], middle, [east]])
+
+    @cached_property
+    def area_weights(self) -> Float64:
+        """Relative cell area per latitude, mean 1: sin(north edge) − sin(south edge), as WeatherBench 2 does."""
+        weights = np.diff(np.sin(np.radians(self.latitude_bounds)))
+        return np.asarray(weights / weights.mean())
+
+    @cached_property
+    def cosine_weights(self) -> Float64:
+        """Weights cos φ per latitude, mean 1, as WeatherBench 1 and ClimaX weight."""
+        weights = np.cos(np.radians(self.latitude)).clip(min=0)
+        return np.asarray(weights / weights.mean())
+
+    def region(self, box: Region) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row and column numbers inside a box, chosen by coordinate, from west to east.
+
+        Raises:
+            GridError: if no point lies inside.
+        """
+        rows = np.flatnonzero((self.latitude >= box.south) & (self.latitude <= box.north))
+        if box.east - box.west >= 360:
+            columns = np.arange(self.longitude.size)
+        else:
+            width = (box.east - box.west) % 360
+            offset = (self.longitude - box.west) % 360
+            inside = np.flatnonzero(offset <= width)
+            columns = inside[np.argsort(offset[inside], kind="stable")]
+        if rows.size == 0 or columns.size == 0:
+            raise GridError(f"no grid point lies inside {box}; the grid is {self}")
+        return rows, columns
+
+    def crop(self, box: Region) -> "Grid":
+        """Return the part of the grid inside a box; across Greenwich its longitudes run on past 360."""
+        rows, columns = self.region(box)
+        longitude = self.longitude[columns]
+        return Grid(self.latitude[rows], longitude + 360 * np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return the coordinates as plain lists, for JSON."""
+        return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Grid":
+        """Rebuild what `to_dict` described."""
+        return cls(data["latitude"], data["longitude"])
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Grid)
+            and self.shape == other.shape
+            and np.allclose(self.latitude, other.latitude, rtol=0, atol=1e-4)
+            and np.allclose(self.longitude, other.longitude, rtol=0, atol=1e-4)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+    def __repr__(self) -> str:
+        lat, lon = self.latitude, self.longitude
+        return f"{lat.size}×{lon.size} from {lat[0]:.4g} to {lat[-1]:.4g}°N, {lon[0]:.4g} to {lon[-1]:.4g}°E"

@@ -1,0 +1,1 @@
+"""Score, report, plot."""

@@ -1,0 +1,1 @@
+"""Predict, roll out, write."""

@@ -1,0 +1,1 @@
+"""Scores as sums and weights, exact under any chunking."""

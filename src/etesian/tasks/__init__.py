@@ -1,0 +1,1 @@
+"""Tasks own loss, normalisation, optimiser and schedule."""
