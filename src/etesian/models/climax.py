@@ -1,0 +1,180 @@
+"""ClimaX: one transformer for any variables and any lead time (Nguyen et al. 2023, arXiv 2301.10343)."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from etesian.core.channels import Channel
+from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
+from etesian.core.fields import Fields, Frame, Layout
+from etesian.core.grid import Grid
+from etesian.models.network import Network, lead_hours
+from etesian.nn.attention import TransformerBlock, initialise_linear
+from etesian.nn.patch import locate_patches, patch_counts, patchify, unpatchify
+from etesian.nn.position import interpolate_position, sincos_2d
+from etesian.nn.variables import VariableAggregation
+
+
+class ClimaX(Network):
+    """Patches of every variable, aggregated over variables, a vision transformer, and a head of all variables.
+
+    Any subset of `variables` may come in and any may be asked for. Each sample has its own lead times; where several
+    target times are asked for, the aggregated tokens are repeated along the batch, so that time and memory of the
+    transformer grow with their number. Several input times enter the aggregation as further streams, with patch and
+    variable embeddings of their own.
+
+    Fields may be on the layout's grid or on a part of it that is made of whole patches: then only those are processed,
+    with their own slice of the position embedding. Grids that the patch does not divide are padded (`patchify`).
+
+    Args:
+        layout: what goes in and what comes out.
+        variables: everything the network can embed and predict, in order; by default what the layout names.
+        patch: rows and columns of a patch, or one number for both.
+        dim: width of a token.
+        depth: number of transformer blocks.
+        heads: number of attention heads, in the aggregation and in the blocks.
+        mlp_ratio: hidden width of the blocks' MLPs over `dim`.
+        head_depth: number of hidden layers in the head.
+        dropout: share of activations dropped in training.
+        drop_path: share of samples that skip the last block's branches in training; earlier blocks skip less.
+        validity: whether missing values, which enter as 0, have an embedding of their own as well.
+
+    Raises:
+        RecipeError: if the layout asks for forcings or for another target grid, or sizes do not fit one another.
+        ChannelError: if the layout names a channel that is not among `variables`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        variables: tuple[Channel, ...] | None = None,
+        patch: int | tuple[int, int] = 2,
+        dim: int = 1024,
+        depth: int = 8,
+        heads: int = 16,
+        mlp_ratio: float = 4.0,
+        head_depth: int = 2,
+        dropout: float = 0.1,
+        drop_path: float = 0.1,
+        validity: bool = False,
+    ) -> None:
+        super().__init__()
+        if layout.forcings:
+            raise RecipeError(f"ClimaX takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
+        if layout.target_grid is not None and layout.target_grid != layout.grid:
+            raise RecipeError("ClimaX predicts on the grid of its inputs; interpolate them to the target grid first")
+        if dim % heads or dim % 4:
+            raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 4")
+        named = tuple(dict.fromkeys((*layout.inputs, *layout.statics, *layout.targets)))
+        self.layout = layout
+        self.variables = named if variables is None else variables
+        self.patch = (patch, patch) if isinstance(patch, int) else patch
+        self.validity = validity
+        self._number = {channel: i for i, channel in enumerate(self.variables)}
+        self._numbers(named)
+
+        pixels = self.patch[0] * self.patch[1]
+        streams = len(self.variables) * len(layout.history)
+        rows, columns = patch_counts(layout.grid.shape, self.patch)
+        self.aggregation = VariableAggregation(streams, pixels, dim, heads, validity=validity)
+        self.position = nn.Parameter(torch.from_numpy(sincos_2d(dim, rows, columns)).float())
+        self.lead_time = nn.Linear(1, dim)
+        self.dropout = nn.Dropout(dropout)
+        shares = np.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, mlp_ratio, dropout, share) for share in shares)
+        self.norm = nn.LayerNorm(dim)
+        hidden = [layer for _ in range(head_depth) for layer in (nn.Linear(dim, dim), nn.GELU())]
+        self.head = nn.Sequential(*hidden)
+        self.to_pixels = nn.Linear(dim, len(self.variables) * pixels)
+        self.apply(initialise_linear)
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Predict; see `Network.forward`.
+
+        Raises:
+            ChannelError: if a channel is unknown to the network or given twice.
+            GridError: if the fields are on no part of the layout's grid that is made of whole patches.
+            DataError: if the number of input times is not that of the layout's history.
+        """
+        grid = inputs.frame.grid
+        if target.grid != grid:
+            raise GridError(f"the target is asked for on {target.grid}, but the inputs are on {grid}")
+        rows, columns = locate_patches(grid, self.layout.grid, self.patch)
+        tokens = self._aggregate(inputs, statics)
+        position = self.position[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
+        hours = lead_hours(inputs, target).to(self.position.dtype)
+        lead = self.lead_time(hours.unsqueeze(-1) / 100)
+        tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
+        tokens = self.dropout(tokens.flatten(0, 1))
+        for block in self.blocks:
+            tokens = block(tokens)
+        patches = self._to_patches(self.head(self.norm(tokens)), target.channels)
+        return unpatchify(patches, self.patch, grid.shape).reshape(*target.time.shape, -1, *grid.shape)
+
+    def no_decay(self) -> set[str]:
+        """Return the position and variable embeddings, which the original does not decay."""
+        return {"position", "aggregation.variable_embed"}
+
+    def _numbers(self, channels: tuple[Channel, ...]) -> list[int]:
+        unknown = [c for c in channels if c not in self._number]
+        if unknown:
+            raise ChannelError(
+                f"the network has no variable '{unknown[0]}'{suggest(str(unknown[0]), map(str, self.variables))}"
+            )
+        return [self._number[c] for c in channels]
+
+    def _aggregate(self, inputs: Fields, statics: Fields | None) -> Float[Tensor, "batch patch dim"]:
+        """Turn inputs, newest first, and statics into one token per patch."""
+        names = inputs.frame.channels + (() if statics is None else statics.frame.channels)
+        if len(set(names)) < len(names):
+            raise ChannelError(f"'{next(c for c in names if names.count(c) > 1)}' is given twice")
+        times = inputs.values.shape[1]
+        if times != len(self.layout.history):
+            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
+        numbers = self._numbers(inputs.frame.channels)
+        streams = [age * len(self.variables) + number for age in range(times) for number in numbers]
+        given = [inputs]
+        if statics is not None:
+            streams += self._numbers(statics.frame.channels)
+            given.append(statics)
+        pixels = self._cut(inputs.frame.grid, [fields.filled() for fields in given])
+        missing = None
+        if self.validity and any(fields.valid is not None for fields in given):
+            holes = [torch.ones_like(f.values) if f.valid is None else f.valid.to(f.values.dtype) for f in given]
+            missing = 1 - self._cut(inputs.frame.grid, holes)
+        return self.aggregation(pixels, torch.tensor(streams, device=pixels.device), missing)  # type: ignore[no-any-return]
+
+    def _cut(self, grid: Grid, values: list[Tensor]) -> Float[Tensor, "batch patch stream pixel"]:
+        """Cut values into patches, all times and channels behind one another, the newest time first."""
+        batch = values[0].shape[0]
+        streams = [v.flip(1).flatten(1, 2).expand(batch, -1, -1, -1) for v in values]
+        return patchify(torch.cat(streams, dim=1), self.patch, periodic=grid.is_periodic)
+
+    def _to_patches(
+        self, tokens: Float[Tensor, "batch patch dim"], channels: tuple[Channel, ...]
+    ) -> Float[Tensor, "batch patch channel pixel"]:
+        """Apply the last layer, only for the channels that are asked for."""
+        numbers = self._numbers(channels)
+        count = len(self.variables)
+        weight = self.to_pixels.weight.view(-1, count, tokens.shape[-1])[:, numbers].flatten(0, 1)
+        bias = self.to_pixels.bias.view(-1, count)[:, numbers].flatten()
+        return F.linear(tokens, weight, bias).view(*tokens.shape[:2], -1, len(channels)).transpose(2, 3)
+
+    def on_grid(self, grid: Grid) -> "ClimaX":
+        """Return a copy for another grid, its position embedding interpolated (`interpolate_position`).
+
+        A new position embedding is a starting point for training: the patches must mean much the same.
+        """
+        arguments = {name: value for name, value in self._call.items() if name != "layout"}
+        copy = ClimaX(replace(self.layout, grid=grid), **arguments)
+        weights = self.state_dict()
+        weights["position"] = interpolate_position(weights["position"], self.layout.grid, grid, self.patch, self.patch)
+        copy.load_state_dict(weights)
+        return copy
