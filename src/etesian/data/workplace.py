@@ -1,0 +1,111 @@
+"""A folder beside the result in which long work is done, so that it can be killed, resumed and swapped in whole."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etesian.core.errors import DataError, EtesianError
+
+
+class Workplace:
+    """`NAME.partial` beside a result NAME, made by `workplace`.
+
+    Attributes:
+        result: what is being made, inside the work folder until it is complete.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.folder = target.with_name(target.name + ".partial")
+        self.result = self.folder / "result"
+        self.old = self.folder / "old"
+        self.begun = False
+        self._complete = self.folder / "complete"
+
+    def recover(self) -> None:
+        """Finish a swap that was interrupted."""
+        if self._complete.exists():
+            self._swap()
+            self._clear()
+
+    def begin(self, plan: Mapping[str, Any]) -> bool:
+        """Note the plan; return whether work on the same plan is there to be continued, else clear the folder."""
+        note, text = self.folder / "plan.json", json.dumps(plan, indent=1, sort_keys=True)
+        self.begun = True
+        if note.exists() and note.read_text() == text:
+            return True
+        self._clear()
+        temporary = note.with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.rename(note)
+        return False
+
+    def save(self, name: str, **arrays: NDArray[Any]) -> None:
+        """Keep the outcome of one piece of work; its existence says that the piece is done."""
+        temporary = self.folder / f"{name}.tmp.npz"
+        np.savez(temporary, allow_pickle=False, **arrays)
+        temporary.rename(self.folder / f"{name}.npz")
+
+    def load(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """Return the outcome of a piece of work, None if it is not done."""
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as file:
+            return dict(file)
+
+    def finish(self) -> None:
+        """Put the result in its place and remove everything else."""
+        for leftover in self.result.rglob("*.partial"):
+            leftover.unlink()
+        self._complete.touch()
+        self._swap()
+        shutil.rmtree(self.folder)
+
+    def _swap(self) -> None:
+        if self.result.exists():
+            if self.target.exists():
+                self.target.rename(self.old)
+            self.result.rename(self.target)
+
+    def _clear(self) -> None:
+        for entry in self.folder.iterdir():
+            if entry.name != "lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@contextmanager
+def workplace(target: Path) -> Iterator[Workplace]:
+    """Hold the work folder of a result; work that the user must mend leaves nothing behind.
+
+    Raises:
+        DataError: if another run is making the same result.
+    """
+    place = Workplace(target)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(place.folder / "lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror}; choose another place") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{target} is being made by another run; wait for it or end it") from None
+        try:
+            place.recover()
+            yield place
+        except EtesianError:
+            if place.begun:
+                shutil.rmtree(place.folder, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)

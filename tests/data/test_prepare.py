@@ -1,0 +1,84 @@
+"""A training store holds what the canonical dataset held, under the names and in the layout that are promised."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from etesian.core.errors import DataError
+from etesian.data.layout import to_dataset
+from etesian.data.prepare import prepare_dataset
+
+
+def planet(steps: int = 40, *, freq: str = "6h", gaps: float = 0.1, seed: int = 0) -> xr.Dataset:
+    """Random canonical fields on a 6×8 grid."""
+    random = np.random.default_rng(seed)
+    time = pd.date_range("2001-01-01", periods=steps, freq=freq)
+    coordinates = {
+        "time": time,
+        "level": [500, 850],
+        "latitude": np.linspace(-75, 75, 6),
+        "longitude": np.arange(8) * 45.0,
+    }
+    temperature = random.standard_normal((steps, 2, 6, 8)).astype(np.float32) * 5 + 270
+    temperature[random.random(temperature.shape) < gaps] = np.nan
+    pressure = random.standard_normal((steps, 6, 8)).astype(np.float32) + 1e5
+    return xr.Dataset(
+        {
+            "temperature": (("time", "level", "latitude", "longitude"), temperature, {"units": "K"}),
+            "surface_pressure": (("time", "latitude", "longitude"), pressure, {"units": "Pa"}),
+            "orography": (("latitude", "longitude"), random.random((6, 8)).astype(np.float32), {"units": "m"}),
+            "land_sea_mask": (("latitude", "longitude"), np.zeros((6, 8), np.float32), {"units": "1"}),
+        },
+        coordinates,
+    )
+
+
+def test_fields_statics_and_coordinates_come_back(tmp_path: Path) -> None:
+    source = planet()
+    prepare_dataset(source.chunk(time=7), tmp_path / "store.zarr")
+    back = to_dataset(tmp_path / "store.zarr")
+    assert back["temperature"].chunks is not None
+    xr.testing.assert_equal(back.load(), source)
+    assert {name: back[name].attrs["units"] for name in back.data_vars} == {
+        "temperature": "K", "surface_pressure": "Pa", "orography": "m", "land_sea_mask": "1",
+    }  # fmt: skip
+
+
+def test_the_store_opens_in_plain_xarray_with_the_promised_names(tmp_path: Path) -> None:
+    source = planet()
+    prepare_dataset(source, tmp_path / "store.zarr", train_end="2001-01-05")
+    store = xr.open_zarr(tmp_path / "store.zarr", consolidated=True)
+    assert store["fields"].dims == ("time", "channel", "latitude", "longitude")
+    assert store["channel"].values.tolist() == ["temperature_500", "temperature_850", "surface_pressure"]
+    assert store["variable"].values.tolist() == ["temperature", "temperature", "surface_pressure"]
+    assert store["units"].values.tolist() == ["K", "K", "Pa"]
+    np.testing.assert_array_equal(store["level"], [500, 850, np.nan])
+    assert store["static"].values.tolist() == ["orography", "land_sea_mask"]
+    assert store["static_std"].values[1] == 1
+    assert store.attrs["train_start"] == "2001-01-01T00:00:00"
+    assert store.attrs["train_end"] == "2001-01-05T18:00:00"
+    assert (store.attrs["step_hours"], store.attrs["calendar"], store.attrs["etesian_store"]) == (
+        6,
+        "proleptic_gregorian",
+        1,
+    )
+    assert "shorter than a year" in store.attrs["climatology_omitted"]
+    training = source["temperature"][:20, 1].values.astype(np.float64)
+    assert store["mean"].values[1] == pytest.approx(np.nanmean(training), rel=1e-12)
+    assert store["std"].values[1] == pytest.approx(np.nanstd(training), rel=1e-10)
+    assert store["count"].values[1] == np.isfinite(training).sum()
+    assert store["missing"].values[1] == np.isnan(source["temperature"][:, 1]).sum()
+    transformed = (training - np.nanmean(training)) / np.nanstd(training)
+    transformed = np.sign(transformed) * np.log1p(0.2 * np.abs(transformed))
+    assert store["log1p_mean"].values[1] == pytest.approx(np.nanmean(transformed), abs=1e-12)
+    assert store["log1p_std"].values[1] == pytest.approx(np.nanstd(transformed), rel=1e-10)
+    np.testing.assert_allclose(store["harmonics"][0, 2], source["surface_pressure"][:20].mean("time"), rtol=1e-6)
+
+
+def test_a_training_period_without_times_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the training period 2005 to None holds none of the times"):
+        prepare_dataset(planet(), tmp_path / "store.zarr", train_start="2005")
+    assert list(tmp_path.iterdir()) == []
