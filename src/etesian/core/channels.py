@@ -69,7 +69,7 @@ def _variables() -> Iterable[Variable]:
         ("vertical_velocity", "lagrangian_tendency_of_air_pressure", "Pa s-1", "w wap omega", -100, 100),
         ("specific_humidity", "specific_humidity", "kg kg-1", "q hus", -1e-3, 0.06),
         ("relative_humidity", "relative_humidity", "%", "r hur rh", -30, 200),
-        ("vorticity", "atmosphere_relative_vorticity", "s-1", "vo vort absvrt", -0.02, 0.02),
+        ("vorticity", "atmosphere_relative_vorticity", "s-1", "vo vort", -0.02, 0.02),
         ("divergence", "divergence_of_wind", "s-1", "d div", -0.02, 0.02),
         ("ozone_mass_mixing_ratio", "mass_fraction_of_ozone_in_air", "kg kg-1", "o3 o3mr", -1e-6, 1e-4),
         (
@@ -96,6 +96,9 @@ def _variables() -> Iterable[Variable]:
         ("minimum_2m_temperature", "", "K", "tasmin mn2t tmin", 165, 340),
         ("10m_u_component_of_wind", "", "m s-1", "u10 10u uas", -100, 100),
         ("10m_v_component_of_wind", "", "m s-1", "v10 10v vas", -100, 100),
+        ("100m_u_component_of_wind", "", "m s-1", "u100 100u", -120, 120),
+        ("100m_v_component_of_wind", "", "m s-1", "v100 100v", -120, 120),
+        ("skin_temperature", "surface_temperature", "K", "skt ts", 150, 360),
         (
             "mean_sea_level_pressure",
             "air_pressure_at_mean_sea_level",

@@ -1,0 +1,287 @@
+"""Files of every kind → decoded, lazily loaded xarray datasets, still under their own names."""
+
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import dask.array
+import eccodes
+import numpy as np
+import xarray as xr
+from cfgrib import cfmessage, messages
+from cfgrib import dataset as cfgrib_dataset
+from cfgrib.xarray_plugin import ECCODES_LOCK, CfGribDataStore
+from scipy.io import netcdf_file
+
+from etesian.core.channels import Channel
+from etesian.core.errors import DataError, GridError
+
+CHUNK_BYTES = 32 * 2**20
+"""Size of the pieces, along time, in which files without chunks of their own are read."""
+
+_HYPERCUBE_KEYS = (
+    "paramId", "typeOfLevel", "stepType", "dataType", "gridType", "numberOfPoints", "stepUnits", "uvRelativeToGrid",
+)  # fmt: skip
+_REFERENCE_TIME = re.compile(rb"(\d{4})[ -](\d\d)[ -](\d\d)[ T](\d\d):(\d\d)")
+
+
+def read_file(path: str) -> list[xr.Dataset]:
+    """Open one file, one Zarr store or one folder of ClimaX shards, deciding by content.
+
+    Args:
+        path: local path, or a URL that fsspec knows for a Zarr store.
+
+    Returns:
+        Datasets that share a grid; GRIB gives one for each hypercube, everything else a single one.
+
+    Raises:
+        DataError: if the file is unreadable, truncated or of an unknown kind.
+        GridError: if its values are spectral coefficients or on a reduced grid.
+    """
+    if "://" in path or _is_zarr(Path(path)):
+        return [_read_zarr(path)]
+    if Path(path).is_dir():
+        return [_read_shards(Path(path))]
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head[:4] == b"GRIB":
+        return _read_grib(path)
+    if head[:3] == b"CDF" or head[:4] == b"\x89HDF":
+        return [_read_netcdf(path, classic=head[:3] == b"CDF")]
+    raise DataError(
+        f"{path} is neither NetCDF, GRIB, HDF5 nor Zarr (it begins with {head!r}): "
+        f"convert it first, for example with xarray's to_netcdf"
+    )
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is one data set: a Zarr store, or ClimaX shards."""
+    return _is_zarr(path) or any(path.glob("*.npz")) or any(path.glob("train/*.npz"))
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def _read_zarr(path: str) -> xr.Dataset:
+    try:
+        dataset: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=False)
+    except ImportError as error:
+        raise DataError(
+            f"{path} needs a package that is not installed ({error}): pip install 'etesian[cloud]'"
+        ) from None
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a Zarr store: {_first_line(error)}") from None
+    return dataset
+
+
+def _read_netcdf(path: str, *, classic: bool) -> xr.Dataset:
+    if classic:
+        _refuse_truncated(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            raw = xr.open_dataset(path, decode_timedelta=False, engine="netcdf4")
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read, it may be truncated: {_first_line(error)}") from None
+    except ValueError as error:
+        raise DataError(f"{path} has times that cannot be decoded: {_first_line(error)}") from None
+    if not raw.variables:
+        raise DataError(f"{path} holds no variables at its top; copy the group you need into a file of its own")
+    raw = _read_text_time(raw, path)
+    if not raw.coords and all(str(name).startswith("phony_dim") for name in raw.dims):
+        raise DataError(
+            f"{path} is plain HDF5 without coordinates (it holds {', '.join(map(str, raw.data_vars))}): "
+            f"write it with latitude, longitude and time, for example with xarray's to_netcdf"
+        )
+    return chunked(raw)
+
+
+def chunked(raw: xr.Dataset) -> xr.Dataset:
+    """Read lazily, in pieces of about `CHUNK_BYTES` along the first dimension of each variable."""
+    dask_backed = raw.copy()
+    for name, array in raw.data_vars.items():
+        if array.ndim:
+            row = max(array.nbytes // max(array.shape[0], 1), 1)
+            pieces = dict.fromkeys(array.dims[1:], -1) | {array.dims[0]: max(CHUNK_BYTES // row, 1)}
+            dask_backed[name] = array.chunk(pieces)
+    return dask_backed
+
+
+def _refuse_truncated(path: str) -> None:
+    """Compare a classic NetCDF file's header with its length: the NetCDF library reads past the end in silence."""
+    with open(path, "rb") as file:
+        if file.read(4)[3:] not in (b"\x01", b"\x02"):
+            return
+    try:
+        with netcdf_file(path, mmap=True) as file:
+            del file
+    except (ValueError, TypeError, OSError, IndexError):
+        raise DataError(
+            f"{path} is truncated: it is {Path(path).stat().st_size} bytes long, less than its header promises; "
+            f"copy or download it again"
+        ) from None
+
+
+def _read_text_time(raw: xr.Dataset, path: str) -> xr.Dataset:
+    """Date a time axis that counts hours from a reference date which another variable holds as text."""
+    for name, array in raw.variables.items():
+        if array.dtype.kind == "S" and array.ndim == 0 and "ref" in str(name).lower():
+            match = _REFERENCE_TIME.search(bytes(array.values))
+            axes = [axis for axis in raw.dims if "time" in str(axis).lower() and axis in raw.coords]
+            if match is None or len(axes) != 1 or raw[axes[0]].dtype.kind not in "iuf":
+                raise DataError(
+                    f"{path} has a reference date '{name}' as text that does not date its time axis: "
+                    f"give time units such as 'hours since 2000-01-01'"
+                )
+            start = np.datetime64("{}-{}-{}T{}:{}".format(*(part.decode() for part in match.groups())), "ns")
+            hours = np.round(np.asarray(raw[axes[0]].values, dtype=np.float64) * 3600).astype("timedelta64[s]")
+            dated = raw.drop_vars([name]).assign_coords({axes[0]: start + hours})
+            return dated.rename({axes[0]: "time"})
+    return raw
+
+
+class _HypercubeStore(CfGribDataStore):
+    """The messages of one variable on one kind of level, as xarray's backend reads them."""
+
+    def __init__(self, index: messages.FileIndex) -> None:
+        self.lock = ECCODES_LOCK
+        self.ds = cfgrib_dataset.open_from_index(index, squeeze=False, errors="raise")
+
+
+def _read_grib(path: str) -> list[xr.Dataset]:
+    """Scan the messages once and group them by what varies in neither time, step, member nor level."""
+    try:
+        index = messages.FileIndex.from_fieldset(
+            messages.FileStream(path, errors="raise"), cfgrib_dataset.compute_index_keys(), cfmessage.COMPUTED_KEYS
+        )
+    except (EOFError, eccodes.CodesInternalError) as error:
+        raise DataError(
+            f"{path} is truncated or no valid GRIB ({_first_line(error)}); copy or download it again"
+        ) from None
+    positions = [index.index_keys.index(key) for key in _HYPERCUBE_KEYS]
+    groups = dict.fromkeys(tuple(header[i] for i in positions) for header, _ in index.iter_index())
+    cubes = []
+    for group in groups:
+        keys = dict(zip(_HYPERCUBE_KEYS, group, strict=True))
+        if keys["gridType"] == "sh":
+            raise GridError(f"{path} holds spectral coefficients: transform them first with `cdo sp2gp IN OUT`")
+        if str(keys["gridType"]).startswith("reduced"):
+            raise GridError(
+                f"{path} is on a reduced Gaussian grid: interpolate it with `cdo setgridtype,regular IN OUT`"
+            )
+        cubes.append(_hypercube(_HypercubeStore(index.subindex(keys)), path))
+    return cubes
+
+
+def _hypercube(store: _HypercubeStore, path: str) -> xr.Dataset:
+    cube = xr.open_dataset(store, decode_timedelta=True)
+    (name,) = cube.data_vars
+    kind = cube[name].attrs["GRIB_typeOfLevel"]
+    initial, steps = cube.sizes["time"], cube.sizes["step"]
+    valid = cube.valid_time.values.reshape(-1)
+    if np.unique(valid).size != valid.size:
+        raise DataError(
+            f"'{name}' in {path} holds {initial} initial times × {steps} steps whose valid times overlap: "
+            f"keep one step, for example with `grib_copy -w step=0 IN OUT`"
+        )
+    cube = cube.drop_vars("valid_time").stack(when=("time", "step")).drop_vars(["when", "time", "step"])
+    order = np.argsort(valid, kind="stable")
+    cube = cube.isel(when=order).rename(when="time").assign_coords(time=valid[order])
+    if cube.sizes.get("number") == 1:
+        cube = cube.isel(number=0, drop=True)
+    cube = cube.rename({kind: "level"}) if kind == "isobaricInhPa" else cube
+    cube[name].attrs["GRIB_typeOfLevel"] = kind
+    return chunked(cube.transpose("time", ...))
+
+
+def _read_shards(folder: Path) -> xr.Dataset:
+    """Read ClimaX's shards `{train,val,test}/{year}_{shard}.npz`, dated by the year and their number of steps."""
+    paths = sorted(folder.glob("*.npz")) + sorted(folder.glob("*/*.npz"))
+    years: dict[int, list[tuple[int, Path]]] = {}
+    for path in paths:
+        if match := re.fullmatch(r"(\d{4})_(\d+)", path.stem):
+            years.setdefault(int(match[1]), []).append((int(match[2]), path))
+    if not years:
+        raise DataError(f"{folder} holds no shards named YEAR_SHARD.npz, such as 1979_0.npz")
+    roots = [root for root in (folder, folder.parent) if (root / "lat.npy").exists() and (root / "lon.npy").exists()]
+    if not roots:
+        raise DataError(f"{folder} holds shards but neither it nor the folder above holds lat.npy and lon.npy")
+    latitude, longitude = (np.load(roots[0] / f"{name}.npy") for name in ("lat", "lon"))
+    blocks: dict[str, list[dask.array.Array]] = {}
+    times = []
+    for year, shards in sorted(years.items()):
+        lengths = []
+        for _, path in sorted(shards):
+            shapes = _shapes(path)
+            lengths.append(next(iter(shapes.values()))[0][0])
+            if blocks and set(shapes) != set(blocks):
+                odd = sorted(set(shapes) ^ set(blocks))[0]
+                raise DataError(f"'{odd}' is not in every shard of {folder}: {path.name} differs from those before it")
+            for name, (shape, dtype) in shapes.items():
+                read = dask.array.from_delayed(dask.delayed(_load)(path, name), shape, dtype)
+                blocks.setdefault(name, []).append(read)
+        times.append(_year_steps(year, sum(lengths), folder))
+    return _stack_channels(blocks, np.concatenate(times), latitude, longitude)
+
+
+def _year_steps(year: int, steps: int, folder: Path) -> np.ndarray:
+    start, end = np.datetime64(f"{year}-01-01", "h"), np.datetime64(f"{year + 1}-01-01", "h")
+    for hours in (8760, int((end - start).astype(int))):
+        if hours % steps == 0:
+            return (start + np.arange(steps) * np.timedelta64(hours // steps, "h")).astype("datetime64[ns]")
+    raise DataError(
+        f"the shards of {year} in {folder} hold {steps} steps, which do not divide the hours of the year: "
+        f"a shard is missing or of another kind"
+    )
+
+
+def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Read the shapes and types in an .npz without its values."""
+    shapes = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    version = np.lib.format.read_magic(file)
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
+                    shape, _, dtype = read(file)
+                    shapes[member.removesuffix(".npy")] = (shape, dtype)
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise DataError(f"{path} is truncated or no .npz file ({error}); copy or download it again") from None
+    return shapes
+
+
+def _load(path: Path, name: str) -> np.ndarray:
+    with np.load(path) as shard:
+        return np.asarray(shard[name])
+
+
+def _stack_channels(
+    blocks: dict[str, list[dask.array.Array]], times: np.ndarray, latitude: np.ndarray, longitude: np.ndarray
+) -> xr.Dataset:
+    """Gather arrays named by channel (T, 1, H, W) into variables with levels."""
+    grid = ("latitude", "longitude")
+    levels: dict[str, dict[int, xr.DataArray]] = {}
+    raw = xr.Dataset(coords={"time": times, "latitude": latitude, "longitude": longitude})
+    for name, parts in blocks.items():
+        array = xr.DataArray(dask.array.concatenate(parts)[:, 0], dims=("time", *grid))
+        channel = Channel.parse(name)
+        if channel.level is None:
+            raw[name] = array
+        else:
+            levels.setdefault(channel.name, {})[channel.level] = array
+    for name, by_level in levels.items():
+        order = sorted(by_level)
+        raw[name] = xr.concat([by_level[level] for level in order], dim=f"level_{name}").transpose("time", ...)
+        raw = raw.assign_coords({f"level_{name}": (f"level_{name}", order, {"units": "hPa"})})
+    return raw
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
