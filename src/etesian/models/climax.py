@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
@@ -108,7 +109,7 @@ class ClimaX(Network):
             raise GridError(f"the target is asked for on {target.grid}, but the inputs are on {grid}")
         rows, columns = locate_patches(grid, self.layout.grid, self.patch)
         tokens = self._aggregate(inputs, statics)
-        position = self.position[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
+        position = self.position.index_select(0, self._index(rows)).index_select(1, self._index(columns))
         hours = lead_hours(inputs, target).to(self.position.dtype)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
         tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
@@ -121,6 +122,9 @@ class ClimaX(Network):
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
         return {"position", "aggregation.variable_embed"}
+
+    def _index(self, numbers: list[int] | NDArray[np.int64]) -> Int64[Tensor, " index"]:
+        return torch.as_tensor(numbers, device=self.position.device)
 
     def _numbers(self, channels: tuple[Channel, ...]) -> list[int]:
         unknown = [c for c in channels if c not in self._number]
@@ -149,7 +153,7 @@ class ClimaX(Network):
         if self.validity and any(fields.valid is not None for fields in given):
             holes = [torch.ones_like(f.values) if f.valid is None else f.valid.to(f.values.dtype) for f in given]
             missing = 1 - self._cut(inputs.frame.grid, holes)
-        return self.aggregation(pixels, torch.tensor(streams, device=pixels.device), missing)  # type: ignore[no-any-return]
+        return self.aggregation(pixels, self._index(streams), missing)  # type: ignore[no-any-return]
 
     def _cut(self, grid: Grid, values: list[Tensor]) -> Float[Tensor, "batch patch stream pixel"]:
         """Cut values into patches, all times and channels behind one another, the newest time first."""
@@ -161,10 +165,10 @@ class ClimaX(Network):
         self, tokens: Float[Tensor, "batch patch dim"], channels: tuple[Channel, ...]
     ) -> Float[Tensor, "batch patch channel pixel"]:
         """Apply the last layer, only for the channels that are asked for."""
-        numbers = self._numbers(channels)
+        numbers = self._index(self._numbers(channels))
         count = len(self.variables)
-        weight = self.to_pixels.weight.view(-1, count, tokens.shape[-1])[:, numbers].flatten(0, 1)
-        bias = self.to_pixels.bias.view(-1, count)[:, numbers].flatten()
+        weight = self.to_pixels.weight.view(-1, count, tokens.shape[-1]).index_select(1, numbers).flatten(0, 1)
+        bias = self.to_pixels.bias.view(-1, count).index_select(1, numbers).flatten()
         return F.linear(tokens, weight, bias).view(*tokens.shape[:2], -1, len(channels)).transpose(2, 3)
 
     def on_grid(self, grid: Grid) -> "ClimaX":

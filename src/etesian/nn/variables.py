@@ -76,12 +76,12 @@ class VariableAggregation(nn.Module):
     ]:
         """Return attention weights, the pixels with a constant 1 behind them, and the map from those to values."""
         pixels = pixels.to(self.token_weight.dtype)
-        bias = (self.token_bias + self.variable_embed)[streams].unsqueeze(-1)
-        embedding, parts = [self.token_weight[streams], bias], [pixels, torch.ones_like(pixels[..., :1])]
+        bias = (self.token_bias + self.variable_embed).unsqueeze(-1)
+        embedding, parts = [self.token_weight, bias], [pixels, torch.ones_like(pixels[..., :1])]
         if missing is not None and self.missing_weight is not None:
-            embedding.append(self.missing_weight[streams])
+            embedding.append(self.missing_weight)
             parts.append(missing.to(pixels.dtype))
-        token_map = torch.cat(embedding, dim=-1)
+        token_map = torch.cat(embedding, dim=-1).index_select(0, streams)
         features = torch.cat(parts, dim=-1).flatten(0, 1)
 
         query_weight, key_weight, value_weight = self.in_proj_weight.view(3, self.heads, -1, self.query.shape[0])
