@@ -48,6 +48,8 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
             f"{REGRID_CURVILINEAR}"
         )
     dataset = raw.drop_vars([latitude.name, longitude.name])
+    if not {*latitude.dims, *longitude.dims} <= set(dataset.dims):
+        raise DataError(f"{label} holds no numbers on its latitude–longitude grid")
     for axis, coordinate in (("latitude", latitude), ("longitude", longitude)):
         values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
         if str(coordinate.attrs.get("units", "")).startswith("rad"):
@@ -124,7 +126,7 @@ def _longitude(values: NDArray[np.float64], notes: list[str]) -> Order:
     else:
         east = np.mod(east[0], 360) + (east - east[0])
     if not np.array_equal(east, values):
-        notes.append(f"longitude {values[0]:g}…{values[-1]:g} reordered to ascending within {east[0]:g}…{east[-1]:g}")
+        notes.append(f"longitude {values[0]:g}…{values[-1]:g} becomes {east[0]:g}…{east[-1]:g}")
     return order, east
 
 

@@ -115,7 +115,7 @@ def _pressures(coordinate: xr.DataArray, label: str) -> np.ndarray | None:
     """
     if coordinate.dtype.kind not in "fiu":
         return None
-    values = np.asarray(coordinate.values, dtype=np.float64)
+    values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
     units = str(coordinate.attrs.get("units", "")).strip()
     unit = parse_units(units)
     if unit is not None and _PRESSURE_UNITS is not None and unit.dimension == _PRESSURE_UNITS.dimension:

@@ -43,8 +43,11 @@ def read_file(path: str) -> list[xr.Dataset]:
         return [_read_zarr(path)]
     if Path(path).is_dir():
         return [_read_shards(Path(path))]
-    with open(path, "rb") as file:
-        head = file.read(8)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}") from None
     if head[:4] == b"GRIB":
         return _read_grib(path)
     if head[:3] == b"CDF" or head[:4] == b"\x89HDF":
@@ -66,13 +69,17 @@ def _is_zarr(path: Path) -> bool:
 
 def _read_zarr(path: str) -> xr.Dataset:
     try:
-        dataset: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
+            dataset: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=False)
     except ImportError as error:
         raise DataError(
             f"{path} needs a package that is not installed ({error}): pip install 'etesian[cloud]'"
         ) from None
     except Exception as error:
         raise DataError(f"{path} cannot be read as a Zarr store: {_first_line(error)}") from None
+    if "etesian_store" in dataset.attrs:
+        raise DataError(f"{path} is a training store already: train on it, or give the data that it was made from")
     return dataset
 
 

@@ -1,0 +1,290 @@
+"""What a file holds, what is wrong with it, and who mends it."""
+
+import time as clock
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from dask.callbacks import Callback
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from etesian.core.channels import CATALOGUE, Channel, canonical_name
+from etesian.core.clock import encode_time
+from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
+from etesian.core.errors import EtesianError
+from etesian.core.grid import Grid
+from etesian.data.canonical import canonicalise
+from etesian.data.diagnosis import Diagnosis, Finding, Severity, Summary
+from etesian.data.formats import read_file
+from etesian.data.naming import ON_LEVELS
+from etesian.data.store import Source, check_times, combine, expand
+
+MOST_BYTES = 8 * 2**30
+"""Of larger data only every so many steps are judged."""
+
+_FILLS = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0, 9999.0, 32767.0, 99999.0, 999999.0)
+_HUGE = 1e10
+
+
+def doctor(path: list[str]) -> int:
+    """Print what a file, folder, pattern or store holds and what is wrong with it; 1 if the user must fix something.
+
+    Args:
+        path: one or several sources that belong together.
+    """
+    diagnosis = examine(path)
+    Console().print(diagnosis)
+    return diagnosis.exit_status
+
+
+def examine(source: Source) -> Diagnosis:
+    """Find out what a source holds and what is wrong with it, also where `open_store` would refuse it.
+
+    Args:
+        source: as for `open_store`.
+    """
+    findings: list[Finding] = []
+    parts: list[tuple[str, xr.Dataset]] = []
+    usable = True
+    try:
+        paths = expand(source)
+    except EtesianError as error:
+        paths, usable = [], False
+        findings.append(Finding(Severity.BROKEN, str(error)))
+    for path in paths:
+        try:
+            for raw in read_file(path):
+                dataset, notes = canonicalise(raw, path)
+                parts.append((path, dataset))
+                findings += [Finding(Severity.FIXED, note) for note in notes]
+                usable = _judge_times(dataset, path, findings) and usable
+        except EtesianError as error:
+            usable = False
+            findings.append(Finding(Severity.BROKEN, str(error)))
+    if usable:
+        try:
+            parts = [(paths[0], combine(parts))]
+        except EtesianError as error:
+            findings.append(Finding(Severity.BROKEN, str(error)))
+    for dataset in (dataset for _, dataset in parts):
+        findings += _judge_gaps(dataset)
+    summaries = [summary for _, dataset in parts for summary in _scan(dataset, findings)]
+    order = list(Severity)
+    unique = sorted(dict.fromkeys(findings), key=lambda finding: -order.index(finding.severity))
+    name = ", ".join(map(str, source)) if isinstance(source, Sequence) and not isinstance(source, str) else str(source)
+    grids = dict.fromkeys(str(Grid(dataset.latitude.values, dataset.longitude.values)) for _, dataset in parts)
+    times = dict.fromkeys(_times_in_words(dataset) for _, dataset in parts)
+    return Diagnosis(name, "; ".join(grids), "; ".join(times), tuple(summaries), tuple(unique))
+
+
+def _judge_times(dataset: xr.Dataset, path: str, findings: list[Finding]) -> bool:
+    try:
+        check_times(dataset, path)
+    except EtesianError as error:
+        repeated = int(dataset.indexes["time"].duplicated().sum())
+        more = f" ({repeated} repetitions in all)" if repeated > 1 else ""
+        findings.append(Finding(Severity.BROKEN, f"{error}{more}"))
+        return False
+    return True
+
+
+def _seconds(dataset: xr.Dataset) -> NDArray[np.int64]:
+    times = dataset.indexes["time"].dropna().unique() if "time" in dataset.dims else []
+    return np.sort(encode_time(np.asarray(times))[0]) if len(times) else np.zeros(0, dtype=np.int64)
+
+
+def _common_step(seconds: NDArray[np.int64]) -> tuple[str, int]:
+    """Return the usual step in words and in seconds; 0 seconds where calendar months or years make it uneven."""
+    if seconds.size < 2:
+        return "", 0
+    lengths, counts = np.unique(np.diff(seconds), return_counts=True)
+    days = lengths / SECONDS_PER_DAY
+    for word, shortest, longest in (("monthly", 28, 31), ("yearly", 360, 366)):
+        if shortest <= days.min() and days.max() <= longest:
+            return word, 0
+    step = int(lengths[counts.argmax()])
+    if step % SECONDS_PER_DAY == 0:
+        number = step // SECONDS_PER_DAY
+        return "daily" if number == 1 else f"every {number} days", step
+    return f"every {step / SECONDS_PER_HOUR:g} h", step
+
+
+def _times_in_words(dataset: xr.Dataset) -> str:
+    if "time" not in dataset.dims:
+        return "no times: static"
+    index = dataset.indexes["time"]
+    calendar = encode_time(np.asarray(index[:1]))[1]
+    step, _ = _common_step(_seconds(dataset))
+    known = calendar if calendar != "proleptic_gregorian" else ""
+    described = ", ".join(word for word in (step, f"calendar {known}" if known else "") if word)
+    return f"{index.size} times, {index[0]} … {index[-1]}" + (f", {described}" if described else "")
+
+
+def _judge_gaps(dataset: xr.Dataset) -> list[Finding]:
+    seconds = _seconds(dataset)
+    word, step = _common_step(seconds)
+    if not step:
+        return []
+    lengths = np.diff(seconds)
+    wide = np.flatnonzero(lengths > step)
+    uneven = np.flatnonzero(lengths % step)
+    if uneven.size:
+        text = f"times are uneven: {word} as a rule, but {uneven.size} of {lengths.size} steps are no multiple of that"
+        return [Finding(Severity.LOOK, text)]
+    if not wide.size:
+        return []
+    missing = int((lengths[wide] // step - 1).sum())
+    before = dataset.indexes["time"].dropna().unique().sort_values()[wide[0]]
+    text = f"{missing} of {missing + seconds.size} times missing ({word}), the first after {before}"
+    return [Finding(Severity.LOOK, f"{text}: no sample will reach across a gap")]
+
+
+def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
+    """Read the values once, in pieces, and judge each channel."""
+    every = 1
+    if "time" in dataset.dims and dataset.nbytes > MOST_BYTES:
+        every = int(np.ceil(dataset.nbytes / MOST_BYTES))
+        findings.append(Finding(Severity.LOOK, f"values are judged by every {every}th time, for there are many"))
+        dataset = dataset.isel(time=slice(None, None, every))
+    held = {str(name): _reductions(array) for name, array in dataset.data_vars.items()}
+    computed = _compute(held, "Reading values")
+    summaries = []
+    for name, array in dataset.data_vars.items():
+        statistics = computed[str(name)]
+        for i, level in enumerate(array.level.values.tolist() if "level" in array.dims else [None]):
+            if level is None or level in array.attrs["levels"]:
+                missing, minimum, total, maximum, count = (float(np.atleast_1d(s)[i]) for s in statistics)
+                mean = total / count if count else np.nan
+                attrs = array.attrs
+                summaries.append(
+                    Summary(
+                        Channel(str(name), level),
+                        tuple(map(str, array.dims)),
+                        attrs["source_name"],
+                        attrs["source_units"],
+                        attrs["units"],
+                        missing / (missing + count),
+                        minimum,
+                        mean,
+                        maximum,
+                    )
+                )
+    fills = _undeclared_fills(dataset, summaries)
+    findings += fills.values()
+    findings += [f for s in summaries for f in _judge_values(s, is_filled=s.channel in fills)]
+    findings += _judge_variables(dataset, summaries)
+    return summaries
+
+
+def _reductions(array: xr.DataArray) -> tuple[xr.DataArray, ...]:
+    axes = [axis for axis in array.dims if axis != "level"]
+    wide = array.astype(np.float64)
+    return array.isnull().sum(axes), array.min(axes), wide.sum(axes), array.max(axes), array.notnull().sum(axes)
+
+
+def _undeclared_fills(dataset: xr.Dataset, summaries: Iterable[Summary]) -> dict[Channel, Finding]:
+    """Count how often a suspicious extreme occurs exactly: a fill value stands many times, a wrong one rarely twice."""
+    counts: dict[tuple[Channel, float], Any] = {}
+    for summary in summaries:
+        variable = CATALOGUE.get(summary.channel.name)
+        low, high = (variable.minimum, variable.maximum) if variable and summary.units else (-_HUGE, _HUGE)
+        source = dataset[summary.channel.name]
+        array = source if summary.channel.level is None else source.sel(level=summary.channel.level)
+        for extreme in {summary.minimum, summary.maximum}:
+            is_known = any(np.isclose(extreme, fill, rtol=1e-6) for fill in _FILLS)
+            if not low <= extreme <= high or abs(extreme) > _HUGE or (is_known and variable is None):
+                counts[summary.channel, extreme] = (array == extreme).sum()
+    found = _compute(counts, "Looking for fill values")
+    return {
+        channel: Finding(
+            Severity.BROKEN,
+            f"'{channel}' holds the value {extreme:g} exactly {int(count)} times, a fill value that the file does not "
+            f"declare: set it, for example with `cdo setmissval,{extreme:g} IN OUT`",
+        )
+        for (channel, extreme), count in found.items()
+        if int(count) > 1
+    }
+
+
+def _judge_values(summary: Summary, *, is_filled: bool) -> list[Finding]:
+    """Judge one channel by its extremes and the catalogue's physical range."""
+    channel, low, high = summary.channel, summary.minimum, summary.maximum
+    values = f"{low:.4g} … {high:.4g}"
+    variable = CATALOGUE.get(channel.name)
+    if summary.missing == 1 or is_filled or variable is None:
+        return []
+    if variable.minimum <= low and high <= variable.maximum:
+        return []
+    if variable.units == "K" and low > -110 and high < 70 and not channel.name.endswith("_anomaly"):
+        text = (
+            f"'{channel}' {'says K' if summary.units else 'has no units'} but {values} looks like °C: set units to degC"
+        )
+        return [Finding(Severity.BROKEN, text)]
+    range_ = f"{variable.minimum:g} … {variable.maximum:g} {variable.units}"
+    if not summary.units:
+        text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in"
+        return [Finding(Severity.BROKEN, text)]
+    return [Finding(Severity.LOOK, f"'{channel}' has values {values}, outside the physical range {range_}")]
+
+
+def _judge_variables(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Finding]:
+    """Judge names, units and missing values of whole variables."""
+    findings = []
+    for name, array in dataset.data_vars.items():
+        variable = CATALOGUE.get(str(name))
+        rumoured = canonical_name(array.attrs["source_name"])
+        if "units_missing" in array.attrs:
+            guess = f"; the values are taken to be in {variable.units}" if variable else ""
+            findings.append(Finding(Severity.LOOK, f"'{name}' has no units{guess}"))
+        elif variable is None and rumoured and str(name) == array.attrs["source_name"]:
+            text = f"'{name}' would be '{rumoured}', but its units '{array.attrs['units']}' are no "
+            findings.append(Finding(Severity.LOOK, f"{text}{CATALOGUE[rumoured].units}: its name is kept"))
+        if str(name) in ON_LEVELS and "level" not in array.dims:
+            findings.append(Finding(Severity.LOOK, f"'{name}' comes without a level: is it at the surface?"))
+        mine = [summary for summary in summaries if summary.channel.name == name]
+        if empty := [summary for summary in mine if summary.missing == 1]:
+            text = f"'{name}'{_levels_in_words(empty)} holds no values at all: leave it out of `prepare`"
+            findings.append(Finding(Severity.LOOK, text))
+        if flat := [summary for summary in mine if summary.minimum == summary.maximum and "time" in summary.dims]:
+            text = f"'{name}'{_levels_in_words(flat)} is {flat[0].minimum:g} everywhere: nothing can be learned from it"
+            findings.append(Finding(Severity.LOOK, text))
+    if gappy := [summary for summary in summaries if 0 < summary.missing < 1]:
+        worst = max(gappy, key=lambda summary: summary.missing)
+        text = f"{len(gappy)} of {len(summaries)} channels have missing values, at most {worst.missing:.1%}"
+        findings.append(Finding(Severity.FIXED, f"{text} ('{worst.channel}'): they will be masked"))
+    return findings
+
+
+def _levels_in_words(summaries: Sequence[Summary]) -> str:
+    levels = [str(summary.channel.level) for summary in summaries if summary.channel.level is not None]
+    return f" at {', '.join(levels)} hPa" if levels else ""
+
+
+class _Bar(Callback):
+    """A progress bar over Dask's tasks that appears after two seconds."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.progress, self.begun = title, Progress(transient=True), clock.monotonic()
+        self.task = self.progress.add_task(title)
+        super().__init__(posttask=self._advance, finish=self._stop)
+
+    def _advance(self, key: Any, result: Any, graph: Any, state: dict[str, Any], worker: Any) -> None:
+        if clock.monotonic() - self.begun > 2:
+            total = sum(len(state[part]) for part in ("ready", "waiting", "running", "finished"))
+            self.progress.start()
+            self.progress.update(self.task, total=total, completed=len(state["finished"]))
+
+    def _stop(self, graph: Any, state: Any, failed: bool) -> None:
+        self.progress.stop()
+
+
+def _compute(lazy: dict[Any, Any], title: str) -> dict[Any, Any]:
+    with _Bar(title), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        (values,) = dask.compute(lazy)
+    return dict(values)
