@@ -149,7 +149,7 @@ def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
     every = 1
     if "time" in dataset.dims and dataset.nbytes > MOST_BYTES:
         every = int(np.ceil(dataset.nbytes / MOST_BYTES))
-        findings.append(Finding(Severity.LOOK, f"values are judged by every {every}th time, for there are many"))
+        findings.append(Finding(Severity.LOOK, f"there are many values: only every {every}th time is judged"))
         dataset = dataset.isel(time=slice(None, None, every))
     held = {str(name): _reductions(array) for name, array in dataset.data_vars.items()}
     computed = _compute(held, "Reading values")
@@ -188,27 +188,35 @@ def _reductions(array: xr.DataArray) -> tuple[xr.DataArray, ...]:
 
 
 def _undeclared_fills(dataset: xr.Dataset, summaries: Iterable[Summary]) -> dict[Channel, Finding]:
-    """Count how often a suspicious extreme occurs exactly: a fill value stands many times, a wrong one rarely twice."""
-    counts: dict[tuple[Channel, float], Any] = {}
+    """Find extremes that occur more than once and stand far from everything else."""
+    lazy: dict[tuple[Channel, float], tuple[Any, Any, Any]] = {}
     for summary in summaries:
-        variable = CATALOGUE.get(summary.channel.name)
-        low, high = (variable.minimum, variable.maximum) if variable and summary.units else (-_HUGE, _HUGE)
         source = dataset[summary.channel.name]
         array = source if summary.channel.level is None else source.sel(level=summary.channel.level)
         for extreme in {summary.minimum, summary.maximum}:
-            is_known = any(np.isclose(extreme, fill, rtol=1e-6) for fill in _FILLS)
-            if not low <= extreme <= high or abs(extreme) > _HUGE or (is_known and variable is None):
-                counts[summary.channel, extreme] = (array == extreme).sum()
-    found = _compute(counts, "Looking for fill values")
+            variable = CATALOGUE.get(summary.channel.name)
+            is_known = abs(extreme) > _HUGE or any(np.isclose(extreme, fill, rtol=1e-6) for fill in _FILLS)
+            if is_known or (variable is not None and not variable.minimum <= extreme <= variable.maximum):
+                others = array.where(array != extreme)
+                lazy[summary.channel, extreme] = (array == extreme).sum(), others.min(), others.max()
+    found = _compute(lazy, "Looking for fill values")
     return {
         channel: Finding(
             Severity.BROKEN,
             f"'{channel}' holds the value {extreme:g} exactly {int(count)} times, a fill value that the file does not "
             f"declare: set it, for example with `cdo setmissval,{extreme:g} IN OUT`",
         )
-        for (channel, extreme), count in found.items()
-        if int(count) > 1
+        for (channel, extreme), (count, low, high) in found.items()
+        if int(count) > 1 and _stands_apart(channel, extreme, float(low), float(high))
     }
+
+
+def _stands_apart(channel: Channel, extreme: float, low: float, high: float) -> bool:
+    """Whether all other values are credible and this one is not, or it lies further off than they spread."""
+    variable = CATALOGUE.get(channel.name)
+    if variable is not None and variable.minimum <= low and high <= variable.maximum:
+        return True
+    return max(low - extreme, extreme - high) > high - low
 
 
 def _judge_values(summary: Summary, *, is_filled: bool) -> list[Finding]:
