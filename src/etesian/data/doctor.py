@@ -288,7 +288,8 @@ class _Bar(Callback):
             self.progress.update(self.task, total=total, completed=len(state["finished"]))
 
     def _stop(self, graph: Any, state: Any, failed: bool) -> None:
-        self.progress.stop()
+        if self.progress.live.is_started:
+            self.progress.stop()
 
 
 def _compute(lazy: dict[Any, Any], title: str) -> dict[Any, Any]:
