@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import DataError, GridError
 from etesian.core.grid import Grid
+from etesian.data.pieces import in_pieces
 
 REGRID_CURVILINEAR = "regrid it first, for example with `cdo remapcon,r360x180 IN OUT`"
 
@@ -67,7 +68,7 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         elif np.array_equal(order, np.arange(values.size)[::-1]):
             index = slice(None, None, -1)
         else:
-            index = order
+            dataset, index = dataset.map(in_pieces), order
         dataset = dataset.isel({axis: index}).assign_coords({axis: ordered})
     try:
         Grid(dataset.latitude.values, dataset.longitude.values)

@@ -10,6 +10,7 @@ from etesian.core.channels import canonical_name
 from etesian.core.errors import DataError, GridError
 from etesian.data.axes import with_axes
 from etesian.data.naming import HEIGHT, ON_LEVELS, PRESSURE, SURFACE, UNKNOWN, Place, identify, own_name
+from etesian.data.pieces import in_pieces
 from etesian.data.units import conversion, parse_units
 
 DIMENSIONS = ("time", "member", "level", "latitude", "longitude")
@@ -175,7 +176,7 @@ def _field(name: str, place: Place, array: xr.DataArray, notes: list[str]) -> xr
         static="time" not in array.dims or (array.sizes["time"] == 1 and place.kind == SURFACE),
     )
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
-    array = array.astype(dtype, copy=False)
+    array = in_pieces(array).astype(dtype, copy=False)
     kept = {key: attrs[key] for key in ("long_name", "cell_methods") if key in attrs}
     kept |= {"source_name": name, "source_units": units}
     if not units:

@@ -16,9 +16,7 @@ from scipy.io import netcdf_file
 
 from etesian.core.channels import Channel
 from etesian.core.errors import DataError, GridError
-
-CHUNK_BYTES = 32 * 2**20
-"""Size of the pieces, along time, in which files without chunks of their own are read."""
+from etesian.data.pieces import in_pieces
 
 _HYPERCUBE_KEYS = (
     "paramId", "typeOfLevel", "stepType", "dataType", "gridType", "numberOfPoints", "stepUnits", "uvRelativeToGrid",
@@ -71,7 +69,7 @@ def _read_zarr(path: str) -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
-            dataset: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=False)
+            dataset: xr.Dataset = xr.open_zarr(path, chunks=None, decode_timedelta=False)
     except ImportError as error:
         raise DataError(
             f"{path} needs a package that is not installed ({error}): pip install 'etesian[cloud]'"
@@ -102,18 +100,7 @@ def _read_netcdf(path: str, *, classic: bool) -> xr.Dataset:
             f"{path} is plain HDF5 without coordinates (it holds {', '.join(map(str, raw.data_vars))}): "
             f"write it with latitude, longitude and time, for example with xarray's to_netcdf"
         )
-    return chunked(raw)
-
-
-def chunked(raw: xr.Dataset) -> xr.Dataset:
-    """Read lazily, in pieces of about `CHUNK_BYTES` along the first dimension of each variable."""
-    dask_backed = raw.copy()
-    for name, array in raw.data_vars.items():
-        if array.ndim:
-            row = max(array.nbytes // max(array.shape[0], 1), 1)
-            pieces = dict.fromkeys(array.dims[1:], -1) | {array.dims[0]: max(CHUNK_BYTES // row, 1)}
-            dask_backed[name] = array.chunk(pieces)
-    return dask_backed
+    return raw
 
 
 def _refuse_truncated(path: str) -> None:
@@ -193,14 +180,19 @@ def _hypercube(store: _HypercubeStore, path: str) -> xr.Dataset:
             f"'{name}' in {path} holds {initial} initial times × {steps} steps whose valid times overlap: "
             f"keep one step, for example with `grib_copy -w step=0 IN OUT`"
         )
-    cube = cube.drop_vars("valid_time").stack(when=("time", "step")).drop_vars(["when", "time", "step"])
-    order = np.argsort(valid, kind="stable")
-    cube = cube.isel(when=order).rename(when="time").assign_coords(time=valid[order])
+    if initial > 1 and steps > 1:
+        cube = cube.map(in_pieces).stack(when=("time", "step")).drop_vars(["when", "time", "step"])
+        order = np.argsort(valid, kind="stable")
+        cube = cube.isel(when=order).rename(when="time").assign_coords(time=valid[order])
+    else:
+        along, other = ("time", "step") if initial > 1 else ("step", "time")
+        cube = cube.isel({other: 0}, drop=True).drop_vars([along, "valid_time"])
+        cube = cube.rename({along: "time"}).assign_coords(time=valid)
     if cube.sizes.get("number") == 1:
         cube = cube.isel(number=0, drop=True)
     cube = cube.rename({kind: "level"}) if kind == "isobaricInhPa" else cube
     cube[name].attrs["GRIB_typeOfLevel"] = kind
-    return chunked(cube.transpose("time", ...))
+    return cube
 
 
 def _read_shards(folder: Path) -> xr.Dataset:
