@@ -173,6 +173,24 @@ def test_levels_between_whole_hectopascals_become_variables(opened: Any) -> None
     assert list(dataset.data_vars) == ["temperature", "ta_0.4hPa"]
 
 
+def test_hybrid_levels_with_nominal_pressures_are_not_pressure_levels(opened: Any) -> None:
+    hybrid = {"units": "hPa", "standard_name": "atmosphere_hybrid_sigma_pressure_coordinate"}
+    assert list(opened(on_levels("ta", "K", [3.6, 992.0], hybrid, "lev")).data_vars) == ["ta_lev3.6", "ta_lev992"]
+
+
+def test_the_copernicus_layout_of_era5_opens(opened: Any) -> None:
+    dataset = on_levels("z", "m**2 s**-2", [1000.0, 500.0], {"units": "hPa"}, "pressure_level")
+    dataset = dataset.rename(time="valid_time").assign_coords(number=0, expver=("valid_time", ["0001", "0005"]))
+    dataset.valid_time.attrs["standard_name"] = "time"
+    assert opened(dataset).geopotential.dims == ("time", "level", "latitude", "longitude")
+
+
+def test_fields_of_latitude_beside_a_rectilinear_grid_are_fields(opened: Any) -> None:
+    dataset = maps("lsm", "1").isel(time=0, drop=True)
+    dataset["lat2d"] = dataset.lat.broadcast_like(dataset.lsm).assign_attrs(units="degrees_north")
+    assert list(opened(dataset).data_vars) == ["land_sea_mask", "latitude_field"]
+
+
 def test_depths_become_one_variable_each(opened: Any) -> None:
     depths = on_levels("thetao", "degC", [0.5, 10.0], {"units": "m", "axis": "Z", "positive": "down"}, "depth")
     assert list(opened(depths).data_vars) == ["thetao_depth0.5", "thetao_depth10"]

@@ -78,14 +78,15 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
 
 
 def _horizontal(raw: xr.Dataset, label: str, axis: str, names: tuple[str, ...], units: str) -> xr.DataArray:
-    """Find a horizontal coordinate by standard name, units or name, one-dimensional ones first."""
+    """Find a horizontal coordinate by standard name, units or name; one that is a dimension comes first."""
 
     def matches(name: Hashable, array: xr.DataArray) -> bool:
-        if array.dtype.kind not in "fiu" or (array.ndim > 2):
+        standard_name = str(array.attrs.get("standard_name", ""))
+        if array.dtype.kind not in "fiu" or array.ndim > 2 or standard_name.startswith(("grid_", "projection_")):
             return False
         given = str(array.attrs.get("units", "")).strip().lower().replace(" ", "_")
         by_units = re.fullmatch(units, given) is not None and (array.ndim != 1 or array.dims == (name,))
-        return str(array.attrs.get("standard_name", "")) == axis or str(name).lower() in names or by_units
+        return standard_name == axis or str(name).lower() in names or by_units
 
     variables = {name: raw[name] for name in raw.variables}
     found = [array for name, array in variables.items() if matches(name, array)]
@@ -95,7 +96,7 @@ def _horizontal(raw: xr.Dataset, label: str, axis: str, names: tuple[str, ...], 
             f"{label} has no {axis}; its dimensions are {_listing(raw.dims)}: add coordinates with units "
             f"degrees_north and degrees_east"
         )
-    return min(found, key=lambda array: (array.ndim != 2, array.dims != (array.name,)))
+    return min(found, key=lambda array: (array.dims != (array.name,), array.ndim != 2))
 
 
 def _latitude(values: NDArray[np.float64], notes: list[str]) -> Order:

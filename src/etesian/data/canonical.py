@@ -114,7 +114,8 @@ def _pressures(coordinate: xr.DataArray, label: str) -> np.ndarray | None:
     Raises:
         GridError: if they are numbered rather than given as pressures.
     """
-    if coordinate.dtype.kind not in "fiu":
+    words = f"{coordinate.attrs.get('standard_name', '')} {coordinate.attrs.get('long_name', '')}".lower()
+    if coordinate.dtype.kind not in "fiu" or any(word in words for word in ("sigma", "hybrid", "model level")):
         return None
     values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
     units = str(coordinate.attrs.get("units", "")).strip()
@@ -122,7 +123,7 @@ def _pressures(coordinate: xr.DataArray, label: str) -> np.ndarray | None:
     if unit is not None and _PRESSURE_UNITS is not None and unit.dimension == _PRESSURE_UNITS.dimension:
         return values * unit.scale / 100
     is_named = str(coordinate.name).lower() in _PRESSURES and coordinate.attrs.get("positive") != "up"
-    if units or not is_named or "sigma" in str(coordinate.attrs.get("standard_name", "")):
+    if units or not is_named:
         return None
     if values.size > 3 and np.array_equal(values, np.arange(values.size) + values[0]):
         raise GridError(

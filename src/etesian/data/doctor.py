@@ -11,7 +11,7 @@ import xarray as xr
 from dask.callbacks import Callback
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, track
 
 from etesian.core.channels import CATALOGUE, Channel, canonical_name
 from etesian.core.clock import encode_time
@@ -56,7 +56,7 @@ def examine(source: Source) -> Diagnosis:
     except EtesianError as error:
         paths, usable = [], False
         findings.append(Finding(Severity.BROKEN, str(error)))
-    for path in paths:
+    for path in track(paths, "Opening files", disable=len(paths) < 50, transient=True):
         try:
             for raw in read_file(path):
                 dataset, notes = canonicalise(raw, path)

@@ -4,6 +4,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import dask.array
 import eccodes
@@ -139,7 +140,7 @@ def _read_text_time(raw: xr.Dataset, path: str) -> xr.Dataset:
 class _HypercubeStore(CfGribDataStore):
     """The messages of one variable on one kind of level, as xarray's backend reads them."""
 
-    def __init__(self, index: messages.FileIndex) -> None:
+    def __init__(self, index: Any) -> None:
         self.lock = ECCODES_LOCK
         self.ds = cfgrib_dataset.open_from_index(index, squeeze=False, errors="raise")
 

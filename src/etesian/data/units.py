@@ -105,6 +105,8 @@ def conversion(units: str, variable: Variable) -> tuple[float, float] | None:
     >>> conversion("gpm", CATALOGUE["geopotential"])
     (9.80665, 0.0)
     """
+    if units.strip() == variable.units:
+        return 1.0, 0.0
     source, target = parse_units(units), parse_units(variable.units)
     if source is None or target is None:
         return None
