@@ -171,6 +171,12 @@ def test_mixed_grids_are_diagnosed_and_both_files_shown(tmp_path: Path) -> None:
     assert "is on another grid" in sentence
 
 
+def test_fields_beside_the_grid_are_named(tmp_path: Path) -> None:
+    dataset = series().assign(section=(("time", "depth"), np.zeros((10, 5))))
+    diagnosis = examine(write(dataset, tmp_path / "file.nc"))
+    assert "'section' is left out: it lies on time × depth, not on the grid" in sentences(diagnosis, Severity.LOOK)
+
+
 def test_many_times_are_judged_by_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etesian.data.doctor.MOST_BYTES", 200)
     diagnosis = examine(write(series(), tmp_path / "file.nc"))

@@ -373,6 +373,23 @@ def test_overlapping_times_are_refused_by_name(opened: Any) -> None:
         opened(maps(), maps(times=days(2, "2001-01-02")))
 
 
+def test_other_calendars_are_refused_by_name(opened: Any) -> None:
+    noleap = xr.date_range("2001-01-01", periods=2, freq="D", calendar="noleap", use_cftime=True)
+    with pytest.raises(DataError, match=r"b\.nc counts its times in the noleap calendar, .*a\.nc in proleptic"):
+        opened(maps(), maps("u10", "m/s", times=noleap))
+
+
+def test_variables_with_other_members_are_refused_by_name(opened: Any) -> None:
+    files = [maps(name, units).expand_dims(number=[0, i], axis=1) for i, (name, units) in
+             enumerate([("t2m", "K"), ("u10", "m/s")], 1)]  # fmt: skip
+    with pytest.raises(DataError, match=r"has other members .0 … 2, 2 in all. than '2m_temperature'"):
+        opened(*files)
+
+
+def test_files_with_one_member_each_are_joined(opened: Any) -> None:
+    assert opened(*(maps().expand_dims(number=[i], axis=1) for i in (2, 1))).member.values.tolist() == [1, 2]
+
+
 def test_variables_with_other_times_are_refused_by_name(opened: Any) -> None:
     message = r"'10m_u_component_of_wind' in .*b\.nc has other times .*3 in all.* than '2m_temperature' in .*a\.nc"
     with pytest.raises(DataError, match=message):

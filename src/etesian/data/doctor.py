@@ -62,6 +62,7 @@ def examine(source: Source) -> Diagnosis:
                 dataset, notes = canonicalise(raw, path)
                 parts.append((path, dataset))
                 findings += [Finding(Severity.FIXED, note) for note in notes]
+                findings += _judge_left_out(raw, dataset)
                 usable = _judge_times(dataset, path, findings) and usable
         except EtesianError as error:
             usable = False
@@ -80,6 +81,17 @@ def examine(source: Source) -> Diagnosis:
     grids = dict.fromkeys(str(Grid(dataset.latitude.values, dataset.longitude.values)) for _, dataset in parts)
     times = dict.fromkeys(_times_in_words(dataset) for _, dataset in parts)
     return Diagnosis(name, "; ".join(grids), "; ".join(times), tuple(summaries), tuple(unique))
+
+
+def _judge_left_out(raw: xr.Dataset, dataset: xr.Dataset) -> list[Finding]:
+    """Name the fields of a file that are not on its grid."""
+    used = {array.attrs["source_name"] for array in dataset.data_vars.values()}
+    return [
+        Finding(Severity.LOOK, f"'{name}' is left out: it lies on {' × '.join(map(str, array.dims))}, not on the grid")
+        for name, array in raw.data_vars.items()
+        if array.ndim > 1 and array.dtype.kind in "fiu" and name not in used
+        if not str(name).endswith(("bnds", "bounds", "vertices"))
+    ]
 
 
 def _judge_times(dataset: xr.Dataset, path: str, findings: list[Finding]) -> bool:

@@ -11,6 +11,7 @@ import xarray as xr
 from rich.progress import track
 
 from etesian.core.channels import Channel
+from etesian.core.clock import encode_time
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
 from etesian.data.canonical import canonicalise, side_by_side
@@ -120,6 +121,12 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         return parts[0][1]
     first_path, first = parts[0]
     grid = Grid(first.latitude.values, first.longitude.values)
+    dated = [(path, _calendar(dataset)) for path, dataset in parts if "time" in dataset.dims]
+    for path, calendar in dated:
+        if calendar != dated[0][1]:
+            raise DataError(
+                f"{path} counts its times in the {calendar} calendar, {dated[0][0]} in {dated[0][1]}: open them apart"
+            )
     fields: dict[str, list[tuple[str, xr.DataArray]]] = {}
     for path, dataset in parts:
         other = Grid(dataset.latitude.values, dataset.longitude.values)
@@ -146,8 +153,7 @@ def _aligned(axis: str, joined: dict[str, xr.DataArray], owners: dict[str, str])
     for name, index in indexes.items():
         if index.equals(indexes[first]):
             continue
-        calendars = [getattr(other, "calendar", "proleptic_gregorian") for other in (index, indexes[first])]
-        if owners[name] != owners[first] or calendars[0] != calendars[1]:
+        if owners[name] != owners[first]:
             raise DataError(
                 f"'{name}' in {owners[name]} has other {axis}s ({_extent(index)}) than '{first}' in {owners[first]} "
                 f"({_extent(indexes[first])}): give files that cover the same {axis}s"
@@ -159,6 +165,10 @@ def _aligned(axis: str, joined: dict[str, xr.DataArray], owners: dict[str, str])
         name: array if name not in indexes or indexes[name].equals(union) else array.reindex({axis: union})
         for name, array in joined.items()
     }
+
+
+def _calendar(dataset: xr.Dataset) -> str:
+    return encode_time(dataset.time.values[:1])[1]
 
 
 def _extent(index: pd.Index) -> str:
