@@ -13,9 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from etesian.core.channels import CATALOGUE
 from etesian.core.errors import RecipeError
-from etesian.data.finished import is_finished, plan_text
-from etesian.data.layout import consolidate
 from etesian.data.planet import Planet, Truncation, planet
+from etesian.data.skeleton import create_skeleton, is_finished, plan_text
 from etesian.data.workplace import Workplace, workplace
 
 BLOCK_DAYS = 10
@@ -147,21 +146,13 @@ def _create(store: Path, model: Planet, plan: dict[str, Any]) -> None:
             "plan": plan_text(plan),
         },
     )
-    encoding = {"time": {"units": "hours since 2000-01-01", "dtype": "int64", "calendar": "proleptic_gregorian"}}
-    dataset.to_zarr(store, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-    group = zarr.open_group(store, mode="r+")
-    for name, values in model.fields(model.start(plan["seed"])).items():
-        dims = ("time", *(("level",) if values.ndim == 3 else ()), "latitude", "longitude")
-        group.create_array(
-            name,
-            shape=(steps, *values.shape),
-            chunks=(min(block, steps), *values.shape),
-            dtype="float32",
-            fill_value=np.nan,
-            dimension_names=dims,
-            attributes=_attributes(name),
-        )
-    consolidate(store)
+    fields = model.fields(model.start(plan["seed"]))
+    horizontal = ("latitude", "longitude")
+    moving = {
+        name: xr.DataArray(values, dims=("level", *horizontal)[3 - values.ndim :], attrs=_attributes(name))
+        for name, values in fields.items()
+    }
+    create_skeleton(store, dataset, moving, steps_per_chunk=dict.fromkeys(moving, block))
 
 
 def _attributes(name: str) -> dict[str, str]:
