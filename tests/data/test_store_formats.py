@@ -193,6 +193,34 @@ def test_grib_forecasts_whose_valid_times_overlap_are_refused(tmp_path: Path) ->
         open_store(tmp_path / "fc.grib2")
 
 
+def rain(steps: str, offset: float) -> dict[str, object]:
+    template = {"productDefinitionTemplateNumber": 8, "typeOfLevel": "surface", "level": 0}
+    return template | {"shortName": "tp", "stepRange": steps, "offset": offset}
+
+
+def test_grib_sums_over_different_periods_are_told_apart(tmp_path: Path) -> None:
+    messages = [rain("0-6", 1), rain("0-6", 1), rain("0-12", 10), rain("6-12", 9)]
+    write_grib(tmp_path / "rain.grib2", messages)
+    opened = open_store(tmp_path / "rain.grib2")
+    assert opened.total_precipitation.sizes["time"] == 2
+    np.testing.assert_allclose(opened.total_precipitation.min(("latitude", "longitude")), [1, 10], rtol=1e-3)
+    np.testing.assert_allclose(opened.tp_6h[-1].min(), 9, rtol=1e-3)
+
+
+def test_grib_fields_that_occur_twice_are_refused(tmp_path: Path) -> None:
+    write_grib(tmp_path / "twice.grib2", [on_level("t", 500), on_level("t", 500, offset=3)])
+    with pytest.raises(DataError, match=r"twice\.grib2 holds 't' more than once for one time, level and member"):
+        open_store(tmp_path / "twice.grib2")
+
+
+def test_grib_means_beside_instants_keep_a_name_of_their_own(tmp_path: Path) -> None:
+    mean = {"productDefinitionTemplateNumber": 8, "typeOfStatisticalProcessing": 0, "stepRange": "0-6"}
+    surface = {"typeOfLevel": "surface", "level": 0, "shortName": "sp"}
+    write_grib(tmp_path / "both.grib2", [surface | {"step": 6, "offset": 5}, surface | mean])
+    names = set(open_store(tmp_path / "both.grib2").data_vars)
+    assert names == {"surface_pressure", "avg_sp"}
+
+
 def test_grib_members_become_one_dimension(tmp_path: Path) -> None:
     ensemble = {"productDefinitionTemplateNumber": 1}
     messages = [ensemble | on_level("t", 500, number=number, offset=number) for number in (1, 2, 3)]

@@ -91,7 +91,7 @@ def _layers(array: xr.DataArray, label: str, notes: list[str]) -> list[tuple[Pla
         else:
             raise DataError(
                 f"'{array.name}' in {label} has a dimension '{name}' of length {array.sizes[name]} that is neither "
-                f"time, member, level, latitude nor longitude: give it a CF standard_name or select one of its values"
+                f"time, member, level, latitude nor longitude: select one of its values, or make it a time with dates"
             )
     return [(where, part.reset_coords(drop=True)) for where, part in parts]
 

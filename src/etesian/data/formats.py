@@ -22,6 +22,10 @@ from etesian.data.pieces import in_pieces
 _HYPERCUBE_KEYS = (
     "paramId", "typeOfLevel", "stepType", "dataType", "gridType", "numberOfPoints", "stepUnits", "uvRelativeToGrid",
 )  # fmt: skip
+_PARAMETER_KEYS = {
+    1: ("table2Version", "indicatorOfParameter"),
+    2: ("discipline", "parameterCategory", "parameterNumber"),
+}
 _REFERENCE_TIME = re.compile(rb"(\d{4})[ -](\d\d)[ -](\d\d)[ T](\d\d):(\d\d)")
 
 
@@ -166,8 +170,53 @@ def _read_grib(path: str) -> list[xr.Dataset]:
             raise GridError(
                 f"{path} is on a reduced Gaussian grid: interpolate it with `cdo setgridtype,regular IN OUT`"
             )
-        cubes.append(_hypercube(_HypercubeStore(index.subindex(keys)), path))
+        same_field = {other for other in groups if other[:2] == group[:2]}
+        mean = f"_{keys['stepType']}" if len(same_field) > 1 and keys["stepType"] != "instant" else ""
+        for suffix, part in _apart(index.subindex(keys), path).items():
+            cube = _hypercube(_HypercubeStore(part), path)
+            is_usual = not mean + suffix and not any(str(name).startswith("avg_") for name in cube.data_vars)
+            cubes.append(cube if is_usual else _renamed(cube, mean + suffix))
     return cubes
+
+
+def _apart(index: Any, path: str) -> dict[str, Any]:
+    """Tell apart messages that share all keys of the index, by a suffix for their names."""
+    is_unknown = index.getone("paramId") == 0
+    if not is_unknown and all(len(ids) == 1 for _, ids in index.iter_index()):
+        return {"": index}
+    entries: dict[str, dict[Any, list[Any]]] = {}
+    for header, ids in index.iter_index():
+        for position in ids:
+            message = index.get_field(position)
+            parameter = "_" + ".".join(str(message[key]) for key in _PARAMETER_KEYS[int(message["edition"])])
+            suffix = (parameter if is_unknown else "") + (_difference(message) if len(ids) > 1 else "")
+            chosen = entries.setdefault(suffix, {}).setdefault(header, [position])
+            if chosen != [position] and message["startStep"] == message["endStep"]:
+                raise DataError(
+                    f"{path} holds '{message['shortName']}' more than once for one time, level and member: keep one"
+                )
+    return {
+        suffix: type(index)(index.fieldset, index.index_keys, index.filter_by_keys, list(chosen.items()))
+        for suffix, chosen in entries.items()
+    }
+
+
+def _renamed(cube: xr.Dataset, suffix: str) -> xr.Dataset:
+    """Keep a field that is not the usual one of its name from passing for it."""
+    (name,) = cube.data_vars
+    cube[name].attrs.pop("standard_name", None)
+    return cube.rename({name: f"{name}{suffix}"})
+
+
+def _difference(message: Any) -> str:
+    """Name the shorter of several periods (rain in six hours, not since the start), or the lower end of a layer."""
+    start, end = int(message["startStep"]), int(message["endStep"])
+    if 0 < start < end:
+        return f"_{end - start}h"
+    if str(message["typeOfLevel"]).endswith("Layer") and int(message["edition"]) == 2:
+        scale = 10.0 ** -int(message["scaleFactorOfSecondFixedSurface"])
+        return f"_to{int(message['scaledValueOfSecondFixedSurface']) * scale:g}"
+    return ""
 
 
 def _hypercube(store: _HypercubeStore, path: str) -> xr.Dataset:
