@@ -1,8 +1,11 @@
 """Canonical dataset → training store, resumably and with bounded memory."""
 
+import errno
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,102 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from etesian.core.channels import Channel
-from etesian.core.clock import decode_time, end_of, parse_time
+from etesian.core.clock import decode_time
 from etesian.core.errors import DataError
+from etesian.core.grid import Grid
 from etesian.data import layout
 from etesian.data.climatology import SeasonalSums, Seasons
 from etesian.data.layout import Axes
+from etesian.data.regrid import Method, covered, parse_grid, regrid
+from etesian.data.selection import (
+    Resampling,
+    resample,
+    select_channels,
+    select_member,
+    select_period,
+    select_region,
+    unchanging,
+    within,
+)
 from etesian.data.statistics import Moments, log1p_transform
+from etesian.data.store import expand, open_store
+from etesian.data.workers import Workers
 from etesian.data.workplace import Workplace, workplace
 
 _BAND_BYTES = 128 * 2**20
 _BLOCK_VALUES = 2**21
+
+
+def prepare(
+    sources: Sequence[str],
+    store: str,
+    *,
+    variables: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+    grid: str | None = None,
+    method: Method = "conservative",
+    start: str | None = None,
+    end: str | None = None,
+    train_start: str | None = None,
+    train_end: str | None = None,
+    every: int | None = None,
+    resampling: Resampling = "instant",
+    region: str | None = None,
+    member: int | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a training store: fields, statics, statistics, climatology.
+
+    The work goes on in STORE.partial and can be killed at any time; the same command continues it. STORE appears
+    when it is complete.
+
+    Args:
+        sources: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards.
+        store: the Zarr store to make.
+        variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without
+            time are always kept.
+        levels: pressure levels to keep, hPa; all by default.
+        grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
+            file that is on it. Of a regional source, the part of the grid that it covers.
+        method: how to regrid; conservative keeps area means, bilinear suits finer grids.
+        start: first date to keep, such as 1979 or 1979-06-01T06.
+        end: last date to keep; 2018 means the end of 2018.
+        train_start: first date of the statistics and the climatology; the first of all by default.
+        train_end: last date of the statistics and the climatology. By default the last of all, so that they see
+            your test years: name the end of your training years.
+        every: hours between times, counted from 00 UTC; the times of the source by default.
+        resampling: with every, whether to pick instants or average from each time to the next.
+        region: south,north,west,east in degrees, or a name such as Europe.
+        member: the ensemble member to keep, where there are several.
+        scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
+        memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
+        overwrite: replace a store that was made otherwise.
+
+    Raises:
+        EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
+    """
+    dataset = select_member(open_store(list(sources)), member)
+    dataset = unchanging(select_channels(dataset, variables, levels))
+    dataset = select_period(dataset, start, end)
+    if every is not None:
+        dataset = resample(dataset, every, resampling)
+    if grid is not None:
+        source = Grid(dataset["latitude"].values, dataset["longitude"].values)
+        dataset = regrid(dataset, covered(parse_grid(grid), source), method)
+    if region is not None:
+        dataset = select_region(dataset, region)
+    prepare_dataset(
+        dataset,
+        store,
+        train_start=train_start,
+        train_end=train_end,
+        scheduler=scheduler,
+        memory_limit=memory_limit,
+        overwrite=overwrite,
+        sources=[identity(sources), grid, method, every, resampling, region, member],
+    )
 
 
 def prepare_dataset(
@@ -33,31 +122,83 @@ def prepare_dataset(
     *,
     train_start: str | None = None,
     train_end: str | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | None = None,
     overwrite: bool = False,
-    identity: Sequence[Any] = (),
+    sources: Sequence[Any] | None = None,
 ) -> None:
-    """Make a training store from a canonical dataset; see `prepare`."""
+    """Make a training store from all of a canonical dataset.
+
+    Args:
+        dataset: as `open_store` gives it.
+        store: the Zarr store to make.
+        train_start: first date of the training period.
+        train_end: last date of the training period.
+        scheduler: address of a Dask cluster; None means threads.
+        memory_limit: memory that the threads may use.
+        overwrite: replace a store that was made otherwise.
+        sources: what tells the dataset from others, as JSON data; None means the values themselves.
+
+    Raises:
+        DataError: if the dataset cannot be used, another store is in the way, or the disk is full.
+    """
     target = Path(store)
     channels, units, parts = _stack(dataset, with_time=True)
     static_channels, _, static_parts = _stack(dataset, with_time=False)
+    if not channels:
+        raise DataError("no variable that changes in time is left; list one, or give the files that hold it")
     axes = layout.axes_of(dataset, channels, units, static_channels)
     train = _training(axes, train_start, train_end)
-    plan = _plan(axes, train, identity)
+    plan = _plan(axes, train, [dask.base.tokenize(dataset)] if sources is None else sources)
     with workplace(target) as place:
         if target.exists():
             if _fingerprint(target) == plan["fingerprint"]:
                 return
             if not overwrite:
-                raise DataError(f"{target} exists and was made otherwise; choose another place or say overwrite")
-        if not place.begin(plan) or not place.result.exists():
+                raise DataError(f"{target} exists and was made otherwise; choose another place or say --overwrite")
+        if not place.begin(plan) or place.load("layout") is None:
             layout.create(place.result, axes)
-        with Progress() as progress:
-            moments, missing = _write_fields(place, axes, train, parts, progress)
+            place.save("layout")
+        with _disk_space(target, axes), Workers(scheduler, memory_limit) as workers, Progress() as progress:
+            moments, missing = _write_fields(place, axes, train, parts, workers, progress)
             seasons = Seasons(axes.time[train], axes.calendar)
-            _write_seasons(place, axes, train, seasons, moments, progress)
-        _write_statics(place.result, static_parts)
-        _describe(place.result, axes, train, seasons, moments, missing, plan)
+            _write_seasons(place, axes, train, seasons, moments, workers, progress)
+            _write_statics(place.result, static_parts)
+            _describe(place.result, axes, train, seasons, moments, missing, plan)
         place.finish()
+
+
+def identity(sources: Sequence[str]) -> list[list[str | int]]:
+    """Return name, size and time of change of every local file of the sources, and the addresses of the others."""
+    found: list[list[str | int]] = []
+    for path in expand(list(sources)):
+        if "://" in path:
+            found.append([path])
+        elif Path(path).is_dir():
+            files = (Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names))
+            found += [[str(file), *_stamp(file)] for file in files]
+        else:
+            found.append([path, *_stamp(Path(path))])
+    return found
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _disk_space(target: Path, axes: Axes) -> Iterator[None]:
+    """Turn a full disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        needed = 4 * axes.points * axes.time.size / 1e9
+        raise DataError(
+            f"the disk of {target} is full: its fields alone need {needed:.3g} GB; free some space or keep less"
+        ) from None
 
 
 def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[list[Channel], list[str], list[da.Array]]:
@@ -68,8 +209,12 @@ def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[list[Channel], list
     for name, variable in dataset.data_vars.items():
         if ("time" in variable.dims) != with_time:
             continue
-        levels = [int(level) for level in variable["level"].values] if "level" in variable.dims else [None]
-        if levels == [None]:
+        levels: list[int] | list[None] = [None]
+        if "level" in variable.dims:
+            levels = [int(level) for level in variable.attrs.get("levels", variable["level"].values)]
+            if len(levels) < variable.sizes["level"]:
+                variable = variable.sel(level=levels)
+        else:
             variable = variable.expand_dims("level")
         variable = variable.transpose(*["time"] * with_time, "level", "latitude", "longitude")
         channels += [Channel(str(name), level) for level in levels]
@@ -80,15 +225,14 @@ def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[list[Channel], list
 
 def _training(axes: Axes, start: str | None, end: str | None) -> slice:
     """Return which times make the training period."""
-    first = 0 if start is None else np.searchsorted(axes.time, parse_time(start, axes.calendar))
-    last = axes.time.size if end is None else np.searchsorted(axes.time, end_of(end, axes.calendar), side="right")
-    if first >= last:
+    inside = within(axes.time, axes.calendar, start, end)
+    if inside.start >= inside.stop:
         begin, stop = decode_time(axes.time[[0, -1]], axes.calendar)
         raise DataError(f"the training period {start} to {end} holds none of the times, {begin} to {stop}")
-    return slice(int(first), int(last))
+    return inside
 
 
-def _plan(axes: Axes, train: slice, identity: Sequence[Any]) -> dict[str, Any]:
+def _plan(axes: Axes, train: slice, sources: Sequence[Any]) -> dict[str, Any]:
     """Describe the store to be made and what it is made from, with a fingerprint of both."""
     plan = {
         "version": layout.VERSION,
@@ -99,7 +243,7 @@ def _plan(axes: Axes, train: slice, identity: Sequence[Any]) -> dict[str, Any]:
         "calendar": axes.calendar,
         "grid": axes.grid.to_dict(),
         "train": [train.start, train.stop],
-        "sources": list(identity),
+        "sources": list(sources),
     }
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan | {"fingerprint": digest}
@@ -113,20 +257,20 @@ def _fingerprint(store: Path) -> str | None:
 
 
 def _run(
-    tasks: Sequence[tuple[str, Callable[[], Any]]], place: Workplace, title: str, at_once: int, progress: Progress
+    tasks: Sequence[tuple[str, Callable[[], Any]]], place: Workplace, title: str, workers: Workers, progress: Progress
 ) -> list[dict[str, NDArray[Any]]]:
     """Do the pieces of work that are not done yet, some at once, and return the outcomes of all."""
     pending = [make for name, make in tasks if place.load(name) is None]
     bar = progress.add_task(title, total=len(tasks), completed=len(tasks) - len(pending))
-    for first in range(0, len(pending), at_once):
-        group = [make() for make in pending[first : first + at_once]]
-        dask.compute(*group, scheduler="threads")
+    for first in range(0, len(pending), workers.at_once):
+        group = [make() for make in pending[first : first + workers.at_once]]
+        workers.compute(group)
         progress.advance(bar, len(group))
     return [outcome for name, _ in tasks if (outcome := place.load(name)) is not None]
 
 
 def _write_fields(
-    place: Workplace, axes: Axes, train: slice, parts: Sequence[da.Array], progress: Progress
+    place: Workplace, axes: Axes, train: slice, parts: Sequence[da.Array], workers: Workers, progress: Progress
 ) -> tuple[Moments, NDArray[np.int64]]:
     """Write all fields; return the moments over the training period and the number of missing values."""
 
@@ -136,7 +280,7 @@ def _write_fields(
             place, axes, train, number, [part[steps] for part in parts]
         )
 
-    outcomes = _run([task(number) for number in range(axes.shards)], place, "fields", 2, progress)
+    outcomes = _run([task(number) for number in range(axes.shards)], place, "fields", workers, progress)
     moments, missing = Moments.none(len(axes.channels)), np.zeros(len(axes.channels), dtype=np.int64)
     for outcome in outcomes:
         missing = missing + outcome.pop("missing")
@@ -156,7 +300,7 @@ def _write_shard(place: Workplace, axes: Axes, train: slice, number: int, parts:
 
 
 def _write_seasons(
-    place: Workplace, axes: Axes, train: slice, seasons: Seasons, moments: Moments, progress: Progress
+    place: Workplace, axes: Axes, train: slice, seasons: Seasons, moments: Moments, workers: Workers, progress: Progress
 ) -> None:
     """Write climatology, harmonics and the statistics of the log1p transform, from the fields written."""
     group = zarr.open_group(place.result, mode="r+")
@@ -173,7 +317,9 @@ def _write_seasons(
             place, axes, train, seasons, moments, number, band
         )
 
-    outcomes = _run([task(i, band) for i, band in enumerate(bands)], place, "climatology", 2, progress)
+    outcomes = _run(
+        [task(i, band) for i, band in enumerate(bands)], place, "statistics and climatology", workers, progress
+    )
     shape = (5, len(axes.channels), *axes.grid.shape)
     harmonics = np.concatenate([outcome["harmonics"] for outcome in outcomes], axis=1).reshape(shape)
     layout.write_array(group, "harmonics", harmonics, ["harmonic", "channel", "latitude", "longitude"])
