@@ -32,12 +32,12 @@ def model() -> Planet:
 
 @pytest.fixture(scope="module")
 def weather(model):
-    """The state after 85 days, and the fields of 20 more, once a day."""
+    """The state after 90 days, and the fields of 15 more, once a day."""
     state = model.start(0)
-    for _ in range(340):
+    for _ in range(360):
         state = model.advance(state)
     days, first = [], state
-    for _ in range(20):
+    for _ in range(15):
         days.append(model.fields(state))
         for _ in range(4):
             state = model.advance(state)

@@ -134,10 +134,13 @@ def _pick_variables(dataset: xr.Dataset, variables: Sequence[str], url: str) -> 
         )
     names = {str(name): str(name) for name in dataset.data_vars}
     names |= {known: name for name in list(names) if (known := canonical_name(name)) and known not in names}
+    chosen = []
     for variable in variables:
-        if variable not in names:
+        name = names.get(variable) or names.get(canonical_name(variable) or "")
+        if name is None:
             raise ChannelError(f"{url} has no variable '{variable}'{suggest(variable, names)}")
-    return dataset[list(dict.fromkeys(names[variable] for variable in variables))]
+        chosen.append(name)
+    return dataset[list(dict.fromkeys(chosen))]
 
 
 def _pick_levels(dataset: xr.Dataset, levels: Sequence[int] | None, url: str) -> xr.Dataset:
