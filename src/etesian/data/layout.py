@@ -17,6 +17,7 @@ from etesian.core.clock import Seconds, decode_time, encode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
+from etesian.data.canonical import side_by_side
 
 VERSION = 1
 SHARD_BYTES = 64 * 2**20
@@ -139,7 +140,7 @@ def to_dataset(path: str | Path) -> xr.Dataset:
     variables = _unstack(fields, "channel", units)
     if "statics" in store:
         variables |= _unstack(store["statics"], "static", {})
-    dataset = xr.Dataset(variables)
+    dataset = side_by_side(variables.values())
     for name in ("latitude", "longitude"):
         dataset[name].attrs = dict(store[name].attrs)
     return dataset
@@ -160,7 +161,9 @@ def _unstack(array: xr.DataArray, dimension: str, units: dict[str, str]) -> dict
             values = array.isel({dimension: index}).rename({dimension: "level"}).assign_coords(level=levels)
         known = CATALOGUE.get(variable)
         values.attrs = {"units": units.get(names[index[0]], known.units if known else "")}
-        variables[variable] = values
+        if levels != [None]:
+            values.attrs["levels"] = levels
+        variables[variable] = values.rename(variable)
     return variables
 
 

@@ -49,6 +49,7 @@ def prepare(
     store: str,
     *,
     variables: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
     grid: str | None = None,
     method: Method = "conservative",
@@ -74,6 +75,7 @@ def prepare(
         store: the Zarr store to make.
         variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without
             time are always kept.
+        exclude: variables or channels to leave out of these.
         levels: pressure levels to keep, hPa; all by default.
         grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
             file that is on it. Of a regional source, the part of the grid that it covers.
@@ -95,7 +97,7 @@ def prepare(
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
     """
     dataset = select_member(open_store(list(sources)), member)
-    dataset = unchanging(select_channels(dataset, variables, levels))
+    dataset = unchanging(select_channels(dataset, variables, exclude, levels))
     dataset = select_period(dataset, start, end)
     if every is not None:
         dataset = resample(dataset, every, resampling)
@@ -227,8 +229,9 @@ def _training(axes: Axes, start: str | None, end: str | None) -> slice:
     """Return which times make the training period."""
     inside = within(axes.time, axes.calendar, start, end)
     if inside.start >= inside.stop:
-        begin, stop = decode_time(axes.time[[0, -1]], axes.calendar)
-        raise DataError(f"the training period {start} to {end} holds none of the times, {begin} to {stop}")
+        raise DataError(
+            f"the training period {start} to {end} holds none of the times, {_iso(axes, 0)} to {_iso(axes, -1)}"
+        )
     return inside
 
 
@@ -285,8 +288,7 @@ def _write_fields(
     for outcome in outcomes:
         missing = missing + outcome.pop("missing")
         moments = moments + Moments(**outcome)
-    begin, stop = decode_time(axes.time[[train.start, train.stop - 1]], axes.calendar)
-    moments.check(axes.channels, f"{begin} to {stop}")
+    moments.check(axes.channels, f"{_iso(axes, train.start)} to {_iso(axes, train.stop - 1)}")
     return moments, missing
 
 

@@ -18,12 +18,18 @@ from etesian.data.store import channels
 Resampling = Literal["instant", "mean"]
 
 
-def select_channels(dataset: xr.Dataset, variables: Sequence[str] | None, levels: Sequence[int] | None) -> xr.Dataset:
+def select_channels(
+    dataset: xr.Dataset,
+    variables: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+) -> xr.Dataset:
     """Keep some variables, on some levels; fields without time are kept whether listed or not.
 
     Args:
         dataset: canonical.
         variables: names such as `temperature` or `temperature_850`, or short names (`t2m`); None keeps all.
+        exclude: names of the same kind to leave out.
         levels: in hPa, for every variable that has levels; None keeps all.
 
     Raises:
@@ -34,6 +40,9 @@ def select_channels(dataset: xr.Dataset, variables: Sequence[str] | None, levels
     if variables is not None:
         chosen = parse_channels([canonical_name(name) or name for name in variables], known)
         chosen += tuple(c for c in known if "time" not in dataset[c.name].dims and c not in chosen)
+    if exclude is not None:
+        left_out = parse_channels([canonical_name(name) or name for name in exclude], chosen)
+        chosen = tuple(channel for channel in chosen if channel not in left_out)
     if levels is not None:
         for name in dict.fromkeys(channel.name for channel in chosen):
             there = [c.level for c in chosen if c.name == name and c.level is not None]

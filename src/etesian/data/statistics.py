@@ -77,17 +77,20 @@ class Moments:
         Raises:
             DataError: if a channel is never observed, constant or infinite in the training period.
         """
-        for i, channel in enumerate(channels):
-            if self.count[i] == 0:
-                problem = "has no observed value"
-            elif not np.isfinite([self.minimum[i], self.maximum[i]]).all():
-                problem = "holds infinite values"
-            elif self.minimum[i] == self.maximum[i]:
-                problem = f"is {self.minimum[i]:g} everywhere"
-            else:
-                continue
+        useless = {
+            "without an observed value": self.count == 0,
+            "infinite somewhere": (self.count > 0) & (np.isinf(self.minimum) | np.isinf(self.maximum)),
+            "constant": np.isfinite(self.minimum) & (self.minimum == self.maximum),
+        }
+        problems = [
+            f"{', '.join(str(channel) for channel, bad in zip(channels, where, strict=True) if bad)} {kind}"
+            for kind, where in useless.items()
+            if where.any()
+        ]
+        if problems:
             raise DataError(
-                f"{channel} {problem} in the training period {period}; leave it out by listing the variables to keep"
+                f"in the training period {period} some channels are of no use: {'; '.join(problems)}; "
+                f"leave them out with --exclude"
             )
 
 

@@ -107,5 +107,8 @@ def workplace(target: Path) -> Iterator[Workplace]:
             if place.begun:
                 shutil.rmtree(place.folder, ignore_errors=True)
             raise
+        finally:
+            if place.folder.exists() and [entry.name for entry in place.folder.iterdir()] == ["lock"]:
+                shutil.rmtree(place.folder)
     finally:
         os.close(lock)
