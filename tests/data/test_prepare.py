@@ -1,5 +1,6 @@
 """A training store holds what the canonical dataset held, under the names and in the layout that are promised."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import xarray as xr
 
 from etesian.core.errors import DataError
 from etesian.data.layout import to_dataset
-from etesian.data.prepare import prepare_dataset
+from etesian.data.prepare import prepare, prepare_dataset
 
 
 def planet(steps: int = 40, *, freq: str = "6h", gaps: float = 0.1, seed: int = 0) -> xr.Dataset:
@@ -82,3 +83,49 @@ def test_a_training_period_without_times_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the training period 2005 to None holds none of the times"):
         prepare_dataset(planet(), tmp_path / "store.zarr", train_start="2005")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_store_is_refused_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
+    store = tmp_path / "store.zarr"
+    prepare_dataset(planet(), store)
+    before = (store / "zarr.json").stat().st_mtime_ns
+    prepare_dataset(planet(), store)
+    assert (store / "zarr.json").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match="exists and was made otherwise; choose another place or say --overwrite"):
+        prepare_dataset(planet(seed=1), store)
+    prepare_dataset(planet(seed=1), store, overwrite=True)
+    xr.testing.assert_equal(to_dataset(store).load(), planet(seed=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = tmp_path / "store.zarr"
+    prepare_dataset(planet(), store)
+    monkeypatch.setattr("etesian.data.layout.write_shard", full)
+    with pytest.raises(DataError, match=r"the disk of .*store.zarr is full: its fields alone need .* GB; free some"):
+        prepare_dataset(planet(seed=1), store, overwrite=True)
+    xr.testing.assert_equal(to_dataset(store).load(), planet())
+    assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
+
+
+def test_files_are_prepared_with_every_option_at_once(tmp_path: Path) -> None:
+    planet(gaps=0).to_netcdf(tmp_path / "source.nc")
+    prepare(
+        [str(tmp_path / "source.nc")],
+        str(tmp_path / "store.zarr"),
+        variables=["temperature"],
+        exclude=["temperature_500", "land_sea_mask"],
+        grid="45",
+        region="0,90,0,180",
+        every=24,
+        resampling="mean",
+        end="2001-01-08",
+        memory_limit="1GB",
+    )
+    store = to_dataset(tmp_path / "store.zarr")
+    assert dict(store.sizes) == {"time": 8, "level": 1, "latitude": 2, "longitude": 5}
+    assert store["level"].values.tolist() == [850]
+    assert list(store.data_vars) == ["temperature", "orography"]

@@ -7,9 +7,9 @@ from pathlib import Path
 SCRIPT = """
 import resource, sys
 import dask.array as da, numpy as np, pandas as pd, xarray as xr
-from etesian.data import layout, prepare as module
+from etesian.data import layout, passes, prepare as module
 
-layout.SHARD_BYTES = module._BAND_BYTES = 2**23
+layout.SHARD_BYTES = passes.BAND_BYTES = 2**23
 values = da.random.default_rng(0).standard_normal((1600, 20, 40, 80), chunks=(10, 20, 40, 80)).astype("f4")
 coordinates = {"time": pd.date_range("2001", periods=1600), "level": np.arange(20) + 1}
 coordinates |= {"latitude": np.arange(40.0), "longitude": np.arange(80.0)}

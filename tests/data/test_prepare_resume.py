@@ -9,10 +9,10 @@ SCRIPT = """
 import hashlib, os, shutil, signal, sys
 from pathlib import Path
 import numpy as np, pandas as pd, xarray as xr
-from etesian.data import layout, prepare as module
+from etesian.data import layout, passes, prepare as module
 
 folder, limits = Path(sys.argv[1]), (20_000, 2_000_000)
-layout.SHARD_BYTES, module._BAND_BYTES = limits
+layout.SHARD_BYTES, passes.BAND_BYTES = limits
 
 def source(seed):
     random = np.random.default_rng(seed)
