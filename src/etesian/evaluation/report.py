@@ -1,0 +1,287 @@
+"""One page that tells how good the forecasts are: opens offline, in any browser."""
+
+import base64
+import html
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from etesian.core.errors import DataError
+from etesian.evaluation.plots import error_maps, example_maps, score_curves
+from etesian.evaluation.tables import days, headline, models, number, pretty_units, references, tidy, title, verdicts
+
+_CURVES = {
+    "rmse": "Root-mean-square error",
+    "acc": "Anomaly correlation",
+    "bias": "Bias (forecast − truth)",
+    "activity": "Activity: root-mean-square anomaly of the forecasts over that of the truth",
+}
+_STYLE = """
+:root{--ink:#22292e;--soft:#5b666e;--line:#dfe4e7;--ground:#fff;--card:#f6f8f9;--accent:#0b6e99}
+@media (prefers-color-scheme:dark){:root{--ink:#e6eaed;--soft:#a0abb3;--line:#343c42;--ground:#15191c;--card:#1d2327;
+--accent:#5cb8de}img{filter:brightness(.92)}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:1120px;padding:2.5rem 1.5rem 5rem;background:var(--ground);
+color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+h1{font-size:2rem;line-height:1.2;margin:0 0 .3rem}h2{font-size:1.3rem;margin:3rem 0 .6rem}
+h3{font-size:1.02rem;margin:1.6rem 0 .4rem}.lead,.note,figcaption{color:var(--soft)}.note{font-size:.9rem}
+ul.verdicts{list-style:none;padding:0;margin:1.2rem 0}ul.verdicts li{background:var(--card);
+border-left:4px solid var(--accent);border-radius:4px;padding:.55rem .9rem;margin:.4rem 0}
+ul.verdicts li.no{border-color:#c8553d}
+figure{margin:1rem 0}figure img{width:100%;border-radius:6px;background:#fff;border:1px solid var(--line)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th{font-weight:600;color:var(--soft)}td:first-child,th:first-child,td.name,th.name{text-align:left}
+td.coloured{color:#1c2226}td.bad{color:#c8553d;font-weight:600}tbody tr:hover{background:var(--card)}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;font-size:.93rem}dt{color:var(--soft)}
+dd{margin:0}
+"""
+
+
+def write_report(scores: xr.Dataset, out: str | Path) -> Path:
+    """Write scores.nc, scores.csv, report.html and the pictures as PNG files into a folder, all at once or not at all.
+
+    An earlier evaluation in that folder is replaced when the new one is complete.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        DataError: if the folder exists and holds something else.
+    """
+    folder = Path(out)
+    if folder.exists() and not (folder / "scores.nc").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"'{folder}' exists and is no evaluation; choose another folder")
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        scores.to_netcdf(partial / "scores.nc")
+        tidy(scores).to_csv(partial / "scores.csv", index=False)
+        pictures = {}
+        for name, figure in _figures(scores):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=130)
+            pictures[name] = buffer.getvalue()
+            (partial / f"{name}.png").write_bytes(pictures[name])
+        (partial / "report.html").write_text(render(scores, pictures), encoding="utf-8")
+        if folder.exists():
+            old = folder.with_name(f"{folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+            partial.rename(folder)
+            shutil.rmtree(old)
+        else:
+            partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return folder / "report.html"
+
+
+def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
+    """Return the page; pictures are PNG data by the names that `_figures` gives."""
+    model = models(scores)[0]
+    parts = [
+        f"<h1>How good is {_text(model)}?</h1>",
+        f"<p class='lead'>{_period(scores)}</p>",
+        _verdict_list(scores),
+        "<h2>RMSE by lead time</h2>",
+        f"<p class='note'>{_text(_where(scores))}. The lowest of each column is bold.</p>",
+        _rmse_table(scores),
+    ]
+    for score, heading in _CURVES.items():
+        if f"{score}_curves" in pictures:
+            parts += [f"<h2>{heading}</h2>", _picture(pictures[f"{score}_curves"], heading)]
+            if score == "rmse":
+                parts.append(
+                    "<p class='note'>Bands: 95 % intervals of the mean over initial times, allowing for the "
+                    "correlation of successive forecasts.</p>"
+                )
+    for reference in references(scores):
+        parts += [f"<h2>Skill against {_text(reference)}</h2>", _skill_table(scores, reference)]
+    if references(scores):
+        parts.append(
+            "<p class='note'>Skill is 1 − RMSE / RMSE of the reference, over the same cases: blue is better, red "
+            "worse. Entries in brackets do not differ from 0 with 95 % confidence.</p>"
+        )
+    if scores.region.size > 1:
+        parts += ["<h2>Regions</h2>", _region_table(scores, model)]
+    parts.append("<h2>One forecast beside the truth</h2>")
+    for channel in headline(scores):
+        parts.append(_picture(pictures[f"forecast_{channel}"], f"{title(channel)}: forecast, truth and error"))
+    parts.append("<h2>Where the errors are</h2>")
+    for channel in headline(scores):
+        for quantity, name in (("bias", "Mean error"), ("rmse", "RMSE")):
+            parts.append(_picture(pictures[f"{quantity}_map_{channel}"], f"{name} of {title(channel)}"))
+    parts += ["<h2>Missing values</h2>", _missing_table(scores), "<h2>What was compared</h2>", _provenance(scores)]
+    body = "\n".join(parts)
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
+        f"<title>Scores of {_text(model)}</title><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+    )
+
+
+def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    region = str(scores.region.values[0])
+    for score in _CURVES:
+        channels = [name for name in headline(scores) if np.isfinite(scores[score].sel(channel=name)).any()]
+        if channels:
+            yield f"{score}_curves", score_curves(scores, score, channels, region)
+    for channel in headline(scores):
+        yield f"forecast_{channel}", example_maps(scores, models(scores)[0], channel)
+        yield f"bias_map_{channel}", error_maps(scores, channel, "bias_map")
+        yield f"rmse_map_{channel}", error_maps(scores, channel, "rmse_map")
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _date(value: xr.DataArray) -> str:
+    return str(value.dt.strftime("%Y-%m-%d %H").values) + " UTC"
+
+
+def _where(scores: xr.Dataset) -> str:
+    region = str(scores.region.values[0])
+    return {"global": "Global mean", "domain": "Mean over the domain"}.get(region, f"Mean over {region}")
+
+
+def _period(scores: xr.Dataset) -> str:
+    times = scores.initial_time
+    others = [name for name in scores.forecast.values.tolist() if name != models(scores)[0]]
+    against = f", compared with {', '.join(others)}" if others else ""
+    return _text(
+        f"{times.size} forecasts from {_date(times[0])} to {_date(times[-1])}, to {days(scores.lead_time.values[-1])}"
+        f"{against}."
+    )
+
+
+def _verdict_list(scores: xr.Dataset) -> str:
+    items = verdicts(scores)
+    marked = [(" class='no'" if "does not beat" in item or "beats" not in item else "", item) for item in items]
+    return "<ul class='verdicts'>" + "".join(f"<li{mark}>{_text(item)}</li>" for mark, item in marked) + "</ul>"
+
+
+def _table(head: list[str], rows: list[list[str]], names: int) -> str:
+    """Lay out a table; the first columns are names. Cells that are no complete cell yet become one."""
+    first = "".join(f"<th class='name'>{cell}</th>" for cell in head[:names])
+    first += "".join(f"<th>{cell}</th>" for cell in head[names:])
+    body = ""
+    for row in rows:
+        cells = [f"<td class='name'>{cell}</td>" for cell in row[:names]]
+        cells += [cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[names:]]
+        body += f"<tr>{''.join(cells)}</tr>"
+    return f"<div class='scroll'><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _named(scores: xr.Dataset, channel: str) -> str:
+    units = pretty_units(str(scores.units.sel(channel=channel).values))
+    return _text(title(channel) + (f" ({units})" if units else ""))
+
+
+def _rmse_table(scores: xr.Dataset) -> str:
+    rmse = scores.rmse.isel(region=0)
+    rows = []
+    for channel in headline(scores):
+        best = rmse.sel(channel=channel).min("forecast").values
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            values = rmse.sel(channel=channel, forecast=name).values
+            cells = [f"<b>{number(v)}</b>" if v == least else number(v) for v, least in zip(values, best, strict=True)]
+            rows.append([_named(scores, channel) if row == 0 else "", _text(name), *cells])
+    return _table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
+
+
+def _skill_table(scores: xr.Dataset, reference: str) -> str:
+    rows = []
+    for model in [name for name in models(scores) if name != reference]:
+        part = scores.isel(region=0).sel(forecast=model, reference=reference)
+        for channel in scores.channel.values.tolist():
+            here = part.sel(channel=channel)
+            bounds = zip(here.skill.values, here.skill_low.values, here.skill_high.values, strict=True)
+            rows.append([_text(title(channel)), _text(model), *(_skill_cell(*values) for values in bounds)])
+    return _table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
+
+
+def _skill_cell(skill: float, low: float, high: float) -> str:
+    if not np.isfinite(skill):
+        return "<td>–</td>"
+    strength = min(abs(skill) / 0.6, 1) ** 0.7
+    full = np.array([86, 160, 211] if skill > 0 else [224, 122, 95])
+    red, green, blue = (255 - strength * (255 - full)).astype(int)
+    shown = f"{100 * skill:+.0f} %" if low > 0 or high < 0 else f"({100 * skill:+.0f} %)"
+    interval = f"95 %: {100 * low:+.1f} to {100 * high:+.1f} %"
+    return f"<td class='coloured' style='background:rgb({red},{green},{blue})' title='{interval}'>{shown}</td>"
+
+
+def _region_table(scores: xr.Dataset, model: str) -> str:
+    rows = []
+    for channel in headline(scores):
+        for row, region in enumerate(scores.region.values.tolist()):
+            part = scores.rmse.sel(forecast=model, channel=channel, region=region).values
+            rows.append(
+                [_named(scores, channel) if row == 0 else "", _text(region.replace("_", " ")), *map(number, part)]
+            )
+    head = [f"RMSE of {_text(model)}", "", *(days(lead) for lead in scores.lead_time.values)]
+    return _table(head, rows, 2)
+
+
+def _missing_table(scores: xr.Dataset) -> str:
+    part = scores[["points", "missing_forecast", "missing_truth"]].isel(region=0).sum("lead_time")
+    rows = []
+    for name in scores.forecast.values.tolist():
+        for channel in scores.channel.values.tolist():
+            here = part.sel(forecast=name, channel=channel)
+            forecast, truth = int(here.missing_forecast), int(here.missing_truth)
+            if forecast or truth:
+                bad = f"<td class='bad'>{forecast:,}</td>" if forecast else "0"
+                rows.append([_text(name), _text(title(channel)), f"{int(here.points):,}", bad, f"{truth:,}"])
+    if not rows:
+        return "<p>None: every forecast and the truth have a value at every point.</p>"
+    note = (
+        "<p class='note'>Points, summed over initial times and leads. All forecasts are scored where every one of them "
+        "and the truth have a value; what a forecast lacks although the truth is there is marked.</p>"
+    )
+    return note + _table(["", "", "scored", "missing in the forecast", "missing in the truth"], rows, 2)
+
+
+def _provenance(scores: xr.Dataset) -> str:
+    unverified = [
+        f"{count} at {days(lead)}"
+        for lead, count in zip(scores.lead_time.values, scores.unverified_initial_times.values, strict=True)
+        if count
+    ]
+    weighting = {
+        "area": "area of the grid cells, as in WeatherBench 2",
+        "cosine": "cosine of latitude, as in WeatherBench 1",
+    }[scores.attrs["weighting"]]
+    climatology = (
+        "given; anomalies are taken from it at the valid time"
+        if scores.attrs["climatology"] == "given"
+        else "none was given, so that anomaly correlation and activity are not computed"
+    )
+    first, last = (_date(scores.initial_time[place]) for place in (0, -1))
+    entries = {
+        "Forecasts": ", ".join(scores.forecast.values.tolist()),
+        "Initial times": f"{scores.initial_time.size}, {first} to {last}",
+        "Left out": scores.attrs["dropped_initial_times"] or "no initial time",
+        "Leads beyond the truth": ", ".join(unverified) or "none",
+        "Channels left out": scores.attrs["channels_left_out"] or "none",
+        "Grid": scores.attrs["grid"],
+        "Weights": weighting,
+        "Climatology": climatology,
+        "RMSE": "root after the mean over points and initial times",
+        "Intervals": "95 %, Student's t with an effective sample size (lag-1 autocorrelation), paired for skill",
+        "Made with": f"Etesian {scores.attrs['etesian_version']}",
+    }
+    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{_text(value)}</dd>" for key, value in entries.items()) + "</dl>"
+
+
+def _picture(data: bytes, caption: str) -> str:
+    encoded = base64.b64encode(data).decode()
+    return f"<figure><img alt='{_text(caption)}' src='data:image/png;base64,{encoded}'></figure>"
