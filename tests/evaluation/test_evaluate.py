@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
+from etesian.data.prepare import prepare_dataset
 from etesian.evaluation import pairs
 from etesian.evaluation.evaluate import evaluate
 
@@ -80,6 +81,19 @@ def test_files_are_read_like_datasets(forecasts: dict[str, xr.Dataset], weather:
     given = evaluate({"model": few}, weather.truth(), progress=False)
     assert_allclose(read.rmse.sel(channel="temperature_850"), given.rmse.sel(channel="temperature_850"), rtol=1e-12)
     assert np.isnan(read.acc).all()
+
+
+def test_a_training_store_is_truth_and_climatology_at_once(weather: ModuleType, tmp_path: Path) -> None:
+    truth, store = weather.truth(400), tmp_path / "store.zarr"
+    prepare_dataset(truth, store)
+    model = weather.forecasts("model", slice(2, 9), times=400)
+    scores = evaluate({"model": model}, store, progress=False)
+    with xr.open_zarr(store) as stored:
+        climatology = stored[["climatology"]].load()
+    given = evaluate({"model": model}, truth, climatology=climatology, progress=False)
+    assert_allclose(scores.rmse, given.rmse, rtol=1e-6)
+    assert_allclose(scores.acc, given.acc, rtol=1e-6)
+    assert 0.5 < scores.acc.sel(channel="geopotential_500", region="global", lead_time=24).item() < 1
 
 
 def test_what_cannot_be_judged_is_refused_in_one_sentence(

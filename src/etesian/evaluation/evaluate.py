@@ -16,7 +16,7 @@ from etesian.core.errors import GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.evaluation.pairs import Pairs, Piece
 from etesian.evaluation.report import write_report
-from etesian.evaluation.sources import Climatology, Source, common_channels, open_forecast, open_truth
+from etesian.evaluation.sources import Climatology, Source, TrainingStore, common_channels, open_forecast, open_truth
 from etesian.evaluation.uncertainty import half_width, ratio_influence
 from etesian.metrics import STATISTICS, WHOLE_DOMAIN, WIND_PAIRS, Sums, Weighting, accumulate
 
@@ -55,7 +55,8 @@ def evaluate(
     Args:
         forecasts: by name, in WeatherBench 2's layout; the first one is what the report is about.
         truth: a training store, any file that `open_store` reads, or a dataset in canonical form.
-        climatology: a training store or a dataset with `hour` and `dayofyear`; without it there is no ACC.
+        climatology: a training store or a dataset with `hour` and `dayofyear`; by default that of the truth if it is
+            a training store. Without one there is no ACC.
         references: names among the forecasts; skill is 1 − RMSE / RMSE of each of them.
         channels: such as `geopotential_500`, or `geopotential` for all its levels; all that are shared by default.
         leads: hours; all that are shared by default.
@@ -82,6 +83,8 @@ def evaluate(
         raise RecipeError(f"there is no forecast '{unknown[0]}' to refer to{suggest(unknown[0], forecasts)}")
     sources = {name: open_forecast(name, source) for name, source in forecasts.items()}
     verification = open_truth(truth)
+    if climatology is None and isinstance(verification, TrainingStore) and verification.has_climatology:
+        climatology = truth
     normal = None if climatology is None else Climatology(climatology)
     if normal is not None and normal.grid != verification.grid:
         raise GridError(f"the climatology is on the grid {normal.grid}, the truth on {verification.grid}")

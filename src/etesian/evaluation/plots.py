@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -140,10 +141,8 @@ def forecast_and_truth(
             else:
                 shown = draw_map(panel, field, grid, colour_map, lowest, highest)
             panel.set_title(f"{name}, {label}", loc="left", fontsize=10, color=STYLE["text"])
-    for image, span, name in ((shown, panels[:, :2], title(channel)), (errors, panels[:, 2:], "Forecast − truth")):
-        bar = figure.colorbar(image, ax=span, orientation="horizontal", shrink=0.6, aspect=45, pad=0.03, extend="both")
-        bar.set_label(f"{name} ({pretty_units(units)})" if pretty_units(units) else name)
-        bar.outline.set_visible(False)
+    _colour_bar(figure, shown, panels[:, :2], title(channel), units)
+    _colour_bar(figure, errors, panels[:, 2:], "Forecast − truth", units, shrink=0.9)
     return figure
 
 
@@ -163,16 +162,13 @@ def error_maps(scores: xr.Dataset, channel: str, quantity: str) -> Figure:
                 panel, field, scores, DIVERGING if is_bias else "magma_r", -largest if is_bias else 0, largest
             )
             panel.set_title(f"{name}, +{days(lead)}", loc="left", fontsize=10, color=STYLE["text"])
-    units = pretty_units(str(scores.units.sel(channel=channel).values))
-    extend = "both" if is_bias else "max"
-    bar = figure.colorbar(image, ax=panels, orientation="horizontal", shrink=0.5, aspect=45, pad=0.03, extend=extend)
-    bar.set_label(f"{'Mean error' if is_bias else 'RMSE'} ({units})" if units else "Mean error" if is_bias else "RMSE")
-    bar.outline.set_visible(False)
+    units = str(scores.units.sel(channel=channel).values)
+    _colour_bar(figure, image, panels, "Mean error" if is_bias else "RMSE", units, extend="both" if is_bias else "max")
     figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
     return figure
 
 
-def draw_map(panel: Axes, field: NDArray[np.floating], grid: xr.Dataset, colours: str, low: float, high: float):  # type: ignore[no-untyped-def]
+def draw_map(panel: Axes, field: NDArray[np.floating], grid: xr.Dataset, colours: str, low: float, high: float) -> Any:
     """Draw one field on latitudes and longitudes, with the outline of land where it is known; missing is grey."""
     longitude, latitude = grid.longitude.values, grid.latitude.values
     panel.set_facecolor("#d5d9dc")
@@ -302,10 +298,24 @@ def _panels(
     for panel, (label, field) in zip(panels, fields, strict=True):
         image = draw_map(panel, field, grid, colour_map, lowest, highest)
         panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
-    bar = figure.colorbar(image, ax=panels, orientation="horizontal", shrink=0.6, aspect=45, pad=0.03, extend="both")
-    bar.set_label(pretty_units(units))
-    bar.outline.set_visible(False)
+    _colour_bar(figure, image, panels, "", units)
     return figure
+
+
+def _colour_bar(
+    figure: Figure,
+    image: Any,
+    panels: NDArray[Any],
+    label: str,
+    units: str,
+    *,
+    shrink: float = 0.6,
+    extend: str = "both",
+) -> None:
+    bar = figure.colorbar(image, ax=panels, orientation="horizontal", shrink=shrink, aspect=40, pad=0.03, extend=extend)
+    bar.set_label(f"{label} ({pretty_units(units)})" if label and pretty_units(units) else label or pretty_units(units))
+    bar.ax.xaxis.set_major_locator(MaxNLocator(5))
+    bar.outline.set_visible(False)
 
 
 def _channel(source: Source, name: str | None) -> Channel:

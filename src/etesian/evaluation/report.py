@@ -32,7 +32,7 @@ h3{font-size:1.02rem;margin:1.6rem 0 .4rem}.lead,.note,figcaption{color:var(--so
 ul.verdicts{list-style:none;padding:0;margin:1.2rem 0}ul.verdicts li{background:var(--card);
 border-left:4px solid var(--accent);border-radius:4px;padding:.55rem .9rem;margin:.4rem 0}
 ul.verdicts li.no{border-color:#c8553d}
-figure{margin:1rem 0}figure img{width:100%;border-radius:6px;background:#fff;border:1px solid var(--line)}
+figure{margin:1rem 0}figure img{max-width:100%;border-radius:6px;background:#fff;border:1px solid var(--line)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{font-weight:600;color:var(--soft)}td:first-child,th:first-child,td.name,th.name{text-align:left}

@@ -108,7 +108,9 @@ class TrainingStore(Source):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__("the truth", to_dataset(path), ("time",))
-        self._stacked = _open("the truth", str(path))["fields"]
+        store = _open("the truth", str(path))
+        self.has_climatology = "climatology" in store
+        self._stacked = store["fields"]
         self.channels = tuple(Channel.parse(str(text)) for text in self._stacked["channel"].values)
         self._position = {channel: i for i, channel in enumerate(self.channels)}
 
