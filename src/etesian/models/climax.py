@@ -15,6 +15,7 @@ from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.models.network import Network, lead_hours
 from etesian.nn.attention import TransformerBlock, initialise_linear
+from etesian.nn.dropout import Dropout
 from etesian.nn.patch import locate_patches, patch_counts, patchify, unpatchify
 from etesian.nn.position import interpolate_position, sincos_2d
 from etesian.nn.variables import VariableAggregation
@@ -85,7 +86,7 @@ class ClimaX(Network):
         self.aggregation = VariableAggregation(streams, pixels, dim, heads, validity=validity)
         self.position = nn.Parameter(torch.from_numpy(sincos_2d(dim, rows, columns)).float())
         self.lead_time = nn.Linear(1, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         shares = np.linspace(0, drop_path, depth).tolist()
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, mlp_ratio, dropout, share) for share in shares)
         self.norm = nn.LayerNorm(dim)

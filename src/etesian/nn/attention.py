@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from etesian.nn.dropout import Dropout, DropPath
 
 
 class SelfAttention(nn.Module):
@@ -25,7 +28,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Let every token attend to every other."""
@@ -34,31 +37,32 @@ class SelfAttention(nn.Module):
         return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
 
 
-class Mlp(nn.Sequential):
-    """Two linear layers with a GELU between them."""
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them.
+
+    Args:
+        dim: width of a token.
+        hidden: width between the layers.
+        dropout: share of activations dropped behind each layer in training.
+    """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.expand = nn.Linear(dim, hidden)
-        self.activation = nn.GELU()
-        self.dropout = nn.Dropout(dropout)
         self.contract = nn.Linear(hidden, dim)
-        self.dropout_out = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
+    def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Transform each token by itself."""
+        hidden = self.expand(tokens)
+        if torch.is_grad_enabled():
+            # The activated hidden layer is computed twice rather than kept: it is the largest tensor of a block, and
+            # the recomputation stops before the matrix product.
+            return self.dropout(checkpoint(self._activate_and_contract, hidden, use_reentrant=False))  # type: ignore[no-any-return]
+        return self.dropout(self._activate_and_contract(hidden))  # type: ignore[no-any-return]
 
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole samples in training (Huang et al. 2016)."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, branch: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Zero the branch for a random share of samples and scale up the others."""
-        if not self.training or self.share == 0:
-            return branch
-        keep = 1 - self.share
-        return branch * torch.empty_like(branch[:, :1, :1]).bernoulli_(keep).div_(keep)
+    def _activate_and_contract(self, hidden: Tensor) -> Tensor:
+        return self.contract(self.dropout(F.gelu(hidden)))  # type: ignore[no-any-return]
 
 
 class TransformerBlock(nn.Module):
