@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid
+from etesian.core.interpolation import linear_weights, longitude_weights
 from etesian.data.store import open_store
 
 Float64 = NDArray[np.float64]
@@ -92,8 +93,8 @@ def regrid(dataset: xr.Dataset, target: Grid, method: Method = "conservative") -
         columns = _periodic_overlap(source, target)
     else:
         latitude = np.unique([-90.0, *source.latitude, 90.0]) if pole_rows else source.latitude
-        rows = _linear(latitude, target.latitude)
-        columns = _periodic_linear(source, target)
+        rows = linear_weights(latitude, target.latitude)
+        columns = longitude_weights(source, target)
     result = {}
     for name, array in dataset.data_vars.items():
         if not {"latitude", "longitude"} <= set(array.dims):
@@ -163,27 +164,3 @@ def _periodic_overlap(source: Grid, target: Grid) -> Float[Float64, "target sour
     bounds = target.longitude_bounds
     turns = range(-2, 3)
     return np.asarray(np.sum([_overlap(source.longitude_bounds + 360 * turn, bounds) for turn in turns], axis=0))
-
-
-def _linear(source: Float64, target: Float64) -> Float[Float64, "target source"]:
-    """Return linear interpolation weights; rows of points outside the source are zero."""
-    weights = np.zeros((target.size, source.size))
-    inside = np.flatnonzero((target >= source[0] - _TOLERANCE) & (target <= source[-1] + _TOLERANCE))
-    position = np.clip(target[inside], source[0], source[-1])
-    if source.size == 1:
-        weights[inside, 0] = 1
-        return weights
-    left = np.clip(np.searchsorted(source, position, side="right") - 1, 0, source.size - 2)
-    share = (position - source[left]) / (source[left + 1] - source[left])
-    weights[inside, left], weights[inside, left + 1] = 1 - share, share
-    return weights
-
-
-def _periodic_linear(source: Grid, target: Grid) -> Float[Float64, "target source"]:
-    west = source.longitude[0]
-    position = west + (target.longitude - west + _TOLERANCE) % 360 - _TOLERANCE
-    if not source.is_periodic:
-        return _linear(source.longitude, position)
-    weights = _linear(np.append(source.longitude, west + 360), position)
-    weights[:, 0] += weights[:, -1]
-    return weights[:, :-1]

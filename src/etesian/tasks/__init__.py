@@ -1,1 +1,7 @@
 """Tasks own loss, normalisation, optimiser and schedule."""
+
+from etesian.tasks.checkpoint import load_task
+from etesian.tasks.forecast import ForecastTask
+from etesian.tasks.task import Task
+
+__all__ = ["ForecastTask", "Task", "load_task"]

@@ -1,0 +1,101 @@
+"""`etesian fit`, `validate` and `test`: LightningCLI on a recipe, in a run directory."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from etesian.core import Layout
+from etesian.data.module import ForecastData
+from etesian.nn.normalizer import Statistics
+from etesian.tasks.checkpoint import SafeCheckpoints
+from etesian.tasks.task import Task
+
+# The data module gives these to the task; without this, each of their fields would become an option.
+set_parsing_settings(subclasses_enabled=[Layout, Statistics])
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Keeps the complete recipe, defaults included, in the run directory."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the recipe when training begins."""
+        if stage == "fit" and trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "recipe.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class TrainingCLI(LightningCLI):
+    """Builds data, task and trainer from a recipe and gives the run a directory of its own."""
+
+    run_directory: Path
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the trainer's methods that are commands, with the arguments the recipe fills in."""
+        filled = {"model", "dataloaders", "datamodule", "weights_only"}
+        return {
+            "fit": filled | {"train_dataloaders", "val_dataloaders"},
+            "validate": filled | {"verbose"},
+            "test": filled | {"verbose"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let the task see what the data holds, so that no recipe says it twice."""
+        parser.add_argument("--run", type=str | None, default=None, help="run directory; default runs/RECIPE")
+        parser.link_arguments("data.layout", "model.init_args.layout", apply_on="instantiate")
+        parser.link_arguments("data.statistics", "model.init_args.statistics", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run directory and go on from its last checkpoint if it has one."""
+        config = self.config[self.subcommand]
+        recipes = config.get("config") or []
+        name = Path(str(recipes[0])).stem if recipes else "run"
+        self.run_directory = Path(config.run or f"runs/{name}")
+        checkpoints = self.run_directory / "checkpoints"
+        wanted = checkpoints / ("last" if self.subcommand == "fit" else "best")
+        if config.get("ckpt_path") is None and wanted.exists():
+            config.ckpt_path = str(wanted)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer with logs and checkpoints inside the run directory."""
+        run = self.run_directory
+        callbacks = [
+            ModelCheckpoint(
+                run / "checkpoints", "best", monitor="val_loss", save_last=True, enable_version_counter=False
+            ),
+            LearningRateMonitor("step"),
+            RichProgressBar(),
+        ]
+        self.trainer_defaults = {"callbacks": callbacks}
+        return super().instantiate_trainer(
+            default_root_dir=str(run),
+            logger=[CSVLogger(run, name="log"), TensorBoardLogger(str(run), name="tensorboard")],
+            plugins=[SafeCheckpoints()],
+            use_distributed_sampler=False,
+            **kwargs,
+        )
+
+    def before_fit(self) -> None:
+        """Tell the task what it is about to see, for its checkpoints."""
+        self.model.provenance = self.datamodule.provenance
+
+
+def train(arguments: list[str]) -> None:
+    """Run one of the training commands."""
+    TrainingCLI(
+        Task,
+        ForecastData,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRecipe,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        args=arguments,
+        parser_kwargs={"prog": "etesian"},
+    )

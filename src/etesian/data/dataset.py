@@ -1,0 +1,244 @@
+"""Windows of a training store as samples: states before, at and after an initial time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from etesian.core import Batch, Channel, Fields, Frame, Layout
+from etesian.core.clock import decode_time, end_of, parse_time
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import DataError
+from etesian.data.reader import Index, TrainingStore, compact, positions
+
+
+class Period(NamedTuple):
+    """A span of time, both ends included; `2008` as an end means the end of 2008."""
+
+    start: str
+    end: str
+
+    def seconds(self, calendar: str) -> tuple[int, int]:
+        """Return the first and last second.
+
+        Raises:
+            DataError: if it ends before it starts.
+        """
+        first, last = parse_time(self.start, calendar), end_of(self.end, calendar)
+        if last < first:
+            raise DataError(f"the period {self.start} to {self.end} ends before it starts")
+        return first, last
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One sample: an initial time and the leads to verify at.
+
+    Attributes:
+        store: number of the store.
+        initial: position of the initial time on that store's time axis.
+        leads: hours after the initial time.
+    """
+
+    store: int
+    initial: int
+    leads: tuple[int, ...]
+
+
+class WindowDataset(Dataset[Batch]):
+    """Samples of a forecast problem from one or several stores that share channels and grid.
+
+    A window lies wholly inside the period, so that two periods which do not overlap share no field, and only
+    windows whose every time exists are used. Indexing takes a list of `Pick`s and returns a `Batch` in
+    physical units, read in one go.
+
+    Args:
+        stores: what to read.
+        layout: channels, history and grid; a grid that is part of the stores' reads that region.
+        leads: hours after the initial time.
+        period: first and last time.
+        draw: `all` leads for every initial time, or one drawn at `random` for each, anew every epoch.
+        every: hours between initial times; None takes every time there is.
+
+    Raises:
+        DataError: if no window fits.
+        GridError: if the layout's grid is no part of a store's.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[TrainingStore],
+        layout: Layout,
+        leads: Sequence[int],
+        period: Period,
+        *,
+        draw: Literal["all", "random"] = "all",
+        every: int | None = None,
+    ) -> None:
+        self.stores, self.layout, self.leads, self.draw = list(stores), layout, tuple(leads), draw
+        self.readers = [WindowReader(store, layout) for store in stores]
+        self.picks: list[Pick] = []
+        for number, store in enumerate(stores):
+            first, last = period.seconds(store.calendar)
+            inside = (store.time >= first) & (store.time <= last)
+            usable = inside & exists(store, layout.history, inside)
+            if every is not None:
+                usable &= store.time % (every * SECONDS_PER_HOUR) == 0
+            if draw == "all":
+                usable &= exists(store, self.leads, inside)
+                self.picks += [Pick(number, int(i), self.leads) for i in np.flatnonzero(usable)]
+            else:
+                reachable = np.stack([exists(store, [lead], inside) for lead in self.leads], axis=1)
+                usable &= reachable.any(axis=1)
+                for i in np.flatnonzero(usable):
+                    leads_here = tuple(lead for lead, ok in zip(self.leads, reachable[i], strict=True) if ok)
+                    self.picks.append(Pick(number, int(i), leads_here))
+        if not self.picks:
+            span = f"{decode_time(stores[0].time[:1], stores[0].calendar)[0]!s:.16}"
+            until = f"{decode_time(stores[0].time[-1:], stores[0].calendar)[0]!s:.16}"
+            raise DataError(
+                f"no window with inputs at {list(layout.history)} h and leads of {list(self.leads)} h lies within "
+                f"{period.start} to {period.end}; {stores[0].path} holds {span} to {until} every "
+                f"{stores[0].step_hours or '(varying)'} h"
+            )
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool) -> list[Pick]:
+        """Return the epoch's samples in order: the same for any number of workers and ranks."""
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(self.picks)) if shuffle else np.arange(len(self.picks))
+        if self.draw == "all":
+            return [self.picks[i] for i in order]
+        drawn = rng.random(len(self.picks))
+        chosen = []
+        for i in order:
+            pick = self.picks[i]
+            chosen.append(Pick(pick.store, pick.initial, (pick.leads[int(drawn[i] * len(pick.leads))],)))
+        return chosen
+
+    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
+        batches = {pick.store for pick in picks}
+        if len(batches) > 1:
+            raise ValueError("a batch comes from one store")
+        return self.readers[picks[0].store].batch(picks)
+
+
+class WindowReader:
+    """Reads windows of one store, with the layout resolved once.
+
+    Raises:
+        ChannelError: if the store lacks a channel of the layout.
+        GridError: if the layout's grid is no part of the store's.
+        DataError: if static fields have gaps.
+    """
+
+    def __init__(self, store: TrainingStore, layout: Layout) -> None:
+        self.store, self.layout = store, layout
+        self.inputs = compact(positions(layout.inputs, store.channels, store.path))
+        self.targets = compact(positions(layout.targets, store.channels, store.path))
+        self.rows, self.columns = store.locate(layout.grid)
+        self.statics: Tensor | None = None
+        if layout.statics:
+            chosen = positions(layout.statics, store.static_channels, store.path)
+            fields = store.statics[chosen][:, self.rows][:, :, self.columns]
+            if not np.isfinite(fields).all():
+                raise DataError(f"the static fields of {store.path} have gaps; fill them before `etesian prepare`")
+            self.statics = torch.from_numpy(np.ascontiguousarray(fields))
+
+    def batch(self, picks: Sequence[Pick]) -> Batch:
+        """Read inputs, statics and targets of some samples."""
+        initial = self.store.time[[pick.initial for pick in picks]]
+        after = initial[:, None] + np.array([pick.leads for pick in picks]) * SECONDS_PER_HOUR
+        return replace(self.start(initial), targets=self._fields(after, self.targets, self.layout.targets))
+
+    def start(self, initial: NDArray[np.int64]) -> Batch:
+        """Read what a forecast starts from: inputs and statics at some initial times, in seconds."""
+        before = initial[:, None] + np.array(self.layout.history) * SECONDS_PER_HOUR
+        return Batch(self._fields(before, self.inputs, self.layout.inputs), statics=self._static_fields(initial))
+
+    def _static_fields(self, initial: NDArray[np.int64]) -> Fields | None:
+        if self.statics is None:
+            return None
+        time = torch.from_numpy(initial[:, None])
+        values = self.statics.expand(len(initial), 1, *self.statics.shape)
+        return Fields(values, Frame(self.layout.statics, time, self.layout.grid, self.store.calendar))
+
+    def _fields(self, time: NDArray[np.int64], channels: Index | slice, names: tuple[Channel, ...]) -> Fields:
+        index = np.searchsorted(self.store.time, time.ravel())
+        values = self.store.read(index, channels, self.rows, self.columns)
+        tensor = torch.from_numpy(values.reshape(*time.shape, *values.shape[1:]))
+        valid = torch.isfinite(tensor) if self.store.has_gaps else None
+        frame = Frame(names, torch.from_numpy(time), self.layout.grid, self.store.calendar)
+        return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
+
+
+class WindowSampler(Sampler[list[Pick]]):
+    """Batches of a `WindowDataset` for one of several ranks.
+
+    All ranks together see every sample of an epoch exactly once, in equally many batches; batches differ in
+    size by one at most, so that no sample is dropped or repeated to make the count divide.
+
+    Args:
+        dataset: what to draw from.
+        batch_size: samples in a batch, on one rank, at most.
+        shuffle: draw in random order.
+        seed: of the order and of random leads.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    def __init__(
+        self, dataset: WindowDataset, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        if len(dataset) < world:
+            raise DataError(f"{len(dataset)} samples cannot be shared by {world} processes")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each one."""
+        self.epoch = epoch
+
+    def _batches(self, samples: int) -> int:
+        """Return how many batches hold so many samples of one store, leaving no rank without any."""
+        return min(-(-samples // (self.batch_size * self.world)), max(samples // self.world, 1))
+
+    def __len__(self) -> int:
+        per_store = np.bincount([pick.store for pick in self.dataset.picks])
+        return sum(self._batches(int(samples)) for samples in per_store if samples)
+
+    def __iter__(self) -> Iterator[list[Pick]]:
+        picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle)
+        batches: list[list[Pick]] = []
+        for number in range(len(self.dataset.stores)):
+            own = [pick for pick in picks if pick.store == number]
+            if own:
+                shares = _split(own, self._batches(len(own)))
+                batches += [_split(share, self.world)[self.rank] for share in shares]
+        order = np.arange(len(batches))
+        if self.shuffle and len(self.dataset.stores) > 1:
+            order = np.random.default_rng((self.seed, self.epoch, 1)).permutation(len(batches))
+        return iter([batches[i] for i in order])
+
+
+def _split(items: list[Pick], parts: int) -> list[list[Pick]]:
+    edges = [len(items) * part // parts for part in range(parts + 1)]
+    return [items[start:stop] for start, stop in pairwise(edges)]
+
+
+def exists(store: TrainingStore, hours: Sequence[int], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return, for each time, whether the store has every time that lies so many hours after it inside the period."""
+    known = np.ones(len(store.time), dtype=bool)
+    allowed = store.time[inside]
+    for hour in hours:
+        known &= np.isin(store.time + hour * SECONDS_PER_HOUR, allowed)
+    return known

@@ -1,0 +1,197 @@
+"""Training stores opened for reading samples: one sample, one contiguous read."""
+
+import json
+import mmap
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from etesian.core.channels import Channel, parse_channels
+from etesian.core.clock import decode_time, encode_time
+from etesian.core.errors import ChannelError, DataError, GridError, suggest
+from etesian.core.grid import Grid, Region
+from etesian.nn.normalizer import Statistics, anomaly_std
+
+_ABSENT = 2**64 - 1
+
+Index = NDArray[np.int64]
+
+
+def compact(positions: Sequence[int]) -> Index | slice:
+    """Turn neighbouring positions into a slice, which reads without a copy."""
+    index = np.asarray(positions, dtype=np.int64)
+    if index.size and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def positions(wanted: Sequence[Channel], known: Sequence[Channel], where: str) -> list[int]:
+    """Return the positions of channels.
+
+    Raises:
+        ChannelError: naming the file and the closest channel, if one is not there.
+    """
+    for channel in wanted:
+        if channel not in known:
+            raise ChannelError(f"{where} has no channel '{channel}'{suggest(str(channel), map(str, known))}")
+    return [list(known).index(channel) for channel in wanted]
+
+
+class TrainingStore:
+    """A training store made by `etesian prepare`.
+
+    Args:
+        path: a local folder, or any address that fsspec opens.
+
+    Raises:
+        DataError: if it is not there or is no training store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        if "://" not in self.path and not Path(self.path).exists():
+            raise DataError(f"there is no training store at {self.path}; make one with `etesian prepare`")
+        try:
+            self.dataset = xr.open_zarr(self.path, chunks=None)
+        except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
+            raise DataError(f"{self.path} cannot be read as a training store ({error}); remake it") from None
+        if self.dataset.attrs.get("etesian_store") != 1:
+            raise DataError(f"{self.path} is no training store; make one from it with `etesian prepare`")
+        self.channels = tuple(Channel.parse(str(name)) for name in self.dataset.channel.values)
+        self.static_channels = (
+            tuple(Channel.parse(str(name)) for name in self.dataset.static.values) if "statics" in self.dataset else ()
+        )
+        self.grid = Grid(self.dataset.latitude.values, self.dataset.longitude.values)
+        self.calendar = str(self.dataset.attrs["calendar"])
+        self.time, _ = encode_time(self.dataset.time.values)
+        self.step_hours = int(self.dataset.attrs["step_hours"])
+        self.fingerprint = str(self.dataset.attrs["fingerprint"])
+        self.has_gaps = bool(self.dataset["missing"].values.any())
+        self._shards: dict[int, tuple[NDArray[np.uint64], mmap.mmap | bytes]] = {}
+        self._steps_per_shard = self._mappable()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_shards": {}}
+
+    def __repr__(self) -> str:
+        return f"TrainingStore({self.path!r}: {len(self.time)} times, {len(self.channels)} channels, {self.grid})"
+
+    @cached_property
+    def statics(self) -> Float[NDArray[np.float32], "static lat lon"]:
+        """Static fields in physical units."""
+        return np.asarray(self.dataset["statics"].values, dtype=np.float32)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Distribution of channels and statics over the training period, with the seasonal cycle."""
+        mean, std = (np.asarray(self.dataset[name].values, dtype=np.float64) for name in ("mean", "std"))
+        harmonics = np.asarray(self.dataset["harmonics"].values, dtype=np.float32)
+        return Statistics(self.channels, mean, std, harmonics, anomaly_std(mean, std, harmonics))
+
+    @cached_property
+    def static_statistics(self) -> Statistics:
+        """Distribution of the static fields over space."""
+        if not self.static_channels:
+            return Statistics((), np.zeros(0), np.ones(0))
+        mean, std = (np.asarray(self.dataset[name].values, dtype=np.float64) for name in ("static_mean", "static_std"))
+        return Statistics(self.static_channels, mean, std)
+
+    def resolve(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
+        """Turn names into channels of this store; None means all.
+
+        Raises:
+            ChannelError: naming the closest, if one is not there.
+        """
+        return self.channels if names is None else parse_channels(names, self.channels)
+
+    def resolve_statics(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
+        """Turn names into static channels of this store; None means all."""
+        return self.static_channels if names is None else parse_channels(names, self.static_channels)
+
+    def times(self, index: Sequence[int] | Index) -> NDArray[Any]:
+        """Return dates at some positions of the time axis."""
+        return decode_time(self.time[np.asarray(index)], self.calendar)
+
+    def locate(self, grid: Grid) -> tuple[Index | slice, Index | slice]:
+        """Return the rows and columns on which a grid lies, the store's own or a region of it.
+
+        Raises:
+            GridError: if the grid is not part of the store's.
+        """
+        if grid == self.grid:
+            return slice(None), slice(None)
+        latitude, longitude = grid.latitude, grid.longitude
+        box = Region(latitude[0] - 1e-4, latitude[-1] + 1e-4, longitude[0] - 1e-4, longitude[-1] + 1e-4)
+        rows, columns = self.grid.region(box)
+        if (rows.size, columns.size) != grid.shape or not (
+            np.allclose(self.grid.latitude[rows], latitude, rtol=0, atol=1e-4)
+            and np.allclose((self.grid.longitude[columns] - longitude + 180) % 360, 180, rtol=0, atol=1e-4)
+        ):
+            raise GridError(
+                f"{self.path} lies on {self.grid}, the run on {grid}; regrid it with `etesian prepare --grid`"
+            )
+        return compact(rows.tolist()), compact(columns.tolist())
+
+    def read(
+        self,
+        index: Sequence[int] | Index,
+        channels: Index | slice = slice(None),
+        rows: Index | slice = slice(None),
+        columns: Index | slice = slice(None),
+    ) -> Float[NDArray[np.float32], "index channel lat lon"]:
+        """Read some times, in any order, as float32 with NaN where missing.
+
+        Args:
+            index: positions on the time axis.
+            channels: positions of channels.
+            rows: positions of latitudes.
+            columns: positions of longitudes.
+        """
+        return np.stack([self._step(int(i))[channels][:, rows][:, :, columns] for i in index])
+
+    def _mappable(self) -> int | None:
+        """Return the number of steps in a shard, or None if shards cannot be mapped into memory."""
+        description = Path(self.path) / "fields" / "zarr.json"
+        if "://" in self.path or not description.exists():
+            return None
+        metadata = json.loads(description.read_text())
+        codec = metadata["codecs"][0]
+        if codec["name"] != "sharding_indexed":
+            return None
+        inner, shape = codec["configuration"]["chunk_shape"], metadata["shape"]
+        plain = [{"name": "bytes", "configuration": {"endian": "little"}}]
+        at_end = codec["configuration"].get("index_location", "end") == "end"
+        if inner != [1, *shape[1:]] or codec["configuration"]["codecs"] != plain or not at_end:
+            return None
+        return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+
+    def _step(self, i: int) -> NDArray[np.float32]:
+        if self._steps_per_shard is None:
+            return np.asarray(self.dataset["fields"][i].values, dtype=np.float32)
+        shard, within = divmod(i, self._steps_per_shard)
+        if shard not in self._shards:
+            self._map(shard)
+        offsets, buffer = self._shards[shard]
+        shape = (len(self.channels), *self.grid.shape)
+        if offsets[within] == _ABSENT:
+            return np.full(shape, np.nan, dtype=np.float32)
+        return np.frombuffer(buffer, np.float32, int(np.prod(shape)), int(offsets[within])).reshape(shape)
+
+    def _map(self, shard: int) -> None:
+        """Map a shard file into memory; its last bytes say where each step begins (Zarr v3, sharding codec)."""
+        steps = self._steps_per_shard or 1
+        path = Path(self.path) / "fields" / "c" / str(shard) / "0" / "0" / "0"
+        if not path.exists():
+            self._shards[shard] = (np.full(steps, _ABSENT, dtype=np.uint64), b"")
+            return
+        with path.open("rb") as file:
+            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        index = np.frombuffer(buffer, np.uint64, 2 * steps, len(buffer) - 16 * steps - 4)
+        self._shards[shard] = (index[::2], buffer)

@@ -1,0 +1,130 @@
+"""Forecasts from a trained run or a baseline, streamed to disk."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+from etesian.core import Batch, Fields, Frame
+from etesian.core.clock import decode_time
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import DataError, RecipeError
+from etesian.data.dataset import Period, WindowReader, exists
+from etesian.data.reader import TrainingStore
+from etesian.inference.writer import ForecastWriter
+from etesian.tasks.task import Task
+
+
+def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Fields:
+    """Forecast from some initial times.
+
+    Args:
+        task: a trained task.
+        reader: of the store that holds the initial states.
+        initial: seconds since 1970-01-01 in the store's calendar.
+        leads: hours after the initial time.
+
+    Returns:
+        Fields in physical units; the time axis holds the leads.
+    """
+    batch: Batch = reader.start(initial).to(task.device)
+    time = torch.from_numpy(initial[:, None] + np.array(leads) * SECONDS_PER_HOUR)
+    frame = Frame(task.layout.targets, time, task.layout.grid, reader.store.calendar)
+    return task.predict(batch, frame.to(task.device))
+
+
+def initial_times(store: TrainingStore, history: tuple[int, ...], period: Period, every: int) -> NDArray[np.int64]:
+    """Return the times of a store from which a forecast can start.
+
+    Args:
+        store: that holds the initial states.
+        history: hours of the states that a forecast starts from.
+        period: first and last initial time.
+        every: hours between initial times.
+
+    Raises:
+        DataError: if there is none.
+    """
+    first, last = period.seconds(store.calendar)
+    everywhere = np.ones(len(store.time), dtype=bool)
+    usable = exists(store, history, everywhere) & (store.time >= first) & (store.time <= last)
+    found = store.time[usable]
+    if found.size:
+        found = found[(found - found[0]) % (every * SECONDS_PER_HOUR) == 0]
+    if not found.size:
+        ends = decode_time(store.time[[0, -1]], store.calendar)
+        raise DataError(
+            f"{store.path} has no initial time with states at {list(history)} h in {period.start} to {period.end}; "
+            f"it holds {ends[0]!s:.16} to {ends[1]!s:.16}"
+        )
+    return found
+
+
+def predict_to(
+    task: Task,
+    store: TrainingStore,
+    path: str,
+    initial: NDArray[np.int64],
+    leads: tuple[int, ...],
+    *,
+    source: dict[str, object],
+    batch_size: int = 16,
+    overwrite: bool = False,
+    label: str = "forecasting",
+) -> None:
+    """Write forecasts in WeatherBench 2's layout; run again after an interruption, it goes on.
+
+    Args:
+        task: a trained task.
+        store: that holds the initial states.
+        path: of the Zarr store to make.
+        initial: seconds since 1970-01-01 in the store's calendar.
+        leads: hours after the initial time.
+        source: what the forecasts are made from, as plain data.
+        batch_size: initial times at once.
+        overwrite: replace an existing store when the new one is complete.
+        label: of the progress bar.
+
+    Raises:
+        GridError: if the store lies on another grid than the run.
+        ChannelError: if the store lacks a channel that the run needs.
+        DataError: if the path exists and may not be replaced.
+    """
+    reader = WindowReader(store, task.layout)
+    targets, grid = task.layout.targets, task.layout.grid
+    plain = json.loads(json.dumps(source | {"store": store.fingerprint}))
+    writer = ForecastWriter(path, targets, grid, initial, leads, store.calendar, plain, overwrite=overwrite)
+    done = writer.done()
+    left = [i for i in range(len(initial)) if i not in done]
+    blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
+    for block in track(blocks, description=label, disable=len(blocks) < 2):
+        writer.write(block, forecast(task, reader, initial[block], leads))
+    writer.finish()
+
+
+def rollout(task: Task, batch: Batch, steps: int, step_hours: int) -> Iterator[Fields]:
+    """Step a forecast forward, feeding each state to the next step.
+
+    Args:
+        task: whose inputs are among its targets, with a history of one time.
+        batch: initial state in physical units.
+        steps: how many.
+        step_hours: length of one.
+
+    Yields:
+        The state after each step, in physical units.
+
+    Raises:
+        RecipeError: if the task cannot be fed its own output.
+    """
+    if not set(task.layout.inputs) <= set(task.layout.targets) or task.layout.history != (0,):
+        raise RecipeError("a rollout feeds back its output: the inputs must be one time of channels that are predicted")
+    for _ in range(steps):
+        time = batch.inputs.frame.time + step_hours * SECONDS_PER_HOUR
+        state = task.predict(batch, replace(batch.inputs.frame, channels=task.layout.targets, time=time))
+        yield state
+        batch = replace(batch, inputs=state.select(task.layout.inputs))

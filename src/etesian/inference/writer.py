@@ -1,0 +1,139 @@
+"""Forecasts on disk: WeatherBench 2's layout, complete or not there, resumable."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from etesian.core import Channel, Fields, Grid
+from etesian.core.channels import CATALOGUE
+from etesian.core.clock import decode_time
+from etesian.core.errors import DataError
+
+_PLAN, _DONE = "etesian-plan.json", "etesian-done.txt"
+
+
+class ForecastWriter:
+    """Writes forecasts one initial time after another and goes on where an earlier attempt stopped.
+
+    Until `finish` everything lies beside the final path, under `PATH.partial`.
+
+    Args:
+        path: of the Zarr store to make.
+        channels: to write.
+        grid: of the forecasts.
+        initial: initial times, seconds since 1970-01-01 in `calendar`.
+        leads: hours after the initial time.
+        calendar: of the times.
+        source: what the forecasts are made from, as plain data; an unfinished attempt from other sources is discarded.
+        overwrite: replace an existing store when the new one is complete.
+
+    Raises:
+        DataError: if the store exists and may not be replaced.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        channels: tuple[Channel, ...],
+        grid: Grid,
+        initial: NDArray[np.int64],
+        leads: tuple[int, ...],
+        calendar: str,
+        source: dict[str, Any],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.partial = Path(path), Path(f"{path}.partial")
+        if self.path.exists() and not overwrite:
+            raise DataError(f"{path} exists; remove it or pass --overwrite")
+        self.channels = channels
+        plan = {
+            "channels": [str(c) for c in channels],
+            "grid": grid.to_dict(),
+            "initial": initial.tolist(),
+            "leads": list(leads),
+            "calendar": calendar,
+            "source": source,
+        }
+        self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        known = self.partial / _PLAN
+        if not known.exists() or json.loads(known.read_text())["plan"] != self.plan:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            template = _template(channels, grid, decode_time(initial, calendar), leads)
+            template.attrs["source"] = json.dumps(source)
+            template.to_zarr(self.partial, compute=False, zarr_format=3, consolidated=True)
+            known.write_text(json.dumps({"plan": self.plan}))
+        group = zarr.open_group(self.partial, mode="r+")
+        self.arrays = {name: group[name] for name in {c.name for c in channels}}
+        self.levels = {c.name: _levels(channels, c.name) for c in channels}
+
+    def done(self) -> set[int]:
+        """Return the positions of the initial times that an earlier attempt has written."""
+        marks = self.partial / _DONE
+        return {int(line) for line in marks.read_text().split()} if marks.exists() else set()
+
+    def write(self, positions: list[int], fields: Fields) -> None:
+        """Write the forecasts from some initial times, all leads at once; NaN where they are not valid."""
+        values = fields.filled(float("nan")).cpu().numpy()
+        for name, levels in self.levels.items():
+            index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
+            block = values[:, :, index] if levels != [None] else values[:, :, index[0]]
+            for position, forecast in zip(positions, block, strict=True):
+                self.arrays[name][position] = forecast
+        with (self.partial / _DONE).open("a") as marks:
+            marks.write("".join(f"{position}\n" for position in positions))
+
+    def finish(self) -> None:
+        """Give the complete store its name."""
+        for name in (_PLAN, _DONE):
+            (self.partial / name).unlink(missing_ok=True)
+        if self.path.exists():
+            old = self.path.with_name(f".{self.path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            self.path.rename(old)
+            self.partial.rename(self.path)
+            shutil.rmtree(old)
+        else:
+            self.partial.rename(self.path)
+
+
+def _levels(channels: tuple[Channel, ...], name: str) -> list[int | None]:
+    return sorted((c.level for c in channels if c.name == name), key=lambda level: level or 0)
+
+
+def _template(channels: tuple[Channel, ...], grid: Grid, initial: NDArray[Any], leads: tuple[int, ...]) -> xr.Dataset:
+    """Describe the store without any values."""
+    levels = sorted({c.level for c in channels if c.level is not None})
+    coordinates: dict[str, Any] = {
+        "time": ("time", initial, {"standard_name": "forecast_reference_time"}),
+        "prediction_timedelta": (
+            "prediction_timedelta",
+            np.array(leads, dtype="timedelta64[h]").astype("timedelta64[ns]"),
+            {"standard_name": "forecast_period"},
+        ),
+        "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+        "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+    }
+    if levels:
+        coordinates["level"] = ("level", levels, {"standard_name": "air_pressure", "units": "hPa"})
+    variables = {}
+    for name in dict.fromkeys(c.name for c in channels):
+        own = _levels(channels, name)
+        if own != [None] and own != levels:
+            missing = sorted(set(levels) - set(own))
+            raise DataError(f"'{name}' is predicted at {own} hPa but other variables also at {missing} hPa")
+        dims = ("time", "prediction_timedelta", *(("level",) if own != [None] else ()), "latitude", "longitude")
+        shape = (len(initial), len(leads), *((len(own),) if own != [None] else ()), *grid.shape)
+        values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, *shape[1:]))
+        known = CATALOGUE.get(name)
+        attributes = {"units": known.units, "standard_name": known.standard_name} if known else {}
+        variables[name] = (dims, values, {key: value for key, value in attributes.items() if value})
+    return xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11"})

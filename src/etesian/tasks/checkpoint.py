@@ -1,0 +1,182 @@
+"""Checkpoints: safetensors for numbers, JSON for what they mean, and no pickled code on loading."""
+
+import importlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import etesian
+from etesian.core.errors import CheckpointError
+from etesian.core.recorded import from_plain, rebuild, to_plain
+from etesian.models.network import Network
+from etesian.nn.normalizer import Statistics
+from etesian.tasks.task import Task
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION, TRAINING = "weights.safetensors", "description.json", "training.pt"
+_ARRAYS = ("mean", "std", "harmonics", "anomaly_std")
+
+
+class SafeCheckpoints(CheckpointIO):
+    """Writes Lightning's checkpoints as folders that hold weights, their description, and the state of training.
+
+    A folder appears under its name only when it is complete.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint folder, replacing an older one of that name."""
+        checkpoint = dict(checkpoint)
+        description = checkpoint.pop("etesian")
+        statistics = description.pop("statistics")
+        tensors = {name: tensor.contiguous() for name, tensor in checkpoint.pop("state_dict").items()}
+        tensors |= _statistics_to_tensors(statistics)
+        description |= {
+            "format": FORMAT,
+            "version": etesian.__version__,
+            "channels": [to_plain(c) for c in statistics.channels],
+            "epoch": checkpoint["epoch"],
+            "step": checkpoint["global_step"],
+        }
+        final = Path(path)
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(tensors, partial / WEIGHTS)
+        (partial / DESCRIPTION).write_text(json.dumps(description, indent=1))
+        torch.save(checkpoint, partial / TRAINING)
+        replace_folder(partial, final)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read back everything that training needs to go on."""
+        folder = Path(path)
+        checkpoint: dict[str, Any] = torch.load(
+            folder / TRAINING, map_location=map_location or "cpu", weights_only=True
+        )
+        tensors = load_file(folder / WEIGHTS)
+        checkpoint["state_dict"] = {k: v for k, v in tensors.items() if not k.startswith("statistics.")}
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint folder."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Put a complete folder in place of another by renaming; `final` is never half of either."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.rename(final, old)
+    os.rename(new, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_checkpoint(run: str | Path, which: str | None = None) -> Path:
+    """Return the checkpoint folder of a run: the best, else the last, or the one named.
+
+    Args:
+        run: a run directory, or a checkpoint folder itself.
+        which: name of a checkpoint, such as `last`.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    folder = Path(run)
+    if (folder / DESCRIPTION).exists():
+        return folder
+    for name in (which,) if which else ("best", "last"):
+        if (folder / "checkpoints" / name / DESCRIPTION).exists():
+            return folder / "checkpoints" / name
+    what = "exist" if not folder.exists() else f"hold a checkpoint{f' named {which!r}' if which else ''}"
+    raise CheckpointError(f"{run} does not {what}; train one with `etesian fit -c RECIPE.yaml`")
+
+
+def load_task(run: str | Path, which: str | None = None) -> Task:
+    """Rebuild a trained task from a run directory or a checkpoint folder, ready to predict.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged, or its keys do not match the network one by one.
+    """
+    folder = find_checkpoint(run, which)
+    description, tensors = read_checkpoint(folder)
+    network: Network = rebuild(description["network"])
+    task_class = _find_task(description["task"])
+    task = task_class(
+        network=lambda _: network,
+        layout=network.layout,
+        statistics=_statistics_from_tensors(description, tensors),
+        **from_plain({"mapping": description["options"]}),
+    )
+    task.provenance = description["provenance"]
+    load_strictly(task, {k: v for k, v in tensors.items() if not k.startswith("statistics.")}, str(folder))
+    return task.eval()
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return description and tensors of a checkpoint folder.
+
+    Raises:
+        CheckpointError: if a file is damaged or of another format.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged ({error}); use another one") from None
+    if description.get("format") != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint {folder} has format {description.get('format')}, this version reads {FORMAT}; "
+            f"it was written by etesian {description.get('version')}"
+        )
+    return description, tensors
+
+
+def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Load a state dict, saying key by key what does not match.
+
+    Raises:
+        CheckpointError: if a key is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    faults = [f"{key} is missing" for key in own.keys() - tensors.keys()]
+    faults += [f"{key} is unknown" for key in tensors.keys() - own.keys()]
+    faults += [
+        f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & tensors.keys()
+        if own[key].shape != tensors[key].shape
+    ]
+    if faults:
+        raise CheckpointError(f"{source} does not fit the network: {'; '.join(sorted(faults))}")
+    module.load_state_dict(tensors)
+
+
+def _find_task(path: str) -> type[Task]:
+    module_name, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError):
+        raise CheckpointError(f"the checkpoint needs {path}, which is not installed") from None
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise CheckpointError(f"the checkpoint names {path}, which is no task")
+    return found
+
+
+def _statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
+    arrays = {name: getattr(statistics, name) for name in _ARRAYS}
+    return {f"statistics.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items() if v is not None}
+
+
+def _statistics_from_tensors(description: dict[str, Any], tensors: dict[str, Tensor]) -> Statistics:
+    arrays = {name: tensors[f"statistics.{name}"].numpy() for name in _ARRAYS if f"statistics.{name}" in tensors}
+    return Statistics(tuple(from_plain(c) for c in description["channels"]), **arrays)

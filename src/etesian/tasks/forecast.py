@@ -1,0 +1,223 @@
+"""Forecasting: direct, lead-conditioned or iterated."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import RecipeError
+from etesian.metrics.scores import Sums, accumulate
+from etesian.metrics.weights import Weighting
+from etesian.nn.normalizer import Statistics
+from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task, masked_mean
+
+Values = Float[Tensor, "batch time channel lat lon"]
+
+
+class ForecastTask(Task):
+    """Predicts the state at leads after an initial time.
+
+    Without `step_hours` the network answers any lead at once: one lead makes a direct model, several a
+    lead-conditioned one. With it, the network takes steps of that length and is fed its own output; training on
+    leads of several steps then trains through the rollout.
+
+    Args:
+        network: builds the network for a layout.
+        layout: what goes in and what comes out.
+        statistics: of every channel of the layout.
+        loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
+        latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
+        channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
+        anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
+        predict: the network gives the `state` at the target time, or its `change` since the initial time.
+        step_hours: length of a step of an iterated forecast; None asks for every lead directly.
+        roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
+            tells longitudes apart (no solar time, no fixed region).
+        optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
+        warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
+
+    Raises:
+        RecipeError: if the options cannot work with the layout.
+    """
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        loss: Literal["mse", "l1"] = "mse",
+        latitude_weights: Literal["area", "cosine", "uniform"] = "area",
+        channel_weights: dict[str, float] | None = None,
+        anomalies: bool = False,
+        predict: Literal["state", "change"] = "state",
+        step_hours: int | None = None,
+        roll_longitude: bool = False,
+        optimizer: OptimizerFactory | None = None,
+        warmup_steps: int = 100,
+    ) -> None:
+        super().__init__(
+            network, layout, statistics, anomalies=anomalies, optimizer=optimizer, warmup_steps=warmup_steps
+        )
+        self.loss_name, self.latitude_weights, self.channel_weights = loss, latitude_weights, channel_weights or {}
+        self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
+        if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
+            missing = next(c for c in layout.inputs if c not in layout.targets)
+            raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
+        if step_hours is not None and any(b - a != step_hours for a, b in pairwise(layout.history)):
+            raise RecipeError(f"steps of {step_hours} h cannot refill a history at {list(layout.history)} h")
+        if predict == "change" and not set(layout.targets) <= set(layout.inputs):
+            missing = next(c for c in layout.targets if c not in layout.inputs)
+            raise RecipeError(f"a change needs the initial state, but '{missing}' is not among the inputs")
+        if roll_longitude and not layout.grid.is_periodic:
+            raise RecipeError("roll_longitude needs a grid that goes round the globe")
+        self.scored_leads: list[int] = []
+        self.register_buffer("loss_weight", self._loss_weight(), persistent=False)
+        self.sums: Sums | None = None
+
+    loss_weight: Tensor
+
+    def _loss_weight(self) -> Tensor:
+        grid = self.layout.grid
+        rows = {"area": grid.area_weights, "cosine": grid.cosine_weights}.get(self.latitude_weights)
+        latitude = torch.ones(grid.shape[0]) if rows is None else torch.from_numpy(rows).float()
+        known = {str(c) for c in self.layout.targets} | {c.name for c in self.layout.targets}
+        for name in self.channel_weights:
+            if name not in known:
+                raise RecipeError(f"channel_weights names '{name}', which is not among the targets")
+        weight = [self.channel_weights.get(str(c), self.channel_weights.get(c.name, 1.0)) for c in self.layout.targets]
+        return torch.tensor(weight)[:, None, None] * latitude[:, None]
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+        return {
+            "loss": self.loss_name,
+            "latitude_weights": self.latitude_weights,
+            "channel_weights": dict(self.channel_weights),
+            "anomalies": self.normalizer.anomalies,
+            "predict": self.predicts,
+            "step_hours": self.step_hours,
+            "roll_longitude": self.roll_longitude,
+        }
+
+    def forward(self, batch: Batch, target: Frame) -> Values:
+        """Return normalised predictions on the target frame from a normalised batch."""
+        if self.step_hours is None:
+            return self._ask(batch.inputs, target, batch)
+        return self._iterate(batch, target, self.step_hours)
+
+    def _ask(self, inputs: Fields, target: Frame, batch: Batch) -> Values:
+        values: Tensor = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics)
+        if self.predicts == "change":
+            values = values + inputs.at(-1).select(target.channels).filled()
+        return values
+
+    def _iterate(self, batch: Batch, target: Frame, step_hours: int) -> Values:
+        """Feed the network its own output until the last target time, keeping the times asked for."""
+        step = step_hours * SECONDS_PER_HOUR
+        initial = batch.inputs.frame.time[:, -1:]
+        leads = target.time - initial
+        if bool((leads % step != 0).any()) or bool((leads <= 0).any()):
+            hours = sorted({lead / SECONDS_PER_HOUR for lead in leads.flatten().tolist()})
+            raise RecipeError(f"leads of {hours} h are not whole steps of {step_hours} h")
+        inputs = batch.inputs
+        answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=initial.device)
+        everything = self.layout.targets
+        wanted = [everything.index(c) for c in target.channels]
+        for number in range(1, int(leads.max()) // step + 1):
+            now = replace(target, channels=everything, time=initial + number * step)
+            state = Fields(self._ask(inputs, now, batch), now)
+            due = (leads == number * step)[:, :, None, None, None]
+            answers = torch.where(due, state.values[:, :, wanted], answers)
+            inputs = self._advance(inputs, state)
+        return answers
+
+    def _advance(self, inputs: Fields, state: Fields) -> Fields:
+        """Append a predicted state to the inputs, keeping the times of the history."""
+        fed_back = state.select(inputs.frame.channels)
+        time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
+        values = torch.cat([inputs.filled(), fed_back.values], dim=1)
+        history = torch.tensor(self.layout.history, device=time.device) * SECONDS_PER_HOUR
+        keep = [int((time[0] == moment).nonzero()[0, 0]) for moment in time[0, -1] + history]
+        return Fields(values[:, keep], replace(inputs.frame, time=time[:, keep]))
+
+    def normalized(self, batch: Batch) -> Batch:
+        """Return the batch in normalised units."""
+        parts = (None if part is None else self.normalizer.normalize(part) for part in batch.parts())
+        return Batch(*parts)  # type: ignore[arg-type]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted error over valid points, in normalised units."""
+        batch = self.normalized(batch)
+        if self.training and self.roll_longitude:
+            batch = _rolled(batch, int(torch.randint(self.layout.grid.shape[1], ())))
+        targets = batch.targets
+        assert targets is not None
+        error = self(batch, targets.frame).float() - targets.values
+        error = error.square() if self.loss_name == "mse" else error.abs()
+        return masked_mean(error, self.loss_weight, targets.valid), {}
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to sum the scores anew."""
+        self.sums = None
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Log the loss and add the errors in physical units to the sums."""
+        self._score(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the root-mean-square errors over the whole period."""
+        self._log_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to sum the scores anew."""
+        self.sums = None
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss and add the errors in physical units to the sums."""
+        self._score(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the root-mean-square errors over the whole period."""
+        self._log_scores("test")
+
+    def _score(self, batch: Batch, part: str) -> None:
+        assert batch.targets is not None
+        loss, _ = self.loss(batch)
+        self.log(f"{part}_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
+        regions = ("domain",)
+        predicted = self.predict(batch, batch.targets.frame)
+        leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
+        self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
+        sums = accumulate(predicted, batch.targets, regions=regions, weighting=weighting).total()
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def _log_scores(self, part: str) -> None:
+        if self.sums is None:
+            return
+        values = self.trainer.strategy.reduce(self.sums.values, reduce_op="sum")
+        rmse = replace(self.sums, values=values).rmse()[..., 0]
+        for lead, errors in zip(self.scored_leads, rmse, strict=True):
+            for channel, error in zip(self.sums.channels, errors, strict=True):
+                self.log(f"{part}_rmse/{channel}/{lead}h", error.float(), rank_zero_only=True)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, target: Frame) -> Fields:
+        """Return fields in physical units on the frame that is asked for."""
+        values = self(self.normalized(batch), target).float()
+        return Fields(self.normalizer.denormalize(values, target), target)
+
+
+def _rolled(batch: Batch, shift: int) -> Batch:
+    def roll(fields: Fields | None) -> Fields | None:
+        if fields is None:
+            return None
+        valid = None if fields.valid is None else fields.valid.roll(shift, -1)
+        return Fields(fields.values.roll(shift, -1), fields.frame, valid)
+
+    return Batch(*(roll(part) for part in batch.parts()))  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""What every task shares: normalisation, optimiser, schedule, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.recorded import Recorded
+from etesian.models.network import Network
+from etesian.nn.normalizer import Normalizer, Statistics
+from etesian.tasks.schedules import warmup_cosine
+
+NetworkFactory = Callable[[Layout], Network]
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+
+class Task(L.LightningModule):
+    """Owns the loss, the normalisation, the optimiser and its schedule; the network knows none of them.
+
+    Args:
+        network: builds the network for a layout.
+        layout: what goes in and what comes out.
+        statistics: of every channel of the layout.
+        anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
+        optimizer: builds the optimiser from parameter groups.
+        warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
+    """
+
+    network: Network
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        *,
+        anomalies: bool,
+        optimizer: OptimizerFactory | None,
+        warmup_steps: int,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.network = network(layout)
+        self.normalizer = Normalizer(statistics, anomalies=anomalies)
+        self.make_optimizer = optimizer or default_optimizer
+        self.warmup_steps = warmup_steps
+        self.provenance: dict[str, Any] = {}
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss to minimise and what to log beside it."""
+
+    @abstractmethod
+    def predict(self, batch: Batch, target: Frame) -> Fields:
+        """Return fields in physical units on the frame that is asked for."""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the parameters with weight decay and those without it."""
+        exempt = self.network.no_decay()
+        named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        return [
+            {"params": [p for name, p in named if name not in exempt]},
+            {"params": [p for name, p in named if name in exempt], "weight_decay": 0.0},
+        ]
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser and its schedule, stepped after every batch."""
+        optimizer = self.make_optimizer([group for group in self.parameter_groups() if group["params"]])
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimizer, min(self.warmup_steps, total // 2), total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of a batch and log it."""
+        loss, parts = self.loss(batch)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train_{name}": value for name, value in parts.items()}, batch_size=len(batch))
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the task in plain data, from which `load_task` rebuilds it."""
+        checkpoint["etesian"] = {
+            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+            "options": self.options(),
+            "network": cast(Recorded, self.network).describe(),
+            "statistics": self.normalizer.statistics,
+            "provenance": self.provenance,
+        }
+
+
+def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
+    """Return AdamW as ClimaX was trained with (arXiv 2301.10343)."""
+    return AdamW(parameters, lr=5e-4, betas=(0.9, 0.95), weight_decay=1e-5)
+
+
+def masked_mean(error: Tensor, weight: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the weighted mean of errors over the points that are valid.
+
+    Args:
+        error: (batch, time, channel, lat, lon).
+        weight: broadcasts against `error`.
+        valid: where the error counts; None means everywhere.
+    """
+    weight = weight.expand_as(error)
+    if valid is not None:
+        weight = weight * valid
+    return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
