@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etesian.core.clock import day_of_year, decode_time, encode_time, hour_of_day
-from etesian.data.climatology import SeasonalSums, Seasons, harmonics
+from etesian.core.clock import day_of_year, decode_time, encode_time, hour_of_day, seasonal_terms
+from etesian.data.climatology import SeasonalSums, Seasons
 
 
 def seconds_of(start: str, steps: int, hours: int, calendar: str = "proleptic_gregorian") -> np.ndarray:
@@ -100,7 +100,7 @@ def test_monthly_means_stamped_at_different_hours_share_one_climatology() -> Non
 def test_harmonics_are_the_least_squares_fit(gaps: bool) -> None:
     random = np.random.default_rng(2)
     seconds = seconds_of("2001-01-01", 1200, 24)
-    design = harmonics(seconds, "proleptic_gregorian")
+    design = seasonal_terms(seconds, "proleptic_gregorian")
     values = design @ random.standard_normal((5, 3)) + 0.1 * random.standard_normal((1200, 3))
     if gaps:
         values[random.random(values.shape) < 0.3] = np.nan

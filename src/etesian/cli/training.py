@@ -1,5 +1,6 @@
 """`etesian fit`, `validate` and `test`: LightningCLI on a recipe, in a run directory."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class TrainingCLI(LightningCLI):
 
 def train(arguments: list[str]) -> None:
     """Run one of the training commands."""
+    sys.argv[1:] = arguments
     TrainingCLI(
         Task,
         ForecastData,
@@ -96,6 +98,5 @@ def train(arguments: list[str]) -> None:
         save_config_callback=SaveRecipe,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        args=arguments,
         parser_kwargs={"prog": "etesian"},
     )

@@ -115,6 +115,12 @@ def year_phase(seconds: ArrayLike, calendar: str) -> NDArray[np.float64]:
     return np.asarray(day / length.get(calendar, 366.0))
 
 
+def seasonal_terms(seconds: ArrayLike, calendar: str) -> Float[NDArray[np.float64], "... 5"]:
+    """Return 1, cos φ, sin φ, cos 2φ, sin 2φ with φ the phase of the year: the terms of a seasonal cycle."""
+    phase = 2 * np.pi * year_phase(seconds, calendar)
+    return np.stack([np.ones_like(phase), np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)], axis=-1)
+
+
 def cosine_solar_zenith(
     seconds: ArrayLike, grid: Grid, calendar: str = "proleptic_gregorian"
 ) -> Float[NDArray[np.float64], "... lat lon"]:

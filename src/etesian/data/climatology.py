@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from etesian.core.clock import Seconds, day_of_year, hour_of_day, year_phase
+from etesian.core.clock import Seconds, day_of_year, hour_of_day, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
 
 Float64 = NDArray[np.float64]
@@ -17,12 +17,6 @@ WINDOW = 61
 
 _DAYS = {"360_day": 360, "noleap": 365, "365_day": 365}
 _LEAST_DETERMINED = 0.02
-
-
-def harmonics(seconds: Seconds, calendar: str) -> Float[Float64, "time harmonic=5"]:
-    """Return 1, cos φ, sin φ, cos 2φ, sin 2φ with φ the phase of the year."""
-    phase = 2 * np.pi * year_phase(seconds, calendar)
-    return np.stack([np.ones_like(phase), np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class SeasonalSums:
     def __init__(self, seasons: Seasons, points: int, *, gaps: bool) -> None:
         self.seasons = seasons
         self.gaps = gaps
-        self.design = harmonics(seasons.time, seasons.calendar)
+        self.design = seasonal_terms(seasons.time, seasons.calendar)
         if not seasons.covers_year:
             self.design = self.design[:, :1]
         terms = self.design.shape[1]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel, parse_channels
-from etesian.core.clock import decode_time, encode_time
+from etesian.core.clock import day_of_year, decode_time, encode_time, hour_of_day
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid, Region
 from etesian.nn.normalizer import Statistics, anomaly_std
@@ -102,6 +102,28 @@ class TrainingStore:
             return Statistics((), np.zeros(0), np.ones(0))
         mean, std = (np.asarray(self.dataset[name].values, dtype=np.float64) for name in ("static_mean", "static_std"))
         return Statistics(self.static_channels, mean, std)
+
+    def climatology_at(
+        self, seconds: NDArray[np.int64], channels: Sequence[Channel]
+    ) -> Float[NDArray[np.float32], "time channel lat lon"]:
+        """Return the climatology by hour and day of the year at some times.
+
+        Raises:
+            DataError: if the store has none, or none for the hour of a time.
+        """
+        if "climatology" not in self.dataset:
+            why = self.dataset.attrs.get("climatology_omitted", "it was not computed")
+            raise DataError(f"{self.path} holds no climatology: {why}")
+        table = self.dataset["climatology"]
+        index = positions(channels, self.channels, self.path)
+        keys = list(zip(hour_of_day(seconds).tolist(), day_of_year(seconds, self.calendar).tolist(), strict=True))
+        hours = [float(hour) for hour in table["hour"].values]
+        maps: dict[tuple[float, int], NDArray[np.float32]] = {}
+        for hour, day in dict.fromkeys(keys):
+            if hour not in hours:
+                raise DataError(f"the climatology of {self.path} has no map for hour {hour:g}; its hours are {hours}")
+            maps[hour, day] = np.asarray(table[hours.index(hour), day - 1].values[index], dtype=np.float32)
+        return np.stack([maps[key] for key in keys])
 
     def resolve(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
         """Turn names into channels of this store; None means all.

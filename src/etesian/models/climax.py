@@ -106,8 +106,9 @@ class ClimaX(Network):
             DataError: if the number of input times is not that of the layout's history.
         """
         grid = inputs.frame.grid
-        if target.grid != grid:
-            raise GridError(f"the target is asked for on {target.grid}, but the inputs are on {grid}")
+        for name, other in (("target", target), ("statics", statics.frame if statics is not None else target)):
+            if other.grid != grid:
+                raise GridError(f"the inputs are on {grid}, but the {name} on {other.grid}; all must be on one grid")
         rows, columns = locate_patches(grid, self.layout.grid, self.patch)
         tokens = self._aggregate(inputs, statics)
         position = self.position.index_select(0, self._index(rows)).index_select(1, self._index(columns))
@@ -178,7 +179,7 @@ class ClimaX(Network):
         A new position embedding is a starting point for training: the patches must mean much the same.
         """
         arguments = {name: value for name, value in self._call.items() if name != "layout"}
-        copy = ClimaX(replace(self.layout, grid=grid), **arguments)
+        copy = ClimaX(replace(self.layout, grid=grid, target_grid=None), **arguments)
         weights = self.state_dict()
         weights["position"] = interpolate_position(weights["position"], self.layout.grid, grid, self.patch, self.patch)
         copy.load_state_dict(weights)

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.recorded import Recorded
@@ -48,4 +49,4 @@ def lead_hours(inputs: Fields, target: Frame) -> Float[Tensor, "batch target"]:
     """
     if inputs.frame.calendar != target.calendar:
         raise DataError(f"inputs are in the {inputs.frame.calendar} calendar, the target in {target.calendar}")
-    return (target.time - inputs.frame.time[:, -1:]).double() / 3600
+    return (target.time - inputs.frame.time[:, -1:]).float() / SECONDS_PER_HOUR

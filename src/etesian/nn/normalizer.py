@@ -10,24 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
-from etesian.core.clock import year_phase
+from etesian.core.clock import seasonal_terms
 from etesian.core.errors import ChannelError, suggest
 from etesian.core.fields import Fields, Frame
 
 HARMONICS = 5
-"""Terms of a seasonal cycle: 1, cos φ, sin φ, cos 2φ, sin 2φ, with φ the phase of the year."""
-
-
-def seasonal_basis(time: Tensor, calendar: str) -> Float[Tensor, "*shape 5"]:
-    """Return the terms of the seasonal cycle at some times.
-
-    Args:
-        time: seconds since 1970-01-01 in `calendar`, any shape.
-        calendar: CF name.
-    """
-    phase = torch.from_numpy(2 * np.pi * np.asarray(year_phase(time.cpu().numpy(), calendar), dtype=np.float64))
-    terms = [torch.ones_like(phase), phase.cos(), phase.sin(), (2 * phase).cos(), (2 * phase).sin()]
-    return torch.stack(terms, dim=-1).to(time.device)
+"""Terms of a seasonal cycle, as `core.clock.seasonal_terms` gives them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class Statistics:
         channels: names of the channel axis.
         mean: per channel, over time and space.
         std: per channel, over time and space.
-        harmonics: seasonal cycle at every grid point, the coefficients of `seasonal_basis`; None if not wanted.
+        harmonics: seasonal cycle at every grid point, by term of `core.clock.seasonal_terms`; None if not wanted.
         anomaly_std: per channel, about the seasonal cycle of each grid point; None if not wanted.
     """
 
@@ -115,7 +103,8 @@ class Normalizer(nn.Module):
         centre = self.centre[:, index]
         if not self.anomalies:
             return centre[0], scale
-        basis = seasonal_basis(frame.time, frame.calendar).to(centre.dtype)
+        terms = seasonal_terms(frame.time.cpu().numpy(), frame.calendar)
+        basis = torch.from_numpy(terms).to(centre)
         return torch.einsum("btk,kchw->btchw", basis, centre), scale
 
     def normalize(self, fields: Fields) -> Fields:

@@ -1,0 +1,5 @@
+"""`python -m etesian` is the `etesian` command."""
+
+from etesian.cli.main import main
+
+main()

@@ -1,0 +1,197 @@
+"""Commands that join several layers: predict, evaluate, import."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from etesian.core import Grid
+from etesian.core.clock import encode_time
+from etesian.core.errors import RecipeError
+from etesian.data.dataset import Period
+from etesian.data.reader import TrainingStore
+from etesian.data.store import channels as channels_of
+from etesian.evaluation import evaluate as score
+from etesian.evaluation import summary
+from etesian.evaluation.plots import plot
+from etesian.evaluation.sources import open_any
+from etesian.inference.predictor import initial_times, predict_to
+from etesian.tasks.baselines import BASELINES, baseline_task
+from etesian.tasks.checkpoint import find_checkpoint, load_task
+from etesian.tasks.task import Task
+
+__all__ = ["evaluate", "import_checkpoint", "plot", "predict"]
+
+
+def predict(
+    run: str,
+    store: str,
+    out: str,
+    *,
+    init: tuple[str, str],
+    leads: list[int],
+    every: int = 24,
+    channels: list[str] | None = None,
+    checkpoint: str | None = None,
+    batch_size: int = 16,
+    overwrite: bool = False,
+) -> None:
+    """Forecast from the states in a training store, in physical units, as a Zarr store in WeatherBench 2's layout.
+
+    The work goes on in OUT.partial and can be interrupted; the same command continues it. OUT appears when it is
+    complete.
+
+    Args:
+        run: run directory of `etesian fit`, a checkpoint folder, or a baseline: persistence, climatology,
+            seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store.
+        store: training store that holds the initial states.
+        out: the Zarr store to make.
+        init: first and last date of the initial times, such as "[2008-01-01, 2008-12-26]"; a year or month as the
+            last one means all of it.
+        leads: hours after the initial time, such as "[24, 72, 120]".
+        every: hours between initial times.
+        channels: what a baseline predicts; all by default. A run predicts what it was trained on.
+        checkpoint: name of the run's checkpoint, such as last; the best by default.
+        batch_size: initial times at once.
+        overwrite: replace forecasts that are there already.
+
+    Raises:
+        EtesianError: if the run, the store and the options do not fit together.
+    """
+    wanted = tuple(sorted(set(leads)))
+    if not wanted or wanted[0] <= 0:
+        raise RecipeError(f"leads {list(leads)} must be hours greater than 0, such as 24 72 120")
+    source = TrainingStore(store)
+    task: Task
+    if run in BASELINES:
+        task = baseline_task(run, source, source.resolve(channels), wanted)
+        identity: dict[str, object] = {"baseline": run}
+    else:
+        if channels is not None:
+            raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
+        folder = find_checkpoint(run, checkpoint)
+        task = load_task(folder)
+        description = json.loads((folder / "description.json").read_text())
+        identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}
+    initial = initial_times(source, task.layout.history, Period(*init), every)
+    predict_to(
+        task, source, out, initial, wanted, source=identity, batch_size=batch_size, overwrite=overwrite, label=out
+    )
+
+
+def evaluate(
+    forecast: str,
+    truth: str,
+    *,
+    out: str = "evaluation",
+    others: list[str] | None = None,
+    baselines: list[str] | None = None,
+    climatology: str | None = None,
+    channels: list[str] | None = None,
+    leads: list[int] | None = None,
+    regions: list[str] | None = None,
+    weights: Literal["area", "cosine"] = "area",
+    headline: list[str] | None = None,
+) -> None:
+    """Score forecasts against the truth and baselines: a table, report.html, scores.nc, scores.csv and pictures.
+
+    Every forecast is scored over the same initial times, leads and points. Baselines are made from the truth, which
+    must then be a training store, and kept in OUT.baselines.
+
+    Args:
+        forecast: Zarr store of `etesian predict`, or any in WeatherBench 2's layout; may be NAME=PATH.
+        truth: a training store, or any file that `etesian doctor` can read.
+        out: folder to write.
+        others: further forecasts to compare, as NAME=PATH.
+        baselines: persistence, climatology, seasonal_cycle, damped_persistence, ridge; by default persistence and
+            seasonal_cycle where the truth is a training store.
+        climatology: training store or WeatherBench 2 climatology for anomalies; by default that of the truth.
+        channels: such as geopotential_500; all that are shared by default.
+        leads: hours; all that are shared by default.
+        regions: names or south,north,west,east.
+        weights: of latitudes: cell area as WeatherBench 2, or the cosine of latitude as ClimaX.
+        headline: channels of the report's first tables, four at most.
+
+    Raises:
+        EtesianError: if files cannot be read or compared.
+    """
+    forecasts = dict(_named(text) for text in [forecast, *(others or [])])
+    is_store = (Path(truth) / "fields").exists()
+    if baselines is None:
+        baselines = ["persistence", "seasonal_cycle"] if is_store else []
+    if baselines and not is_store:
+        raise RecipeError(f"baselines are fitted to a training store, which {truth} is not; pass --baselines []")
+    for name in baselines:
+        forecasts[name] = _baseline_forecast(name, next(iter(forecasts.values())), truth, out, channels)
+    scores = score(
+        forecasts,
+        truth,
+        climatology=climatology,
+        references=baselines,
+        channels=channels,
+        leads=leads,
+        regions=regions,
+        weights=weights,
+        headline=headline,
+        out=out,
+    )
+    console = Console()
+    console.print(summary(scores))
+    console.print(f"report: {out}/report.html")
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    return (name, path) if equals else (Path(text).name.removesuffix(".zarr"), text)
+
+
+def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: list[str] | None) -> str:
+    """Forecast with a baseline for the initial times, leads and channels of another forecast."""
+    store, other = TrainingStore(truth), open_any(like)
+    shared = [c for c in channels_of(other) if c in store.channels]
+    if channels is not None:
+        wanted = store.resolve(channels)
+        shared = [c for c in shared if c in wanted]
+    leads = tuple((other.prediction_timedelta.values.astype("timedelta64[h]")).astype(int).tolist())
+    initial, _ = encode_time(other.time.values)
+    path = Path(f"{out}.baselines") / f"{name}.zarr"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    initial = initial[[bool(moment in store.time) for moment in initial]]
+    task = baseline_task(name, store, shared, leads)
+    predict_to(task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name)
+    return str(path)
+
+
+def import_checkpoint(
+    path: str, out: str, *, num_heads: int = 16, grid: str | None = None, variables: list[str] | None = None
+) -> None:
+    """Turn a checkpoint of the original ClimaX into a network of this library, saying what became of each key.
+
+    Args:
+        path: `5.625deg.ckpt`, `1.40625deg.ckpt`, or another of the original's files.
+        out: folder to write `weights.safetensors` and `network.json` into.
+        num_heads: attention heads, which the weights do not tell; 16 for the released checkpoints.
+        grid: resolution in degrees; by default the global grid that the weights fit.
+        variables: in the order of the weights; by default the 48 of the released checkpoints.
+
+    Raises:
+        CheckpointError: if the file cannot be read without running code, or keys do not fit.
+    """
+    from safetensors.torch import save_file
+
+    from etesian.interop.climax import load
+
+    network, report = load(
+        path,
+        num_heads=num_heads,
+        grid=None if grid is None else Grid.equiangular(float(grid)),
+        variables=variables,
+    )
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors"
+    )
+    (folder / "network.json").write_text(json.dumps(network.describe(), indent=1))
+    Console().print(report)

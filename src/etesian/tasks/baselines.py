@@ -1,0 +1,177 @@
+"""Baselines fitted to the training period of a store: what every learned forecast is judged against."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from etesian.core import Channel, Frame, Layout
+from etesian.core.clock import decode_time, parse_time, seasonal_terms
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import DataError, RecipeError, suggest
+from etesian.data.reader import TrainingStore, positions
+from etesian.models.baselines import Climatology, LinearForecast, Persistence
+from etesian.nn.normalizer import Statistics
+from etesian.tasks.forecast import ForecastTask
+
+BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence", "ridge")
+"""`climatology` is the store's table by hour and day of the year (WeatherBench 2), `seasonal_cycle` two harmonics of
+the year at every grid point, `damped_persistence` an anomaly times a coefficient for each grid point and lead, and
+`ridge` a regression of every grid point of a channel on all of them."""
+
+RIDGE_POINTS = 4096
+PENALTIES = 10.0 ** np.arange(-3, 4)
+"""Penalties that `ridge` chooses from, in units of the mean variance of its predictors."""
+
+
+def baseline_task(name: str, store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]) -> ForecastTask:
+    """Return a baseline as a task that predicts like any other.
+
+    Args:
+        name: one of `BASELINES`.
+        store: whose training period it is fitted to.
+        channels: to predict, each from itself.
+        leads: hours.
+
+    Raises:
+        RecipeError: if there is no such baseline.
+        DataError: if the store lacks what it needs.
+    """
+    if name not in BASELINES:
+        raise RecipeError(f"there is no baseline '{name}'{suggest(name, BASELINES)}")
+    layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid)
+    statistics = _select(store.statistics, channels)
+    if name in ("damped_persistence", "ridge"):
+        fit = fit_damped_persistence if name == "damped_persistence" else fit_ridge
+        coefficients = fit(store, channels, leads)
+        return ForecastTask(lambda layout: LinearForecast(layout, coefficients), layout, statistics, anomalies=True)
+    if name == "seasonal_cycle":
+        return ForecastTask(lambda layout: Climatology(layout, _no_anomaly), layout, statistics, anomalies=True)
+    physical = Statistics(tuple(channels), np.zeros(len(channels)), np.ones(len(channels)))
+    if name == "persistence":
+        return ForecastTask(Persistence, layout, physical)
+    table = _climatology_table(store)
+    return ForecastTask(lambda layout: Climatology(layout, table), layout, physical)
+
+
+def fit_damped_persistence(
+    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]
+) -> dict[int, Float[Tensor, "channel lat lon"]]:
+    """Regress the anomaly at each lead on the initial one, by least squares at every grid point."""
+    coefficients = {lead: [] for lead in leads}  # type: dict[int, list[NDArray[np.float64]]]
+    for channel in channels:
+        anomaly, time = training_anomalies(store, channel)
+        for lead in leads:
+            now, later = _pairs(time, lead, store.path)
+            product = (anomaly[now] * anomaly[later]).sum(0)
+            coefficients[lead].append(product / np.maximum((anomaly[now] ** 2).sum(0), 1e-300))
+    shape = (len(channels), *store.grid.shape)
+    return {lead: torch.from_numpy(np.stack(rows).reshape(shape)).float() for lead, rows in coefficients.items()}
+
+
+def fit_ridge(
+    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]
+) -> dict[int, Float[Tensor, "channel point point"]]:
+    """Regress the anomalies of a channel at each lead on all its initial anomalies.
+
+    The penalty is chosen for each channel and lead among `PENALTIES` by leaving out one year after another of the
+    training period (one fifth of it after another if it is shorter than three years).
+
+    Raises:
+        DataError: if the grid has too many points.
+    """
+    points = int(np.prod(store.grid.shape))
+    if points > RIDGE_POINTS:
+        raise DataError(
+            f"ridge regression on the {points} points of {store.path} is out of reach; it takes up to {RIDGE_POINTS}"
+        )
+    weight = np.repeat(store.grid.area_weights, store.grid.shape[1])
+    coefficients = {lead: [] for lead in leads}  # type: dict[int, list[NDArray[np.float64]]]
+    for channel in channels:
+        anomaly, time = training_anomalies(store, channel)
+        for lead in leads:
+            now, later = _pairs(time, lead, store.path)
+            folds = _folds(time[now], store.calendar)
+            coefficients[lead].append(_ridge(anomaly[now], anomaly[later], folds, weight))
+    return {lead: torch.from_numpy(np.stack(rows)).float() for lead, rows in coefficients.items()}
+
+
+def training_anomalies(
+    store: TrainingStore, channel: Channel
+) -> tuple[Float[NDArray[np.float64], "time point"], NDArray[np.int64]]:
+    """Return deviations from the seasonal cycle over the training period, zero where missing, and their times."""
+    first, last = (parse_time(store.dataset.attrs[name], store.calendar) for name in ("train_start", "train_end"))
+    index = np.flatnonzero((store.time >= first) & (store.time <= last))
+    number = positions([channel], store.channels, store.path)
+    values = store.read(index, np.array(number))[:, 0].reshape(len(index), -1).astype(np.float64)
+    harmonics = store.statistics.harmonics
+    assert harmonics is not None
+    basis = seasonal_terms(store.time[index], store.calendar)
+    return np.nan_to_num(values - basis @ harmonics[:, number[0]].reshape(len(basis.T), -1)), store.time[index]
+
+
+def _ridge(
+    x: NDArray[np.float64], y: NDArray[np.float64], folds: list[NDArray[np.int64]], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    gram, cross = x.T @ x, x.T @ y
+    errors = np.zeros(len(PENALTIES))
+    for fold in folds:
+        solve = _solver(gram - x[fold].T @ x[fold], cross - x[fold].T @ y[fold])
+        for i, penalty in enumerate(PENALTIES):
+            errors[i] += (weight * (y[fold] - x[fold] @ solve(penalty)) ** 2).sum()
+    return _solver(gram, cross)(float(PENALTIES[errors.argmin()]))
+
+
+def _solver(gram: NDArray[np.float64], cross: NDArray[np.float64]) -> Callable[[float], NDArray[np.float64]]:
+    values, vectors = np.linalg.eigh(gram)
+    rotated, scale = vectors.T @ cross, values.mean()
+    return lambda penalty: np.asarray(vectors @ (rotated / (values + penalty * scale)[:, None]))
+
+
+def _folds(time: NDArray[np.int64], calendar: str) -> list[NDArray[np.int64]]:
+    years = np.array([int(str(date)[:4]) for date in decode_time(time, calendar)])
+    found = np.unique(years)
+    if len(found) >= 3:
+        return [np.flatnonzero(years == year) for year in found]
+    return np.array_split(np.arange(len(time)), 5)
+
+
+def _pairs(time: NDArray[np.int64], lead: int, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    later = np.searchsorted(time, time + lead * SECONDS_PER_HOUR)
+    now = np.flatnonzero(later < len(time))
+    now = now[time[later[now]] == time[now] + lead * SECONDS_PER_HOUR]
+    if not len(now):
+        raise DataError(f"the training period of {path} has no two times that lie {lead} h apart")
+    return now, later[now]
+
+
+def _select(statistics: Statistics, channels: Sequence[Channel]) -> Statistics:
+    index = statistics.index(channels)
+    assert statistics.harmonics is not None
+    assert statistics.anomaly_std is not None
+    return Statistics(
+        tuple(channels),
+        statistics.mean[index],
+        statistics.std[index],
+        statistics.harmonics[:, index],
+        statistics.anomaly_std[index],
+    )
+
+
+def _no_anomaly(target: Frame) -> Tensor:
+    return torch.zeros(*target.time.shape, len(target.channels), *target.grid.shape)
+
+
+def _climatology_table(store: TrainingStore) -> Callable[[Frame], Tensor]:
+    if "climatology" not in store.dataset:
+        why = store.dataset.attrs.get("climatology_omitted", "it was not computed")
+        raise DataError(f"{store.path} holds no climatology ({why}); score against seasonal_cycle instead")
+
+    def lookup(target: Frame) -> Tensor:
+        fields = store.climatology_at(target.time.numpy().ravel(), target.channels)
+        return torch.from_numpy(fields.reshape(*target.time.shape, *fields.shape[1:]))
+
+    return lookup
