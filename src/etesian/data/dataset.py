@@ -64,10 +64,10 @@ class WindowDataset(Dataset[Batch]):
         leads: hours after the initial time.
         period: first and last time.
         draw: `all` leads for every initial time, or one drawn at `random` for each, anew every epoch.
-        every: hours between initial times; None takes every time there is.
+        every: hours between initial times, counted from the first that has its history; None takes every time there is.
 
     Raises:
-        DataError: if no window fits.
+        DataError: if no window fits, or none that reaches one of the leads.
         GridError: if the layout's grid is no part of a store's.
     """
 
@@ -88,8 +88,8 @@ class WindowDataset(Dataset[Batch]):
             first, last = period.seconds(store.calendar)
             inside = (store.time >= first) & (store.time <= last)
             usable = inside & exists(store, layout.history, inside)
-            if every is not None:
-                usable &= store.time % (every * SECONDS_PER_HOUR) == 0
+            if every is not None and usable.any():
+                usable &= (store.time - store.time[usable.argmax()]) % (every * SECONDS_PER_HOUR) == 0
             if draw == "all":
                 usable &= exists(store, self.leads, inside)
                 self.picks += [Pick(number, int(i), self.leads) for i in np.flatnonzero(usable)]
@@ -99,11 +99,12 @@ class WindowDataset(Dataset[Batch]):
                 for i in np.flatnonzero(usable):
                     leads_here = tuple(lead for lead, ok in zip(self.leads, reachable[i], strict=True) if ok)
                     self.picks.append(Pick(number, int(i), leads_here))
-        if not self.picks:
+        reached = {lead for pick in self.picks for lead in pick.leads}
+        if unreached := [lead for lead in self.leads if lead not in reached]:
             span = f"{decode_time(stores[0].time[:1], stores[0].calendar)[0]!s:.16}"
             until = f"{decode_time(stores[0].time[-1:], stores[0].calendar)[0]!s:.16}"
             raise DataError(
-                f"no window with inputs at {list(layout.history)} h and leads of {list(self.leads)} h lies within "
+                f"no window with inputs at {list(layout.history)} h and leads of {unreached} h lies within "
                 f"{period.start} to {period.end}; {stores[0].path} holds {span} to {until} every "
                 f"{stores[0].step_hours or '(varying)'} h"
             )
@@ -173,6 +174,8 @@ class WindowReader:
 
     def _fields(self, time: NDArray[np.int64], channels: Index | slice, names: tuple[Channel, ...]) -> Fields:
         index = np.searchsorted(self.store.time, time.ravel())
+        if not np.array_equal(self.store.time.take(index, mode="clip"), time.ravel()):
+            raise DataError(f"{self.store.path} does not hold every time that a sample needs")
         values = self.store.read(index, channels, self.rows, self.columns)
         tensor = torch.from_numpy(values.reshape(*time.shape, *values.shape[1:]))
         valid = torch.isfinite(tensor) if self.store.has_gaps else None
@@ -188,11 +191,14 @@ class WindowSampler(Sampler[list[Pick]]):
 
     Args:
         dataset: what to draw from.
-        batch_size: samples in a batch, on one rank, at most.
+        batch_size: samples in a batch, on one rank, at most; one more where a rank would otherwise get none.
         shuffle: draw in random order.
         seed: of the order and of random leads.
         rank: number of this process.
         world: number of processes.
+
+    Raises:
+        DataError: if a store has fewer samples than there are processes.
     """
 
     def __init__(
@@ -201,8 +207,10 @@ class WindowSampler(Sampler[list[Pick]]):
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.rank, self.world = rank, world
         self.epoch = 0
-        if len(dataset) < world:
-            raise DataError(f"{len(dataset)} samples cannot be shared by {world} processes")
+        self.per_store = np.bincount([pick.store for pick in dataset.picks], minlength=len(dataset.stores))
+        for store, samples in zip(dataset.stores, self.per_store, strict=True):
+            if 0 < samples < world:
+                raise DataError(f"the {samples} samples of {store.path} cannot be shared by {world} processes")
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each one."""
@@ -210,11 +218,10 @@ class WindowSampler(Sampler[list[Pick]]):
 
     def _batches(self, samples: int) -> int:
         """Return how many batches hold so many samples of one store, leaving no rank without any."""
-        return min(-(-samples // (self.batch_size * self.world)), max(samples // self.world, 1))
+        return min(-(-samples // (self.batch_size * self.world)), samples // self.world)
 
     def __len__(self) -> int:
-        per_store = np.bincount([pick.store for pick in self.dataset.picks])
-        return sum(self._batches(int(samples)) for samples in per_store if samples)
+        return sum(self._batches(int(samples)) for samples in self.per_store if samples)
 
     def __iter__(self) -> Iterator[list[Pick]]:
         picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle)

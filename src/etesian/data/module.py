@@ -30,7 +30,7 @@ class ForecastData(L.LightningDataModule):
         validate: first and last date to choose on.
         test: first and last date to judge on.
         region: named box, or south,north,west,east in degrees; default the whole grid.
-        every: hours between the initial times of training; default every time there is.
+        every: hours between initial times; default every time there is.
         batch_size: samples in a batch, per process.
         workers: processes that read ahead; 0 reads in the training process, which is fastest for small grids.
         seed: of the order of samples and of random leads.
@@ -58,9 +58,9 @@ class ForecastData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if list(history) != sorted(set(history)) or history[-1] != 0:
+        if not history or list(history) != sorted(set(history)) or history[-1] != 0:
             raise RecipeError(f"history {history} must be ascending hours that end with 0, such as [-24, 0]")
-        if list(leads) != sorted(set(leads)) or leads[0] <= 0:
+        if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
             raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
         self.stores = [TrainingStore(path) for path in stores]
         first = self.stores[0]

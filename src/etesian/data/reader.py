@@ -1,6 +1,7 @@
 """Training stores opened for reading samples: one sample, one contiguous read."""
 
 import json
+import math
 import mmap
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,8 +19,6 @@ from etesian.core.clock import day_of_year, decode_time, encode_time, hour_of_da
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid, Region
 from etesian.nn.normalizer import Statistics, anomaly_std
-
-_ABSENT = 2**64 - 1
 
 Index = NDArray[np.int64]
 
@@ -74,7 +73,7 @@ class TrainingStore:
         self.step_hours = int(self.dataset.attrs["step_hours"])
         self.fingerprint = str(self.dataset.attrs["fingerprint"])
         self.has_gaps = bool(self.dataset["missing"].values.any())
-        self._shards: dict[int, tuple[NDArray[np.uint64], mmap.mmap | bytes]] = {}
+        self._shards: dict[int, tuple[NDArray[np.uint64], mmap.mmap]] = {}
         self._steps_per_shard = self._mappable()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,24 +195,33 @@ class TrainingStore:
 
     def _step(self, i: int) -> NDArray[np.float32]:
         if self._steps_per_shard is None:
-            return np.asarray(self.dataset["fields"][i].values, dtype=np.float32)
+            values = np.asarray(self.dataset["fields"][i].values, dtype=np.float32)
+            if not self.has_gaps and not np.isfinite(values).all():
+                raise DataError(f"{self.path} lacks a part of its fields; copy or make it again")
+            return values
         shard, within = divmod(i, self._steps_per_shard)
         if shard not in self._shards:
             self._map(shard)
         offsets, buffer = self._shards[shard]
         shape = (len(self.channels), *self.grid.shape)
-        if offsets[within] == _ABSENT:
-            return np.full(shape, np.nan, dtype=np.float32)
-        return np.frombuffer(buffer, np.float32, int(np.prod(shape)), int(offsets[within])).reshape(shape)
+        return np.frombuffer(buffer, np.float32, math.prod(shape), int(offsets[within])).reshape(shape)
 
     def _map(self, shard: int) -> None:
-        """Map a shard file into memory; its last bytes say where each step begins (Zarr v3, sharding codec)."""
+        """Map a shard file into memory; its last bytes say where each step begins (Zarr v3, sharding codec).
+
+        Raises:
+            DataError: if the file is missing or cut short; `etesian prepare` writes every step, all-missing ones too.
+        """
         steps = self._steps_per_shard or 1
+        held = min(steps, len(self.time) - shard * steps)
+        length = 4 * len(self.channels) * math.prod(self.grid.shape)
         path = Path(self.path) / "fields" / "c" / str(shard) / "0" / "0" / "0"
-        if not path.exists():
-            self._shards[shard] = (np.full(steps, _ABSENT, dtype=np.uint64), b"")
-            return
-        with path.open("rb") as file:
-            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        index = np.frombuffer(buffer, np.uint64, 2 * steps, len(buffer) - 16 * steps - 4)
-        self._shards[shard] = (index[::2], buffer)
+        try:
+            with path.open("rb") as file:
+                buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            index = np.frombuffer(buffer, "<u8", 2 * steps, len(buffer) - 16 * steps - 4).reshape(steps, 2)[:held]
+        except (OSError, ValueError):
+            index = np.zeros((1, 2), dtype=np.uint64)
+        if (index[:, 1] != length).any() or (index[:, 0] > len(buffer) - length).any():
+            raise DataError(f"{path} is missing or cut short; remake {self.path} with `etesian prepare`")
+        self._shards[shard] = (index[:, 0], buffer)
