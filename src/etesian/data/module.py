@@ -1,5 +1,6 @@
 """The data of a forecast run: stores, windows, splits, loaders."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
@@ -13,6 +14,17 @@ from etesian.core.errors import RecipeError
 from etesian.data.dataset import Period, WindowDataset, WindowSampler
 from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import HARMONICS, Statistics
+
+
+class Loader(DataLoader[Batch]):
+    """Begins to read when the first batch is asked for.
+
+    Lightning tells the sampler the epoch only after it has made the first iterator, which would otherwise have begun
+    with another epoch's samples when a run is resumed.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 class ForecastData(L.LightningDataModule):
@@ -141,7 +153,7 @@ class ForecastData(L.LightningDataModule):
             )
         return WindowDataset(self.stores, self.layout, self.leads, self.periods[part], every=self.every)
 
-    def _loader(self, part: str) -> DataLoader[Batch]:
+    def _loader(self, part: str) -> Loader:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         dataset = self.dataset(part)
         sampler = WindowSampler(
@@ -152,7 +164,7 @@ class ForecastData(L.LightningDataModule):
             rank=torch.distributed.get_rank() if distributed else 0,
             world=torch.distributed.get_world_size() if distributed else 1,
         )
-        return DataLoader(
+        return Loader(
             dataset,
             sampler=sampler,
             batch_size=None,
@@ -160,14 +172,14 @@ class ForecastData(L.LightningDataModule):
             persistent_workers=self.workers > 0,
         )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Return shuffled batches of the training period."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Return the validation period in order."""
         return self._loader("validate")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Return the test period in order."""
         return self._loader("test")
