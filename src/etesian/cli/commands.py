@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
 
 from etesian.core import Grid
@@ -11,11 +12,10 @@ from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError
 from etesian.data.dataset import Period
 from etesian.data.reader import TrainingStore
-from etesian.data.store import channels as channels_of
 from etesian.evaluation import evaluate as score
 from etesian.evaluation import summary
 from etesian.evaluation.plots import plot
-from etesian.evaluation.sources import open_any
+from etesian.evaluation.sources import is_training_store, lead_hours, open_forecast
 from etesian.inference.predictor import initial_times, predict_to
 from etesian.tasks.baselines import BASELINES, baseline_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
@@ -117,7 +117,7 @@ def evaluate(
         EtesianError: if files cannot be read or compared.
     """
     forecasts = dict(_named(text) for text in [forecast, *(others or [])])
-    is_store = (Path(truth) / "fields").exists()
+    is_store = is_training_store(truth)
     if baselines is None:
         baselines = ["persistence", "seasonal_cycle"] if is_store else []
     if baselines and not is_store:
@@ -148,16 +148,14 @@ def _named(text: str) -> tuple[str, str]:
 
 def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: list[str] | None) -> str:
     """Forecast with a baseline for the initial times, leads and channels of another forecast."""
-    store, other = TrainingStore(truth), open_any(like)
-    shared = [c for c in channels_of(other) if c in store.channels]
-    if channels is not None:
-        wanted = store.resolve(channels)
-        shared = [c for c in shared if c in wanted]
-    leads = tuple((other.prediction_timedelta.values.astype("timedelta64[h]")).astype(int).tolist())
-    initial, _ = encode_time(other.time.values)
+    store, other = TrainingStore(truth), open_forecast(name, like)
+    wanted = store.channels if channels is None else store.resolve(channels)
+    shared = [channel for channel in other.channels if channel in wanted]
+    leads = tuple(int(lead) for lead in lead_hours(other))
+    initial, _ = encode_time(other.dataset["time"].values)
+    initial = initial[np.isin(initial, store.time)]
     path = Path(f"{out}.baselines") / f"{name}.zarr"
     path.parent.mkdir(parents=True, exist_ok=True)
-    initial = initial[[bool(moment in store.time) for moment in initial]]
     task = baseline_task(name, store, shared, leads)
     predict_to(task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name)
     return str(path)

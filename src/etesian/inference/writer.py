@@ -74,6 +74,10 @@ class ForecastWriter:
         group = zarr.open_group(self.partial, mode="r+")
         self.arrays = {name: group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: _levels(channels, c.name) for c in channels}
+        every = sorted({c.level for c in channels if c.level is not None})
+        self.places = {
+            name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
+        }
 
     def done(self) -> set[int]:
         """Return the positions of the initial times that an earlier attempt has written."""
@@ -85,9 +89,14 @@ class ForecastWriter:
         values = fields.filled(float("nan")).cpu().numpy()
         for name, levels in self.levels.items():
             index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
-            block = values[:, :, index] if levels != [None] else values[:, :, index[0]]
+            array, places = self.arrays[name], self.places[name]
+            block = np.full((len(positions), *array.shape[1:]), np.nan, dtype=np.float32)
+            if places:
+                block[:, :, places] = values[:, :, index]
+            else:
+                block[:] = values[:, :, index[0]]
             for position, forecast in zip(positions, block, strict=True):
-                self.arrays[name][position] = forecast
+                array[position] = forecast
         with (self.partial / _DONE).open("a") as marks:
             marks.write("".join(f"{position}\n" for position in positions))
 
@@ -127,13 +136,13 @@ def _template(channels: tuple[Channel, ...], grid: Grid, initial: NDArray[Any], 
     variables = {}
     for name in dict.fromkeys(c.name for c in channels):
         own = _levels(channels, name)
-        if own != [None] and own != levels:
-            missing = sorted(set(levels) - set(own))
-            raise DataError(f"'{name}' is predicted at {own} hPa but other variables also at {missing} hPa")
-        dims = ("time", "prediction_timedelta", *(("level",) if own != [None] else ()), "latitude", "longitude")
-        shape = (len(initial), len(leads), *((len(own),) if own != [None] else ()), *grid.shape)
+        on_levels = own != [None]
+        dims = ("time", "prediction_timedelta", *(("level",) if on_levels else ()), "latitude", "longitude")
+        shape = (len(initial), len(leads), *((len(levels),) if on_levels else ()), *grid.shape)
         values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, *shape[1:]))
         known = CATALOGUE.get(name)
-        attributes = {"units": known.units, "standard_name": known.standard_name} if known else {}
+        attributes: dict[str, Any] = {"units": known.units, "standard_name": known.standard_name} if known else {}
+        # Where another variable has further levels, NaN stands in; `levels` tells which are meant to be there.
+        attributes["levels"] = own if on_levels else ""
         variables[name] = (dims, values, {key: value for key, value in attributes.items() if value})
     return xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11"})

@@ -22,7 +22,7 @@ BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence
 the year at every grid point, `damped_persistence` an anomaly times a coefficient for each grid point and lead, and
 `ridge` a regression of every grid point of a channel on all of them."""
 
-RIDGE_POINTS = 4096
+RIDGE_POINTS = 1024
 PENALTIES = 10.0 ** np.arange(-3, 4)
 """Penalties that `ridge` chooses from, in units of the mean variance of its predictors."""
 
