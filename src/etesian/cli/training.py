@@ -6,14 +6,14 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from etesian.core import Layout
 from etesian.data.module import ForecastData
 from etesian.nn.normalizer import Statistics
-from etesian.tasks.checkpoint import SafeCheckpoints
+from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last
 from etesian.tasks.task import Task
 
 # The data module gives these to the task; without this, each of their fields would become an option.
@@ -67,9 +67,7 @@ class TrainingCLI(LightningCLI):
         """Build the trainer with logs and checkpoints inside the run directory."""
         run = self.run_directory
         callbacks = [
-            ModelCheckpoint(
-                run / "checkpoints", "best", monitor="val_loss", save_last=True, enable_version_counter=False
-            ),
+            *best_and_last(run / "checkpoints"),
             LearningRateMonitor("step"),
             RichProgressBar(),
         ]

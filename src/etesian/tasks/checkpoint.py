@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,6 +39,7 @@ class SafeCheckpoints(CheckpointIO):
         checkpoint = dict(checkpoint)
         description = checkpoint.pop("etesian")
         statistics = description.pop("statistics")
+        description["options"] = to_plain(description["options"])
         tensors = {name: tensor.contiguous() for name, tensor in checkpoint.pop("state_dict").items()}
         tensors |= _statistics_to_tensors(statistics)
         description |= {
@@ -58,18 +61,41 @@ class SafeCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read back everything that training needs to go on."""
+        """Read back everything that training needs to go on.
+
+        Raises:
+            CheckpointError: if a file is missing or damaged.
+        """
         folder = Path(path)
-        checkpoint: dict[str, Any] = torch.load(
-            folder / TRAINING, map_location=map_location or "cpu", weights_only=True
-        )
-        tensors = load_file(folder / WEIGHTS)
+        _, tensors = read_checkpoint(folder)
+        try:
+            checkpoint: dict[str, Any] = torch.load(
+                folder / TRAINING, map_location=map_location or "cpu", weights_only=True
+            )
+        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+            raise CheckpointError(f"the checkpoint {folder} is damaged ({error}); resume from another one") from None
         checkpoint["state_dict"] = {k: v for k, v in tensors.items() if not k.startswith("statistics.")}
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint folder."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+class _FolderCheckpoint(ModelCheckpoint):
+    FILE_EXTENSION = ""
+
+
+def best_and_last(folder: str | Path) -> list[Callback]:
+    """Return the callbacks that keep the checkpoint with the lowest validation loss as `best` and the last as `last`.
+
+    They are two because Lightning's `save_last` leaves out the epochs that were not the best so far, from which a run
+    could then not be resumed.
+    """
+    return [
+        _FolderCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
+        _FolderCheckpoint(folder, "last", enable_version_counter=False),
+    ]
 
 
 def replace_folder(new: Path, final: Path) -> None:
@@ -116,7 +142,7 @@ def load_task(run: str | Path, which: str | None = None) -> Task:
         network=lambda _: network,
         layout=network.layout,
         statistics=_statistics_from_tensors(description, tensors),
-        **from_plain({"mapping": description["options"]}),
+        **from_plain(description["options"]),
     )
     task.provenance = description["provenance"]
     load_strictly(task, {k: v for k, v in tensors.items() if not k.startswith("statistics.")}, str(folder))
