@@ -17,7 +17,7 @@ from etesian.core.channels import CATALOGUE
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError
 
-_PLAN, _DONE = "etesian-plan.json", "etesian-done.txt"
+_PLAN, _DONE = "etesian-plan.txt", "etesian-done.txt"
 
 
 class ForecastWriter:
@@ -65,12 +65,12 @@ class ForecastWriter:
         }
         self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         known = self.partial / _PLAN
-        if not known.exists() or json.loads(known.read_text())["plan"] != self.plan:
+        if not known.exists() or known.read_text() != self.plan:
             shutil.rmtree(self.partial, ignore_errors=True)
             template = _template(channels, grid, decode_time(initial, calendar), leads)
             template.attrs["source"] = json.dumps(source)
             template.to_zarr(self.partial, compute=False, zarr_format=3, consolidated=True)
-            known.write_text(json.dumps({"plan": self.plan}))
+            known.write_text(self.plan)
         group = zarr.open_group(self.partial, mode="r+")
         self.arrays = {name: group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: _levels(channels, c.name) for c in channels}
