@@ -208,8 +208,10 @@ def test_a_grid_or_calendar_that_does_not_fit_is_refused() -> None:
     fine = Grid.equiangular(11.25)
     with pytest.raises(GridError, match="no part of the network's grid"):
         model(fields((Z,), fine), ask((Z,), [[24], [48]], fine))
-    with pytest.raises(GridError, match="the target is asked for on"):
+    with pytest.raises(GridError, match="but the target on 16×32"):
         model(STATE, ask((Z,), [[24], [48]], fine))
+    with pytest.raises(GridError, match="but the statics on 16×32"):
+        model(STATE, ask((Z,), [[24], [48]]), statics=fields((OROGRAPHY,), fine))
     with pytest.raises(DataError, match="noleap"):
         model(STATE, replace(ask((Z,), [[24], [48]]), calendar="noleap"))
 
