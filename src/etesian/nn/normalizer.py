@@ -77,7 +77,7 @@ class Normalizer(nn.Module):
         anomalies: subtract the seasonal cycle of each grid point instead of one mean per channel.
 
     Raises:
-        ChannelError: when fields hold a channel without statistics.
+        ChannelError: if a channel does not vary; later, when fields hold a channel without statistics.
     """
 
     centre: Tensor
@@ -87,10 +87,19 @@ class Normalizer(nn.Module):
         super().__init__()
         self.statistics = statistics if anomalies else statistics.without_seasons()
         self.anomalies = anomalies
+        for channel, std in zip(statistics.channels, statistics.std, strict=True):
+            if not (np.isfinite(std) and std > 0):
+                raise ChannelError(
+                    f"'{channel}' has a standard deviation of {std:g} over the training period and cannot be learned; "
+                    "leave it out of the inputs and targets"
+                )
         if anomalies:
             if statistics.harmonics is None or statistics.anomaly_std is None:
                 raise ValueError("anomalies need the seasonal cycle of the training store")
-            centre, scale = torch.from_numpy(np.nan_to_num(statistics.harmonics)), statistics.anomaly_std
+            # Where training saw no value the channel's mean stands in for the cycle.
+            cycle = np.nan_to_num(statistics.harmonics)
+            cycle[0] = np.where(np.isnan(statistics.harmonics[0]), statistics.mean[:, None, None], cycle[0])
+            centre, scale = torch.from_numpy(cycle), statistics.anomaly_std
         else:
             centre, scale = torch.from_numpy(statistics.mean)[None, :, None, None], statistics.std
         # Both are rebuilt from the statistics that a checkpoint holds, so they are not part of the weights.
