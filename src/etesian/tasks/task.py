@@ -113,4 +113,5 @@ def masked_mean(error: Tensor, weight: Tensor, valid: Tensor | None) -> Tensor:
     weight = weight.expand_as(error)
     if valid is not None:
         weight = weight * valid
+        error = error.masked_fill(~valid, 0.0)
     return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
