@@ -6,17 +6,22 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.metrics.scores import Sums, accumulate
 from etesian.metrics.weights import Weighting
+from etesian.models.network import lead_hours
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
 Values = Float[Tensor, "batch time channel lat lon"]
+
+
+FIRST_DECAY_DAYS = 3.0
+"""Time of decay that damped persistence begins with in training."""
 
 
 class ForecastTask(Task):
@@ -34,7 +39,9 @@ class ForecastTask(Task):
         latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
         anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
-        predict: the network gives the `state` at the target time, or its `change` since the initial time.
+        predict: the network gives the `state` at the target time, its `change` since the initial time, or its
+            `departure` from damped persistence, whose time of decay is learned for each channel. The last one makes
+            sense with anomalies, and is the easiest to learn from few data.
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
@@ -54,7 +61,7 @@ class ForecastTask(Task):
         latitude_weights: Literal["area", "cosine", "uniform"] = "area",
         channel_weights: dict[str, float] | None = None,
         anomalies: bool = False,
-        predict: Literal["state", "change"] = "state",
+        predict: Literal["state", "change", "departure"] = "state",
         step_hours: int | None = None,
         roll_longitude: bool = False,
         optimizer: OptimizerFactory | None = None,
@@ -70,12 +77,14 @@ class ForecastTask(Task):
             raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
         if step_hours is not None and any(b - a != step_hours for a, b in pairwise(layout.history)):
             raise RecipeError(f"steps of {step_hours} h cannot refill a history at {list(layout.history)} h")
-        if predict == "change" and not set(layout.targets) <= set(layout.inputs):
+        if predict != "state" and not set(layout.targets) <= set(layout.inputs):
             missing = next(c for c in layout.targets if c not in layout.inputs)
-            raise RecipeError(f"a change needs the initial state, but '{missing}' is not among the inputs")
+            raise RecipeError(f"a {predict} needs the initial state, but '{missing}' is not among the inputs")
         if roll_longitude and not layout.grid.is_periodic:
             raise RecipeError("roll_longitude needs a grid that goes round the globe")
         self.scored_leads: list[int] = []
+        if predict == "departure":
+            self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
         self.register_buffer("loss_weight", self._loss_weight(), persistent=False)
         self.sums: Sums | None = None
 
@@ -112,9 +121,14 @@ class ForecastTask(Task):
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch) -> Values:
         values: Tensor = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics)
-        if self.predicts == "change":
-            values = values + inputs.at(-1).select(target.channels).filled()
-        return values
+        if self.predicts == "state":
+            return values
+        initial = inputs.at(-1).select(target.channels).filled()
+        if self.predicts == "departure":
+            index = [self.layout.targets.index(c) for c in target.channels]
+            rate = self.decay_rate[index].exp()[:, None, None] / (FIRST_DECAY_DAYS * 24)
+            initial = initial * torch.exp(-rate * lead_hours(inputs, target).to(values)[:, :, None, None, None])
+        return values + initial
 
     def _iterate(self, batch: Batch, target: Frame, step_hours: int) -> Values:
         """Feed the network its own output until the last target time, keeping the times asked for."""

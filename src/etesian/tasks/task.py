@@ -65,8 +65,9 @@ class Task(L.LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters with weight decay and those without it."""
-        exempt = self.network.no_decay()
-        named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        own = {name for name, _ in self.named_parameters(recurse=False)}
+        exempt = own | {f"network.{name}" for name in self.network.no_decay()}
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         return [
             {"params": [p for name, p in named if name not in exempt]},
             {"params": [p for name, p in named if name in exempt], "weight_decay": 0.0},
