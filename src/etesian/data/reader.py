@@ -175,7 +175,17 @@ class TrainingStore:
             rows: positions of latitudes.
             columns: positions of longitudes.
         """
-        return np.stack([self._step(int(i))[channels][:, rows][:, :, columns] for i in index])
+        full = (len(self.channels), *self.grid.shape)
+        shape = np.empty(full, dtype=bool)[channels][:, rows][:, :, columns].shape
+        fields = np.empty((len(index), *shape), dtype=np.float32)
+        whole_maps = shape[1:] == full[1:] and isinstance(rows, slice) and isinstance(columns, slice)
+        for field, i in zip(fields, index, strict=True):
+            if whole_maps and not isinstance(channels, slice):
+                # Straight into place; any mode but "clip" would copy once more.
+                np.take(self._step(int(i)), channels, axis=0, out=field, mode="clip")
+            else:
+                field[...] = self._step(int(i))[channels][:, rows][:, :, columns]
+        return fields
 
     def _mappable(self) -> int | None:
         """Return the number of steps in a shard, or None if shards cannot be mapped into memory."""
