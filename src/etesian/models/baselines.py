@@ -95,7 +95,11 @@ def apply_linear(
 
 
 class Interpolation(Network):
-    """The input state interpolated bilinearly to the target grid: what downscaling has to beat."""
+    """The input state interpolated bilinearly to the target grid: what downscaling has to beat.
+
+    Raises:
+        GridError: if the layout has no target grid, or one that reaches beyond the longitudes of the inputs.
+    """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -106,6 +110,8 @@ class Interpolation(Network):
         # Beyond the outermost rows the nearest one is kept.
         latitude = np.clip(target.latitude, *layout.grid.latitude[[0, -1]])
         rows, columns = linear_weights(layout.grid.latitude, latitude), longitude_weights(layout.grid, target)
+        if (columns.sum(axis=1) < 0.5).any():
+            raise GridError(f"the target grid {target} reaches beyond the longitudes of the inputs, {layout.grid}")
         self.register_buffer("rows", torch.from_numpy(rows).float(), persistent=False)
         self.register_buffer("columns", torch.from_numpy(columns).float(), persistent=False)
 
@@ -115,7 +121,15 @@ class Interpolation(Network):
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
     ) -> Values:
-        """Return the last input state on the target grid."""
-        state = inputs.at(-1).select(target.channels).filled(float("nan"))
-        values = torch.einsum("btchw,hi,wj->btcij", state, self.rows, self.columns)
+        """Return the last input state on the target grid, NaN where it depends on missing values."""
+        state = inputs.at(-1).select(target.channels)
+        values = self._on_target(state.filled())
+        if state.valid is not None:
+            # A point is missing where any of the points that it is made of is, and only there.
+            values = values.masked_fill(self._on_target((~state.valid).float()) > 0, float("nan"))
         return values.expand(-1, target.time.shape[1], -1, -1, -1)
+
+    def _on_target(
+        self, values: Float[Tensor, "batch one channel lat lon"]
+    ) -> Float[Tensor, "batch one channel row column"]:
+        return torch.einsum("btchw,ih,jw->btcij", values, self.rows, self.columns)
