@@ -9,7 +9,7 @@ from rich.console import Console
 
 from etesian.core import Grid
 from etesian.core.clock import encode_time
-from etesian.core.errors import RecipeError
+from etesian.core.errors import RecipeError, suggest
 from etesian.data.dataset import Period
 from etesian.data.reader import TrainingStore
 from etesian.evaluation import evaluate as score
@@ -47,9 +47,9 @@ def predict(
             seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store.
         store: training store that holds the initial states.
         out: the Zarr store to make.
-        init: first and last date of the initial times, such as "[2008-01-01, 2008-12-26]"; a year or month as the
-            last one means all of it.
-        leads: hours after the initial time, such as "[24, 72, 120]".
+        init: first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one
+            means all of it.
+        leads: hours after the initial time, such as 24 72 120.
         every: hours between initial times.
         channels: what a baseline predicts; all by default. A run predicts what it was trained on.
         checkpoint: name of the run's checkpoint, such as last; the best by default.
@@ -70,6 +70,8 @@ def predict(
     else:
         if channels is not None:
             raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
+        if not Path(run).exists():
+            raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, BASELINES)}")
         folder = find_checkpoint(run, checkpoint)
         task = load_task(folder)
         description = json.loads((folder / "description.json").read_text())
@@ -121,7 +123,9 @@ def evaluate(
     if baselines is None:
         baselines = ["persistence", "seasonal_cycle"] if is_store else []
     if baselines and not is_store:
-        raise RecipeError(f"baselines are fitted to a training store, which {truth} is not; pass --baselines []")
+        raise RecipeError(
+            f"baselines are fitted to a training store, which {truth} is not; pass --baselines with nothing behind it"
+        )
     for name in baselines:
         forecasts[name] = _baseline_forecast(name, next(iter(forecasts.values())), truth, out, channels)
     scores = score(

@@ -3,9 +3,11 @@
 import errno
 import importlib
 import inspect
+import re
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from etesian import __version__
 from etesian.core.errors import EtesianError, suggest
@@ -23,7 +25,7 @@ COMMANDS: dict[str, Command] = {
     "quickstart": Command("etesian.cli.quickstart:quickstart", (), "the whole path on the embedded planet"),
     "simulate": Command("etesian.data.simulate:simulate", ("path",), "a planet with weather, no download"),
     "fetch": Command("etesian.data.fetch:fetch", ("source", "path"), "a part of a remote Zarr store → a local one"),
-    "doctor": Command("etesian.data.doctor:doctor", ("paths*",), "what a file holds, what is wrong, how to mend it"),
+    "doctor": Command("etesian.data.doctor:doctor", ("path*",), "what a file holds, what is wrong, how to mend it"),
     "prepare": Command("etesian.data.prepare:prepare", ("sources*", "store"), "files → training store"),
     "fit": Command("", (), "train from a recipe; run again, it goes on"),
     "validate": Command("", (), "score the best checkpoint on the validation period"),
@@ -57,6 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
         status = _run(name, COMMANDS[name], rest)
     except EtesianError as error:
         _fail(str(error))
+    except ArgumentError as error:
+        _fail(f"{sentence(error.message)} (see `etesian {name} --help`)", status=2)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on", status=130)
     except OSError as error:
@@ -71,7 +75,9 @@ def _run(name: str, command: Command, arguments: list[str]) -> int:
     module_name, _, function_name = command.function.partition(":")
     function = getattr(importlib.import_module(module_name), function_name)
     parser = build_parser(name, function, command.positional)
-    result = function(**vars(parser.parse_args(arguments)))
+    hints = get_type_hints(function)
+    given = vars(parser.parse_args(arguments))
+    result = function(**{k: tuple(v) if get_origin(hints[k]) is tuple else v for k, v in given.items()})
     return result if isinstance(result, int) else 0
 
 
@@ -82,14 +88,43 @@ def build_parser(name: str, function: Callable[..., Any], positional: tuple[str,
 
     documented = docstring_parser.parse(inspect.getdoc(function) or "")
     helps = {parameter.arg_name: parameter.description for parameter in documented.params}
-    parser = ArgumentParser(prog=f"etesian {name}", description=_description(documented), exit_on_error=True)
-    for item in positional:
-        argument = item.rstrip("*")
-        parser.add_argument(argument, nargs="+" if item.endswith("*") else None, help=helps.get(argument))
-    parser.add_function_arguments(
-        function, as_group=False, skip={item.rstrip("*") for item in positional}, fail_untyped=True
-    )
+    hints = get_type_hints(function)
+    parser = ArgumentParser(prog=f"etesian {name}", description=_description(documented), exit_on_error=False)
+    places = {item.rstrip("*"): "+" if item.endswith("*") else None for item in positional}
+    for argument, several in places.items():
+        parser.add_argument(argument, nargs=several, help=helps.get(argument))
+    special = set()
+    for argument, parameter in inspect.signature(function).parameters.items():
+        # Lists are written as words behind the option, and what is off by default is a flag.
+        item = _item_type(hints[argument])
+        required = parameter.default is inspect.Parameter.empty
+        if argument in places or (item is None and parameter.default is not False):
+            continue
+        special.add(argument)
+        option = f"--{argument}"
+        if item is None:
+            parser.add_argument(option, action="store_true", help=helps.get(argument))
+        else:
+            size = len(get_args(hints[argument])) if get_origin(hints[argument]) is tuple else None
+            default = None if required else parameter.default
+            parser.add_argument(
+                option,
+                nargs=size or ("+" if required else "*"),
+                type=item,
+                required=required,
+                default=list(default) if isinstance(default, tuple) else default,
+                help=helps.get(argument),
+            )
+    parser.add_function_arguments(function, as_group=False, skip={*places, *special}, fail_untyped=True)
     return parser
+
+
+def _item_type(hint: Any) -> type | None:
+    """Return what a list or a pair holds, or None for anything else."""
+    for option in (hint, *get_args(hint)):
+        if get_origin(option) in (list, tuple, Sequence):
+            return next((kind for kind in get_args(option) if kind in (str, int, float)), None)
+    return None
 
 
 def _description(documented: Any) -> str:
@@ -111,6 +146,23 @@ def _usage() -> str:
             "etesian COMMAND --help tells what a command takes; every long one can be interrupted and run again.",
         ]
     )
+
+
+def sentence(message: str) -> str:
+    """Turn what the parser says of a wrong recipe or option into one sentence."""
+    wrong = re.search(r"Option '([\w.]+)' is not accepted", message)
+    if wrong:
+        before = re.findall(r"class_path[= ]'([\w.]+)'", message[: wrong.end() + 200])
+        owner = before[-1] if before else ""
+        module_name, _, class_name = owner.rpartition(".")
+        try:
+            known = list(inspect.signature(getattr(importlib.import_module(module_name), class_name)).parameters)
+        except (ImportError, AttributeError, ValueError):
+            known = []
+        return f"{class_name or 'the recipe'} has no option '{wrong[1]}'{suggest(wrong[1], known) if known else ''}"
+    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise)))
 
 
 def _fail(message: str, status: int = 1) -> None:

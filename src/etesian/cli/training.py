@@ -1,6 +1,8 @@
 """`etesian fit`, `validate` and `test`: LightningCLI on a recipe, in a run directory."""
 
+import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,9 @@ class TrainingCLI(LightningCLI):
 def train(arguments: list[str]) -> None:
     """Run one of the training commands."""
     sys.argv[1:] = arguments
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*litlogger.*"):
+        warnings.filterwarnings("ignore", message=message)
     TrainingCLI(
         Task,
         ForecastData,
@@ -96,5 +101,6 @@ def train(arguments: list[str]) -> None:
         save_config_callback=SaveRecipe,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        parser_kwargs={"prog": "etesian"},
+        parser_kwargs={"prog": "etesian", "exit_on_error": False}
+        | {name: {"exit_on_error": False} for name in TrainingCLI.subcommands()},
     )
