@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] in ("-V", "--version"):
         print(f"etesian {__version__}")
         return
+    # Every reader that matters understands it, and without it opening a store lists each of its arrays.
+    warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
     name, rest = arguments[0], arguments[1:]
     try:
         if name not in COMMANDS:
