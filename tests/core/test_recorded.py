@@ -4,7 +4,7 @@ import pytest
 
 from etesian.core import Channel, Grid, Layout
 from etesian.core.errors import CheckpointError
-from etesian.core.recorded import Recorded, rebuild
+from etesian.core.recorded import Recorded, from_plain, rebuild, to_plain
 
 
 class Thing(Recorded):
@@ -22,3 +22,8 @@ def test_a_description_survives_json_and_rebuilds_an_equal_object() -> None:
 def test_a_checkpoint_cannot_call_arbitrary_code() -> None:
     with pytest.raises(CheckpointError, match="not one of its kind"):
         rebuild({"class": "subprocess.Popen", "arguments": {"args": "true"}})
+
+
+def test_keys_that_are_numbers_stay_numbers() -> None:
+    weights = {24: 1.5, 48: 0.5}
+    assert from_plain(json.loads(json.dumps(to_plain(weights)))) == weights

@@ -85,7 +85,7 @@ def test_a_linear_forecast_of_all_points_is_a_matrix_for_each_channel() -> None:
     grid = Grid([-30, 30], [0, 90, 180, 270])
     matrix = torch.randn(2, 8, 8)
     values = torch.randn(3, 2, *grid.shape)
-    found = apply_linear(matrix, values)
+    found = apply_linear(matrix, values[:, None])
     for sample in range(3):
         for channel in range(2):
             expected = values[sample, channel].flatten() @ matrix[channel]
@@ -94,7 +94,7 @@ def test_a_linear_forecast_of_all_points_is_a_matrix_for_each_channel() -> None:
 
 def test_a_matrix_of_a_grid_of_one_row_is_not_taken_for_a_map_of_coefficients() -> None:
     values, matrix = torch.randn(1, 2, 4, 1), torch.randn(2, 4, 4)
-    torch.testing.assert_close(apply_linear(matrix, values)[0, 1, :, 0], values[0, 1, :, 0] @ matrix[1])
+    torch.testing.assert_close(apply_linear(matrix, values[:, None])[0, 1, :, 0], values[0, 1, :, 0] @ matrix[1])
 
 
 def test_a_lead_that_was_not_fitted_is_named() -> None:

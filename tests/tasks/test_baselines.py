@@ -11,7 +11,7 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import Period, WindowDataset, WindowReader
 from etesian.data.prepare import prepare, prepare_dataset
 from etesian.data.reader import TrainingStore
-from etesian.inference.predictor import forecast
+from etesian.inference.predictor import forecast, initial_times
 from etesian.metrics.scores import accumulate
 from etesian.models.climax import ClimaX
 from etesian.tasks import ForecastTask
@@ -50,6 +50,23 @@ def test_ridge_finds_that_points_do_not_depend_on_one_another(autoregressive: Tr
     assert np.abs(coefficients - np.diag(np.diag(coefficients))).mean() < 0.03
 
 
+def test_ridge_with_history_finds_a_process_of_second_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    values = np.zeros((1096, 2, 3))
+    for step in range(2, len(values)):
+        values[step] = 0.9 * values[step - 1] - 0.5 * values[step - 2] + rng.standard_normal((2, 3))
+    time = np.datetime64("2001-01-01", "ns") + np.arange(len(values)) * np.timedelta64(1, "D")
+    dataset = xr.Dataset(
+        {"mean_sea_level_pressure": (("time", "latitude", "longitude"), 1e5 + 100 * values, {"units": "Pa"})},
+        {"time": time, "latitude": [30.0, 40.0], "longitude": [300.0, 310.0, 320.0]},
+    )
+    prepare_dataset(dataset, str(tmp_path / "store.zarr"))
+    store = TrainingStore(tmp_path / "store.zarr")
+    coefficients = baseline_task("ridge_3_days", store, [PRESSURE], [24]).network.coefficients_24[0].numpy()
+    by_day = [np.diag(block).mean() for block in coefficients.reshape(3, 6, 6)]
+    assert by_day == pytest.approx([0.0, -0.5, 0.9], abs=0.06)
+
+
 def test_persistence_is_the_initial_state_and_climatology_the_table(autoregressive: TrainingStore) -> None:
     layout = Layout((PRESSURE,), (PRESSURE,), autoregressive.grid)
     initial = autoregressive.time[[10, 500]]
@@ -82,6 +99,7 @@ def test_an_unknown_baseline_and_an_unfitted_lead_are_named(autoregressive: Trai
         ("seasonal_cycle", (910.6, 913.6, 916.6)),
         ("damped_persistence", (593.8, 849.3, 900.0)),
         ("ridge", (522.7, 823.3, 888.1)),
+        ("ridge_3_days", (460.7, 818.4, 887.2)),
     ],
 )
 def test_references_on_north_atlantic_pressure(
@@ -91,13 +109,14 @@ def test_references_on_north_atlantic_pressure(
     source = str(shared / "data" / "ncep_slp_natl_daily" / "slp_2001_2008.nc")
     prepare([source], str(path), train_start="2001", train_end="2006")
     store = TrainingStore(path)
+    task = baseline_task(name, store, [PRESSURE], [24, 72, 120])
+    initial = initial_times(store, task.layout.history, Period("2008-01-01", "2008-12-26"), 24)
+    assert len(initial) == 361
+    predicted = forecast(task, WindowReader(store, task.layout), initial, (24, 72, 120))
     layout = Layout((PRESSURE,), (PRESSURE,), store.grid)
     windows = WindowDataset([store], layout, [24, 72, 120], Period("2008", "2008"))
-    assert len(windows) == 361
     batch = windows[windows.epoch(0, 0, shuffle=False)]
     assert batch.targets is not None
-    task = baseline_task(name, store, [PRESSURE], [24, 72, 120])
-    predicted = task.predict(batch, batch.targets.frame)
     rmse = accumulate(predicted, batch.targets, regions=("domain",), weighting="cosine").total().rmse().flatten()
     assert rmse.tolist() == pytest.approx(expected, abs=1.0)
 

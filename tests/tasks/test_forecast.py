@@ -94,6 +94,27 @@ def test_the_loss_is_the_weighted_mean_over_valid_points(loss: Any, latitude: An
     np.testing.assert_allclose(task.loss(batch)[0].item(), total / weights, rtol=1e-5)
 
 
+def test_lead_weights_weigh_the_errors_of_each_lead() -> None:
+    batch = batch_of()
+    assert batch.targets is not None
+    assert batch.targets.valid is not None
+    plain = task_of()
+    parts, counts = [], []
+    for lead in (0, 1):
+        valid = batch.targets.valid.clone()
+        valid[:, 1 - lead] = False
+        parts.append(plain.loss(replace(batch, targets=replace(batch.targets, valid=valid)))[0].item())
+        counts.append((valid * plain.loss_weight).sum().item())
+    weighted = task_of(lead_weights={6: 3.0, 24: 1.0}).loss(batch)[0].item()
+    expected = (3 * counts[0] * parts[0] + counts[1] * parts[1]) / (3 * counts[0] + counts[1])
+    assert weighted == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_lead_without_a_weight_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"lead_weights has none for 24 h; it names \[6\] h"):
+        task_of(lead_weights={6: 3.0}).loss(batch_of())
+
+
 def test_values_that_are_not_valid_have_no_effect() -> None:
     task, batch = task_of(), batch_of()
     expected = task.loss(batch)[0]

@@ -73,7 +73,8 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
     if isinstance(value, dict):
-        return {"mapping": {str(key): to_plain(item) for key, item in value.items()}}
+        # In pairs, because JSON would turn keys that are numbers into text.
+        return {"mapping": [[to_plain(key), to_plain(item)] for key, item in value.items()]}
     raise TypeError(f"{type(value).__name__} cannot be written into a checkpoint")
 
 
@@ -96,7 +97,7 @@ def from_plain(data: Any) -> Any:
         return _PLAIN_TYPES[data["dataclass"]](**content)
     if "array" in data:
         return np.asarray(data["array"])
-    return {key: from_plain(item) for key, item in data["mapping"].items()}
+    return {from_plain(key): from_plain(item) for key, item in data["mapping"]}
 
 
 def rebuild(description: dict[str, Any]) -> Any:

@@ -54,8 +54,8 @@ class LinearForecast(Network):
 
     Args:
         layout: what goes in and what comes out.
-        coefficients: by lead in hours; per grid point (channel, lat, lon), or from every point of a channel to
-            every point of it (channel, point, point).
+        coefficients: by lead in hours; per grid point (channel, lat, lon), or from every point of a channel at all
+            times of the history, one after another, to every point of it (channel, predictor, point).
     """
 
     def __init__(self, layout: Layout, coefficients: dict[int, Tensor]) -> None:
@@ -68,12 +68,12 @@ class LinearForecast(Network):
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
     ) -> Values:
-        """Return the map of the last input state.
+        """Return the map of the input states.
 
         Raises:
             DataError: if a lead was not fitted.
         """
-        state = inputs.at(-1).select(self.layout.targets)
+        states = inputs.select(self.layout.targets).filled()
         wanted = [self.layout.targets.index(c) for c in target.channels]
         leads = lead_hours(inputs, target)
         answers = []
@@ -81,17 +81,19 @@ class LinearForecast(Network):
             if lead not in self.leads:
                 raise DataError(f"no regression was fitted for a lead of {lead:g} h; fitted were {list(self.leads)}")
             coefficients = self.get_buffer(f"coefficients_{int(lead)}")
-            answers.append(apply_linear(coefficients, state.filled()[:, 0])[:, wanted])
+            answers.append(apply_linear(coefficients, states)[:, wanted])
         return torch.stack(answers, dim=1)
 
 
 def apply_linear(
-    coefficients: Tensor, state: Float[Tensor, "batch channel lat lon"]
+    coefficients: Tensor, states: Float[Tensor, "batch time channel lat lon"]
 ) -> Float[Tensor, "batch channel lat lon"]:
-    """Apply coefficients per grid point (channel, lat, lon), or between all points (channel, point, point)."""
-    if coefficients.shape[-2:] == state.shape[-2:]:
-        return coefficients * state
-    return torch.einsum("bcp,cpq->bcq", state.flatten(2), coefficients).view_as(state)
+    """Apply coefficients per grid point to the last state, or between all points (see `LinearForecast`) to all."""
+    last = states[:, -1]
+    if coefficients.shape[-2:] == last.shape[-2:]:
+        return coefficients * last
+    predictors = states.transpose(1, 2).flatten(2)
+    return torch.einsum("bcp,cpq->bcq", predictors, coefficients).view_as(last)
 
 
 class Interpolation(Network):

@@ -17,12 +17,15 @@ from etesian.models.baselines import Climatology, LinearForecast, Persistence
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.forecast import ForecastTask
 
-BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence", "ridge")
+BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence", "ridge", "ridge_3_days")
 """`climatology` is the store's table by hour and day of the year (WeatherBench 2), `seasonal_cycle` two harmonics of
 the year at every grid point, `damped_persistence` an anomaly times a coefficient for each grid point and lead, and
-`ridge` a regression of every grid point of a channel on all of them."""
+`ridge` a regression of every grid point of a channel on all of them, and `ridge_3_days` on all of them today,
+yesterday and the day before."""
 
-RIDGE_POINTS = 1024
+HISTORIES = {"ridge": (0,), "ridge_3_days": (-48, -24, 0)}
+
+RIDGE_PREDICTORS = 2000
 PENALTIES = 10.0 ** np.arange(-3, 4)
 """Penalties that `ridge` chooses from, in units of the mean variance of its predictors."""
 
@@ -42,11 +45,14 @@ def baseline_task(name: str, store: TrainingStore, channels: Sequence[Channel], 
     """
     if name not in BASELINES:
         raise RecipeError(f"there is no baseline '{name}'{suggest(name, BASELINES)}")
-    layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid)
+    history = HISTORIES.get(name, (0,))
+    layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, history=history)
     statistics = _select(store.statistics, channels)
-    if name in ("damped_persistence", "ridge"):
-        fit = fit_damped_persistence if name == "damped_persistence" else fit_ridge
-        coefficients = fit(store, channels, leads)
+    if name == "damped_persistence" or name in HISTORIES:
+        damped = name == "damped_persistence"
+        coefficients = (
+            fit_damped_persistence(store, channels, leads) if damped else fit_ridge(store, channels, leads, history)
+        )
         return ForecastTask(lambda layout: LinearForecast(layout, coefficients), layout, statistics, anomalies=True)
     if name == "seasonal_cycle":
         return ForecastTask(lambda layout: Climatology(layout, _no_anomaly), layout, statistics, anomalies=True)
@@ -73,9 +79,9 @@ def fit_damped_persistence(
 
 
 def fit_ridge(
-    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]
-) -> dict[int, Float[Tensor, "channel point point"]]:
-    """Regress the anomalies of a channel at each lead on all its initial anomalies.
+    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int], history: Sequence[int] = (0,)
+) -> dict[int, Float[Tensor, "channel predictor point"]]:
+    """Regress the anomalies of a channel at each lead on all its anomalies at the hours of the history.
 
     The penalty is chosen for each channel and lead among `PENALTIES` by leaving out one year after another of the
     training period (one fifth of it after another if it is shorter than three years).
@@ -83,10 +89,11 @@ def fit_ridge(
     Raises:
         DataError: if the grid has too many points.
     """
-    points = int(np.prod(store.grid.shape))
-    if points > RIDGE_POINTS:
+    predictors = len(history) * int(np.prod(store.grid.shape))
+    if predictors > RIDGE_PREDICTORS:
         raise DataError(
-            f"ridge regression on the {points} points of {store.path} is out of reach; it takes up to {RIDGE_POINTS}"
+            f"ridge regression on {predictors} predictors from {store.path} is out of reach; "
+            f"it takes up to {RIDGE_PREDICTORS}, so evaluate without it or on a coarser grid"
         )
     weight = np.repeat(store.grid.area_weights, store.grid.shape[1])
     coefficients = {lead: [] for lead in leads}  # type: dict[int, list[NDArray[np.float64]]]
@@ -94,8 +101,12 @@ def fit_ridge(
         anomaly, time = training_anomalies(store, channel)
         for lead in leads:
             now, later = _pairs(time, lead, store.path)
+            earlier = np.searchsorted(time, time[now] + SECONDS_PER_HOUR * np.asarray(history)[:, None])
+            complete = (time[earlier] == time[now] + SECONDS_PER_HOUR * np.asarray(history)[:, None]).all(axis=0)
+            now, later, earlier = now[complete], later[complete], earlier[:, complete]
+            states = np.concatenate([anomaly[index] for index in earlier], axis=1)
             folds = _folds(time[now], store.calendar)
-            coefficients[lead].append(_ridge(anomaly[now], anomaly[later], folds, weight))
+            coefficients[lead].append(_ridge(states, anomaly[later], folds, weight))
     return {lead: torch.from_numpy(np.stack(rows)).float() for lead, rows in coefficients.items()}
 
 

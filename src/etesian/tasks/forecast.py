@@ -38,6 +38,8 @@ class ForecastTask(Task):
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
+        lead_weights: weight of a lead in the loss, by hours; without it all leads weigh the same. One over the error
+            variance of a simple forecast keeps the short leads, whose errors are small, from being drowned.
         anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
         predict: the network gives the `state` at the target time, its `change` since the initial time, or its
             `departure` from damped persistence, whose time of decay is learned for each channel. The last one makes
@@ -60,6 +62,7 @@ class ForecastTask(Task):
         loss: Literal["mse", "l1"] = "mse",
         latitude_weights: Literal["area", "cosine", "uniform"] = "area",
         channel_weights: dict[str, float] | None = None,
+        lead_weights: dict[int, float] | None = None,
         anomalies: bool = False,
         predict: Literal["state", "change", "departure"] = "state",
         step_hours: int | None = None,
@@ -71,6 +74,7 @@ class ForecastTask(Task):
             network, layout, statistics, anomalies=anomalies, optimizer=optimizer, warmup_steps=warmup_steps
         )
         self.loss_name, self.latitude_weights, self.channel_weights = loss, latitude_weights, channel_weights or {}
+        self.lead_weights = lead_weights or {}
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
         if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
             missing = next(c for c in layout.inputs if c not in layout.targets)
@@ -107,6 +111,7 @@ class ForecastTask(Task):
             "loss": self.loss_name,
             "latitude_weights": self.latitude_weights,
             "channel_weights": dict(self.channel_weights),
+            "lead_weights": dict(self.lead_weights),
             "anomalies": self.normalizer.anomalies,
             "predict": self.predicts,
             "step_hours": self.step_hours,
@@ -173,7 +178,16 @@ class ForecastTask(Task):
         assert targets is not None
         error = self(batch, targets.frame).float() - targets.values
         error = error.square() if self.loss_name == "mse" else error.abs()
-        return masked_mean(error, self.loss_weight, targets.valid), {}
+        weight = self.loss_weight
+        if self.lead_weights:
+            weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
+        return masked_mean(error, weight, targets.valid), {}
+
+    def _lead_weight(self, hours: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time 1 1 1"]:
+        known = self.lead_weights
+        if without := sorted({lead for row in hours.tolist() for lead in row} - known.keys()):
+            raise RecipeError(f"lead_weights has none for {without[0]:g} h; it names {sorted(known)} h")
+        return hours.new_tensor([[known[int(lead)] for lead in row] for row in hours.tolist()])[:, :, None, None, None]
 
     def on_validation_epoch_start(self) -> None:
         """Begin to sum the scores anew."""
