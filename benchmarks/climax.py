@@ -9,6 +9,7 @@ and computes nothing twice. Both are timed in turns, and the fastest step of eac
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -88,9 +89,15 @@ def measure(formulation: str, precision: str, batch: int, repeat: int, threads: 
     return {"seconds": min(seconds[1:]), "peak": peak}
 
 
-def case(*arguments: str | int) -> dict[str, float]:
+def case(*arguments: str | int, **environment: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--case", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment)
+    return json.loads(done.stdout)
+
+
+def memory(formulation: str, precision: str, batch: int, threads: int) -> float:
+    """Return the peak memory in MiB where freed tensors go back to the system at once, not into the heap's holes."""
+    return case(formulation, precision, batch, 1, threads, MALLOC_MMAP_THRESHOLD_="65536")["peak"]
 
 
 def main() -> None:
@@ -112,8 +119,9 @@ def main() -> None:
         ]
         rows = []
         for name in formulations:
-            seconds, peak = (min(r[name][key] for r in rounds) for key in ("seconds", "peak"))
-            slope = (case(name, precision, 8, 1, options.threads)["peak"] - peak) / 4
+            seconds = min(r[name]["seconds"] for r in rounds)
+            peak = memory(name, precision, 4, options.threads)
+            slope = (memory(name, precision, 8, options.threads) - peak) / 4
             rows.append((seconds, peak, slope))
             print(f"{precision:10} {name:16} {seconds:8.2f} {peak:9.0f} {slope:11.0f}", flush=True)
         slower, peak, slope = rows[0][0] / rows[1][0], rows[1][1] / rows[0][1], rows[1][2] / rows[0][2]
