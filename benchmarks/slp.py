@@ -8,12 +8,13 @@ mean and spread, and of the baselines. Also prints the ridge regression that see
 """
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from etesian.cli.main import main as etesian
 from etesian.tasks.baselines import BASELINES
 
 LEADS = ("24", "48", "72", "96", "120")
@@ -23,8 +24,7 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "slp_north_atlantic.yaml"
 
 def call(*words: object) -> None:
     """Run one command of `etesian`."""
-    if status := etesian([str(word) for word in words]):
-        raise SystemExit(status)
+    subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True)
 
 
 def main() -> None:
@@ -44,7 +44,19 @@ def main() -> None:
         call("predict", run, store, forecast, "--init", "2008-01-01", "2008-12-26", "--leads", *LEADS)
         forecasts.append(forecast)
     scores = options.out / "scores"
-    call("evaluate", *forecasts, store, "--out", scores, "--weights", "cosine", "--baselines", *REFERENCES)
+    call(
+        "evaluate",
+        forecasts[0],
+        store,
+        "--others",
+        *forecasts[1:],
+        "--out",
+        scores,
+        "--weights",
+        "cosine",
+        "--baselines",
+        *REFERENCES,
+    )
     report(xr.open_dataset(scores / "scores.nc"), options.seeds)
 
 

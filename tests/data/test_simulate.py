@@ -15,7 +15,7 @@ from numpy.polynomial import legendre
 from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.errors import DataError, RecipeError
 from etesian.data import simulate as module
-from etesian.data.planet import COAST, Planet, planet
+from etesian.data.planet import COAST, EARTHLIKE, Planet, planet
 from etesian.data.simulate import simulate
 
 pytest.importorskip("dinosaur")
@@ -77,6 +77,21 @@ def test_jets_blow_from_the_west_at_middle_latitudes_and_trades_from_the_east(mo
     assert 35 < speed.max() < 120
 
 
+def test_a_planet_of_greater_contrast_has_colder_poles_and_a_stronger_jet(model, weather):
+    first, fields = weather
+    other = planet("T21", LEVELS, 6, 75.0)
+    state, days = first, []
+    for step in range(240):
+        state = other.advance(state)
+        if step >= 180 and step % 4 == 0:
+            days.append(other.fields(state))
+    polar = abs(model.grid.latitude) > 60
+    temperature = np.stack([day["temperature"][2] for day in days])
+    assert temperature[:, polar].mean() < fields["temperature"][:, 2, polar].mean() - 2
+    wind = np.stack([day["u_component_of_wind"][0] for day in days]).mean((0, 2))
+    assert wind.max() > fields["u_component_of_wind"][:, 0].mean((0, 2)).max() + 2
+
+
 def test_weather_is_made_of_eddies_that_move(model, weather):
     _, fields = weather
     wind = np.stack([fields["u_component_of_wind"][:, 0], fields["v_component_of_wind"][:, 0]])
@@ -105,7 +120,7 @@ def test_mass_is_conserved(model, weather):
 def test_geopotential_is_the_hydrostatic_integral_of_temperature_and_meets_the_ground(weather):
     state, _ = weather
     levels = tuple(range(30, 1001, 10))
-    dense = Planet("T21", levels, 6)
+    dense = Planet("T21", levels, 6, EARTHLIKE)
     fields = dense.fields(state)
     depth = np.log(np.array(levels, dtype=np.float64) * 100)
     temperature = fields["temperature"].astype(np.float64)
@@ -266,6 +281,7 @@ def test_what_is_no_store_is_never_replaced(tmp_path):
         ({"step_hours": 5}, "step_hours = 5 must divide 24"),
         ({"levels": (500, 500)}, r"levels = \[500, 500\] must be different pressures"),
         ({"levels": (50000,)}, "from 10 to 1000 hPa"),
+        ({"contrast": 0.0}, "contrast = 0 must be 20 to 120 K"),
     ],
 )
 def test_impossible_settings_are_named_and_leave_nothing_behind(tmp_path, settings, message):

@@ -24,6 +24,8 @@ SEA_LEVEL_PRESSURE = 1e5
 """Surface pressure of the initial state at rest, at height zero, Pa."""
 LAPSE_RATE = 0.0065
 """Of the temperature below ground, K m⁻¹ (ICAO standard atmosphere)."""
+EARTHLIKE = 60.0
+"""Contrast of Held and Suarez: how much warmer the equator would be than the poles without motion, K."""
 COAST = 100.0
 """Land is where the surface is higher than this, m."""
 
@@ -50,7 +52,7 @@ class Planet:
         land_sea_mask: 1 where the surface is higher than `COAST`, else 0.
     """
 
-    def __init__(self, truncation: Truncation, levels: Sequence[int], step_hours: int) -> None:
+    def __init__(self, truncation: Truncation, levels: Sequence[int], step_hours: int, contrast: float) -> None:
         jax, dinosaur = _libraries()
         self._jax, self._dinosaur = jax, dinosaur
         units, harmonics = dinosaur.scales.units, dinosaur.spherical_harmonic
@@ -89,7 +91,7 @@ class Planet:
                 dinosaur.primitive_equations.PrimitiveEquations(
                     self._reference, terrain / self._unit["m"], coordinates, specs
                 ),
-                dinosaur.held_suarez.HeldSuarezForcing(coordinates, specs, self._reference),
+                dinosaur.held_suarez.HeldSuarezForcing(coordinates, specs, self._reference, dTy=contrast * units.degK),
             ]
         )
         minutes = STEP_MINUTES[truncation]
@@ -187,9 +189,9 @@ class Planet:
 
 
 @cache
-def planet(truncation: Truncation, levels: tuple[int, ...], step_hours: int) -> Planet:
+def planet(truncation: Truncation, levels: tuple[int, ...], step_hours: int, contrast: float = EARTHLIKE) -> Planet:
     """Return the planet of these settings, compiled once per process."""
-    return Planet(truncation, levels, step_hours)
+    return Planet(truncation, levels, step_hours, contrast)
 
 
 def _mountains(grid: Grid) -> Float[NDArray[np.float64], "lat lon"]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from etesian.core.channels import CATALOGUE
 from etesian.core.errors import RecipeError
-from etesian.data.planet import Planet, Truncation, planet
+from etesian.data.planet import EARTHLIKE, Planet, Truncation, planet
 from etesian.data.skeleton import create_skeleton, is_finished, plan_text
 from etesian.data.workplace import Workplace, workplace
 
@@ -39,6 +39,7 @@ def simulate(
     step_hours: int = 6,
     levels: Sequence[int] = (100, 250, 500, 700, 850),
     truncation: Truncation = "T21",
+    contrast: float = EARTHLIKE,
     overwrite: bool = False,
 ) -> None:
     """Simulate the weather of an idealised planet into a Zarr store.
@@ -56,13 +57,15 @@ def simulate(
         step_hours: hours between two kept times, a divisor of 24.
         levels: pressure levels in hPa.
         truncation: T21 (32×64 points) or T42 (64×128, which takes about 15 times as long).
+        contrast: how much warmer the equator would be than the poles without motion, in K; planets that differ in it
+            differ as climate models do.
         overwrite: replace a store of other settings that is there already.
 
     Raises:
         RecipeError: if a setting is impossible, or the extra `simulate` is not installed.
         DataError: if something else is at the path and not to be overwritten.
     """
-    _check(days, spinup_days, step_hours, levels)
+    _check(days, spinup_days, step_hours, levels, contrast)
     plan = {
         "days": days,
         "spinup_days": spinup_days,
@@ -70,11 +73,12 @@ def simulate(
         "step_hours": step_hours,
         "levels": sorted(levels),
         "truncation": truncation,
+        "contrast": contrast,
     }
     target = Path(path)
     if is_finished(target, plan, overwrite=overwrite):
         return
-    model = planet(truncation, tuple(sorted(levels)), step_hours)
+    model = planet(truncation, tuple(sorted(levels)), step_hours, contrast)
     with workplace(target) as place:
         if not place.begin(plan) or place.load("state") is None:
             _create(place.result, model, plan)
@@ -82,11 +86,13 @@ def simulate(
         place.finish()
 
 
-def _check(days: int, spinup_days: int, step_hours: int, levels: Sequence[int]) -> None:
+def _check(days: int, spinup_days: int, step_hours: int, levels: Sequence[int], contrast: float) -> None:
     if days < 1 or spinup_days < 0:
         raise RecipeError(f"days = {days} must be at least 1 and spinup_days = {spinup_days} at least 0")
     if step_hours < 1 or 24 % step_hours:
         raise RecipeError(f"step_hours = {step_hours} must divide 24")
+    if not 20 <= contrast <= 120:
+        raise RecipeError(f"contrast = {contrast:g} must be 20 to 120 K; outside, there is no weather or no stable run")
     if not levels or min(levels) < 10 or max(levels) > 1000 or len(set(levels)) < len(levels):
         raise RecipeError(f"levels = {list(levels)} must be different pressures from 10 to 1000 hPa")
 
