@@ -68,11 +68,9 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with logs and checkpoints inside the run directory."""
         run = self.run_directory
-        callbacks = [
-            *best_and_last(run / "checkpoints"),
-            LearningRateMonitor("step"),
-            RichProgressBar(),
-        ]
+        callbacks = [*best_and_last(run / "checkpoints"), LearningRateMonitor("step")]
+        if self.config[self.subcommand].trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar())
         self.trainer_defaults = {"callbacks": callbacks}
         return super().instantiate_trainer(
             default_root_dir=str(run),
@@ -91,7 +89,13 @@ def train(arguments: list[str]) -> None:
     """Run one of the training commands."""
     sys.argv[1:] = arguments
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*litlogger.*"):
+    for message in (
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*litlogger.*",
+        ".*exists and is not empty.*",
+        ".*smaller than the logging interval.*",
+    ):
         warnings.filterwarnings("ignore", message=message)
     TrainingCLI(
         Task,

@@ -1,0 +1,198 @@
+"""Every recipe runs from raw files to scores through the command line, small."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file
+
+from etesian.cli.main import main
+from etesian.core.grid import Grid
+from etesian.tasks import ForecastTask
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+CALM = (
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.num_sanity_val_steps=0",
+)
+
+
+def etesian(*words: object) -> None:
+    """Run a command in this process; any exit status but 0 fails."""
+    status: int | str | None = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        status = stop.code
+    assert not status
+
+
+def wave(time: pd.DatetimeIndex, grid: Grid, scale: float, offset: float, seed: int) -> np.ndarray:
+    """A wave that moves east by 30 degrees a day, and some noise."""
+    days = (time - time[0]).total_seconds().to_numpy() / 86400
+    phase = np.radians(2 * (grid.longitude - 30 * days[:, None]))[:, None, :]
+    envelope = np.cos(np.radians(grid.latitude))[None, :, None]
+    noise = 0.05 * np.random.default_rng(seed).standard_normal((len(days), *grid.shape))
+    return (offset + scale * (envelope * np.sin(phase + seed) + noise)).astype(np.float32)
+
+
+def planet(path: Path) -> None:
+    grid, time = Grid.equiangular(22.5), pd.date_range("2000-01-01", periods=240, freq="12h")
+    axes = ("time", "level", "latitude", "longitude")
+    upper = {
+        "geopotential": (800.0, 5e4, "m2 s-2"),
+        "temperature": (6.0, 270.0, "K"),
+        "u_component_of_wind": (8.0, 5.0, "m s-1"),
+        "v_component_of_wind": (8.0, 0.0, "m s-1"),
+    }
+    fields = {
+        name: (axes, np.stack([wave(time, grid, scale, offset, level) for level in (1, 2)], axis=1), {"units": units})
+        for name, (scale, offset, units) in upper.items()
+    }
+    flat = ("time", "latitude", "longitude")
+    fields["2m_temperature"] = (flat, wave(time, grid, 5.0, 285.0, 3), {"units": "K"})
+    fields["surface_pressure"] = (flat, wave(time, grid, 900.0, 1e5, 4), {"units": "Pa"})
+    fields["orography"] = (flat[1:], np.zeros(grid.shape, dtype=np.float32), {"units": "m"})
+    coordinates = {"time": time, "level": [500, 850], "latitude": grid.latitude, "longitude": grid.longitude}
+    xr.Dataset(fields, coordinates).to_netcdf(path)
+
+
+def pressure(path: Path) -> None:
+    grid, time = Grid(np.arange(30, 47.5, 2.5), np.arange(290, 312.5, 2.5)), pd.date_range("2001-01-01", periods=240)
+    values = wave(time, grid, 900.0, 101325.0, 5)
+    xr.Dataset(
+        {"mean_sea_level_pressure": (("time", "latitude", "longitude"), values, {"units": "Pa"})},
+        {"time": time, "latitude": grid.latitude, "longitude": grid.longitude},
+    ).to_netcdf(path)
+
+
+def losses(run: Path) -> list[float]:
+    found: list[pd.DataFrame] = [pd.read_csv(file) for file in sorted(run.glob("log/version_*/metrics.csv"))]
+    return pd.concat(found)["train_loss_epoch"].dropna().tolist()  # type: ignore[no-any-return]
+
+
+def run_recipe(folder: Path, recipe: str, periods: Sequence[str], init: tuple[str, str], *options: str) -> xr.Dataset:
+    """Prepare, fit, predict, evaluate; return the scores."""
+    store, run, forecast = folder / "store.zarr", folder / "run", folder / "forecast.zarr"
+    train, validate = periods
+    etesian("prepare", folder / "source.nc", store, "--train_end", train.split('"')[3])
+    etesian(
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.stores=[{store}]",
+        f"--data.init_args.train={train}", f"--data.init_args.validate={validate}", "--data.init_args.test=null",
+        "--data.init_args.batch_size=8", "--model.init_args.warmup_steps=5", *options, *CALM,
+    )  # fmt: skip
+    etesian("predict", run, store, forecast, "--init", *init, "--leads", 24, 72, 120)
+    etesian("evaluate", f"trained={forecast}", store, "--out", folder / "scores", "--baselines", "persistence")
+    return xr.open_dataset(folder / "scores" / "scores.nc").isel(region=0)
+
+
+def persistence_error(folder: Path, channel: str, lead: int) -> float:
+    """Root-mean-square error of persistence from the forecast's initial times, by hand."""
+    initial = xr.open_zarr(folder / "forecast.zarr").time.values
+    fields = xr.open_zarr(folder / "store.zarr").fields.sel(channel=channel)
+    later = fields.sel(time=initial + np.timedelta64(lead, "h")).values
+    error = (fields.sel(time=initial).values - later).astype(np.float64)
+    rows = Grid(fields.latitude.values, fields.longitude.values).area_weights
+    return float(np.sqrt((error**2 * (rows / rows.mean())[:, None]).mean()))
+
+
+def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
+    planet(tmp_path / "source.nc")
+    scores = run_recipe(
+        tmp_path,
+        "planet_climax.yaml",
+        ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
+        ("2000-04-06", "2000-04-20"),
+        "--model.init_args.optimizer.init_args.lr=0.005",
+        "--model.init_args.network.init_args={patch: 4, dim: 64, depth: 1, heads: 2, dropout: 0, drop_path: 0}",
+        "--data.init_args.draw=all",
+        "--trainer.max_epochs=6",
+    )
+    assert scores.lead_time.values.tolist() == [24, 72, 120]
+    for lead in (24, 120):
+        found = scores.rmse.sel(forecast="persistence", channel="geopotential_500", lead_time=lead).item()
+        assert found == pytest.approx(persistence_error(tmp_path, "geopotential_500", lead), rel=1e-5)
+    course = losses(tmp_path / "run")
+    assert len(course) == 6
+    assert course[-1] < 0.8 * course[0]
+    trained = scores.rmse.sel(forecast="trained", channel="geopotential_500", lead_time=72).item()
+    assert trained < scores.rmse.sel(forecast="persistence", channel="geopotential_500", lead_time=72).item()
+    assert (tmp_path / "scores" / "report.html").stat().st_size > 10_000
+
+
+def test_the_pressure_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
+    pressure(tmp_path / "source.nc")
+    scores = run_recipe(
+        tmp_path,
+        "slp_north_atlantic.yaml",
+        ('["2001-01-01", "2001-06-10"]', '["2001-06-11", "2001-07-15"]'),
+        ("2001-07-18", "2001-08-20"),
+        "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 8}",
+        "--trainer.max_epochs=4",
+    )
+    course = losses(tmp_path / "run")
+    assert len(course) == 4
+    assert course[-1] < 0.7 * course[0]
+    rmse = scores.rmse.sel(channel="mean_sea_level_pressure")
+    assert (rmse.sel(forecast="trained") < rmse.sel(forecast="persistence")).all()
+    expected = persistence_error(tmp_path, "mean_sea_level_pressure", 72)
+    assert rmse.sel(forecast="persistence", lead_time=72).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_stops_early_when_validation_no_longer_improves(tmp_path: Path) -> None:
+    pressure(tmp_path / "source.nc")
+    stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val_loss, patience: 1}}"
+    run_recipe(
+        tmp_path,
+        "slp_north_atlantic.yaml",
+        ('["2001-01-01", "2001-06-10"]', '["2001-06-11", "2001-07-15"]'),
+        ("2001-07-18", "2001-07-20"),
+        "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4}",
+        f"--trainer.callbacks=[{stopping}]",
+        "--model.init_args.optimizer.init_args.lr=0.3",
+        "--trainer.max_epochs=40",
+    )
+    files = sorted((tmp_path / "run").glob("log/version_*/metrics.csv"))
+    validation = pd.read_csv(files[-1])["val_loss"].dropna().tolist()
+    assert len(validation) < 40
+    assert validation[-1] >= min(validation[:-1])
+
+
+def test_a_run_with_averaged_weights_that_was_interrupted_ends_as_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pressure(tmp_path / "source.nc")
+    store = tmp_path / "store.zarr"
+    etesian("prepare", tmp_path / "source.nc", store, "--train_end", "2001-06-10")
+
+    def fit(run: str) -> None:
+        etesian(
+            "fit", "-c", RECIPES / "slp_north_atlantic.yaml", "--run", tmp_path / run,
+            f"--data.init_args.stores=[{store}]", '--data.init_args.train=["2001-01-01", "2001-06-10"]',
+            '--data.init_args.validate=["2001-06-11", "2001-07-15"]', "--data.init_args.test=null",
+            "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4, dropout: 0, noise: 0}",
+            "--data.init_args.batch_size=16", "--trainer.max_epochs=4", *CALM,
+        )  # fmt: skip
+
+    def pull_the_plug(task: ForecastTask) -> None:
+        if task.current_epoch == 2:
+            raise RuntimeError("the plug is pulled")
+
+    fit("undisturbed")
+    with monkeypatch.context() as patch:
+        patch.setattr(ForecastTask, "on_train_epoch_start", pull_the_plug)
+        with pytest.raises(RuntimeError, match="the plug is pulled"):
+            fit("interrupted")
+    fit("interrupted")
+    for which in ("best", "last"):
+        first, second = (
+            load_file(tmp_path / run / "checkpoints" / which / "weights.safetensors")
+            for run in ("undisturbed", "interrupted")
+        )
+        for name, expected in first.items():
+            assert torch.equal(second[name], expected), (which, name)
