@@ -1,5 +1,6 @@
 """Every recipe runs from raw files to scores through the command line, small."""
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
+from etesian.cli import quickstart
 from etesian.cli.main import main
 from etesian.core.grid import Grid
 from etesian.tasks import ForecastTask
@@ -41,8 +43,8 @@ def wave(time: pd.DatetimeIndex, grid: Grid, scale: float, offset: float, seed: 
     return (offset + scale * (envelope * np.sin(phase + seed) + noise)).astype(np.float32)
 
 
-def planet(path: Path) -> None:
-    grid, time = Grid.equiangular(22.5), pd.date_range("2000-01-01", periods=240, freq="12h")
+def planet(days: int = 120) -> xr.Dataset:
+    grid, time = Grid.equiangular(22.5), pd.date_range("2000-01-01", periods=2 * days, freq="12h")
     axes = ("time", "level", "latitude", "longitude")
     upper = {
         "geopotential": (800.0, 5e4, "m2 s-2"),
@@ -59,7 +61,7 @@ def planet(path: Path) -> None:
     fields["surface_pressure"] = (flat, wave(time, grid, 900.0, 1e5, 4), {"units": "Pa"})
     fields["orography"] = (flat[1:], np.zeros(grid.shape, dtype=np.float32), {"units": "m"})
     coordinates = {"time": time, "level": [500, 850], "latitude": grid.latitude, "longitude": grid.longitude}
-    xr.Dataset(fields, coordinates).to_netcdf(path)
+    return xr.Dataset(fields, coordinates)
 
 
 def pressure(path: Path) -> None:
@@ -102,7 +104,7 @@ def persistence_error(folder: Path, channel: str, lead: int) -> float:
 
 
 def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
-    planet(tmp_path / "source.nc")
+    planet().to_netcdf(tmp_path / "source.nc")
     scores = run_recipe(
         tmp_path,
         "planet_climax.yaml",
@@ -196,3 +198,37 @@ def test_a_run_with_averaged_weights_that_was_interrupted_ends_as_an_undisturbed
         )
         for name, expected in first.items():
             assert torch.equal(second[name], expected), (which, name)
+
+
+def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def simulate(path: str, *, days: int) -> None:
+        if not Path(path).exists():
+            planet(days).to_zarr(path)
+            made.append("planet")
+
+    def train(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        tiny = "{patch: 4, dim: 16, depth: 1, heads: 2, dropout: 0, drop_path: 0}"
+        extra = ["--trainer.limit_train_batches=2", f"--model.init_args.network.init_args={tiny}"]
+        etesian(*command[3:], *extra, "--trainer.max_epochs=1", *CALM)
+        made.append("run")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(quickstart, "simulate", simulate)
+    monkeypatch.setattr(quickstart.subprocess, "run", train)
+    folder = tmp_path / "quickstart"
+    etesian("quickstart", "--folder", folder)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Geopotential at 500 hPa: ClimaX" in printed
+    assert "134 initial times" in printed
+    assert (folder / "evaluation" / "report.html").stat().st_size > 10_000
+    weights = (folder / "run" / "checkpoints" / "last" / "weights.safetensors").read_bytes()
+    forecast = xr.open_zarr(folder / "climax.zarr").load()
+    assert np.isfinite(forecast.geopotential).all()
+
+    etesian("quickstart", "--folder", folder)
+    assert made == ["planet", "run", "run"]
+    assert (folder / "run" / "checkpoints" / "last" / "weights.safetensors").read_bytes() == weights
