@@ -185,6 +185,45 @@ def test_an_iterated_forecast_equals_stepping_by_hand(history: tuple[int, ...], 
     assert found.frame.time.tolist() == batch.targets.frame.time.tolist()
 
 
+class SeesHoles(Tiny):
+    """Adds the share of holes in what it is given."""
+
+    def forward(self, inputs: Fields, target: Frame, **options: Any) -> Tensor:
+        holes = 0.0 if inputs.valid is None else (~inputs.valid).float().mean()
+        return super().forward(inputs, target, **options) + holes
+
+
+def test_holes_of_the_initial_state_stay_holes_in_an_iterated_forecast() -> None:
+    task, single = task_of(network=SeesHoles, step_hours=6), task_of(network=SeesHoles)
+    batch = batch_of(leads=(6, 12), gaps=0.3)
+    assert batch.targets is not None
+    found = task.predict(batch, batch.targets.frame)
+    first = replace(batch.targets.frame, time=batch.targets.frame.time[:, :1])
+    second = replace(first, time=batch.targets.frame.time[:, 1:])
+    state = single.predict(batch, first)
+    again = Fields(state.values, replace(first, channels=batch.inputs.frame.channels), batch.inputs.valid)
+    expected = single.predict(replace(batch, inputs=again), second)
+    torch.testing.assert_close(found.values[:, 1:], expected.values, rtol=1e-5, atol=1e-2)
+
+
+def test_validation_asks_the_network_once_and_logs_the_loss_of_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, batch, logged, calls = task_of(), batch_of(), {}, []
+    expected = task.loss(batch)[0].item()
+    task.network.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    task.validation_step(batch, 0)
+    assert len(calls) == 1
+    assert logged["val_loss"] == pytest.approx(expected)
+    assert task.sums is not None
+    assert batch.targets is not None
+    error = task.predict(batch, batch.targets.frame).values - batch.targets.values
+    valid = batch.targets.valid
+    assert valid is not None
+    weight = torch.from_numpy(GRID.area_weights).float()[:, None] * valid
+    expected_rmse = ((error.square() * weight).sum((0, 3, 4)) / weight.sum((0, 3, 4))).sqrt()
+    torch.testing.assert_close(task.sums.rmse()[..., 0].float(), expected_rmse, rtol=1e-4, atol=1e-4)
+
+
 def test_leads_that_are_no_whole_steps_are_refused() -> None:
     task = task_of(step_hours=6)
     for leads in ((6, 9), (0, 6)):

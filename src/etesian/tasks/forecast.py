@@ -156,13 +156,18 @@ class ForecastTask(Task):
         return answers
 
     def _advance(self, inputs: Fields, state: Fields) -> Fields:
-        """Append a predicted state to the inputs, keeping the times of the history."""
+        """Append a predicted state to the inputs, keeping the times of the history and the holes of the last state."""
         fed_back = state.select(inputs.frame.channels)
         time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
         values = torch.cat([inputs.filled(), fed_back.values], dim=1)
         history = torch.tensor(self.layout.history, device=time.device) * SECONDS_PER_HOUR
         keep = [int((time[0] == moment).nonzero()[0, 0]) for moment in time[0, -1] + history]
-        return Fields(values[:, keep], replace(inputs.frame, time=time[:, keep]))
+        frame = replace(inputs.frame, time=time[:, keep])
+        if inputs.valid is None:
+            return Fields(values[:, keep], frame)
+        # What the network has never seen, such as land in a field of the sea, stays a hole at every step.
+        valid = torch.cat([inputs.valid, inputs.valid[:, -1:]], dim=1)
+        return Fields(values[:, keep], frame, valid[:, keep])
 
     def normalized(self, batch: Batch) -> Batch:
         """Return the batch in normalised units."""
@@ -174,14 +179,19 @@ class ForecastTask(Task):
         batch = self.normalized(batch)
         if self.training and self.roll_longitude:
             batch = _rolled(batch, int(torch.randint(self.layout.grid.shape[1], ())))
+        assert batch.targets is not None
+        return self._error(self(batch, batch.targets.frame).float(), batch), {}
+
+    def _error(self, predicted: Values, batch: Batch) -> Tensor:
+        """Return the weighted error of a normalised prediction of a normalised batch."""
         targets = batch.targets
         assert targets is not None
-        error = self(batch, targets.frame).float() - targets.values
+        error = predicted - targets.values
         error = error.square() if self.loss_name == "mse" else error.abs()
         weight = self.loss_weight
         if self.lead_weights:
             weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
-        return masked_mean(error, weight, targets.valid), {}
+        return masked_mean(error, weight, targets.valid)
 
     def _lead_weight(self, hours: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time 1 1 1"]:
         known = self.lead_weights
@@ -215,11 +225,13 @@ class ForecastTask(Task):
 
     def _score(self, batch: Batch, part: str) -> None:
         assert batch.targets is not None
-        loss, _ = self.loss(batch)
+        normalized, frame = self.normalized(batch), batch.targets.frame
+        values = self(normalized, frame).float()
+        loss = self._error(values, normalized)
         self.log(f"{part}_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
         regions = ("domain",)
-        predicted = self.predict(batch, batch.targets.frame)
+        predicted = Fields(self.normalizer.denormalize(values, frame), frame)
         leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
         self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
         sums = accumulate(predicted, batch.targets, regions=regions, weighting=weighting).total()
