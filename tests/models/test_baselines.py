@@ -64,9 +64,9 @@ def test_a_missing_value_is_missing_only_where_it_is_needed() -> None:
     torch.testing.assert_close(found[known], network(whole, target)[known])
 
 
-def test_a_target_grid_beyond_the_longitudes_of_a_region_is_refused() -> None:
+def test_a_target_grid_beyond_that_of_a_region_is_refused() -> None:
     region, wider = Grid([0, 10, 20], [30, 40, 50]), Grid([5, 10], [25, 35])
-    with pytest.raises(GridError, match=r"the target grid .* reaches beyond the longitudes of the inputs"):
+    with pytest.raises(GridError, match=r"the target grid .* reaches beyond the inputs' grid"):
         Interpolation(Layout(CHANNELS, CHANNELS, region, target_grid=wider))
 
 

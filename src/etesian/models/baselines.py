@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from etesian.core import Fields, Frame, Layout
 from etesian.core.errors import DataError, GridError
-from etesian.core.interpolation import linear_weights, longitude_weights
 from etesian.models.network import Network, lead_hours
+from etesian.nn.lift import BilinearLift
 
 Values = Float[Tensor, "batch time channel lat lon"]
 
@@ -100,38 +99,19 @@ class Interpolation(Network):
     """The input state interpolated bilinearly to the target grid: what downscaling has to beat.
 
     Raises:
-        GridError: if the layout has no target grid, or one that reaches beyond the longitudes of the inputs.
+        GridError: if the layout has no target grid, or one that reaches beyond that of the inputs.
     """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
-        target = layout.target_grid
-        if target is None:
+        if layout.target_grid is None:
             raise GridError("interpolation needs a layout with a target_grid")
-        # Beyond the outermost rows the nearest one is kept.
-        latitude = np.clip(target.latitude, *layout.grid.latitude[[0, -1]])
-        rows, columns = linear_weights(layout.grid.latitude, latitude), longitude_weights(layout.grid, target)
-        if (columns.sum(axis=1) < 0.5).any():
-            raise GridError(f"the target grid {target} reaches beyond the longitudes of the inputs, {layout.grid}")
-        self.register_buffer("rows", torch.from_numpy(rows).float(), persistent=False)
-        self.register_buffer("columns", torch.from_numpy(columns).float(), persistent=False)
-
-    rows: Tensor
-    columns: Tensor
+        self.lift = BilinearLift(layout.grid, layout.target_grid)
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
     ) -> Values:
         """Return the last input state on the target grid, NaN where it depends on missing values."""
-        state = inputs.at(-1).select(target.channels)
-        values = self._on_target(state.filled())
-        if state.valid is not None:
-            # A point is missing where any of the points that it is made of is, and only there.
-            values = values.masked_fill(self._on_target((~state.valid).float()) > 0, float("nan"))
-        return values.expand(-1, target.time.shape[1], -1, -1, -1)
-
-    def _on_target(
-        self, values: Float[Tensor, "batch one channel lat lon"]
-    ) -> Float[Tensor, "batch one channel row column"]:
-        return torch.einsum("btchw,ih,jw->btcij", values, self.rows, self.columns)
+        lifted: Fields = self.lift(inputs.at(-1).select(target.channels))
+        return lifted.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
