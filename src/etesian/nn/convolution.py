@@ -1,0 +1,142 @@
+"""Convolutions on a globe: periodic in longitude, reflected over the poles, with nothing lost at the edges."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Sizes = tuple[int, ...]
+Sides = tuple[int, int]
+
+
+def opposite(rows: Float[Tensor, "*lead lat lon"]) -> Float[Tensor, "*lead lat lon"]:
+    """Return rows as seen from the meridian opposite: turned by half the circle.
+
+    With an odd number of longitudes that meridian lies halfway between two, whose mean is taken; for smooth fields
+    the error is of second order in the spacing.
+    """
+    half = rows.shape[-1] // 2
+    turned = rows.roll(half, -1)
+    return turned if rows.shape[-1] % 2 == 0 else (turned + rows.roll(half + 1, -1)) / 2
+
+
+def pad_globe(
+    values: Float[Tensor, "*lead lat lon"], latitude: Sides, longitude: Sides, *, poles: bool = False
+) -> Float[Tensor, "*lead padded_lat padded_lon"]:
+    """Pad scalar fields on a globe with what lies beyond their edges.
+
+    Longitudes go on round the circle. A row beyond a pole is the row as far before it, on the meridian opposite.
+
+    Args:
+        values: fields of scalars; the components of a vector would have to change sign across a pole.
+        latitude: rows to add before the first and behind the last.
+        longitude: columns to add before the first and behind the last.
+        poles: whether the first and last rows lie on the poles, else half a spacing from them.
+
+    Raises:
+        ValueError: if there are fewer rows than are to be added.
+    """
+    known = values.shape[-2] - int(poles)
+    if max(latitude) > known:
+        raise ValueError(f"{values.shape[-2]} rows cannot be padded with {max(latitude)} rows from across a pole")
+    first, last = int(poles), values.shape[-2] - int(poles)
+    south = values[..., first : first + latitude[0], :].flip(-2)
+    north = values[..., last - latitude[1] : last, :].flip(-2)
+    if any(latitude):
+        values = torch.cat([opposite(south), values, opposite(north)], dim=-2)
+    if any(longitude):
+        size = values.shape[-1]
+        around = torch.arange(-longitude[0], size + longitude[1], device=values.device) % size
+        values = values.index_select(-1, around)
+    return values
+
+
+class GlobeConv(nn.Module):
+    """Convolution over (latitude, longitude) or (depth, latitude, longitude) of a globe, padded inside.
+
+    A stride divides the number of points; a kernel reaches equally far to both sides, one further behind if its
+    excess over the stride is odd. Depth is padded by repeating its outermost layers.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+        kernel: points of the kernel along each axis.
+        stride: points from one output to the next; by default 1.
+        bias: whether a constant is added.
+
+    Raises:
+        ValueError: if a kernel is smaller than its stride, which would leave points out.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Sizes, stride: Sizes | None = None, *, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride = _checked(kernel, stride)
+        convolution = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
+        self.convolution = convolution(inputs, outputs, self.kernel, self.stride, bias=bias)  # type: ignore[arg-type]
+
+    def forward(self, values: Float[Tensor, "batch channel *axes"]) -> Float[Tensor, "batch channel_out *axes_out"]:
+        """Convolve.
+
+        Raises:
+            ValueError: if the stride does not divide an axis.
+        """
+        for size, step in zip(values.shape[2:], self.stride, strict=True):
+            if size % step:
+                raise ValueError(f"a stride of {self.stride} does not divide {tuple(values.shape[2:])} points")
+        before = [_before(k, s) for k, s in zip(self.kernel, self.stride, strict=True)]
+        sides = [(b, k - s - b) for b, k, s in zip(before, self.kernel, self.stride, strict=True)]
+        return self.convolution(_padded(values, sides))  # type: ignore[no-any-return]
+
+
+class GlobeConvTranspose(nn.Module):
+    """Up-convolution that mirrors `GlobeConv`: each point spreads a kernel, periodic and across the poles.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+        kernel: points of the kernel along each axis.
+        stride: how many times as many points go out along each axis.
+        bias: whether a constant is added.
+
+    Raises:
+        ValueError: if a kernel is smaller than its stride, which would leave points out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: Sizes, stride: Sizes, *, bias: bool = True) -> None:
+        super().__init__()
+        self.kernel, self.stride = _checked(kernel, stride)
+        convolution = nn.ConvTranspose2d if len(kernel) == 2 else nn.ConvTranspose3d
+        self.convolution = convolution(inputs, outputs, self.kernel, self.stride, bias=bias)  # type: ignore[arg-type]
+
+    def forward(self, values: Float[Tensor, "batch channel *axes"]) -> Float[Tensor, "batch channel_out *axes_out"]:
+        """Convolve to a finer grid."""
+        before = [_before(k, s) for k, s in zip(self.kernel, self.stride, strict=True)]
+        reach = [
+            math.ceil((k - 1 - b) / s) if k > s else 0 for k, s, b in zip(self.kernel, self.stride, before, strict=True)
+        ]
+        spread: Tensor = self.convolution(_padded(values, [(r, r) for r in reach]))
+        for axis, (size, b, r, s) in enumerate(zip(values.shape[2:], before, reach, self.stride, strict=True), start=2):
+            spread = spread.narrow(axis, r * s + b, size * s)
+        return spread
+
+
+def _checked(kernel: Sizes, stride: Sizes | None) -> tuple[Sizes, Sizes]:
+    steps = stride or (1,) * len(kernel)
+    if any(k < s for k, s in zip(kernel, steps, strict=True)):
+        raise ValueError(f"a kernel of {kernel} leaves out points at a stride of {steps}")
+    return tuple(kernel), tuple(steps)
+
+
+def _before(kernel: int, stride: int) -> int:
+    return (kernel - stride) // 2
+
+
+def _padded(values: Tensor, sides: list[Sides]) -> Tensor:
+    if len(sides) == 3 and any(sides[0]):
+        depth = values.shape[2]
+        layers = torch.arange(-sides[0][0], depth + sides[0][1], device=values.device).clamp(0, depth - 1)
+        values = values.index_select(2, layers)
+    return pad_globe(values, sides[-2], sides[-1])
