@@ -1,33 +1,18 @@
 """The data of a forecast run: stores, windows, splits, loaders."""
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Literal
 
-import lightning as L
 import numpy as np
-import torch.distributed
-from torch.utils.data import DataLoader
 
-from etesian.core import Batch, Layout, Region
+from etesian.core import Layout, Region
 from etesian.core.errors import RecipeError
-from etesian.data.dataset import Period, WindowDataset, WindowSampler
+from etesian.data.dataset import WindowDataset
+from etesian.data.loading import WindowData
 from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import HARMONICS, Statistics
 
 
-class Loader(DataLoader[Batch]):
-    """Begins to read when the first batch is asked for.
-
-    Lightning tells the sampler the epoch only after it has made the first iterator, which would otherwise have begun
-    with another epoch's samples when a run is resumed.
-    """
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        yield from super().__iter__()
-
-
-class ForecastData(L.LightningDataModule):
+class ForecastData(WindowData):
     """Inputs at an initial time, targets at leads after it, from training stores.
 
     Args:
@@ -69,7 +54,6 @@ class ForecastData(L.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if not history or list(history) != sorted(set(history)) or history[-1] != 0:
             raise RecipeError(f"history {history} must be ascending hours that end with 0, such as [-24, 0]")
         if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
@@ -79,10 +63,7 @@ class ForecastData(L.LightningDataModule):
         for other in self.stores[1:]:
             if other.channels != first.channels or other.grid != first.grid or other.calendar != first.calendar:
                 raise RecipeError(f"{other.path} differs from {first.path} in channels, grid or calendar")
-        self.periods = {"train": Period(*train), "validate": Period(*validate)}
-        if test is not None:
-            self.periods["test"] = Period(*test)
-        self._check_split()
+        super().__init__(first.calendar, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
         chosen = first.resolve(inputs)
         self.layout = Layout(
             inputs=chosen,
@@ -92,17 +73,6 @@ class ForecastData(L.LightningDataModule):
             grid=first.grid if region is None else first.grid.crop(Region.parse(region)),
         )
         self.leads, self.draw, self.every = tuple(leads), draw, every
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
-
-    def _check_split(self) -> None:
-        calendar = self.stores[0].calendar
-        spans = sorted((period.seconds(calendar), name) for name, period in self.periods.items())
-        for (earlier, name), (later, following) in pairwise(spans):
-            if later[0] <= earlier[1]:
-                a, b = self.periods[name], self.periods[following]
-                raise RecipeError(
-                    f"the periods {name} ({a.start} to {a.end}) and {following} ({b.start} to {b.end}) overlap"
-                )
 
     @property
     def statistics(self) -> Statistics:
@@ -145,41 +115,5 @@ class ForecastData(L.LightningDataModule):
         Raises:
             RecipeError: if the recipe names no such period.
         """
-        if part not in self.periods:
-            raise RecipeError(f"the recipe names no {part} period")
-        if part == "train":
-            return WindowDataset(
-                self.stores, self.layout, self.leads, self.periods[part], draw=self.draw, every=self.every
-            )
-        return WindowDataset(self.stores, self.layout, self.leads, self.periods[part], every=self.every)
-
-    def _loader(self, part: str) -> Loader:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        dataset = self.dataset(part)
-        sampler = WindowSampler(
-            dataset,
-            self.batch_size,
-            shuffle=part == "train",
-            seed=self.seed,
-            rank=torch.distributed.get_rank() if distributed else 0,
-            world=torch.distributed.get_world_size() if distributed else 1,
-        )
-        return Loader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
-
-    def train_dataloader(self) -> Loader:
-        """Return shuffled batches of the training period."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Loader:
-        """Return the validation period in order."""
-        return self._loader("validate")
-
-    def test_dataloader(self) -> Loader:
-        """Return the test period in order."""
-        return self._loader("test")
+        draw = self.draw if part == "train" else "all"
+        return WindowDataset(self.stores, self.layout, self.leads, self.period(part), draw=draw, every=self.every)

@@ -1,0 +1,123 @@
+"""What every data module of windows shares: periods that do not overlap, loaders, and what the task has to know."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import pairwise
+
+import lightning as L
+import torch.distributed
+from torch.utils.data import DataLoader
+
+from etesian.core import Batch, Layout
+from etesian.core.errors import RecipeError
+from etesian.data.dataset import Period, WindowDataset, WindowSampler
+from etesian.nn.normalizer import Statistics
+
+
+class Loader(DataLoader[Batch]):
+    """Begins to read when the first batch is asked for.
+
+    Lightning tells the sampler the epoch only after it has made the first iterator, which would otherwise have begun
+    with another epoch's samples when a run is resumed.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+class WindowData(L.LightningDataModule):
+    """Batches of windows from the periods to train, choose and judge on.
+
+    Args:
+        calendar: that the periods are dates of.
+        train: first and last date to train on; a year or month as an end means all of it.
+        validate: first and last date to choose on.
+        test: first and last date to judge on.
+        batch_size: samples in a batch, per process.
+        workers: processes that read ahead.
+        seed: of the order of samples and of whatever else is drawn.
+
+    Raises:
+        RecipeError: if the periods overlap.
+    """
+
+    layout: Layout
+
+    def __init__(
+        self,
+        calendar: str,
+        train: tuple[str, str],
+        validate: tuple[str, str],
+        test: tuple[str, str] | None,
+        *,
+        batch_size: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.periods = {"train": Period(*train), "validate": Period(*validate)}
+        if test is not None:
+            self.periods["test"] = Period(*test)
+        spans = sorted((period.seconds(calendar), name) for name, period in self.periods.items())
+        for (earlier, name), (later, following) in pairwise(spans):
+            if later[0] <= earlier[1]:
+                a, b = self.periods[name], self.periods[following]
+                raise RecipeError(
+                    f"the periods {name} ({a.start} to {a.end}) and {following} ({b.start} to {b.end}) overlap"
+                )
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+
+    @property
+    @abstractmethod
+    def statistics(self) -> Statistics:
+        """Distribution of every channel of the layout."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> dict[str, object]:
+        """What the run has seen, for its checkpoint."""
+
+    @abstractmethod
+    def dataset(self, part: str) -> WindowDataset:
+        """Return the windows of `train`, `validate` or `test`."""
+
+    def period(self, part: str) -> Period:
+        """Return the dates of `train`, `validate` or `test`.
+
+        Raises:
+            RecipeError: if the recipe names no such period.
+        """
+        if part not in self.periods:
+            raise RecipeError(f"the recipe names no {part} period")
+        return self.periods[part]
+
+    def _loader(self, part: str) -> Loader:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        dataset = self.dataset(part)
+        sampler = WindowSampler(
+            dataset,
+            self.batch_size,
+            shuffle=part == "train",
+            seed=self.seed,
+            rank=torch.distributed.get_rank() if distributed else 0,
+            world=torch.distributed.get_world_size() if distributed else 1,
+        )
+        return Loader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def train_dataloader(self) -> Loader:
+        """Return shuffled batches of the training period."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> Loader:
+        """Return the validation period in order."""
+        return self._loader("validate")
+
+    def test_dataloader(self) -> Loader:
+        """Return the test period in order."""
+        return self._loader("test")
