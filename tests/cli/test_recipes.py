@@ -1,5 +1,6 @@
 """Every recipe runs from raw files to scores through the command line, small."""
 
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_the_pressure_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     assert len(course) == 4
     assert course[-1] < 0.7 * course[0]
     rmse = scores.rmse.sel(channel="mean_sea_level_pressure")
+    assert scores.lead_time.values.tolist() == [24, 72, 120]
     assert (rmse.sel(forecast="trained") < rmse.sel(forecast="persistence")).all()
     expected = persistence_error(tmp_path, "mean_sea_level_pressure", 72)
     assert rmse.sel(forecast="persistence", lead_time=72).item() == pytest.approx(expected, rel=1e-5)
@@ -159,10 +161,15 @@ def test_training_stops_early_when_validation_no_longer_improves(tmp_path: Path)
         "--model.init_args.optimizer.init_args.lr=0.3",
         "--trainer.max_epochs=40",
     )
+    steps = [
+        json.loads((tmp_path / "run" / "checkpoints" / which / "description.json").read_text())["epoch"]
+        for which in ("best", "last")
+    ]
     files = sorted((tmp_path / "run").glob("log/version_*/metrics.csv"))
     validation = pd.read_csv(files[-1])["val_loss"].dropna().tolist()
     assert len(validation) < 40
-    assert validation[-1] >= min(validation[:-1])
+    assert steps == [int(np.argmin(validation)), len(validation) - 1]
+    assert steps[0] < steps[1]
 
 
 def test_a_run_with_averaged_weights_that_was_interrupted_ends_as_an_undisturbed_one(
@@ -177,7 +184,7 @@ def test_a_run_with_averaged_weights_that_was_interrupted_ends_as_an_undisturbed
             "fit", "-c", RECIPES / "slp_north_atlantic.yaml", "--run", tmp_path / run,
             f"--data.init_args.stores=[{store}]", '--data.init_args.train=["2001-01-01", "2001-06-10"]',
             '--data.init_args.validate=["2001-06-11", "2001-07-15"]', "--data.init_args.test=null",
-            "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4, dropout: 0, noise: 0}",
+            "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4}",
             "--data.init_args.batch_size=16", "--trainer.max_epochs=4", *CALM,
         )  # fmt: skip
 

@@ -61,15 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
             return
         status = _run(name, COMMANDS[name], rest)
     except EtesianError as error:
-        _fail(str(error))
+        _fail(sentence(str(error)))
     except ArgumentError as error:
         _fail(f"{sentence(error.message)} (see `etesian {name} --help`)", status=2)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on", status=130)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail("the disk is full; free some space and run the same command again to go on")
+        if error.filename is None:
             raise
-        _fail("the disk is full; free some space and run the same command again to go on")
+        _fail(f"{error.filename}: {(error.strerror or str(error)).lower()}")
     else:
         sys.exit(status)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.errors import CheckpointError
 from etesian.core.recorded import Recorded
 from etesian.models.network import Network
 from etesian.nn.normalizer import Normalizer, Statistics
@@ -50,6 +51,7 @@ class Task(L.LightningModule):
         self.make_optimizer = optimizer or default_optimizer
         self.warmup_steps = warmup_steps
         self.provenance: dict[str, Any] = {}
+        self.random_state: Tensor | None = None
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,6 +91,7 @@ class Task(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the task in plain data, from which `load_task` rebuilds it."""
+        checkpoint["random_state"] = torch.get_rng_state()
         checkpoint["etesian"] = {
             "task": f"{type(self).__module__}.{type(self).__qualname__}",
             "options": self.options(),
@@ -96,6 +99,28 @@ class Task(L.LightningModule):
             "statistics": self.normalizer.statistics,
             "provenance": self.provenance,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make sure that a run to go on with is one of this network, and remember its random numbers.
+
+        Raises:
+            CheckpointError: if it is another network's.
+        """
+        own, theirs = self.state_dict(), checkpoint["state_dict"]
+        for name in own.keys() | theirs.keys():
+            shapes = [tuple(state[name].shape) if name in state else None for state in (own, theirs)]
+            if shapes[0] != shapes[1]:
+                raise CheckpointError(
+                    f"the run to go on with was of another network ({name} is {shapes[1] or 'missing'} there and "
+                    f"{shapes[0] or 'missing'} here); name another run directory with --run"
+                )
+        self.random_state = checkpoint["random_state"]
+
+    def on_train_epoch_start(self) -> None:
+        """Go on with the random numbers of the interrupted run, so that dropout and noise are the same."""
+        if self.random_state is not None:
+            torch.set_rng_state(self.random_state)
+            self.random_state = None
 
 
 def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
