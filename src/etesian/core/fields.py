@@ -34,6 +34,11 @@ class Layout:
     history: tuple[int, ...] = (0,)
     target_grid: Grid | None = None
 
+    @property
+    def output_grid(self) -> Grid:
+        """The grid of the targets."""
+        return self.grid if self.target_grid is None else self.target_grid
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -1,7 +1,7 @@
 """What every data module of windows shares: periods that do not overlap, loaders, and what the task has to know."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import lightning as L
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from etesian.core import Batch, Layout
 from etesian.core.errors import RecipeError
 from etesian.data.dataset import Period, WindowDataset, WindowSampler
+from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import Statistics
 
 
@@ -29,7 +30,7 @@ class WindowData(L.LightningDataModule):
     """Batches of windows from the periods to train, choose and judge on.
 
     Args:
-        calendar: that the periods are dates of.
+        stores: that are read; the periods are dates of the first one's calendar.
         train: first and last date to train on; a year or month as an end means all of it.
         validate: first and last date to choose on.
         test: first and last date to judge on.
@@ -45,7 +46,7 @@ class WindowData(L.LightningDataModule):
 
     def __init__(
         self,
-        calendar: str,
+        stores: Sequence[TrainingStore],
         train: tuple[str, str],
         validate: tuple[str, str],
         test: tuple[str, str] | None,
@@ -55,10 +56,11 @@ class WindowData(L.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
+        self.stores = list(stores)
         self.periods = {"train": Period(*train), "validate": Period(*validate)}
         if test is not None:
             self.periods["test"] = Period(*test)
-        spans = sorted((period.seconds(calendar), name) for name, period in self.periods.items())
+        spans = sorted((period.seconds(self.stores[0].calendar), name) for name, period in self.periods.items())
         for (earlier, name), (later, following) in pairwise(spans):
             if later[0] <= earlier[1]:
                 a, b = self.periods[name], self.periods[following]
@@ -73,9 +75,13 @@ class WindowData(L.LightningDataModule):
         """Distribution of every channel of the layout."""
 
     @property
-    @abstractmethod
     def provenance(self) -> dict[str, object]:
-        """What the run has seen, for its checkpoint."""
+        """What the run has seen, for its checkpoint: stores with their fingerprints, periods, calendar."""
+        return {
+            "stores": {store.path: store.fingerprint for store in self.stores},
+            "periods": {name: list(period) for name, period in self.periods.items()},
+            "calendar": self.stores[0].calendar,
+        }
 
     @abstractmethod
     def dataset(self, part: str) -> WindowDataset:
@@ -121,3 +127,14 @@ class WindowData(L.LightningDataModule):
     def test_dataloader(self) -> Loader:
         """Return the test period in order."""
         return self._loader("test")
+
+
+def check_history(history: Sequence[int]) -> tuple[int, ...]:
+    """Return the hours of a history.
+
+    Raises:
+        RecipeError: if they do not ascend to 0.
+    """
+    if not history or list(history) != sorted(set(history)) or history[-1] != 0:
+        raise RecipeError(f"history {list(history)} must be ascending hours that end with 0, such as [-24, 0]")
+    return tuple(history)

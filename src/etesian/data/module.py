@@ -7,7 +7,7 @@ import numpy as np
 from etesian.core import Layout, Region
 from etesian.core.errors import RecipeError
 from etesian.data.dataset import WindowDataset
-from etesian.data.loading import WindowData
+from etesian.data.loading import WindowData, check_history
 from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import HARMONICS, Statistics
 
@@ -54,22 +54,20 @@ class ForecastData(WindowData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        if not history or list(history) != sorted(set(history)) or history[-1] != 0:
-            raise RecipeError(f"history {history} must be ascending hours that end with 0, such as [-24, 0]")
         if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
             raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
-        self.stores = [TrainingStore(path) for path in stores]
-        first = self.stores[0]
-        for other in self.stores[1:]:
+        opened = [TrainingStore(path) for path in stores]
+        first = opened[0]
+        for other in opened[1:]:
             if other.channels != first.channels or other.grid != first.grid or other.calendar != first.calendar:
                 raise RecipeError(f"{other.path} differs from {first.path} in channels, grid or calendar")
-        super().__init__(first.calendar, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
+        super().__init__(opened, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
         chosen = first.resolve(inputs)
         self.layout = Layout(
             inputs=chosen,
             targets=chosen if targets is None else first.resolve(targets),
             statics=first.resolve_statics(statics),
-            history=tuple(history),
+            history=check_history(history),
             grid=first.grid if region is None else first.grid.crop(Region.parse(region)),
         )
         self.leads, self.draw, self.every = tuple(leads), draw, every
@@ -102,12 +100,7 @@ class ForecastData(WindowData):
     @property
     def provenance(self) -> dict[str, object]:
         """What the run has seen, for its checkpoint: stores with their fingerprints, periods, leads."""
-        return {
-            "stores": {store.path: store.fingerprint for store in self.stores},
-            "periods": {name: list(period) for name, period in self.periods.items()},
-            "leads": list(self.leads),
-            "calendar": self.stores[0].calendar,
-        }
+        return super().provenance | {"leads": list(self.leads)}
 
     def dataset(self, part: str) -> WindowDataset:
         """Return the windows of `train`, `validate` or `test`; the latter two are verified at every lead.

@@ -14,6 +14,7 @@ from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import Period, WindowReader, exists
+from etesian.data.downscaling import given_side
 from etesian.data.reader import TrainingStore
 from etesian.inference.writer import ForecastWriter
 from etesian.tasks.task import Task
@@ -33,7 +34,7 @@ def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads
     """
     batch: Batch = reader.start(initial).to(task.device)
     time = torch.from_numpy(initial[:, None] + np.array(leads) * SECONDS_PER_HOUR)
-    frame = Frame(task.layout.targets, time, task.layout.grid, reader.store.calendar)
+    frame = Frame(task.layout.targets, time, task.layout.output_grid, reader.store.calendar)
     return task.predict(batch, frame.to(task.device))
 
 
@@ -94,8 +95,8 @@ def predict_to(
         ChannelError: if the store lacks a channel that the run needs.
         DataError: if the path exists and may not be replaced.
     """
-    reader = WindowReader(store, task.layout)
-    targets, grid = task.layout.targets, task.layout.grid
+    reader = WindowReader(store, given_side(task.layout))
+    targets, grid = task.layout.targets, task.layout.output_grid
     plain = json.loads(json.dumps(source | {"store": store.fingerprint}))
     writer = ForecastWriter(path, targets, grid, initial, leads, store.calendar, plain, overwrite=overwrite)
     done = writer.done()

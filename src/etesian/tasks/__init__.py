@@ -1,7 +1,8 @@
 """Tasks own loss, normalisation, optimiser and schedule."""
 
 from etesian.tasks.checkpoint import load_task
+from etesian.tasks.downscale import DownscaleTask
 from etesian.tasks.forecast import ForecastTask
 from etesian.tasks.task import Task
 
-__all__ = ["ForecastTask", "Task", "load_task"]
+__all__ = ["DownscaleTask", "ForecastTask", "Task", "load_task"]

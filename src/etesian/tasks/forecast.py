@@ -95,7 +95,7 @@ class ForecastTask(Task):
     loss_weight: Tensor
 
     def _loss_weight(self) -> Tensor:
-        grid = self.layout.grid
+        grid = self.layout.output_grid
         rows = {"area": grid.area_weights, "cosine": grid.cosine_weights}.get(self.latitude_weights)
         latitude = torch.ones(grid.shape[0]) if rows is None else torch.from_numpy(rows).float()
         known = {str(c) for c in self.layout.targets} | {c.name for c in self.layout.targets}
