@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 from torch.nn.attention import flex_attention as flex
 
+from etesian.nn.attention import Mlp
 from etesian.nn.dropout import Dropout
 from etesian.nn.position_3d import rotate
 from etesian.nn.tiles import Along, Axis, Heads, tiled_attention
@@ -98,7 +99,9 @@ def _compiled_flex() -> Any:
 @lru_cache(maxsize=32)
 def block_order(along: Along, device: torch.device) -> "BlockOrder":
     """Return the order of tokens for FlexAttention, kept because the choice of blocks costs time."""
-    return BlockOrder(along, device)
+    # What is kept must serve in training too, also where it is first needed in validation.
+    with torch.inference_mode(False):
+        return BlockOrder(along, device)
 
 
 class BlockOrder:
@@ -196,3 +199,37 @@ class NeighborhoodAttention(nn.Module):
         if self.rotary:
             query, key = rotate(query), rotate(key)
         return self.dropout(self.out(neighborhood_attention(query, key, value, self.window).flatten(-2)))  # type: ignore[no-any-return]
+
+
+class NeighborhoodBlock(nn.Module):
+    """Pre-norm transformer block: neighbourhood attention, then an MLP, each on a residual branch.
+
+    Args:
+        dim: width of a token.
+        heads: number of attention heads.
+        window: keys in depth, latitude and longitude.
+        mlp_ratio: hidden width of the MLP over `dim`.
+        rotary: whether attention knows distances.
+        dropout: share dropped behind the attention and inside and behind the MLP.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: Window,
+        mlp_ratio: float = 4.0,
+        *,
+        rotary: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = NeighborhoodAttention(dim, heads, window, rotary=rotary, dropout=dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
+
+    def forward(self, tokens: Float[Tensor, "batch depth lat lon dim"]) -> Float[Tensor, "batch depth lat lon dim"]:
+        """Transform tokens."""
+        tokens = tokens + self.attention(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens).flatten(1, 3)).view_as(tokens)  # type: ignore[no-any-return]

@@ -1,6 +1,7 @@
 """Positions over (depth, latitude, longitude): additive sines and cosines, and rotary ones; periodic in longitude."""
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -28,12 +29,20 @@ def rotate(values: Float[Tensor, "batch depth lat lon head dim"]) -> Float[Tenso
     distance across the seam is like any other. An odd last component stays.
     """
     pairs = values.shape[-1] // 2
-    angle = position_angles(pairs, (values.shape[1], values.shape[2], values.shape[3]))
     wide = torch.promote_types(values.dtype, torch.float32)
-    cosine, sine = (part.to(values.device, wide).unsqueeze(-2) for part in (angle.cos(), angle.sin()))
+    cosine, sine = _turns(pairs, (values.shape[1], values.shape[2], values.shape[3]), wide, values.device)
     first, second, rest = values[..., :pairs], values[..., pairs : 2 * pairs], values[..., 2 * pairs :]
     turned = [first * cosine - second * sine, first * sine + second * cosine]
     return torch.cat([*(part.to(values.dtype) for part in turned), rest], dim=-1)
+
+
+@lru_cache(maxsize=16)
+def _turns(pairs: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines that broadcast over batch and heads."""
+    # Kept tensors must serve in training too, also those that are first needed in validation.
+    with torch.inference_mode(False):
+        angle = position_angles(pairs, shape).unsqueeze(-2)
+        return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 
 def position_angles(pairs: int, shape: Shape) -> Float[Tensor, "depth lat lon pair"]:

@@ -1,0 +1,309 @@
+"""WeatherMesh: an encoder, processors that step through time in latent space, a decoder (arXiv 2503.22235)."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from etesian.core.channels import Channel
+from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.core.fields import Fields, Frame, Layout
+from etesian.models.network import Network, lead_hours
+from etesian.models.weathermesh_parts import (
+    CLOCK_FEATURES,
+    GridPadding,
+    LevelInterpolation,
+    SurfaceDecoder,
+    SurfaceEncoder,
+    clock_features,
+    start_at_zero,
+)
+from etesian.nn.attention import initialise_linear
+from etesian.nn.convolution import GlobeConv, GlobeConvTranspose
+from etesian.nn.neighborhood import NeighborhoodBlock
+from etesian.nn.patch import patch_counts
+from etesian.nn.position_3d import sincos_3d
+
+Latent = Float[Tensor, "batch depth row column dim"]
+
+WM2_LEVELS = (
+    50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950,
+    975, 1000,
+)  # fmt: skip
+"""25 levels in hPa, closest near the ground."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "patch": (2, 2, 2), "dim": 64, "heads": 2, "window": (3, 5, 5), "encoder_depth": 1, "decoder_depth": 1,
+        "processors": {6: 2}, "surface_width": 16,
+    },
+    "WM-2": {
+        "patch": (4, 8, 8), "dim": 768, "heads": 24, "window": (5, 7, 7), "encoder_depth": 2, "decoder_depth": 2,
+        "processors": {1: 10, 6: 10}, "surface_width": 32, "position": "rotary",
+    },
+    "WM-3": {
+        "patch": (4, 8, 8), "dim": 1024, "heads": 32, "window": (5, 7, 7), "encoder_depth": 2, "decoder_depth": 2,
+        "processors": {6: 8}, "surface_width": 32, "position": "sincos",
+    },
+}  # fmt: skip
+"""Arguments of `WeatherMesh` by size: for grids of a few degrees, and those of WeatherMesh-2 and -3 at 0.25°."""
+
+
+class WeatherMesh(Network):
+    """Fields to a latent of the whole atmosphere, steps of some hours there, and back to fields.
+
+    The latent has the axes depth, latitude and longitude; its last layer in depth is the surface, the others are made
+    of pressure levels. Each token is normalised, after the encoder and after each step, so that a forecast of any
+    length stays bounded. A lead is reached by the longest steps that fit into it, one after the other; leads share the
+    steps that they begin with.
+
+    Levels and grids that patches do not divide are padded: with the highest level, round the circle and across the
+    poles.
+
+    Args:
+        layout: what goes in and what comes out.
+        levels: the network's own pressure levels in hPa, between which and the layout's profiles are interpolated; by
+            default those of the layout's inputs.
+        patch: levels, rows and columns that make up a token.
+        dim: width of a token.
+        heads: number of attention heads.
+        window: neighbours in depth, latitude and longitude that a token attends to.
+        encoder_depth: number of transformer blocks behind the encoder's convolutions.
+        decoder_depth: number of transformer blocks before the decoder's.
+        processors: number of transformer blocks by hours of a step; by default 10 each for 1 h and 6 h.
+        mlp_ratio: hidden width of the blocks' MLPs over `dim`.
+        surface_width: channels of the surface path at the full resolution; twice as many after each halving.
+        position: how attention knows places: `rotary` turns queries and keys, `sincos` is added to the latent.
+        dropout: share of activations dropped in training.
+
+    Raises:
+        RecipeError: if the layout has forcings, another target grid, part of a globe or no variable on levels, or
+            sizes do not fit one another.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        levels: tuple[int, ...] | None = None,
+        patch: tuple[int, int, int] = (4, 8, 8),
+        dim: int = 768,
+        heads: int = 24,
+        window: tuple[int, int, int] = (5, 7, 7),
+        encoder_depth: int = 2,
+        decoder_depth: int = 2,
+        processors: dict[int, int] | None = None,
+        mlp_ratio: float = 4.0,
+        surface_width: int = 32,
+        position: Literal["rotary", "sincos"] = "rotary",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check(layout, dim, heads)
+        self.layout, self.position = layout, position
+        steps = {1: 10, 6: 10} if processors is None else processors
+        self.steps = sorted(steps, reverse=True)
+        if not steps or self.steps[-1] < 1:
+            raise RecipeError(f"WeatherMesh needs processors of whole hours, not of {sorted(steps)} h")
+
+        on_levels = [c for c in layout.inputs if c.level is not None]
+        self.levels = tuple(sorted(levels or {c.level for c in on_levels if c.level is not None}))
+        self.profile_index = [layout.inputs.index(c) for c in on_levels]
+        self.surface_index = [i for i, c in enumerate(layout.inputs) if c.level is None]
+        times = len(layout.history)
+        self.padding = GridPadding(layout.grid.shape, patch[1:], poles=layout.grid.has_poles)
+        self.levels_above = -len(self.levels) % patch[0]
+        slots = (len(self.levels) + self.levels_above) // patch[0] + 1
+        self.latent_shape = (slots, *patch_counts(layout.grid.shape, patch[1:]))
+
+        names = list(dict.fromkeys(c.name for c in on_levels))
+        self.to_levels = LevelInterpolation(on_levels, _profiles(names, self.levels))
+        self.pressure_encoder = GlobeConv(len(names) * times, dim, patch, patch)
+        surface_inputs = len(self.surface_index) * times + len(layout.statics) + CLOCK_FEATURES
+        self.surface_encoder = SurfaceEncoder(surface_inputs, dim, surface_width, patch[1:])
+
+        def blocks(depth: int) -> nn.Sequential:
+            rotary = position == "rotary"
+            made = (
+                NeighborhoodBlock(dim, heads, window, mlp_ratio, rotary=rotary, dropout=dropout) for _ in range(depth)
+            )
+            return nn.Sequential(*made)
+
+        self.encoder = blocks(encoder_depth)
+        self.processors = nn.ModuleDict({str(hours): blocks(depth) for hours, depth in sorted(steps.items())})
+        self.decoder = blocks(decoder_depth)
+        self.norm = nn.LayerNorm(dim)
+        self._build_output(dim, surface_width, patch)
+        self.apply(initialise_linear)
+
+    def _build_output(self, dim: int, surface_width: int, patch: tuple[int, int, int]) -> None:
+        targets = self.layout.targets
+        on_levels = [c for c in targets if c.level is not None]
+        surface = [c for c in targets if c.level is None]
+        names = list(dict.fromkeys(c.name for c in on_levels))
+        self.output_index = [(on_levels + surface).index(c) for c in targets]
+        self.pressure_decoder = self.from_levels = self.surface_decoder = None
+        if on_levels:
+            self.pressure_decoder = GlobeConvTranspose(dim, len(names), patch, patch)
+            start_at_zero(self.pressure_decoder.convolution)
+            self.from_levels = LevelInterpolation(_profiles(names, self.levels), on_levels)
+        if surface:
+            self.surface_decoder = SurfaceDecoder(dim, len(surface), surface_width, patch[1:])
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Predict; see `Network.forward`.
+
+        Raises:
+            ChannelError: if a channel is missing from the inputs, or the network does not predict one asked for.
+            GridError: if the fields or the target are not on the layout's grid.
+            DataError: if a lead is no sum of steps, or the statics or part of the history are missing.
+        """
+        if target.grid != self.layout.grid:
+            raise GridError(f"the network predicts on {self.layout.grid}, not on {target.grid}")
+        known = Frame(self.layout.targets, target.time, target.grid).index(target.channels)
+        hours = lead_hours(inputs, target).tolist()
+        plans = [self.plan(lead) for row in hours for lead in row]
+        samples = [sample for sample, row in enumerate(hours) for _ in row]
+        places: list[int] = []
+        answers = []
+        for arrived, latent in self._walk(self.encode(inputs, statics), samples, plans):
+            places += arrived
+            answers.append(self.decode(latent)[:, known])
+        order = torch.tensor(np.argsort(places), device=answers[0].device)
+        return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
+
+    def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
+        """Turn fields into the latent.
+
+        Raises:
+            ChannelError: if a channel of the layout is missing.
+            GridError: if the fields are not on the layout's grid.
+            DataError: if the statics or part of the history are missing.
+        """
+        state = self._checked(inputs).filled()
+        profiles = self.to_levels(state[:, :, self.profile_index].flatten(0, 1))
+        profiles = profiles.view(*state.shape[:2], -1, len(self.levels), *state.shape[3:]).flatten(1, 2)
+        top = profiles[:, :, :1].expand(-1, -1, self.levels_above, -1, -1)
+        aloft = self.pressure_encoder(self.padding.pad(torch.cat([top, profiles], dim=2)))
+
+        parts = [state[:, :, self.surface_index].flatten(1, 2), clock_features(inputs.frame).to(state)]
+        if self.layout.statics:
+            if statics is None:
+                raise DataError(f"the network was built with '{self.layout.statics[0]}', but is given no static fields")
+            fixed = statics.select(self.layout.statics).filled()[:, 0]
+            parts.append(fixed.expand(len(state), -1, -1, -1))
+        surface = self.surface_encoder(self.padding.pad(torch.cat(parts, dim=1)))
+
+        latent = torch.cat([aloft, surface.unsqueeze(2)], dim=2).movedim(1, -1)
+        if self.position == "sincos":
+            latent = latent + sincos_3d(latent.shape[-1], self.latent_shape).to(latent)
+        return _normalised(self.encoder(latent))
+
+    def step(self, latent: Latent, hours: int) -> Latent:
+        """Advance the latent by the hours of one processor.
+
+        Raises:
+            DataError: if there is no such processor.
+        """
+        if hours not in self.steps:
+            raise DataError(f"there is no processor of {hours} h; there are {self.steps} h")
+        return _normalised(self.processors[str(hours)](latent))
+
+    def decode(self, latent: Latent) -> Float[Tensor, "batch channel lat lon"]:
+        """Turn the latent into all targets of the layout."""
+        tokens = self.norm(self.decoder(latent)).movedim(-1, 1)
+        parts = []
+        if self.pressure_decoder is not None and self.from_levels is not None:
+            profiles = self.padding.crop(self.pressure_decoder(tokens[:, :, :-1]))[:, :, self.levels_above :]
+            parts.append(self.from_levels(profiles.flatten(1, 2)))
+        if self.surface_decoder is not None:
+            parts.append(self.padding.crop(self.surface_decoder(tokens[:, :, -1])))
+        return torch.cat(parts, dim=1)[:, self.output_index]
+
+    def plan(self, lead: float) -> tuple[int, ...]:
+        """Return the steps to a lead in hours, the longest first.
+
+        Raises:
+            DataError: if they do not reach it.
+        """
+        steps: list[int] = []
+        left = lead
+        for hours in self.steps:
+            count = max(int(left // hours), 0)
+            steps += [hours] * count
+            left -= count * hours
+        if left:
+            raise DataError(f"a lead of {lead:g} h is no sum of steps of {self.steps} h, the longest first")
+        return tuple(steps)
+
+    def no_decay(self) -> set[str]:
+        """Return biases and the scales of normalisations."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+    def _checked(self, inputs: Fields) -> Fields:
+        if inputs.frame.grid != self.layout.grid:
+            raise GridError(f"the network was built for {self.layout.grid}, but the inputs are on {inputs.frame.grid}")
+        if inputs.values.shape[1] != len(self.layout.history):
+            times = inputs.values.shape[1]
+            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
+        return inputs.select(self.layout.inputs)
+
+    def _walk(
+        self, latent: Latent, samples: Sequence[int], plans: Sequence[tuple[int, ...]]
+    ) -> Iterator[tuple[list[int], Latent]]:
+        """Give the numbers of the plans that are fulfilled, with their latents, making every common step once.
+
+        Args:
+            latent: of every sample.
+            samples: that each plan is for.
+            plans: steps to make.
+        """
+        # What is to be stepped: a latent, the samples in it, by how many hours, and the plans with how much is done.
+        waiting: list[tuple[Latent, list[int], int, list[int], int]] = [
+            (latent, list(range(len(latent))), 0, list(range(len(plans))), 0)
+        ]
+        while waiting:
+            latent, present, hours, pending, done = waiting.pop()
+            needed = sorted({samples[number] for number in pending})
+            if needed != present:
+                latent = latent[[present.index(sample) for sample in needed]]
+            if hours:
+                latent = self.step(latent, hours)
+            arrived = [number for number in pending if len(plans[number]) == done]
+            if arrived:
+                rows = [needed.index(samples[number]) for number in arrived]
+                yield arrived, latent if rows == list(range(len(latent))) else latent[rows]
+            for following in self.steps:
+                onward = [n for n in pending if len(plans[n]) > done and plans[n][done] == following]
+                if onward:
+                    waiting.append((latent, needed, following, onward, done + 1))
+
+
+def _profiles(names: Sequence[str], levels: Sequence[int]) -> list[Channel]:
+    return [Channel(name, level) for name, level in product(names, levels)]
+
+
+def _normalised(latent: Tensor) -> Tensor:
+    return F.layer_norm(latent, latent.shape[-1:])
+
+
+def _check(layout: Layout, dim: int, heads: int) -> None:
+    if layout.forcings:
+        raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
+    if layout.target_grid is not None and layout.target_grid != layout.grid:
+        raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
+    reaches_poles = np.abs(layout.grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
+    if not (layout.grid.is_periodic and reaches_poles):
+        raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {layout.grid}")
+    names = {c.name for c in layout.inputs if c.level is not None}
+    if not names:
+        raise RecipeError("WeatherMesh needs variables on pressure levels, but the layout has none among its inputs")
+    if dim % heads or dim % 2:
+        raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 2")
