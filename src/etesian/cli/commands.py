@@ -12,12 +12,13 @@ from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
 from etesian.data.dataset import Period
 from etesian.data.reader import TrainingStore
+from etesian.data.regrid import parse_grid
 from etesian.evaluation import evaluate as score
 from etesian.evaluation import summary
 from etesian.evaluation.plots import plot
 from etesian.evaluation.sources import is_training_store, lead_hours, open_forecast
 from etesian.inference.predictor import initial_times, predict_to
-from etesian.tasks.baselines import BASELINES, baseline_task
+from etesian.tasks.baselines import BASELINES, INTERPOLATION, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
 from etesian.tasks.task import Task
 
@@ -33,6 +34,7 @@ def predict(
     leads: list[int],
     every: int = 24,
     channels: list[str] | None = None,
+    grid: str | None = None,
     checkpoint: str | None = None,
     batch_size: int = 16,
     overwrite: bool = False,
@@ -44,14 +46,16 @@ def predict(
 
     Args:
         run: run directory of `etesian fit`, a checkpoint folder, or a baseline: persistence, climatology,
-            seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store.
+            seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store. A run on two grids
+            downscales, and so does `interpolation`, bilinearly.
         store: training store that holds the initial states.
         out: the Zarr store to make.
         init: first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one
             means all of it.
-        leads: hours after the initial time, such as 24 72 120.
+        leads: hours after the initial time, such as 24 72 120; 0 where a run downscales.
         every: hours between initial times.
         channels: what a baseline predicts; all by default. A run predicts what it was trained on.
+        grid: that `interpolation` goes to: degrees (1.5, or 1.5+poles), gaussian32, or a file or store that is on it.
         checkpoint: name of the run's checkpoint, such as last; the best by default.
         batch_size: initial times at once.
         overwrite: replace forecasts that are there already.
@@ -60,22 +64,31 @@ def predict(
         EtesianError: if the run, the store and the options do not fit together.
     """
     wanted = tuple(sorted(set(leads)))
-    if not wanted or wanted[0] <= 0:
+    if not wanted or wanted[0] < 0 or (wanted[0] == 0 and run in BASELINES):
         raise RecipeError(f"leads {list(leads)} must be hours greater than 0, such as 24 72 120")
+    if (grid is None) == (run == INTERPOLATION):
+        raise RecipeError("--grid and the baseline `interpolation` go together: it is the grid to interpolate to")
+    if every < 1 or batch_size < 1:
+        raise RecipeError(f"every = {every} and batch_size = {batch_size} must be at least 1")
     source = TrainingStore(store)
     task: Task
     if run in BASELINES:
         task = baseline_task(run, source, source.resolve(channels), wanted)
         identity: dict[str, object] = {"baseline": run}
+    elif grid is not None:
+        task = interpolation_task(source, source.resolve(channels), parse_grid(grid))
+        identity = {"baseline": run}
     else:
         if channels is not None:
             raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
         if not Path(run).exists():
-            raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, BASELINES)}")
+            raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, (*BASELINES, INTERPOLATION))}")
         folder = find_checkpoint(run, checkpoint)
         task = load_task(folder)
         description = json.loads((folder / "description.json").read_text())
         identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}
+    if (task.layout.target_grid is not None) != (wanted == (0,)):
+        raise RecipeError("leads are 0 where a run or `interpolation` downscales, and greater than 0 in a forecast")
     initial = initial_times(source, task.layout.history, Period(*init), every)
     predict_to(
         task, source, out, initial, wanted, source=identity, batch_size=batch_size, overwrite=overwrite, label=out

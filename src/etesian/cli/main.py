@@ -61,7 +61,12 @@ def main(arguments: list[str] | None = None) -> None:
             return
         status = _run(name, COMMANDS[name], rest)
     except EtesianError as error:
-        _fail(sentence(str(error)))
+        _fail(str(error))
+    except ValueError as error:
+        # The recipe's parser wraps what a constructor raises into a list of all it has tried.
+        if not isinstance(error.__cause__, EtesianError):
+            raise
+        _fail(str(error.__cause__))
     except ArgumentError as error:
         _fail(f"{sentence(error.message)} (see `etesian {name} --help`)", status=2)
     except KeyboardInterrupt:
