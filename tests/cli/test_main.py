@@ -17,7 +17,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (["predict", "run", "store", "out", "--init", "2001", "2001", "--leads", "x"], 'Parser key "leads" element 1'),
         (["evaluate", "nothing.zarr", "nowhere.zarr"], "there is no 'nothing.zarr'"),
         (
-            ["predict", "run", "nothing.zarr", "out", "--init", "2001", "2001", "--leads", "0"],
+            ["predict", "persistence", "nothing.zarr", "out", "--init", "2001", "2001", "--leads", "0"],
             "must be hours greater than 0",
         ),
     ],

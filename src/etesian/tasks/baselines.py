@@ -8,12 +8,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from etesian.core import Channel, Frame, Layout
+from etesian.core import Channel, Frame, Grid, Layout
 from etesian.core.clock import decode_time, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.data.reader import TrainingStore, positions
-from etesian.models.baselines import Climatology, LinearForecast, Persistence
+from etesian.models.baselines import Climatology, Interpolation, LinearForecast, Persistence
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.forecast import ForecastTask
 
@@ -22,6 +22,9 @@ BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence
 the year at every grid point, `damped_persistence` an anomaly times a coefficient for each grid point and lead, and
 `ridge` a regression of every grid point of a channel on all of them, and `ridge_3_days` on all of them today,
 yesterday and the day before."""
+
+INTERPOLATION = "interpolation"
+"""What downscaling is judged against: the coarse field, interpolated bilinearly."""
 
 HISTORIES = {"ridge": (0,), "ridge_3_days": (-48, -24, 0)}
 
@@ -56,11 +59,21 @@ def baseline_task(name: str, store: TrainingStore, channels: Sequence[Channel], 
         return ForecastTask(lambda layout: LinearForecast(layout, coefficients), layout, statistics, anomalies=True)
     if name == "seasonal_cycle":
         return ForecastTask(lambda layout: Climatology(layout, _no_anomaly), layout, statistics, anomalies=True)
-    physical = Statistics(tuple(channels), np.zeros(len(channels)), np.ones(len(channels)))
+    physical = _physical(channels)
     if name == "persistence":
         return ForecastTask(Persistence, layout, physical)
     table = _climatology_table(store)
     return ForecastTask(lambda layout: Climatology(layout, table), layout, physical)
+
+
+def interpolation_task(store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> ForecastTask:
+    """Return bilinear interpolation to a finer grid as a task that predicts like any other, at lead 0.
+
+    Raises:
+        GridError: if the grid reaches beyond the store's.
+    """
+    layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, target_grid=grid)
+    return ForecastTask(Interpolation, layout, _physical(channels))
 
 
 def fit_damped_persistence(
@@ -157,6 +170,11 @@ def _pairs(time: NDArray[np.int64], lead: int, path: str) -> tuple[NDArray[np.in
     if not len(now):
         raise DataError(f"the training period of {path} has no two times that lie {lead} h apart")
     return now, later[now]
+
+
+def _physical(channels: Sequence[Channel]) -> Statistics:
+    """Return statistics that leave values as they are."""
+    return Statistics(tuple(channels), np.zeros(len(channels)), np.ones(len(channels)))
 
 
 def _select(statistics: Statistics, channels: Sequence[Channel]) -> Statistics:
