@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from etesian.core import Layout
-from etesian.data.loading import WindowData
+from etesian.data.loading import TaskData
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last
 from etesian.tasks.task import Task
@@ -99,7 +99,7 @@ def train(arguments: list[str]) -> None:
         warnings.filterwarnings("ignore", message=message)
     TrainingCLI(
         Task,
-        WindowData,
+        TaskData,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveRecipe,

@@ -26,7 +26,27 @@ class Loader(DataLoader[Batch]):
         yield from super().__iter__()
 
 
-class WindowData(L.LightningDataModule):
+class TaskData(L.LightningDataModule):
+    """What every data module tells the task: what goes in and out, how it is distributed, and where it is from.
+
+    Attributes:
+        layout: what goes in and what comes out.
+    """
+
+    layout: Layout
+
+    @property
+    @abstractmethod
+    def statistics(self) -> Statistics:
+        """Distribution of every channel of the layout."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> dict[str, object]:
+        """What the run has seen, for its checkpoint."""
+
+
+class WindowData(TaskData):
     """Batches of windows from the periods to train, choose and judge on.
 
     Args:
@@ -41,8 +61,6 @@ class WindowData(L.LightningDataModule):
     Raises:
         RecipeError: if the periods overlap.
     """
-
-    layout: Layout
 
     def __init__(
         self,
@@ -68,11 +86,6 @@ class WindowData(L.LightningDataModule):
                     f"the periods {name} ({a.start} to {a.end}) and {following} ({b.start} to {b.end}) overlap"
                 )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-
-    @property
-    @abstractmethod
-    def statistics(self) -> Statistics:
-        """Distribution of every channel of the layout."""
 
     @property
     def provenance(self) -> dict[str, object]:

@@ -108,7 +108,7 @@ def load(
     Raises:
         CheckpointError: if the file cannot be read without running code, or keys are missing, unknown or misshapen.
     """
-    original = _read(source)
+    original = read_tensors(source)
     named = _modern_names(original)
     unknown = [key for key, name in named.items() if name is None and key not in ignore]
     for key in ignore:
@@ -130,7 +130,7 @@ def load(
     )
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+def read_tensors(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by original key."""
     content: Any = source
     if isinstance(source, str | Path):
@@ -157,7 +157,8 @@ def _modern_names(original: Mapping[str, Tensor]) -> dict[str, str | None]:
         name = re.sub(r"^channel_(?=embed|query|agg)", "var_", key.removeprefix("net."))
         if _PROJECTION.fullmatch(name):
             raise CheckpointError(
-                f"the checkpoint has '{key}': it is ClimaX's projection variant, not the forecast network"
+                f"the checkpoint has '{key}': it is ClimaX's projection variant, not the forecast network; "
+                "read it with etesian.interop.climax_projection.load"
             )
         known = (
             name in _RENAMED
@@ -279,13 +280,19 @@ def _translate(
     return state, fates
 
 
-def _renamed(key: str, last_of_head: int) -> str:
-    """Return our name for one of the original's newest names."""
+def rename_shared(key: str) -> str | None:
+    """Return our name for one of the original's newest names of what all its variants share; None for any other."""
     if key in _RENAMED:
         return _RENAMED[key]
-    if block := re.fullmatch(r"(blocks\.\d+)\.(.+)\.(weight|bias)", key):
+    block = re.fullmatch(r"(blocks\.\d+)\.(.+)\.(weight|bias)", key)
+    if block and block[2] in _INSIDE_BLOCK:
         return f"{block[1]}.{_INSIDE_BLOCK[block[2]]}.{block[3]}"
-    return re.sub(rf"^head\.{last_of_head}\.", "to_pixels.", key)
+    return key if re.fullmatch(r"norm\.(weight|bias)", key) else None
+
+
+def _renamed(key: str, last_of_head: int) -> str:
+    """Return our name for one of the original's newest names."""
+    return rename_shared(key) or re.sub(rf"^head\.{last_of_head}\.", "to_pixels.", key)
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
