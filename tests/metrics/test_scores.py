@@ -75,6 +75,38 @@ def test_halved_anomalies_keep_the_correlation_and_halve_the_activity() -> None:
     assert_allclose(scores["activity"][:, :3], 0.5, rtol=1e-12)
 
 
+def weighted_pearson(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
+    covariance = np.cov(a.ravel(), b.ravel(), aweights=weights.ravel())
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+def test_pearson_is_the_weighted_correlation_of_each_map_then_the_mean_over_samples() -> None:
+    truth = fields(1)
+    forecast = Fields(0.6 * truth.values + 0.4 * fields(0).values + 3, truth.frame)
+    truth.values[2, 0, 0, 3, 4] = torch.nan
+    tropics = abs(GRID.latitude) <= 20
+    found = accumulate(forecast, truth, regions=("global", "tropics")).total().scores()["pearson"]
+    weights = np.broadcast_to(GRID.area_weights[:, None], GRID.shape)
+    for channel in range(3):
+        for region, inside in enumerate((np.ones(GRID.shape, bool), np.broadcast_to(tropics[:, None], GRID.shape))):
+            each = []
+            for ours, theirs in zip(forecast.values[:, 0, channel], truth.values[:, 0, channel], strict=True):
+                use = inside & np.isfinite(theirs.numpy())
+                each.append(weighted_pearson(ours.numpy()[use], theirs.numpy()[use], weights[use]))
+            assert_allclose(found[0, channel, region], np.mean(each), rtol=1e-10)
+    assert torch.isnan(found[:, 3]).all()
+
+
+def test_pearson_of_a_stretched_map_is_one_and_a_constant_map_is_not_counted() -> None:
+    truth = fields(1)
+    stretched = Fields(3 * truth.values - 700, truth.frame)
+    assert_allclose(accumulate(stretched, truth).total().scores()["pearson"][:, :3], 1, rtol=1e-10)
+    stretched.values[0] = 281.3
+    sums = accumulate(stretched, truth)
+    assert sums.sum_of("pattern_samples")[0].sum() == 0
+    assert_allclose(sums.total().scores()["pearson"][:, :3], 1, rtol=1e-10)
+
+
 def test_without_a_climatology_there_is_no_correlation() -> None:
     assert torch.isnan(accumulate(fields(0), fields(1)).total().scores()["acc"]).all()
 

@@ -220,6 +220,7 @@ def _scores(sums: Mapping[str, Sums], pairs: Pairs, references: Sequence[str]) -
         ("mae", "absolute_error", "weight"),
         ("bias", "error", "weight"),
         ("acc", "anomaly_correlation", "correlated_samples"),
+        ("pearson", "pattern_correlation", "pattern_samples"),
     ):
         estimate, influence = ratio_influence(statistic(numerator), statistic(denominator))
         half = half_width(influence, statistic(denominator) > 0)

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from etesian.core.channels import Channel
 
-INTERVALS = ("rmse", "mae", "bias", "acc", "skill")
-SCORES = ("rmse", "mse", "mae", "bias", "acc", "activity", "skill")
+INTERVALS = ("rmse", "mae", "bias", "acc", "pearson", "skill")
+SCORES = ("rmse", "mse", "mae", "bias", "acc", "pearson", "activity", "skill")
 
 
 def days(hours: float | np.integer) -> str:
@@ -173,7 +173,7 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     table = table.rename(columns={"lead_time": "lead_hours"})
     columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "value", "low", "high"]
     columns += ["initial_times", "points", "missing_forecast", "missing_truth"]
-    table.loc[table["score"].isin(["acc", "activity", "skill"]), "units"] = "1"
+    table.loc[table["score"].isin(["acc", "pearson", "activity", "skill"]), "units"] = "1"
     squared = table["score"] == "mse"
     table.loc[squared, "units"] = "(" + table.loc[squared, "units"] + ")2"
     return table.reindex(columns=columns).sort_values(

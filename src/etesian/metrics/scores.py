@@ -29,11 +29,17 @@ STATISTICS = (
     "truth_anomaly_squared",
     "anomaly_correlation",
     "correlated_samples",
+    "pattern_correlation",
+    "pattern_samples",
     "points",
     "missing_forecast",
     "missing_truth",
 )
 """What is summed: weighted over points, then plainly over samples; the last three count points."""
+
+
+_CONSTANT = 1e-14
+"""Variance over mean square below which a map is constant: beyond rounding in float64, within that of float32 data."""
 
 
 class Metric(Protocol):
@@ -86,8 +92,10 @@ class Sums:
         """Return every score by name, each (…, lead, channel, region); NaN where nothing could be scored.
 
         `mse`, `rmse` (root after the mean over samples), `mae`, `bias` (forecast − truth), `acc` (uncentred anomaly
-        correlation of each sample, then the mean over samples) and `activity` (root-mean-square anomaly of the
-        forecasts over that of the truth: below 1, the forecasts are smoother than the weather).
+        correlation of each sample, then the mean over samples), `pearson` (of the two maps of each sample about their
+        own means over the region, with the points' weights, then the mean over samples; ClimaX judges downscaling by
+        Pearson correlation, arXiv 2301.10343) and `activity` (root-mean-square anomaly of the forecasts over that of
+        the truth: below 1, the forecasts are smoother than the weather).
         """
         weight, samples = self.sum_of("weight"), self.sum_of("correlated_samples")
         return {
@@ -96,6 +104,7 @@ class Sums:
             "mae": self.sum_of("absolute_error") / weight,
             "bias": self.sum_of("error") / weight,
             "acc": self.sum_of("anomaly_correlation") / samples,
+            "pearson": self.sum_of("pattern_correlation") / self.sum_of("pattern_samples"),
             "activity": (self.sum_of("forecast_anomaly_squared") / self.sum_of("truth_anomaly_squared")).sqrt(),
         }
 
@@ -168,6 +177,7 @@ def accumulate(
             error=error @ weights,
             missing_forecast=_count(has_truth & ~has_forecast, inside),
             missing_truth=_count(~has_truth, inside),
+            **_pattern(forecast, truth, use, weights),
         )
         if channel in components:
             of_component[channel] = squared, use, has_forecast, has_truth
@@ -202,6 +212,26 @@ def accumulate(
             missing_truth=_count(~has_truth, inside),
         )
     return Sums(values, scored, tuple(regions))
+
+
+def _pattern(
+    forecast: Float64[Tensor, "batch time point"],
+    truth: Float64[Tensor, "batch time point"],
+    use: Bool[Tensor, "batch time point"],
+    weights: Float64[Tensor, "point region"],
+) -> dict[str, Tensor]:
+    """Return the correlation of each pair of maps over the points used, not counted where a map is constant."""
+    # About any constant the variances are the same; one near the values keeps their digits.
+    near = torch.where(use, truth, 0.0).sum(-1, keepdim=True) / use.sum(-1, keepdim=True).clamp(min=1)
+    forecast, truth = (torch.where(use, values - near, 0.0) for values in (forecast, truth))
+    weight = use.double() @ weights
+    ours, theirs = forecast @ weights / weight, truth @ weights / weight
+    covariance = (forecast * truth) @ weights / weight - ours * theirs
+    squares = torch.stack([forecast.square() @ weights, truth.square() @ weights]) / weight
+    variances = squares - torch.stack([ours, theirs]).square()
+    varies = (variances > _CONSTANT * (squares + near.square())).all(0)
+    correlation = torch.where(varies, covariance / variances.prod(0).sqrt(), 0.0)
+    return {"pattern_correlation": correlation, "pattern_samples": varies.double()}
 
 
 def _points(fields: Fields, channel: int) -> Float64[Tensor, "batch time point"]:
