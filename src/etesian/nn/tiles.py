@@ -21,7 +21,7 @@ Heads = Float[Tensor, "batch depth lat lon head dim"]
 Box = tuple[slice, slice, slice]
 
 _TILE_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16)
-_TILE_OVERHEAD = 24
+_TILE_OVERHEAD = 48
 """Work of a tile beside its products, in queries: most of it is copying keys."""
 
 
