@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from etesian.core.grid import Grid
+from etesian.core.interpolation import linear_weights
 from etesian.nn.patch import Patch, patch_counts
 
 
@@ -44,10 +45,10 @@ def interpolate_position(
     Bilinear in latitude and longitude of the patch centres, periodic in longitude where the source is; beyond the
     outermost centres the nearest one is taken. Patches of equal centres keep their embedding exactly.
     """
-    north = _linear_weights(
+    north = _weights(
         _centres(source.latitude, source_patch[0]), _centres(target.latitude, target_patch[0]), periodic=False
     )
-    east = _linear_weights(
+    east = _weights(
         _centres(source.longitude, source_patch[1]),
         _centres(target.longitude, target_patch[1]),
         periodic=source.is_periodic,
@@ -65,23 +66,12 @@ def _centres(coordinate: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     return np.asarray(full.reshape(count, size).mean(axis=1))
 
 
-def _linear_weights(
+def _weights(
     source: NDArray[np.float64], target: NDArray[np.float64], *, periodic: bool
 ) -> Float[NDArray[np.float64], "target source"]:
-    """Return the matrix of linear interpolation from one set of ascending coordinates to another."""
-    if periodic:
-        target = source[0] + (target - source[0]) % 360
-        source = np.append(source, source[0] + 360)
-    upper = np.searchsorted(source, target, side="right").clip(1, max(source.size - 1, 1)) if source.size > 1 else None
-    weights = np.zeros((target.size, source.size))
-    if upper is None:
-        weights[:] = 1.0
-        return weights
-    share = ((target - source[upper - 1]) / (source[upper] - source[upper - 1])).clip(0, 1)
-    rows = np.arange(target.size)
-    weights[rows, upper - 1] = 1 - share
-    weights[rows, upper] = share
-    if periodic:
-        weights[:, 0] += weights[:, -1]
-        weights = weights[:, :-1]
-    return weights
+    """Return the matrix of linear interpolation between centres; beyond the outermost ones the nearest is taken."""
+    if not periodic:
+        return linear_weights(source, np.clip(target, source[0], source[-1]))
+    weights = linear_weights(np.append(source, source[0] + 360), source[0] + (target - source[0]) % 360)
+    weights[:, 0] += weights[:, -1]
+    return weights[:, :-1]
