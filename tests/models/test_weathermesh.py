@@ -1,6 +1,7 @@
 """Laws of WeatherMesh: what a latent, a step and a lead are, on any grid and any levels."""
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,32 @@ def test_leads_share_the_steps_they_begin_with_and_only_what_is_asked_for_is_dec
     model(STATE, ask(SURFACE, [[12, 24], [1, 6]]), statics=STATIC)
     assert sorted(stepped) == [(1, 1), (6, 1), (6, 1), (6, 1), (6, 2)]
     assert sum(decoded) == 4
+
+
+@torch.no_grad()
+def test_a_forecast_comes_lead_by_lead_and_holds_few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    leads = [13, 6, 336, *range(12, 336, 12)]
+    alive: list[weakref.ref[Tensor]] = []
+    step = model.step
+
+    def watched(latent: Tensor, hours: int) -> Tensor:
+        after = step(latent, hours)
+        alive.append(weakref.ref(after))
+        return after
+
+    monkeypatch.setattr(model, "step", watched)
+    given, most = [], 0
+    for lead, values in model.forecast(STATE, leads, statics=STATIC):
+        given.append(lead)
+        most = max(most, sum(reference() is not None for reference in alive))
+        if lead in (13, 36):
+            expected = model(STATE, ask(LAYOUT.targets, [[lead], [lead]]), statics=STATIC)[:, 0]
+            assert close(values, expected)
+            alive.clear()
+    assert given == sorted(leads)
+    assert len(alive) == 56 - 6
+    assert most <= 3
 
 
 @torch.no_grad()
@@ -347,6 +374,8 @@ def test_what_the_network_cannot_do_is_refused_when_it_is_asked() -> None:
     fine = Grid.equiangular(11.25)
     with pytest.raises(GridError, match="was built for 8×16"):
         model(fields(ALOFT + SURFACE, fine), target, statics=STATIC)
+    with pytest.raises(GridError, match="was built for 8×16"):
+        model(STATE, target, statics=fields((OROGRAPHY,), fine))
     with pytest.raises(GridError, match="predicts on 8×16"):
         model(STATE, ask(SURFACE, [[6], [6]], fine), statics=STATIC)
 

@@ -179,6 +179,26 @@ class WeatherMesh(Network):
         order = torch.tensor(np.argsort(places), device=answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
+    def forecast(
+        self, inputs: Fields, leads: Sequence[int], *, statics: Fields | None = None
+    ) -> Iterator[tuple[int, Float[Tensor, "batch channel lat lon"]]]:
+        """Predict one lead after the other; without gradients, memory does not grow with their number.
+
+        Args:
+            inputs: normalised state or history of states.
+            leads: hours ahead, in any order.
+            statics: normalised fields that do not change.
+
+        Yields:
+            Each lead, ascending, with normalised values of all targets of the layout.
+        """
+        ascending = sorted(set(leads))
+        batch = len(inputs.values)
+        plans = [self.plan(lead) for lead in ascending for _ in range(batch)]
+        samples = list(range(batch)) * len(ascending)
+        for arrived, latent in self._walk(self.encode(inputs, statics), samples, plans):
+            yield ascending[arrived[0] // batch], self.decode(latent)
+
     def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
         """Turn fields into the latent.
 
@@ -187,7 +207,10 @@ class WeatherMesh(Network):
             GridError: if the fields are not on the layout's grid.
             DataError: if the statics or part of the history are missing.
         """
-        state = self._checked(inputs).filled()
+        times = inputs.values.shape[1]
+        if times != len(self.layout.history):
+            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
+        state = self._on_grid(inputs).select(self.layout.inputs).filled()
         profiles = self.to_levels(state[:, :, self.profile_index].flatten(0, 1))
         profiles = profiles.view(*state.shape[:2], -1, len(self.levels), *state.shape[3:]).flatten(1, 2)
         top = profiles[:, :, :1].expand(-1, -1, self.levels_above, -1, -1)
@@ -197,7 +220,7 @@ class WeatherMesh(Network):
         if self.layout.statics:
             if statics is None:
                 raise DataError(f"the network was built with '{self.layout.statics[0]}', but is given no static fields")
-            fixed = statics.select(self.layout.statics).filled()[:, 0]
+            fixed = self._on_grid(statics).select(self.layout.statics).filled()[:, 0]
             parts.append(fixed.expand(len(state), -1, -1, -1))
         surface = self.surface_encoder(self.padding.pad(torch.cat(parts, dim=1)))
 
@@ -247,13 +270,10 @@ class WeatherMesh(Network):
         """Return biases and the scales of normalisations."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
 
-    def _checked(self, inputs: Fields) -> Fields:
-        if inputs.frame.grid != self.layout.grid:
-            raise GridError(f"the network was built for {self.layout.grid}, but the inputs are on {inputs.frame.grid}")
-        if inputs.values.shape[1] != len(self.layout.history):
-            times = inputs.values.shape[1]
-            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
-        return inputs.select(self.layout.inputs)
+    def _on_grid(self, fields: Fields) -> Fields:
+        if fields.frame.grid != self.layout.grid:
+            raise GridError(f"the network was built for {self.layout.grid}, but is given fields on {fields.frame.grid}")
+        return fields
 
     def _walk(
         self, latent: Latent, samples: Sequence[int], plans: Sequence[tuple[int, ...]]
