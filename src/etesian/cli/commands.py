@@ -102,6 +102,7 @@ def evaluate(
     out: str = "evaluation",
     others: list[str] | None = None,
     baselines: list[str] | None = None,
+    references: list[str] | None = None,
     climatology: str | None = None,
     channels: list[str] | None = None,
     leads: list[int] | None = None,
@@ -120,7 +121,8 @@ def evaluate(
         out: folder to write.
         others: further forecasts to compare, as NAME=PATH.
         baselines: persistence, climatology, seasonal_cycle, damped_persistence, ridge; by default persistence and
-            seasonal_cycle where the truth is a training store.
+            seasonal_cycle where the truth is a training store; none for downscaled fields.
+        references: of the others, those to measure skill by as well, such as bilinear interpolation.
         climatology: training store or WeatherBench 2 climatology for anomalies; by default that of the truth.
         channels: such as geopotential_500; all that are shared by default.
         leads: hours; all that are shared by default.
@@ -134,7 +136,8 @@ def evaluate(
     forecasts = dict(_named(text) for text in [forecast, *(others or [])])
     is_store = is_training_store(truth)
     if baselines is None:
-        baselines = ["persistence", "seasonal_cycle"] if is_store else []
+        downscaled = is_store and not lead_hours(open_forecast(*next(iter(forecasts.items())))).any()
+        baselines = ["persistence", "seasonal_cycle"] if is_store and not downscaled else []
     if baselines and not is_store:
         raise RecipeError(
             f"baselines are fitted to a training store, which {truth} is not; pass --baselines with nothing behind it"
@@ -145,7 +148,7 @@ def evaluate(
         forecasts,
         truth,
         climatology=climatology,
-        references=baselines,
+        references=[*baselines, *(references or [])],
         channels=channels,
         leads=leads,
         regions=regions,
@@ -169,6 +172,8 @@ def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: lis
     wanted = store.channels if channels is None else store.resolve(channels)
     shared = [channel for channel in other.channels if channel in wanted]
     leads = tuple(int(lead) for lead in lead_hours(other))
+    if 0 in leads and name not in ("climatology", "seasonal_cycle"):
+        raise RecipeError(f"at lead 0 {name} is the truth itself; compare downscaled fields with `interpolation`")
     initial, _ = encode_time(other.dataset["time"].values)
     initial = initial[np.isin(initial, store.time)]
     path = Path(f"{out}.baselines") / f"{name}.zarr"

@@ -81,6 +81,9 @@ def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str
     subject = f"{title(channel)}: {model}"
     if not scored.any():
         return f"{subject} cannot be compared with {reference}: nothing was scored."
+    if _downscaled(scores):
+        beats = "beats" if better[0] else "does not beat"
+        return f"{subject} {beats} {reference}{' with 95 % confidence' if certain[0] else ''}."
     upto = _prefix(better)
     if upto == 0 and not better.any():
         return f"{subject} does not beat {reference} at any lead."
@@ -111,6 +114,8 @@ def verdicts(scores: xr.Dataset, channels: Sequence[str] | None = None) -> list[
 def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
     """Return a table for the terminal: RMSE of every forecast by lead, and verdicts below it.
 
+    Where the only lead is 0 (downscaling) it holds RMSE, Pearson correlation and mean bias instead.
+
     Args:
         scores: what `evaluate` returned.
         channels: by default the headline channels.
@@ -124,18 +129,24 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
     )
     table.add_column("channel")
     table.add_column("forecast")
-    for hours in scores.lead_time.values:
-        table.add_column(days(hours), justify="right")
-    rmse = scores.rmse.isel(region=0)
+    rmse, pearson, bias = (scores[name].isel(region=0) for name in ("rmse", "pearson", "bias"))
+    # Each column with what is smallest for the best forecast.
+    columns = {days(lead): 2 * (rmse.sel(lead_time=lead),) for lead in scores.lead_time.values}
+    if _downscaled(scores):
+        at = {"lead_time": 0}
+        columns = {"RMSE": 2 * (rmse.sel(at),), "Pearson": (pearson.sel(at), -pearson.sel(at))}
+        columns["bias"] = bias.sel(at), abs(bias.sel(at))
+        table.title = str(table.title).removeprefix("RMSE, ")
+    for name in columns:
+        table.add_column(name, justify="right")
     for channel in chosen:
         units = pretty_units(str(scores.units.sel(channel=channel).values))
-        best = rmse.sel(channel=channel).min("forecast").values
         for row, name in enumerate(scores.forecast.values.tolist()):
-            values = rmse.sel(channel=channel, forecast=name).values
-            cells = [
-                f"[bold]{number(value)}[/]" if value == lowest else number(value)
-                for value, lowest in zip(values, best, strict=True)
-            ]
+            cells = []
+            for values, order in columns.values():
+                text = number(values.sel(channel=channel, forecast=name).item())
+                best = order.sel(channel=channel)
+                cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
             table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
         table.add_section()
     return table
@@ -179,6 +190,10 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     return table.reindex(columns=columns).sort_values(
         ["forecast", "channel", "region", "score", "reference", "lead_hours"], ignore_index=True
     )
+
+
+def _downscaled(scores: xr.Dataset) -> bool:
+    return bool((scores.lead_time == 0).all())
 
 
 def _prefix(wins: NDArray[np.bool_]) -> int:
