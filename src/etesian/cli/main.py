@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "quickstart": Command("etesian.cli.quickstart:quickstart", (), "the whole path on the embedded planet"),
     "simulate": Command("etesian.data.simulate:simulate", ("path",), "a planet with weather, no download"),
+    "scenarios": Command("etesian.data.scenarios:simulate_scenarios", ("folder",), "a climate, no download"),
     "fetch": Command("etesian.data.fetch:fetch", ("source", "path"), "a part of a remote Zarr store → a local one"),
     "doctor": Command("etesian.data.doctor:doctor", ("path*",), "what a file holds, what is wrong, how to mend it"),
     "prepare": Command("etesian.data.prepare:prepare", ("sources*", "store"), "files → training store"),
