@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
@@ -62,12 +61,6 @@ def test_what_the_recipe_names_wrongly_is_refused(store: str) -> None:
         data(store, test=None).test_dataloader()
     with pytest.raises(DataError, match=r"leads of \[480\] h"):
         data(store, leads=[6, 480]).train_dataloader()
-
-
-def test_stores_that_differ_are_refused(store: str, make_store) -> None:  # type: ignore[no-untyped-def]
-    time = xr.date_range("2001-01-01", periods=8, freq="6h", calendar="360_day", use_cftime=True)
-    with pytest.raises(RecipeError, match=r"differs from .* in channels, grid or calendar"):
-        data([store, make_store(time)])
 
 
 def test_the_layout_holds_what_was_asked_for(store: str) -> None:

@@ -230,3 +230,19 @@ def test_what_the_network_cannot_do_is_refused_when_it_is_built(
     with pytest.raises(EtesianError, match=message) as caught:
         network(replace(LAYOUT, **change), **options)
     assert caught.type is RecipeError
+
+
+def test_on_any_grid_the_position_embedding_is_interpolated_by_coordinate() -> None:
+    layout = Layout((Channel("temperature", 850),), (Channel("temperature", 850),), Grid.equiangular(22.5))
+    torch.manual_seed(0)
+    network = ClimaX(layout, patch=2, dim=16, depth=1, heads=2, any_grid=True).eval()
+    fine = Grid.equiangular(11.25)
+    expected = network.on_grid(fine)
+    time = torch.zeros(2, 1, dtype=torch.int64)
+    inputs = Fields(torch.randn(2, 1, 1, *fine.shape), Frame(layout.inputs, time, fine))
+    target = Frame(layout.targets, time + 6 * 3600, fine)
+    found = network(inputs, target)
+    torch.testing.assert_close(found, expected.eval()(inputs, target))
+    found.square().sum().backward()
+    assert network.position.grad is not None
+    assert (network.position.grad != 0).all()

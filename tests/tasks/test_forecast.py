@@ -104,7 +104,7 @@ def test_lead_weights_weigh_the_errors_of_each_lead() -> None:
         valid = batch.targets.valid.clone()
         valid[:, 1 - lead] = False
         parts.append(plain.loss(replace(batch, targets=replace(batch.targets, valid=valid)))[0].item())
-        counts.append((valid * plain.loss_weight).sum().item())
+        counts.append((valid * plain.loss_weight(batch.targets.frame)).sum().item())
     weighted = task_of(lead_weights={6: 3.0, 24: 1.0}).loss(batch)[0].item()
     expected = (3 * counts[0] * parts[0] + counts[1] * parts[1]) / (3 * counts[0] + counts[1])
     assert weighted == pytest.approx(expected, rel=1e-5)
@@ -214,14 +214,13 @@ def test_validation_asks_the_network_once_and_logs_the_loss_of_its_answer(monkey
     task.validation_step(batch, 0)
     assert len(calls) == 1
     assert logged["val_loss"] == pytest.approx(expected)
-    assert task.sums is not None
     assert batch.targets is not None
     error = task.predict(batch, batch.targets.frame).values - batch.targets.values
     valid = batch.targets.valid
     assert valid is not None
     weight = torch.from_numpy(GRID.area_weights).float()[:, None] * valid
     expected_rmse = ((error.square() * weight).sum((0, 3, 4)) / weight.sum((0, 3, 4))).sqrt()
-    torch.testing.assert_close(task.sums.rmse()[..., 0].float(), expected_rmse, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(task.sums[CHANNELS].rmse()[..., 0].float(), expected_rmse, rtol=1e-4, atol=1e-4)
 
 
 def test_leads_that_are_no_whole_steps_are_refused() -> None:

@@ -52,7 +52,7 @@ class Pick:
 
 
 class WindowDataset(Dataset[Batch]):
-    """Samples of a forecast problem from one or several stores that share channels and grid.
+    """Samples of a forecast problem from one or several stores; each batch comes from one of them.
 
     A window lies wholly inside the period, so that two periods which do not overlap share no field, and only
     windows whose every time exists are used. Indexing takes a list of `Pick`s and returns a `Batch` in
@@ -65,6 +65,11 @@ class WindowDataset(Dataset[Batch]):
         period: first and last time.
         draw: `all` leads for every initial time, or one drawn at `random` for each, anew every epoch.
         every: hours between initial times, counted from the first that has its history; None takes every time there is.
+        layouts: what each store is read with, where they differ in channels or grid; by default `layout`.
+        shares: of the samples of an epoch that come from each store; by default as many as it has. A store that gives
+            more or fewer is walked through again and again, each time in another order.
+        average_hours: targets are means over the states of so many hours up to the lead, the lead included; None takes
+            the state at the lead.
 
     Raises:
         DataError: if no window fits, or none that reaches one of the leads.
@@ -80,21 +85,25 @@ class WindowDataset(Dataset[Batch]):
         *,
         draw: Literal["all", "random"] = "all",
         every: int | None = None,
+        layouts: Sequence[Layout] | None = None,
+        shares: Sequence[float] | None = None,
+        average_hours: int | None = None,
     ) -> None:
         self.stores, self.layout, self.leads, self.draw = list(stores), layout, tuple(leads), draw
-        self.readers = [WindowReader(store, layout) for store in stores]
+        own = [layout] * len(stores) if layouts is None else layouts
+        self.readers = [WindowReader(store, each, average_hours) for store, each in zip(stores, own, strict=True)]
         self.picks: list[Pick] = []
-        for number, store in enumerate(stores):
+        for number, (store, reader) in enumerate(zip(stores, self.readers, strict=True)):
             first, last = period.seconds(store.calendar)
             inside = (store.time >= first) & (store.time <= last)
             usable = inside & exists(store, layout.history, inside)
             if every is not None and usable.any():
                 usable &= (store.time - store.time[usable.argmax()]) % (every * SECONDS_PER_HOUR) == 0
             if draw == "all":
-                usable &= exists(store, self.leads, inside)
+                usable &= exists(store, reader.hours(self.leads), inside)
                 self.picks += [Pick(number, int(i), self.leads) for i in np.flatnonzero(usable)]
             else:
-                reachable = np.stack([exists(store, [lead], inside) for lead in self.leads], axis=1)
+                reachable = np.stack([exists(store, reader.hours([lead]), inside) for lead in self.leads], axis=1)
                 usable &= reachable.any(axis=1)
                 for i in np.flatnonzero(usable):
                     leads_here = tuple(lead for lead, ok in zip(self.leads, reachable[i], strict=True) if ok)
@@ -109,20 +118,41 @@ class WindowDataset(Dataset[Batch]):
                 f"{stores[0].step_hours or '(varying)'} h"
             )
 
+        self.samples = np.bincount([pick.store for pick in self.picks], minlength=len(stores))
+        self.mixed = shares is not None
+        if shares is not None:
+            for store, samples in zip(stores, self.samples, strict=True):
+                if not samples:
+                    raise DataError(f"{store.path} has no window within {period.start} to {period.end}; leave it out")
+            parts = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+            self.samples = np.maximum(np.rint(parts * len(self.picks)).astype(np.int64), 1)
+
     def __len__(self) -> int:
-        return len(self.picks)
+        return int(self.samples.sum())
 
     def epoch(self, seed: int, epoch: int, *, shuffle: bool) -> list[Pick]:
         """Return the epoch's samples in order: the same for any number of workers and ranks."""
         rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(len(self.picks)) if shuffle else np.arange(len(self.picks))
+        picks = self._share(seed, epoch) if self.mixed else self.picks
+        order = rng.permutation(len(picks)) if shuffle else np.arange(len(picks))
         if self.draw == "all":
-            return [self.picks[i] for i in order]
-        drawn = rng.random(len(self.picks))
+            return [picks[i] for i in order]
+        drawn = rng.random(len(picks))
         chosen = []
         for i in order:
-            pick = self.picks[i]
+            pick = picks[i]
             chosen.append(Pick(pick.store, pick.initial, (pick.leads[int(drawn[i] * len(pick.leads))],)))
+        return chosen
+
+    def _share(self, seed: int, epoch: int) -> list[Pick]:
+        """Return each store's part of an epoch: where its walk through ever new permutations has come to."""
+        chosen: list[Pick] = []
+        for number, samples in enumerate(self.samples.tolist()):
+            own = [pick for pick in self.picks if pick.store == number]
+            walk = range(epoch * samples, (epoch + 1) * samples)
+            rounds = range(walk[0] // len(own), walk[-1] // len(own) + 1)
+            order = {turn: np.random.default_rng((seed, number, turn)).permutation(len(own)) for turn in rounds}
+            chosen += [own[order[step // len(own)][step % len(own)]] for step in walk]
         return chosen
 
     def __getitem__(self, picks: Sequence[Pick]) -> Batch:
@@ -135,14 +165,26 @@ class WindowDataset(Dataset[Batch]):
 class WindowReader:
     """Reads windows of one store, with the layout resolved once.
 
+    Args:
+        store: what to read.
+        layout: channels, history and grid.
+        average_hours: targets are means over the states of so many hours up to the lead, the lead included, where at
+            least half of them are valid; None takes the state at the lead.
+
     Raises:
         ChannelError: if the store lacks a channel of the layout.
         GridError: if the layout's grid is no part of the store's.
-        DataError: if static fields have gaps.
+        DataError: if static fields have gaps, or the averages are no whole number of steps.
     """
 
-    def __init__(self, store: TrainingStore, layout: Layout) -> None:
+    def __init__(self, store: TrainingStore, layout: Layout, average_hours: int | None = None) -> None:
         self.store, self.layout = store, layout
+        if average_hours is not None and (store.step_hours < 1 or average_hours % store.step_hours):
+            step = store.step_hours or "varying"
+            raise DataError(f"averages over {average_hours} h are no whole number of steps of {store.path}, {step} h")
+        self.before = (
+            (0,) if average_hours is None else tuple(range(store.step_hours - average_hours, 1, store.step_hours))
+        )
         self.inputs = compact(positions(layout.inputs, store.channels, store.path))
         self.targets = compact(positions(layout.targets, store.channels, store.path))
         self.rows, self.columns = store.locate(layout.grid)
@@ -158,7 +200,26 @@ class WindowReader:
         """Read inputs, statics and targets of some samples."""
         initial = self.store.time[[pick.initial for pick in picks]]
         after = initial[:, None] + np.array([pick.leads for pick in picks]) * SECONDS_PER_HOUR
-        return replace(self.start(initial), targets=self._fields(after, self.targets, self.layout.targets))
+        return replace(self.start(initial), targets=self._target_fields(after))
+
+    def hours(self, leads: Sequence[int]) -> list[int]:
+        """Return the hours after the initial time of all states that the targets at some leads are made of."""
+        return [lead + hour for lead in leads for hour in self.before]
+
+    def _target_fields(self, after: NDArray[np.int64]) -> Fields:
+        if self.before == (0,):
+            return self._fields(after, self.targets, self.layout.targets)
+        times = after[:, :, None] + np.array(self.before) * SECONDS_PER_HOUR
+        states = self._fields(times.reshape(len(after), -1), self.targets, self.layout.targets)
+        shape = (*times.shape, *states.values.shape[2:])
+        values = states.filled().reshape(shape)
+        frame = replace(states.frame, time=torch.from_numpy(after))
+        if states.valid is None:
+            return Fields(values.mean(dim=2), frame)
+        count = states.valid.reshape(shape).sum(dim=2)
+        mean = values.sum(dim=2) / count.clamp(min=1)
+        valid = 2 * count >= len(self.before)
+        return Fields(mean.masked_fill(~valid, 0.0), frame, valid)
 
     def start(self, initial: NDArray[np.int64]) -> Batch:
         """Read what a forecast starts from: inputs and statics at some initial times, in seconds."""
@@ -207,8 +268,7 @@ class WindowSampler(Sampler[list[Pick]]):
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.rank, self.world = rank, world
         self.epoch = 0
-        self.per_store = np.bincount([pick.store for pick in dataset.picks], minlength=len(dataset.stores))
-        for store, samples in zip(dataset.stores, self.per_store, strict=True):
+        for store, samples in zip(dataset.stores, dataset.samples, strict=True):
             if 0 < samples < world:
                 raise DataError(f"the {samples} samples of {store.path} cannot be shared by {world} processes")
 
@@ -221,7 +281,7 @@ class WindowSampler(Sampler[list[Pick]]):
         return min(-(-samples // (self.batch_size * self.world)), samples // self.world)
 
     def __len__(self) -> int:
-        return sum(self._batches(int(samples)) for samples in self.per_store if samples)
+        return sum(self._batches(int(samples)) for samples in self.dataset.samples if samples)
 
     def __iter__(self) -> Iterator[list[Pick]]:
         picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle)

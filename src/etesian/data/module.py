@@ -1,10 +1,13 @@
 """The data of a forecast run: stores, windows, splits, loaders."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from etesian.core import Layout, Region
+from etesian.core import Channel, Grid, Layout, Region
+from etesian.core.channels import parse_channels
 from etesian.core.errors import RecipeError
 from etesian.data.dataset import WindowDataset
 from etesian.data.loading import WindowData, check_history
@@ -16,7 +19,8 @@ class ForecastData(WindowData):
     """Inputs at an initial time, targets at leads after it, from training stores.
 
     Args:
-        stores: training stores made by `etesian prepare`; several must share channels and grid.
+        stores: training stores made by `etesian prepare`. They may differ in channels, levels, calendar and, for
+            networks that take any grid, in resolution: each gives what it has, and a batch comes from one of them.
         inputs: channels that are given, such as `temperature_850`; a bare name means all its levels; default all.
         targets: channels that are asked for; default the inputs.
         statics: static fields that are given as well; default all.
@@ -28,12 +32,16 @@ class ForecastData(WindowData):
         test: first and last date to judge on.
         region: named box, or south,north,west,east in degrees; default the whole grid.
         every: hours between initial times; default every time there is.
+        weights: share of the samples of an epoch that each store gives; default as many as it has.
+        average_hours: targets are means over so many hours up to the lead, the lead included: means over weeks 3 and 4
+            are leads of 672 h averaged over 336 h; default the state at the lead.
+        validate_leads: leads to choose on; default all.
         batch_size: samples in a batch, per process.
         workers: processes that read ahead; 0 reads in the training process, which is fastest for small grids.
         seed: of the order of samples and of random leads.
 
     Raises:
-        RecipeError: if the periods overlap, the stores differ, or history or leads are out of order.
+        RecipeError: if the periods overlap, history or leads are out of order, or weights do not fit the stores.
     """
 
     def __init__(
@@ -50,6 +58,9 @@ class ForecastData(WindowData):
         test: tuple[str, str] | None = None,
         region: str | None = None,
         every: int | None = None,
+        weights: list[float] | None = None,
+        average_hours: int | None = None,
+        validate_leads: list[int] | None = None,
         batch_size: int = 32,
         workers: int = 0,
         seed: int = 0,
@@ -57,50 +68,95 @@ class ForecastData(WindowData):
         if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
             raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
         opened = [TrainingStore(path) for path in stores]
-        first = opened[0]
-        for other in opened[1:]:
-            if other.channels != first.channels or other.grid != first.grid or other.calendar != first.calendar:
-                raise RecipeError(f"{other.path} differs from {first.path} in channels, grid or calendar")
+        if weights is not None and (len(weights) != len(stores) or min(weights) <= 0):
+            raise RecipeError(f"weights {weights} must be {len(stores)} numbers greater than 0, one for each store")
+        if unknown := sorted(set(validate_leads or ()) - set(leads)):
+            raise RecipeError(f"validate_leads names {unknown[0]} h, which is not among the leads {leads}")
+        if average_hours is not None and not 0 < average_hours <= leads[0]:
+            raise RecipeError(
+                f"average_hours = {average_hours} must be greater than 0 and within the first lead, {leads[0]} h"
+            )
         super().__init__(opened, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
-        chosen = first.resolve(inputs)
+        channels = _union(store.channels for store in opened)
+        chosen = channels if inputs is None else parse_channels(inputs, channels)
+        fixed = _union(store.static_channels for store in opened)
+        box = None if region is None else Region.parse(region)
+        grids = [store.grid if box is None else store.grid.crop(box) for store in opened]
         self.layout = Layout(
             inputs=chosen,
-            targets=chosen if targets is None else first.resolve(targets),
-            statics=first.resolve_statics(statics),
+            targets=chosen if targets is None else parse_channels(targets, channels),
+            statics=fixed if statics is None else parse_channels(statics, fixed),
             history=check_history(history),
-            grid=first.grid if region is None else first.grid.crop(Region.parse(region)),
+            grid=grids[0],
         )
+        self.layouts = [self._part(store, grid) for store, grid in zip(opened, grids, strict=True)]
         self.leads, self.draw, self.every = tuple(leads), draw, every
+        self.weights, self.average_hours = weights, average_hours
+        self.validate_leads = self.leads if validate_leads is None else tuple(validate_leads)
+
+    def _part(self, store: TrainingStore, grid: Grid) -> Layout:
+        """Return what a store is read with: what it has of the layout."""
+        whole = self.layout
+        inputs, targets = (tuple(c for c in names if c in store.channels) for names in (whole.inputs, whole.targets))
+        if not inputs or not targets:
+            raise RecipeError(f"{store.path} has none of the {'targets' if inputs else 'inputs'}; leave it out")
+        statics = tuple(c for c in whole.statics if c in store.static_channels)
+        return replace(whole, inputs=inputs, targets=targets, statics=statics, grid=grid)
 
     @property
     def statistics(self) -> Statistics:
-        """Distribution of every channel of the layout, pooled over the stores, on the layout's grid."""
-        layout, first = self.layout, self.stores[0]
+        """Distribution of every channel of the layout, over all values of all stores that have it.
+
+        The seasonal cycle is there only where all stores lie on one grid.
+        """
+        layout = self.layout
         channels = tuple(dict.fromkeys((*layout.inputs, *layout.targets)))
-        rows, columns = first.locate(layout.grid)
-        each = [store.statistics for store in self.stores]
-        index = each[0].index(channels)
-        mean = np.mean([s.mean[index] for s in each], axis=0)
-        variance = np.mean([s.std[index] ** 2 + (s.mean[index] - mean) ** 2 for s in each], axis=0)
-        harmonics = np.mean([np.asarray(s.harmonics)[:, index] for s in each], axis=0)[:, :, rows][:, :, :, columns]
-        anomaly = np.mean([np.asarray(s.anomaly_std)[index] for s in each], axis=0)
-        static = first.static_statistics
-        chosen = static.index(layout.statics)
-        # A static field is its own climatology's mean: it is centred on one number, not on itself.
-        constant = np.zeros((HARMONICS, len(chosen), *layout.grid.shape), dtype=np.float32)
-        constant[0] = static.mean[chosen][:, None, None]
+        one_grid = all(part.grid == layout.grid for part in self.layouts)
+        parts = [self._pooled(channel, one_grid=one_grid) for channel in channels]
+        parts += [self._pooled_static(channel, one_grid=one_grid) for channel in layout.statics]
         return Statistics(
             channels + layout.statics,
-            np.concatenate([mean, static.mean[chosen]]),
-            np.concatenate([np.sqrt(variance), static.std[chosen]]),
-            np.concatenate([harmonics, constant], axis=1).astype(np.float32),
-            np.concatenate([anomaly, static.std[chosen]]),
+            np.array([part.mean[0] for part in parts]),
+            np.array([part.std[0] for part in parts]),
+            np.concatenate([part.harmonics for part in parts], axis=1) if one_grid else None,
+            np.concatenate([part.anomaly_std for part in parts]) if one_grid else None,
         )
+
+    def _pooled(self, channel: Channel, *, one_grid: bool) -> Statistics:
+        holders = [store for store in self.stores if channel in store.channels]
+        index = [store.channels.index(channel) for store in holders]
+        each = [store.statistics for store in holders]
+        count = np.array([float(s.dataset["count"][i]) for s, i in zip(holders, index, strict=True)])
+        share = count / count.sum()
+        means, stds = (
+            np.array([getattr(s, name)[i] for s, i in zip(each, index, strict=True)]) for name in ("mean", "std")
+        )
+        mean = share @ means
+        std = np.sqrt(share @ (stds**2 + (means - mean) ** 2))
+        if not one_grid:
+            return Statistics((channel,), mean[None], std[None])
+        rows, columns = holders[0].locate(self.layout.grid)
+        cycles = np.stack([np.asarray(s.harmonics)[:, [i]] for s, i in zip(each, index, strict=True)])
+        cycle = np.tensordot(share, cycles, axes=1)[:, :, rows][:, :, :, columns].astype(np.float32)
+        spread = np.array([np.asarray(s.anomaly_std)[i] for s, i in zip(each, index, strict=True)])
+        return Statistics((channel,), mean[None], std[None], cycle, np.array([share @ spread]))
+
+    def _pooled_static(self, channel: Channel, *, one_grid: bool) -> Statistics:
+        holders = [store for store in self.stores if channel in store.static_channels]
+        each = [(s.static_statistics, s.static_channels.index(channel)) for s in holders]
+        mean = np.mean([s.mean[i] for s, i in each])
+        std = np.sqrt(np.mean([s.std[i] ** 2 + (s.mean[i] - mean) ** 2 for s, i in each]))
+        if not one_grid:
+            return Statistics((channel,), mean[None], std[None])
+        # A static field is its own climatology's mean: it is centred on one number, not on itself.
+        cycle = np.zeros((HARMONICS, 1, *self.layout.grid.shape), dtype=np.float32)
+        cycle[0] = mean
+        return Statistics((channel,), mean[None], std[None], cycle, std[None])
 
     @property
     def provenance(self) -> dict[str, object]:
         """What the run has seen, for its checkpoint: stores with their fingerprints, periods, leads."""
-        return super().provenance | {"leads": list(self.leads)}
+        return super().provenance | {"leads": list(self.leads), "average_hours": self.average_hours}
 
     def dataset(self, part: str) -> WindowDataset:
         """Return the windows of `train`, `validate` or `test`; the latter two are verified at every lead.
@@ -108,5 +164,19 @@ class ForecastData(WindowData):
         Raises:
             RecipeError: if the recipe names no such period.
         """
-        draw = self.draw if part == "train" else "all"
-        return WindowDataset(self.stores, self.layout, self.leads, self.period(part), draw=draw, every=self.every)
+        training = part == "train"
+        return WindowDataset(
+            self.stores,
+            self.layout,
+            self.leads if part != "validate" else self.validate_leads,
+            self.period(part),
+            draw=self.draw if training else "all",
+            every=self.every,
+            layouts=self.layouts,
+            shares=self.weights if training else None,
+            average_hours=self.average_hours,
+        )
+
+
+def _union(each: Iterable[Iterable[Channel]]) -> tuple[Channel, ...]:
+    return tuple(dict.fromkeys(channel for channels in each for channel in channels))

@@ -30,7 +30,9 @@ class ClimaX(Network):
     variable embeddings of their own.
 
     Fields may be on the layout's grid or on a part of it that is made of whole patches: then only those are processed,
-    with their own slice of the position embedding. Grids that the patch does not divide are padded (`patchify`).
+    with their own slice of the position embedding. Grids that the patch does not divide are padded (`patchify`). With
+    `any_grid` they may be on any other grid too, with the position embedding interpolated to its patches: a network
+    can then be trained on sources of several resolutions.
 
     Args:
         layout: what goes in and what comes out.
@@ -44,6 +46,7 @@ class ClimaX(Network):
         dropout: share of activations dropped in training.
         drop_path: share of samples that skip the last block's branches in training; earlier blocks skip less.
         validity: whether missing values, which enter as 0, have an embedding of their own as well.
+        any_grid: whether fields may be on a grid that is no part of the layout's.
 
     Raises:
         RecipeError: if the layout asks for forcings or for another target grid, or sizes do not fit one another.
@@ -64,6 +67,7 @@ class ClimaX(Network):
         dropout: float = 0.1,
         drop_path: float = 0.1,
         validity: bool = False,
+        any_grid: bool = False,
     ) -> None:
         super().__init__()
         if layout.forcings:
@@ -76,7 +80,7 @@ class ClimaX(Network):
         self.layout = layout
         self.variables = named if variables is None else variables
         self.patch = (patch, patch) if isinstance(patch, int) else patch
-        self.validity = validity
+        self.validity, self.any_grid = validity, any_grid
         self._number = {channel: i for i, channel in enumerate(self.variables)}
         self._numbers(named)
 
@@ -109,9 +113,8 @@ class ClimaX(Network):
         for name, other in (("target", target), ("statics", statics.frame if statics is not None else target)):
             if other.grid != grid:
                 raise GridError(f"the inputs are on {grid}, but the {name} on {other.grid}; all must be on one grid")
-        rows, columns = locate_patches(grid, self.layout.grid, self.patch)
+        position = self._position(grid)
         tokens = self._aggregate(inputs, statics)
-        position = self.position.index_select(0, self._index(rows)).index_select(1, self._index(columns))
         hours = lead_hours(inputs, target).to(self.position.dtype)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
         tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
@@ -124,6 +127,13 @@ class ClimaX(Network):
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
         return {"position", "aggregation.variable_embed"}
+
+    def _position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
+        """Return the position embedding of a grid's patches."""
+        if self.any_grid and grid != self.layout.grid:
+            return interpolate_position(self.position, self.layout.grid, grid, self.patch, self.patch)
+        rows, columns = locate_patches(grid, self.layout.grid, self.patch)
+        return self.position.index_select(0, self._index(rows)).index_select(1, self._index(columns))
 
     def _index(self, numbers: list[int] | NDArray[np.int64]) -> Int64[Tensor, " index"]:
         return torch.as_tensor(numbers, device=self.position.device)

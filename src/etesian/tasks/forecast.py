@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.metrics.scores import Sums, accumulate
@@ -89,21 +89,23 @@ class ForecastTask(Task):
         self.scored_leads: list[int] = []
         if predict == "departure":
             self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
-        self.register_buffer("loss_weight", self._loss_weight(), persistent=False)
-        self.sums: Sums | None = None
-
-    loss_weight: Tensor
-
-    def _loss_weight(self) -> Tensor:
-        grid = self.layout.output_grid
-        rows = {"area": grid.area_weights, "cosine": grid.cosine_weights}.get(self.latitude_weights)
-        latitude = torch.ones(grid.shape[0]) if rows is None else torch.from_numpy(rows).float()
-        known = {str(c) for c in self.layout.targets} | {c.name for c in self.layout.targets}
+        known = {str(c) for c in layout.targets} | {c.name for c in layout.targets}
         for name in self.channel_weights:
             if name not in known:
                 raise RecipeError(f"channel_weights names '{name}', which is not among the targets")
-        weight = [self.channel_weights.get(str(c), self.channel_weights.get(c.name, 1.0)) for c in self.layout.targets]
-        return torch.tensor(weight)[:, None, None] * latitude[:, None]
+        self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
+        self.sums: dict[tuple[Channel, ...], Sums] = {}
+
+    def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
+        """Return the weight of each channel and latitude of a frame in the loss."""
+        key = (frame.channels, frame.grid)
+        if key not in self._weights:
+            grid = frame.grid
+            rows = {"area": grid.area_weights, "cosine": grid.cosine_weights}.get(self.latitude_weights)
+            latitude = torch.ones(grid.shape[0]) if rows is None else torch.from_numpy(rows).float()
+            weight = [self.channel_weights.get(str(c), self.channel_weights.get(c.name, 1.0)) for c in frame.channels]
+            self._weights[key] = torch.tensor(weight)[:, None, None] * latitude[:, None]
+        return self._weights[key].to(self.device)
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
@@ -178,7 +180,7 @@ class ForecastTask(Task):
         """Return the weighted error over valid points, in normalised units."""
         batch = self.normalized(batch)
         if self.training and self.roll_longitude:
-            batch = _rolled(batch, int(torch.randint(self.layout.grid.shape[1], ())))
+            batch = _rolled(batch, int(torch.randint(batch.inputs.frame.grid.shape[1], ())))
         assert batch.targets is not None
         return self._error(self(batch, batch.targets.frame).float(), batch), {}
 
@@ -188,7 +190,7 @@ class ForecastTask(Task):
         assert targets is not None
         error = predicted - targets.values
         error = error.square() if self.loss_name == "mse" else error.abs()
-        weight = self.loss_weight
+        weight = self.loss_weight(targets.frame)
         if self.lead_weights:
             weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
         return masked_mean(error, weight, targets.valid)
@@ -201,7 +203,7 @@ class ForecastTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to sum the scores anew."""
-        self.sums = None
+        self.sums.clear()
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log the loss and add the errors in physical units to the sums."""
@@ -213,7 +215,7 @@ class ForecastTask(Task):
 
     def on_test_epoch_start(self) -> None:
         """Begin to sum the scores anew."""
-        self.sums = None
+        self.sums.clear()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss and add the errors in physical units to the sums."""
@@ -235,15 +237,20 @@ class ForecastTask(Task):
         leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
         self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
         sums = accumulate(predicted, batch.targets, regions=regions, weighting=weighting).total()
-        self.sums = sums if self.sums is None else self.sums + sums
+        known = self.sums.get(sums.channels)
+        self.sums[sums.channels] = sums if known is None else known + sums
 
     def _log_scores(self, part: str) -> None:
-        if self.sums is None:
-            return
-        values = self.trainer.strategy.reduce(self.sums.values, reduce_op="sum")
-        rmse = replace(self.sums, values=values).rmse()[..., 0]
-        for lead, errors in zip(self.scored_leads, rmse, strict=True):
-            for channel, error in zip(self.sums.channels, errors, strict=True):
+        """Log errors by channel and lead, over all stores that have the channel."""
+        totals: dict[Channel, Tensor] = {}
+        for sums in self.sums.values():
+            values = self.trainer.strategy.reduce(sums.values, reduce_op="sum")
+            for number, channel in enumerate(sums.channels):
+                one = values[:, number : number + 1]
+                totals[channel] = totals[channel] + one if channel in totals else one
+        for channel, values in totals.items():
+            rmse = Sums(values, (channel,), ("domain",)).rmse().flatten()
+            for lead, error in zip(self.scored_leads, rmse, strict=True):
                 self.log(f"{part}_rmse/{channel}/{lead}h", error.float(), rank_zero_only=True)
 
     @torch.no_grad()
