@@ -197,14 +197,15 @@ def test_natten_is_given_longitudes_that_wrap(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_backend_is_chosen_by_device_head_size_and_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = (8, 90, 180)
-    assert choose_backend("cpu", 32, shape, (5, 7, 7)) == "tiled"
+    assert choose_backend("cpu", torch.float32, 32, shape, (5, 7, 7)) == "tiled"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert choose_backend("cuda", 32, shape, (5, 7, 7)) == "flex"
-    assert choose_backend("cuda", 24, shape, (5, 7, 7)) == "tiled"
+    assert choose_backend("cuda", torch.bfloat16, 32, shape, (5, 7, 7)) == "flex"
+    assert choose_backend("cuda", torch.bfloat16, 24, shape, (5, 7, 7)) == "tiled"
+    assert choose_backend("cuda", torch.float64, 32, shape, (5, 7, 7)) == "tiled"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert choose_backend("cuda", 32, shape, (5, 7, 7)) == "natten"
-    assert choose_backend("cuda", 32, (4, 90, 180), (5, 7, 7)) == "flex"
-    assert choose_backend("cpu", 32, shape, (5, 7, 7)) == "tiled"
+    assert choose_backend("cuda", torch.bfloat16, 32, shape, (5, 7, 7)) == "natten"
+    assert choose_backend("cuda", torch.bfloat16, 32, (4, 90, 180), (5, 7, 7)) == "flex"
+    assert choose_backend("cpu", torch.float32, 32, shape, (5, 7, 7)) == "tiled"
 
 
 @pytest.mark.parametrize("rotary", [False, True])

@@ -60,14 +60,14 @@ def neighborhood_attention(query: Heads, key: Heads, value: Heads, window: Windo
         raise ValueError(f"query, key and value differ in shape: {[tuple(x.shape) for x in (query, key, value)]}")
     depth, lat, lon = query.shape[1:4]
     along = axes((depth, lat, lon), window)
-    backend = choose_backend(query.device.type, query.shape[-1], (depth, lat, lon), window)
+    backend = choose_backend(query.device.type, query.dtype, query.shape[-1], (depth, lat, lon), window)
     compute = {"tiled": tiled_attention, "flex": flex_attention, "natten": natten_attention}[backend]
     return compute(query, key, value, along)
 
 
-def choose_backend(device: str, head_dim: int, shape: Shape, window: Window) -> Backend:
+def choose_backend(device: str, dtype: torch.dtype, head_dim: int, shape: Shape, window: Window) -> Backend:
     """Return how attention is computed: NATTEN or FlexAttention on CUDA where they are able to, else in dense tiles."""
-    if device != "cuda" or head_dim not in _FLEX_HEADS:
+    if device != "cuda" or dtype == torch.float64 or head_dim not in _FLEX_HEADS:
         return "tiled"
     within = all(1 < w <= n for w, n in zip(window, shape, strict=True))
     return "natten" if within and importlib.util.find_spec("natten") else "flex"
@@ -87,7 +87,7 @@ def flex_attention(query: Heads, key: Heads, value: Heads, along: Along) -> Head
     """Attend with FlexAttention, compiled on CUDA, over tokens in blocks of nearby ones."""
     order = block_order(along, query.device)
     attend: Any = _compiled_flex() if query.is_cuda else flex.flex_attention
-    mixed = attend(*(order.sort(x) for x in (query, key, value)), block_mask=order.block_mask())
+    mixed = attend(*(order.sort(x) for x in (query, key, value)), block_mask=order.mask)
     return order.restore(mixed)
 
 
@@ -131,6 +131,9 @@ class BlockOrder:
         places = torch.meshgrid(*(torch.arange(n, device=device) for n in sizes), indexing="ij")
         self.places = [self.sort(p[None, ..., None, None]).flatten() for p in places]
         self.inside = torch.stack([p < a.size for p, a in zip(self.places, along, strict=True)]).all(0)
+        number = self.blocks.sum(-1, dtype=torch.int32)[None, None]
+        index = self.blocks.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
+        self.mask = flex.BlockMask.from_kv_blocks(number, index, BLOCK_SIZE=_FLEX_BLOCK, mask_mod=self.sees)
 
     def sort(self, values: Num[Tensor, "batch depth lat lon head dim"]) -> Num[Tensor, "batch head token dim"]:
         """Pad the axes and put the tokens into blocks."""
@@ -153,12 +156,6 @@ class BlockOrder:
         for axis, place in zip(self.along, self.places, strict=True):
             seen = seen & axis.contains(place[query], place[key])
         return seen
-
-    def block_mask(self) -> flex.BlockMask:
-        """Return FlexAttention's mask."""
-        number = self.blocks.sum(-1, dtype=torch.int32)[None, None]
-        index = self.blocks.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
-        return flex.BlockMask.from_kv_blocks(number, index, BLOCK_SIZE=_FLEX_BLOCK, mask_mod=self.sees)
 
 
 def blocks_seen(axis: Axis, length: int) -> Bool[Tensor, "query_block key_block"]:
