@@ -25,8 +25,6 @@ SECONDS_PER_DAY = 86400
 _PER_DAY = ("pr", "pr90")
 _AXES = {"lat": "latitude", "lon": "longitude"}
 
-Maps = Float[NDArray[np.float32], "year channel lat lon"]
-
 
 @dataclass(frozen=True)
 class Scenario:
@@ -43,8 +41,8 @@ class Scenario:
     name: str
     years: Int64[NDArray[np.int64], " year"]
     first: int
-    inputs: Maps
-    targets: Maps
+    inputs: Float[NDArray[np.float32], "year input lat lon"]
+    targets: Float[NDArray[np.float32], "year target lat lon"]
 
 
 @dataclass(frozen=True)

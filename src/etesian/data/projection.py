@@ -28,7 +28,8 @@ from etesian.nn.normalizer import Statistics
 CALENDAR = "noleap"
 
 YearNumber = tuple[Scenario, int]
-Maps = Float[NDArray[np.float32], "sample channel lat lon"]
+Inputs = Float[NDArray[np.float32], "sample input lat lon"]
+Targets = Float[NDArray[np.float32], "sample target lat lon"]
 
 
 class YearDataset(Dataset[Batch]):
@@ -62,7 +63,7 @@ class YearDataset(Dataset[Batch]):
             Fields(torch.from_numpy(targets), Frame(self.layout.targets, time[:, -1:], grid, CALENDAR)),
         )
 
-    def arrays(self) -> tuple[Maps, Maps]:
+    def arrays(self) -> tuple[Inputs, Targets]:
         """Return the inputs of the years themselves and the targets, for emulators that look at one year."""
         inputs = np.stack([run.inputs[place] for run, place in self.samples])
         return inputs, np.stack([run.targets[place] for run, place in self.samples])

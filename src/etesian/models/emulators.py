@@ -18,7 +18,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from etesian.core.grid import Grid
 
-Maps = Float[NDArray[np.floating], "sample channel lat lon"]
+Inputs = Float[NDArray[np.floating], "sample input lat lon"]
+Targets = Float[NDArray[np.floating], "sample target lat lon"]
 Table = Float[NDArray[np.float64], "sample column"]
 Wanted = Float[NDArray[np.float64], "sample amplitude"]
 
@@ -36,10 +37,10 @@ class Emulator(ABC):
     """
 
     @abstractmethod
-    def __init__(self, inputs: Maps, targets: Maps, grid: Grid) -> None: ...
+    def __init__(self, inputs: Inputs, targets: Targets, grid: Grid) -> None: ...
 
     @abstractmethod
-    def predict(self, inputs: Maps) -> Maps:
+    def predict(self, inputs: Inputs) -> Targets:
         """Return the targets of other years."""
 
 
@@ -54,7 +55,7 @@ class PatternScaling(Emulator):
         grid: of both.
     """
 
-    def __init__(self, inputs: Maps, targets: Maps, grid: Grid) -> None:
+    def __init__(self, inputs: Inputs, targets: Targets, grid: Grid) -> None:
         self._grid = grid
         means = _domain_means(inputs, grid)
         self._centre, self._scale = means.mean(0), _nonzero(means.std(0))
@@ -64,19 +65,19 @@ class PatternScaling(Emulator):
         flat = targets.reshape(len(targets), -1).astype(np.float64)
         self._to_maps = np.linalg.lstsq(_with_constant(level), flat, rcond=None)[0]
 
-    def predict(self, inputs: Maps) -> Maps:
+    def predict(self, inputs: Inputs) -> Targets:
         """Return the targets of other years."""
         level = self._predictors(inputs) @ self._to_level
         return (_with_constant(level) @ self._to_maps).reshape(-1, *self._shape)
 
-    def _predictors(self, inputs: Maps) -> Float[NDArray[np.float64], "sample column"]:
+    def _predictors(self, inputs: Inputs) -> Float[NDArray[np.float64], "sample column"]:
         return _with_constant((_domain_means(inputs, self._grid) - self._centre) / self._scale)
 
 
 class _Regressed(Emulator):
     """A regression between the leading patterns of inputs and those of each target."""
 
-    def __init__(self, inputs: Maps, targets: Maps, grid: Grid) -> None:
+    def __init__(self, inputs: Inputs, targets: Targets, grid: Grid) -> None:
         self._inputs = [_Patterns(inputs[:, number], grid, INPUT_PATTERNS) for number in range(inputs.shape[1])]
         self._targets = [_Patterns(targets[:, number], grid, TARGET_PATTERNS) for number in range(targets.shape[1])]
         table = self._table(inputs)
@@ -89,13 +90,13 @@ class _Regressed(Emulator):
     def fit(predictors: Table, wanted: Wanted) -> Callable[[Table], Table]:
         """Return a fitted function of predictors."""
 
-    def predict(self, inputs: Maps) -> Maps:
+    def predict(self, inputs: Inputs) -> Targets:
         """Return the targets of other years."""
         table = self._table(inputs)
         maps = [p.rebuild(fitted(table)) for p, fitted in zip(self._targets, self._fitted, strict=True)]
         return np.stack(maps, axis=1)
 
-    def _table(self, inputs: Maps) -> Table:
+    def _table(self, inputs: Inputs) -> Table:
         return np.concatenate([p.reduce(inputs[:, number]) for number, p in enumerate(self._inputs)], axis=1)
 
 
@@ -166,7 +167,7 @@ class _Patterns:
         return np.asarray(flat.reshape(-1, *self._shape) / self._weight)
 
 
-def _domain_means(maps: Maps, grid: Grid) -> Table:
+def _domain_means(maps: Inputs, grid: Grid) -> Table:
     return np.asarray((maps.mean(-1, dtype=np.float64) * grid.cosine_weights).mean(-1))
 
 
