@@ -76,7 +76,8 @@ def predict(
         task = baseline_task(run, source, source.resolve(channels), wanted)
         identity: dict[str, object] = {"baseline": run}
     elif grid is not None:
-        task = interpolation_task(source, source.resolve(channels), parse_grid(grid))
+        fine = TrainingStore(grid).grid if is_training_store(grid) else parse_grid(grid)
+        task = interpolation_task(source, source.resolve(channels), fine)
         identity = {"baseline": run}
     else:
         if channels is not None:

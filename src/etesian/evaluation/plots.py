@@ -82,7 +82,7 @@ def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
     else:
         panel.axhline(1 if score == "activity" else 0, color="#9aa3a8", linewidth=0.8)
     panel.set_xlabel("Lead time (days)")
-    panel.set_xlim(0, lead.max() * 1.03)
+    panel.set_xlim(0, lead.max() * 1.03 or 1)
     panel.xaxis.set_major_locator(MaxNLocator(integer=bool(lead.max() > 2), nbins=10))
     _dress(panel)
 
