@@ -103,6 +103,8 @@ class _Regressed(Emulator):
 class GaussianProcess(_Regressed):
     """A Gaussian process with a Matérn-3/2 kernel of one length scale per predictor, and noise.
 
+    The kernel is fitted to the leading pattern of a target and used for all of them.
+
     Args:
         inputs: of the years to fit.
         targets: of the same years.
@@ -118,7 +120,9 @@ class GaussianProcess(_Regressed):
         with warnings.catch_warnings():
             # The length scale of a predictor that does not matter runs to its bound, as it should.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            process = GaussianProcessRegressor(kernel, random_state=0).fit(predictors, wanted)
+            leading = GaussianProcessRegressor(kernel, random_state=0).fit(predictors, wanted[:, 0])
+        # The leading pattern is the one that emissions drive most; noise in the others would hide how.
+        process = GaussianProcessRegressor(leading.kernel_, optimizer=None).fit(predictors, wanted)
         return lambda table: process.predict(table).reshape(len(table), -1)
 
 
