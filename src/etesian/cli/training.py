@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from etesian.core import Layout
 from etesian.data.loading import TaskData
+from etesian.models.network import Transfer
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last
 from etesian.tasks.task import Task
@@ -83,6 +84,17 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Tell the task what it is about to see, for its checkpoints."""
         self.model.provenance = self.datamodule.provenance
+        if self.model.transfer is not None:
+            self.model.provenance["transfer"] = self.model.transfer.fates
+            if self.trainer.is_global_zero:
+                print(_summary(self.model.transfer))
+
+
+def _summary(transfer: Transfer) -> str:
+    """Say what training begins with: the number of tensors loaded, and everything else by name."""
+    loaded = sum(fate == "loaded" for fate in transfer.fates.values())
+    rest = [f"  {name}: {fate}" for name, fate in sorted(transfer.fates.items()) if fate != "loaded"]
+    return "\n".join([f"Begins with {loaded} trained tensors" + (", and" if rest else ""), *rest])
 
 
 def train(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """ClimaX: one transformer for any variables and any lead time (Nguyen et al. 2023, arXiv 2301.10343)."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
-from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
+from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.models.network import Network, lead_hours
-from etesian.nn.attention import TransformerBlock, initialise_linear
+from etesian.models.climax_transfer import adopt
+from etesian.models.network import Network, Transfer, lead_hours
+from etesian.nn.attention import LowRank, TransformerBlock, initialise_linear
 from etesian.nn.dropout import Dropout
 from etesian.nn.patch import locate_patches, patch_counts, patchify, unpatchify
 from etesian.nn.position import interpolate_position, sincos_2d
@@ -47,6 +49,8 @@ class ClimaX(Network):
         drop_path: share of samples that skip the last block's branches in training; earlier blocks skip less.
         validity: whether missing values, which enter as 0, have an embedding of their own as well.
         any_grid: whether fields may be on a grid that is no part of the layout's.
+        lora_rank: rank of an addition to the attention's weights that can be tuned alone (Hu et al. 2021, arXiv
+            2106.09685); 0 for none.
 
     Raises:
         RecipeError: if the layout asks for forcings or for another target grid, or sizes do not fit one another.
@@ -68,6 +72,7 @@ class ClimaX(Network):
         drop_path: float = 0.1,
         validity: bool = False,
         any_grid: bool = False,
+        lora_rank: int = 0,
     ) -> None:
         super().__init__()
         if layout.forcings:
@@ -92,12 +97,17 @@ class ClimaX(Network):
         self.lead_time = nn.Linear(1, dim)
         self.dropout = Dropout(dropout)
         shares = np.linspace(0, drop_path, depth).tolist()
-        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, mlp_ratio, dropout, share) for share in shares)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, heads, mlp_ratio, dropout, share, lora_rank) for share in shares
+        )
         self.norm = nn.LayerNorm(dim)
         hidden = [layer for _ in range(head_depth) for layer in (nn.Linear(dim, dim), nn.GELU())]
         self.head = nn.Sequential(*hidden)
         self.to_pixels = nn.Linear(dim, len(self.variables) * pixels)
         self.apply(initialise_linear)
+        for module in self.modules():
+            if isinstance(module, LowRank):
+                module.reset()
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
@@ -127,6 +137,29 @@ class ClimaX(Network):
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
         return {"position", "aggregation.variable_embed"}
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return parameters by plain name: head, embeddings, norms, attention, lora, all."""
+        names = [name for name, _ in self.named_parameters()]
+        lora = {name for name in names if "lora" in name}
+        return {
+            "all": set(names),
+            "head": {name for name in names if name.startswith(("head.", "to_pixels."))},
+            "embeddings": {name for name in names if name.startswith(("aggregation.", "position", "lead_time."))},
+            "norms": {name for name in names if re.match(r"(blocks\.\d+\.)?norm\d?\.", name)},
+            "attention": {name for name in names if re.match(r"blocks\.\d+\.attention\.", name)} - lora,
+            "lora": lora,
+        }
+
+    def adopt(self, source: Network) -> Transfer:
+        """Take over the weights of a trained ClimaX of other variables, grid or patch; see `climax_transfer.adopt`.
+
+        Raises:
+            CheckpointError: if the source is no ClimaX, or its transformer is of another size.
+        """
+        if not isinstance(source, ClimaX):
+            raise CheckpointError(f"a ClimaX cannot begin with the weights of a {type(source).__name__}")
+        return adopt(self, source)
 
     def _position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
         """Return the position embedding of a grid's patches."""

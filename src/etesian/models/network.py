@@ -1,12 +1,13 @@
 """What every network is: fields in, values on a target frame out."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import DataError
+from etesian.core.errors import CheckpointError, DataError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.recorded import Recorded
 
@@ -39,6 +40,39 @@ class Network(nn.Module, Recorded):
     def no_decay(self) -> set[str]:
         """Return the names of parameters that weight decay should leave alone."""
         return set()
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return the names of parameters by the plain names under which fine-tuning chooses what to train."""
+        return {"all": {name for name, _ in self.named_parameters()}}
+
+    def adopt(self, source: "Network") -> "Transfer":
+        """Take over the weights of a trained network as far as they fit; see `Transfer`.
+
+        Raises:
+            CheckpointError: if the two are of different kinds or sizes.
+        """
+        own, theirs = self.state_dict(), source.state_dict()
+        if type(source) is not type(self) or own.keys() != theirs.keys():
+            raise CheckpointError(f"a {type(self).__name__} cannot begin with the weights of a {type(source).__name__}")
+        for name, tensor in theirs.items():
+            if tensor.shape != own[name].shape:
+                shapes = f"{tuple(tensor.shape)} there and {tuple(own[name].shape)} here"
+                raise CheckpointError(f"the trained {type(self).__name__} is of another size: {name} is {shapes}")
+        self.load_state_dict(theirs)
+        return Transfer(dict.fromkeys(own, "loaded"), frozenset())
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a network took over from a trained one.
+
+    Attributes:
+        fates: by name of a tensor, or of what was dropped: loaded, interpolated, partly new, new or dropped.
+        new: names of tensors that hold anything new.
+    """
+
+    fates: dict[str, str]
+    new: frozenset[str]
 
 
 def lead_hours(inputs: Fields, target: Frame) -> Float[Tensor, "batch target"]:

@@ -112,7 +112,7 @@ class ClimaXProjection(Network):
         """Return the position, time and variable embeddings, which the original does not decay."""
         return {"position", "time_position", "aggregation.variable_embed"}
 
-    def adopt(self, source: ClimaX) -> None:
+    def adopt_encoder(self, source: ClimaX) -> None:
         """Take over the transformer of a forecasting network: its blocks, last norm and lead-time embedding.
 
         What embeds the inputs and what makes maps is this network's own, for its variables are others.

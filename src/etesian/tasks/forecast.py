@@ -15,6 +15,7 @@ from etesian.metrics.scores import Sums, accumulate
 from etesian.metrics.weights import Weighting
 from etesian.models.network import lead_hours
 from etesian.nn.normalizer import Statistics
+from etesian.tasks.finetune import Start, begin
 from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
 Values = Float[Tensor, "batch time channel lat lon"]
@@ -47,6 +48,7 @@ class ForecastTask(Task):
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
+        start: trained weights to begin with, and which parameters to train; see `Start`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
 
@@ -67,6 +69,7 @@ class ForecastTask(Task):
         predict: Literal["state", "change", "departure"] = "state",
         step_hours: int | None = None,
         roll_longitude: bool = False,
+        start: Start | None = None,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
     ) -> None:
@@ -93,6 +96,8 @@ class ForecastTask(Task):
         for name in self.channel_weights:
             if name not in known:
                 raise RecipeError(f"channel_weights names '{name}', which is not among the targets")
+        if start is not None:
+            self.transfer, self.new_rate = begin(self.network, start), start.new_rate
         self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
         self.sums: dict[tuple[Channel, ...], Sums] = {}
 

@@ -56,7 +56,7 @@ class ProjectionTask(Task):
                 source = load_task(start).network
                 if not isinstance(source, ClimaX):
                     raise CheckpointError(f"{start} holds a {type(source).__name__}, not a ClimaX to start from")
-                self.network.adopt(source)
+                self.network.adopt_encoder(source)
             for name, parameter in self.network.blocks.named_parameters():
                 parameter.requires_grad_(not frozen or ".norm" in name)
         self.start, self.frozen = start, frozen

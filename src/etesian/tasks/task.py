@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import CheckpointError
 from etesian.core.recorded import Recorded
-from etesian.models.network import Network
+from etesian.models.network import Network, Transfer
 from etesian.nn.normalizer import Normalizer, Statistics
 from etesian.tasks.schedules import warmup_cosine
 
@@ -51,6 +51,8 @@ class Task(L.LightningModule):
         self.make_optimizer = optimizer or default_optimizer
         self.warmup_steps = warmup_steps
         self.provenance: dict[str, Any] = {}
+        self.transfer: Transfer | None = None
+        self.new_rate = 1.0
         self.random_state: Tensor | None = None
 
     @abstractmethod
@@ -66,18 +68,27 @@ class Task(L.LightningModule):
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the parameters with weight decay and those without it."""
+        """Return the parameters to train: with weight decay and without, and those that are new to fine-tuning apart.
+
+        Groups of new parameters carry `new`, by which `configure_optimizers` knows whose learning rate to multiply.
+        """
         own = {name for name, _ in self.named_parameters(recurse=False)}
         exempt = own | {f"network.{name}" for name in self.network.no_decay()}
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        return [
-            {"params": [p for name, p in named if name not in exempt]},
-            {"params": [p for name, p in named if name in exempt], "weight_decay": 0.0},
-        ]
+        new = frozenset() if self.transfer is None else {f"network.{name}" for name in self.transfer.new}
+        groups: list[dict[str, Any]] = []
+        for is_new in (False, True):
+            named = [(name, p) for name, p in self.named_parameters() if p.requires_grad and (name in new) == is_new]
+            mark = {"new": True} if is_new else {}
+            groups.append({"params": [p for name, p in named if name not in exempt], **mark})
+            groups.append({"params": [p for name, p in named if name in exempt], "weight_decay": 0.0, **mark})
+        return [group for group in groups if group["params"]]
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser and its schedule, stepped after every batch."""
-        optimizer = self.make_optimizer([group for group in self.parameter_groups() if group["params"]])
+        optimizer = self.make_optimizer(self.parameter_groups())
+        for group in optimizer.param_groups:
+            if group.get("new"):
+                group["lr"] *= self.new_rate
         total = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimizer, min(self.warmup_steps, total // 2), total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
