@@ -86,7 +86,7 @@ def read_climatebench(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; ClimateBench's files are at doi 10.5281/zenodo.7064308")
+        raise DataError(f"there is no folder {folder}; ClimateBench's files are at doi 10.5281/zenodo.5196512")
     read = {name: _read_scenario(folder, name, inputs, targets) for name in dict.fromkeys(names)}
     starts = {name: int(run.years[0]) for name, (run, _, _) in read.items()}
     continuing = [name for name, start in starts.items() if start > FIRST_YEAR and name != HISTORICAL]
