@@ -183,22 +183,33 @@ class ForecastTask(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted error over valid points, in normalised units."""
+        return self._forecast_error(self._prepared(batch)), {}
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Return the batch in normalised units, turned if the recipe asks for it."""
         batch = self.normalized(batch)
         if self.training and self.roll_longitude:
             batch = _rolled(batch, int(torch.randint(batch.inputs.frame.grid.shape[1], ())))
+        return batch
+
+    def _forecast_error(self, batch: Batch) -> Tensor:
+        """Return the weighted error of the forecast from a normalised batch."""
         assert batch.targets is not None
-        return self._error(self(batch, batch.targets.frame).float(), batch), {}
+        return self._error(self(batch, batch.targets.frame).float(), batch)
 
     def _error(self, predicted: Values, batch: Batch) -> Tensor:
         """Return the weighted error of a normalised prediction of a normalised batch."""
         targets = batch.targets
         assert targets is not None
-        error = predicted - targets.values
-        error = error.square() if self.loss_name == "mse" else error.abs()
         weight = self.loss_weight(targets.frame)
         if self.lead_weights:
             weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
-        return masked_mean(error, weight, targets.valid)
+        return masked_mean(self._deviation(predicted, targets.values), weight, targets.valid)
+
+    def _deviation(self, predicted: Values, truth: Values) -> Values:
+        """Return the square or the amount of the difference at every point."""
+        difference = predicted - truth
+        return difference.square() if self.loss_name == "mse" else difference.abs()
 
     def _lead_weight(self, hours: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time 1 1 1"]:
         known = self.lead_weights
@@ -212,7 +223,7 @@ class ForecastTask(Task):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log the loss and add the errors in physical units to the sums."""
-        self._score(batch, "val")
+        self._log_losses("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the root-mean-square errors over the whole period."""
@@ -224,18 +235,21 @@ class ForecastTask(Task):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss and add the errors in physical units to the sums."""
-        self._score(batch, "test")
+        self._log_losses("test", batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the root-mean-square errors over the whole period."""
         self._log_scores("test")
 
-    def _score(self, batch: Batch, part: str) -> None:
+    def _log_losses(self, part: str, batch: Batch) -> None:
+        for name, loss in self._score(batch).items():
+            self.log(f"{part}_{name}", loss, prog_bar=name == "loss", batch_size=len(batch), sync_dist=True)
+
+    def _score(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the errors in physical units to the sums and return the loss."""
         assert batch.targets is not None
         normalized, frame = self.normalized(batch), batch.targets.frame
         values = self(normalized, frame).float()
-        loss = self._error(values, normalized)
-        self.log(f"{part}_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
         regions = ("domain",)
         predicted = Fields(self.normalizer.denormalize(values, frame), frame)
@@ -244,6 +258,7 @@ class ForecastTask(Task):
         sums = accumulate(predicted, batch.targets, regions=regions, weighting=weighting).total()
         known = self.sums.get(sums.channels)
         self.sums[sums.channels] = sums if known is None else known + sums
+        return {"loss": self._error(values, normalized)}
 
     def _log_scores(self, part: str) -> None:
         """Log errors by channel and lead, over all stores that have the channel."""
