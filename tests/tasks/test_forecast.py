@@ -279,6 +279,12 @@ def test_turning_longitudes_turns_inputs_targets_and_statics_alike() -> None:
         ({"history": (-24, 0)}, {"step_hours": 6}, r"steps of 6 h cannot refill a history at \[-24, 0\] h"),
         ({"inputs": CHANNELS[:2]}, {"predict": "change"}, "needs the initial state, but 'surface_pressure' is not"),
         ({"grid": Grid([0, 10], [0, 10])}, {"roll_longitude": True}, "needs a grid that goes round the globe"),
+        (
+            {"target_grid": Grid.equiangular(20)},
+            {"predict": "change"},
+            "between two grids a forecast can only be of the state",
+        ),
+        ({"target_grid": Grid.equiangular(20)}, {"step_hours": 6}, "for fields of the same time take DownscaleTask"),
         ({}, {"channel_weights": {"temprature": 2.0}}, "channel_weights names 'temprature', which is not among"),
     ],
 )

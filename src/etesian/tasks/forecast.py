@@ -89,6 +89,11 @@ class ForecastTask(Task):
             raise RecipeError(f"a {predict} needs the initial state, but '{missing}' is not among the inputs")
         if roll_longitude and not layout.grid.is_periodic:
             raise RecipeError("roll_longitude needs a grid that goes round the globe")
+        if layout.output_grid != layout.grid and (predict != "state" or anomalies or step_hours or roll_longitude):
+            raise RecipeError(
+                "between two grids a forecast can only be of the state, without anomalies, steps or turned longitudes; "
+                "for fields of the same time take DownscaleTask"
+            )
         self.scored_leads: list[int] = []
         if predict == "departure":
             self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
