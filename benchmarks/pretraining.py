@@ -45,18 +45,22 @@ def main() -> None:
         call("simulate", f"{name}.raw.zarr", *simulated)
         call("prepare", f"{name}.raw.zarr", f"runs/planets/{name}.zarr", *prepared)
     call("fit", "-c", RECIPES / "pretrain_planets.yaml", "--run", "runs/pretrain_planets")
+    period = ("--init", "2001-07-01", "2001-09-05", "--leads", *LEADS)
     forecasts = []
+
+    def predict(run: str, name: str) -> None:
+        if not (options.out / f"{name}.zarr").exists():
+            call("predict", run, "runs/planets/target.zarr", f"{name}.zarr", *period)
+        forecasts.append(f"{name}.zarr")
+
     for way, rate in RATES.items():
         for seed in range(options.seeds):
             run = f"runs/{way}{seed}"
             words = ["fit", "-c", RECIPES / "finetune_planet.yaml", "--run", run, "--seed_everything", seed]
             words += ["--data.init_args.seed", seed, "--model.init_args.optimizer.init_args.lr", rate]
             call(*words, *(["--model.init_args.start", "null"] if way == "scratch" else []))
-            out = f"{way}{seed}.zarr"
-            if not (options.out / out).exists():
-                call("predict", run, "runs/planets/target.zarr", out, "--init", "2001-07-01", "2001-09-05",
-                     "--leads", *LEADS)  # fmt: skip
-            forecasts.append(f"{way}{seed}={out}")
+            predict(run, f"{way}{seed}")
+    predict("runs/pretrain_planets", "untuned")
     call("evaluate", forecasts[0], "runs/planets/target.zarr", "--others", *forecasts[1:], "--out", "scores",
          "--baselines", *REFERENCES, "--channels", *CHANNELS)  # fmt: skip
     report(xr.open_dataset(options.out / "scores" / "scores.nc"), options.seeds)
@@ -67,7 +71,7 @@ def report(scores: xr.Dataset, seeds: int) -> None:
     rmse = scores["rmse"].isel(region=0)
     for channel in CHANNELS:
         print(f"{channel:28}" + "".join(f"{lead:>12} h" for lead in LEADS))
-        for name in REFERENCES:
+        for name in (*REFERENCES, "untuned"):
             print(f"  {name:26}" + "".join(f"{v:14.4g}" for v in rmse.sel(forecast=name, channel=channel).values))
         for way in RATES:
             own = rmse.sel(forecast=[f"{way}{seed}" for seed in range(seeds)], channel=channel).values
