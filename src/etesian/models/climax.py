@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
+from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
@@ -18,6 +20,7 @@ from etesian.models.climax_transfer import adopt
 from etesian.models.network import Network, Transfer, lead_hours
 from etesian.nn.attention import LowRank, TransformerBlock, initialise_linear
 from etesian.nn.dropout import Dropout
+from etesian.nn.history import TimeAggregation
 from etesian.nn.patch import locate_patches, patch_counts, patchify, unpatchify
 from etesian.nn.position import interpolate_position, sincos_2d
 from etesian.nn.variables import VariableAggregation
@@ -29,7 +32,11 @@ class ClimaX(Network):
     Any subset of `variables` may come in and any may be asked for. Each sample has its own lead times; where several
     target times are asked for, the aggregated tokens are repeated along the batch, so that time and memory of the
     transformer grow with their number. Several input times enter the aggregation as further streams, with patch and
-    variable embeddings of their own.
+    variable embeddings of their own, or share these and are aggregated by attention over times (`history`).
+
+    With `validity`, a variable without any value in a patch is left out of the aggregation there, a patch with some
+    values carries an embedding of where they are missing, and places without any value of the inputs (static fields do
+    not count) are attended to by none; they attend to the others, so that there is a prediction for them too.
 
     Fields may be on the layout's grid or on a part of it that is made of whole patches: then only those are processed,
     with their own slice of the position embedding. Grids that the patch does not divide are padded (`patchify`). With
@@ -48,6 +55,7 @@ class ClimaX(Network):
         dropout: share of activations dropped in training.
         drop_path: share of samples that skip the last block's branches in training; earlier blocks skip less.
         validity: whether missing values, which enter as 0, have an embedding of their own as well.
+        history: several input times enter as `streams` of their own, or by `attention` over times.
         any_grid: whether fields may be on a grid that is no part of the layout's.
         lora_rank: rank of an addition to the attention's weights that can be tuned alone (Hu et al. 2021, arXiv
             2106.09685); 0 for none.
@@ -71,6 +79,7 @@ class ClimaX(Network):
         dropout: float = 0.1,
         drop_path: float = 0.1,
         validity: bool = False,
+        history: Literal["streams", "attention"] = "streams",
         any_grid: bool = False,
         lora_rank: int = 0,
     ) -> None:
@@ -90,9 +99,10 @@ class ClimaX(Network):
         self._numbers(named)
 
         pixels = self.patch[0] * self.patch[1]
-        streams = len(self.variables) * len(layout.history)
+        streams = len(self.variables) * (len(layout.history) if history == "streams" else 1)
         rows, columns = patch_counts(layout.grid.shape, self.patch)
         self.aggregation = VariableAggregation(streams, pixels, dim, heads, validity=validity)
+        self.neck = TimeAggregation(dim, heads) if history == "attention" else None
         self.position = nn.Parameter(torch.from_numpy(sincos_2d(dim, rows, columns)).float())
         self.lead_time = nn.Linear(1, dim)
         self.dropout = Dropout(dropout)
@@ -117,26 +127,28 @@ class ClimaX(Network):
         Raises:
             ChannelError: if a channel is unknown to the network or given twice.
             GridError: if the fields are on no part of the layout's grid that is made of whole patches.
-            DataError: if the number of input times is not that of the layout's history.
+            DataError: if the number of input times is not that of the layout's history, or a sample has no valid value.
         """
         grid = inputs.frame.grid
         for name, other in (("target", target), ("statics", statics.frame if statics is not None else target)):
             if other.grid != grid:
                 raise GridError(f"the inputs are on {grid}, but the {name} on {other.grid}; all must be on one grid")
         position = self._position(grid)
-        tokens = self._aggregate(inputs, statics)
+        tokens, keys = self._aggregate(inputs, statics)
         hours = lead_hours(inputs, target).to(self.position.dtype)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
         tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
         tokens = self.dropout(tokens.flatten(0, 1))
+        if keys is not None:
+            keys = keys.repeat_interleave(target.time.shape[1], dim=0)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, keys)
         patches = self._to_patches(self.head(self.norm(tokens)), target.channels)
         return unpatchify(patches, self.patch, grid.shape).reshape(*target.time.shape, -1, *grid.shape)
 
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
-        return {"position", "aggregation.variable_embed"}
+        return {"position", "aggregation.variable_embed"} | ({"neck.query"} if self.neck is not None else set())
 
     def parts(self) -> dict[str, set[str]]:
         """Return parameters by plain name: head, embeddings, norms, attention, lora, all."""
@@ -145,7 +157,9 @@ class ClimaX(Network):
         return {
             "all": set(names),
             "head": {name for name in names if name.startswith(("head.", "to_pixels."))},
-            "embeddings": {name for name in names if name.startswith(("aggregation.", "position", "lead_time."))},
+            "embeddings": {
+                name for name in names if name.startswith(("aggregation.", "neck.", "position", "lead_time."))
+            },
             "norms": {name for name in names if re.match(r"(blocks\.\d+\.)?norm\d?\.", name)},
             "attention": {name for name in names if re.match(r"blocks\.\d+\.attention\.", name)} - lora,
             "lora": lora,
@@ -179,26 +193,47 @@ class ClimaX(Network):
             )
         return [self._number[c] for c in channels]
 
-    def _aggregate(self, inputs: Fields, statics: Fields | None) -> Float[Tensor, "batch patch dim"]:
-        """Turn inputs, newest first, and statics into one token per patch."""
+    def _aggregate(
+        self, inputs: Fields, statics: Fields | None
+    ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
+        """Turn inputs and statics into one token per patch; also return which may be attended to, None for all."""
         names = inputs.frame.channels + (() if statics is None else statics.frame.channels)
         if len(set(names)) < len(names):
             raise ChannelError(f"'{next(c for c in names if names.count(c) > 1)}' is given twice")
         times = inputs.values.shape[1]
         if times != len(self.layout.history):
             raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
-        numbers = self._numbers(inputs.frame.channels)
-        streams = [age * len(self.variables) + number for age in range(times) for number in numbers]
-        given = [inputs]
+        if self.neck is None:
+            tokens, keys = self._embed(inputs, statics)
+        else:
+            embedded = [self._embed(inputs.at(number), statics) for number in range(times)]
+            present = [torch.ones_like(tokens[..., 0], dtype=torch.bool) if p is None else p for tokens, p in embedded]
+            kept = None if all(p is None for _, p in embedded) else torch.stack(present, dim=2)
+            hours = (inputs.frame.time[:, -1:] - inputs.frame.time).float() / SECONDS_PER_HOUR
+            tokens = self.neck(torch.stack([tokens for tokens, _ in embedded], dim=2), hours, kept)
+            keys = None if kept is None else kept.any(dim=2)
+        if keys is not None and not keys.any(dim=1).all():
+            raise DataError(
+                f"a sample has no valid value at all among {', '.join(map(str, inputs.frame.channels[:3]))}…"
+            )
+        return tokens, keys
+
+    def _embed(
+        self, inputs: Fields, statics: Fields | None
+    ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
+        """Turn some times, newest first, and statics into one token per patch; also return which hold valid inputs."""
+        numbers, count = self._numbers(inputs.frame.channels), len(self.variables)
+        streams = [age * count + number for age in range(inputs.values.shape[1]) for number in numbers]
+        own, given = len(streams), [inputs]
         if statics is not None:
             streams += self._numbers(statics.frame.channels)
             given.append(statics)
-        pixels = self._cut(inputs.frame.grid, [fields.filled() for fields in given])
-        missing = None
-        if self.validity and any(fields.valid is not None for fields in given):
-            holes = [torch.ones_like(f.values) if f.valid is None else f.valid.to(f.values.dtype) for f in given]
-            missing = 1 - self._cut(inputs.frame.grid, holes)
-        return self.aggregation(pixels, self._index(streams), missing)  # type: ignore[no-any-return]
+        pixels, index = self._cut(inputs.frame.grid, [fields.filled() for fields in given]), self._index(streams)
+        if not self.validity or all(fields.valid is None or bool(fields.valid.all()) for fields in given):
+            return self.aggregation(pixels, index), None
+        known = [torch.ones_like(f.values) if f.valid is None else f.valid.to(f.values.dtype) for f in given]
+        valid = self._cut(inputs.frame.grid, known)
+        return self.aggregation(pixels, index, 1 - valid), (valid[:, :, :own] > 0).any(dim=-1).any(dim=-1)
 
     def _cut(self, grid: Grid, values: list[Tensor]) -> Float[Tensor, "batch patch stream pixel"]:
         """Cut values into patches, all times and channels behind one another, the newest time first."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from etesian.models.climax import ClimaX
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
+_OPTIONAL = ("lora", "missing_weight", "neck.")
 _BY_PIXEL = ("to_pixels.weight", "to_pixels.bias")
 
 
@@ -33,7 +34,7 @@ def adopt(network: "ClimaX", source: "ClimaX") -> Transfer:
         trained = theirs.get(name)
         if name == "position":
             own[name], fates[name] = _position(network, source)
-        elif trained is None and ("lora" in name or "missing_weight" in name):
+        elif trained is None and any(part in name for part in _OPTIONAL):
             fates[name], known = "new", torch.zeros(0)
             new.add(name)
         elif trained is None:
@@ -76,6 +77,7 @@ def _rows(network: "ClimaX", source: "ClimaX", name: str) -> tuple[list[int], li
     if name in _BY_PIXEL:
         blocks = range(network.patch[0] * network.patch[1])
     else:
-        blocks = range(min(len(network.layout.history), len(source.layout.history)))
+        ages = [each.aggregation.token_bias.shape[0] // len(each.variables) for each in (network, source)]
+        blocks = range(min(ages))
     pairs = [(block * len(ours) + a, block * len(theirs) + b) for block in blocks for a, b in shared]
     return [a for a, _ in pairs], [b for _, b in pairs]

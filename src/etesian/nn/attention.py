@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -52,13 +52,16 @@ class SelfAttention(nn.Module):
         self.lora_out = LowRank(dim, dim, lora_rank) if lora_rank else None
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Let every token attend to every other."""
+    def forward(
+        self, tokens: Float[Tensor, "batch token dim"], keys: Bool[Tensor, "batch token"] | None = None
+    ) -> Float[Tensor, "batch token dim"]:
+        """Let every token attend to every other, or to those that are keys."""
         projected = self.qkv(tokens)
         if self.lora_qkv is not None:
             projected = projected + self.lora_qkv(tokens)
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        mask = None if keys is None else keys[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         answer = self.out(mixed)
         if self.lora_out is not None:
             answer = answer + self.lora_out(mixed)
@@ -121,9 +124,11 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Transform tokens."""
-        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
+    def forward(
+        self, tokens: Float[Tensor, "batch token dim"], keys: Bool[Tensor, "batch token"] | None = None
+    ) -> Float[Tensor, "batch token dim"]:
+        """Transform tokens; they attend to all, or to those that are keys."""
+        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens), keys))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))  # type: ignore[no-any-return]
 
 

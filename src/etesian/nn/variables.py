@@ -57,7 +57,8 @@ class VariableAggregation(nn.Module):
         Args:
             pixels: values in patches, 0 where missing.
             streams: number of each given stream.
-            missing: 1 where a value is missing; without an embedding for that it has no effect.
+            missing: 1 where a value is missing; without an embedding for that it has no effect. Streams of which a
+                patch has no value at all are left out there; where none is left, the token is the last layer's bias.
         """
         with torch.autocast(pixels.device.type, enabled=False):
             attention, features, value_map = self._fold(pixels, streams, missing)
@@ -89,6 +90,11 @@ class VariableAggregation(nn.Module):
         query = (query_weight @ self.query + query_bias) * query_bias.shape[-1] ** -0.5
         score_map = torch.einsum("hk,hkd,sdf->sfh", query, key_weight, token_map)
         scores = torch.einsum("nsf,sfh->hns", features, score_map)
-        attention = scores.softmax(dim=-1)
+        if missing is not None and self.missing_weight is not None:
+            absent = missing.flatten(0, 1).amin(dim=-1) > 0
+            # Scores stay finite, so that a place with nothing at all has no NaN in its gradient.
+            attention = scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(dim=-1) * ~absent
+        else:
+            attention = scores.softmax(dim=-1)
         value_map = torch.einsum("hkd,sdf->hsfk", value_weight, token_map).flatten(1, 2)
         return attention, features, value_map
