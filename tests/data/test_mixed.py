@@ -200,3 +200,9 @@ def test_one_network_trains_on_both_and_both_losses_fall(stores: list[str], tmp_
     assert f"val_rmse/{Channel('sea_surface_temperature')}/24h" in trainer.callback_metrics
     with pytest.raises(GridError, match="no part of the network's grid"):
         losses(task())
+
+
+def test_anomalies_on_stores_of_two_grids_are_refused(stores: list[str]) -> None:
+    module = data(stores)
+    with pytest.raises(RecipeError, match="only stores on one grid have together; set anomalies: false"):
+        ForecastTask(ClimaX, module.layout, module.statistics, anomalies=True)

@@ -7,7 +7,7 @@ import torch
 
 from etesian.core import Channel, Fields, Frame
 from etesian.core.clock import encode_time, seasonal_terms
-from etesian.core.errors import ChannelError
+from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.grid import Grid
 from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import Normalizer, Statistics, anomaly_std
@@ -112,5 +112,5 @@ def test_a_channel_without_statistics_or_spread_is_named() -> None:
         Normalizer(Statistics(CHANNELS[:1], statistics.mean[:1], statistics.std[:1])).normalize(fields)
     with pytest.raises(ChannelError, match="'surface_pressure' has a standard deviation of 0"):
         Normalizer(Statistics(CHANNELS, statistics.mean, statistics.std * [1, 0]))
-    with pytest.raises(ValueError, match="anomalies need the seasonal cycle"):
+    with pytest.raises(RecipeError, match="anomalies need the seasonal cycle"):
         Normalizer(statistics.without_seasons(), anomalies=True)

@@ -312,3 +312,14 @@ def test_persistence_has_no_parameters_and_repeats_the_state() -> None:
     valid = batch.inputs.valid.expand_as(predicted)
     torch.testing.assert_close(predicted[valid], batch.inputs.values.expand_as(predicted)[valid], rtol=1e-6, atol=0)
     assert predicted[~valid].isnan().all()
+
+
+def test_a_regional_batch_is_not_turned_in_longitude() -> None:
+    task, batch = task_of(roll_longitude=True), batch_of()
+    region = Grid(GRID.latitude, GRID.longitude / 2)
+
+    def moved(fields: Fields | None) -> Fields | None:
+        return None if fields is None else replace(fields, frame=replace(fields.frame, grid=region))
+
+    with pytest.raises(RecipeError, match="roll_longitude needs grids that go round the globe"):
+        task.loss(Batch(*(moved(part) for part in batch.parts())))  # type: ignore[arg-type]

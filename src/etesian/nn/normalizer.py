@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from etesian.core.channels import Channel
 from etesian.core.clock import seasonal_terms
-from etesian.core.errors import ChannelError, suggest
+from etesian.core.errors import ChannelError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame
 
 HARMONICS = 5
@@ -78,6 +78,7 @@ class Normalizer(nn.Module):
 
     Raises:
         ChannelError: if a channel does not vary; later, when fields hold a channel without statistics.
+        RecipeError: if the statistics have no seasonal cycle that anomalies could be about.
     """
 
     centre: Tensor
@@ -95,7 +96,10 @@ class Normalizer(nn.Module):
                 )
         if anomalies:
             if statistics.harmonics is None or statistics.anomaly_std is None:
-                raise ValueError("anomalies need the seasonal cycle of the training store")
+                raise RecipeError(
+                    "anomalies need the seasonal cycle at every grid point, which only stores on one grid have "
+                    "together; set anomalies: false"
+                )
             # Where training saw no value the channel's mean stands in for the cycle.
             cycle = np.nan_to_num(statistics.harmonics)
             cycle[0] = np.where(np.isnan(statistics.harmonics[0]), statistics.mean[:, None, None], cycle[0])

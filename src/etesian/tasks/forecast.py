@@ -194,6 +194,8 @@ class ForecastTask(Task):
         """Return the batch in normalised units, turned if the recipe asks for it."""
         batch = self.normalized(batch)
         if self.training and self.roll_longitude:
+            if not batch.inputs.frame.grid.is_periodic:
+                raise RecipeError(f"roll_longitude needs grids that go round the globe, not {batch.inputs.frame.grid}")
             batch = _rolled(batch, int(torch.randint(batch.inputs.frame.grid.shape[1], ())))
         return batch
 
