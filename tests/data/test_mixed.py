@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from etesian.core import Channel
-from etesian.core.errors import GridError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.grid import Grid
 from etesian.data.dataset import WindowSampler
 from etesian.data.module import ForecastData
@@ -206,3 +206,9 @@ def test_anomalies_on_stores_of_two_grids_are_refused(stores: list[str]) -> None
     module = data(stores)
     with pytest.raises(RecipeError, match="only stores on one grid have together; set anomalies: false"):
         ForecastTask(ClimaX, module.layout, module.statistics, anomalies=True)
+
+
+def test_a_store_that_gives_nothing_to_train_on_is_refused(stores: list[str], make_store) -> None:  # type: ignore[no-untyped-def]
+    later = make_store(pd.date_range("2005-01-01", periods=60, freq="6h"))
+    with pytest.raises(DataError, match=r"store\d+.zarr has no window to train on; leave it out"):
+        data([stores[0], later]).train_dataloader()

@@ -8,7 +8,7 @@ import numpy as np
 
 from etesian.core import Channel, Grid, Layout, Region
 from etesian.core.channels import parse_channels
-from etesian.core.errors import RecipeError
+from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import WindowDataset
 from etesian.data.loading import WindowData, check_history
 from etesian.data.reader import TrainingStore
@@ -161,11 +161,14 @@ class ForecastData(WindowData):
     def dataset(self, part: str) -> WindowDataset:
         """Return the windows of `train`, `validate` or `test`; the latter two are verified at every lead.
 
+        A store that has no such window is left out where it is not trained on.
+
         Raises:
             RecipeError: if the recipe names no such period.
+            DataError: if no window fits, or none of one of the stores to train on.
         """
         training = part == "train"
-        return WindowDataset(
+        dataset = WindowDataset(
             self.stores,
             self.layout,
             self.leads if part != "validate" else self.validate_leads,
@@ -176,6 +179,10 @@ class ForecastData(WindowData):
             shares=self.weights if training else None,
             average_hours=self.average_hours,
         )
+        if training and not dataset.samples.all():
+            idle = self.stores[int(dataset.samples.argmin())]
+            raise DataError(f"{idle.path} has no window to train on; leave it out, or change the period or the leads")
+        return dataset
 
 
 def _union(each: Iterable[Iterable[Channel]]) -> tuple[Channel, ...]:
