@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError, RecipeError
 from etesian.models.climax import ClimaX
@@ -191,3 +192,30 @@ def test_parts_that_are_not_there_are_named(trained: str) -> None:
         task(OLD, Start(trained, ["lora"]))
     with pytest.raises(CheckpointError, match="does not exist"):
         task(OLD, Start(f"{trained}x"))
+
+
+def test_an_imported_original_is_a_start(tmp_path: Path) -> None:
+    golden = np.load(Path(__file__).parents[1] / "golden" / "climax_global.npz")
+    weights = {name.removeprefix("weights/"): torch.from_numpy(golden[name]) for name in golden if "weights/" in name}
+    torch.save({"state_dict": weights}, tmp_path / "original.ckpt")
+    variables = [str(name) for name in golden["default_variables"]]
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "import",
+                str(tmp_path / "original.ckpt"),
+                str(tmp_path / "imported"),
+                "--num_heads",
+                "4",
+                "--variables",
+                *variables,
+            ]
+        )
+    chosen = task(OLD, Start(str(tmp_path / "imported"), ["norms"]), dim=48, heads=4, head_depth=2)
+    assert chosen.transfer is not None
+    assert torch.equal(chosen.network.blocks[1].mlp.expand.weight, weights["net.blocks.1.mlp.fc1.weight"])
+    assert chosen.transfer.fates["position"].startswith("interpolated from 16×32")
+    assert {p.requires_grad for name, p in chosen.network.named_parameters() if "mlp" in name} == {False}
+    (tmp_path / "imported" / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match=r"is damaged .*; import it again"):
+        task(OLD, Start(str(tmp_path / "imported")), dim=48, heads=4)

@@ -25,6 +25,8 @@ from etesian.tasks.task import Task
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TRAINING = "weights.safetensors", "description.json", "training.pt"
+NETWORK = "network.json"
+"""What `etesian import` writes beside the weights: a network by itself, without task and statistics."""
 _ARRAYS = ("mean", "std", "harmonics", "anomaly_std")
 
 
@@ -147,6 +149,24 @@ def load_task(run: str | Path, which: str | None = None) -> Task:
     task.provenance = description["provenance"]
     load_strictly(task, {k: v for k, v in tensors.items() if not k.startswith("statistics.")}, str(folder))
     return task.eval()
+
+
+def load_network(path: str | Path) -> Network:
+    """Rebuild a trained network from a run directory, a checkpoint folder, or what `etesian import` wrote.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged, or its keys do not match one by one.
+    """
+    folder = Path(path)
+    if not (folder / NETWORK).exists():
+        return load_task(folder).network
+    try:
+        network: Network = rebuild(json.loads((folder / NETWORK).read_text()))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"the network in {folder} is damaged ({error}); import it again") from None
+    load_strictly(network, tensors, str(folder))
+    return network
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from etesian.core.errors import RecipeError, suggest
 from etesian.models.network import Network, Transfer
-from etesian.tasks.checkpoint import load_task
+from etesian.tasks.checkpoint import load_network
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Start:
     """Where fine-tuning begins.
 
     Attributes:
-        checkpoint: run directory or checkpoint of a trained network; `etesian import` makes one of an original's.
+        checkpoint: run directory or checkpoint of a trained network, or what `etesian import` made of an original's.
         train: what is trained, by the network's plain names: all, head, embeddings, norms, attention, lora.
         new_rate: learning rate of tensors that hold anything new, as a multiple of the others'.
     """
@@ -37,7 +37,7 @@ def begin(network: Network, start: Start) -> Transfer:
             raise RecipeError(f"{type(network).__name__} has no part '{name}' to train{suggest(name, parts)}")
         if not parts[name]:
             raise RecipeError(f"the network has nothing under '{name}' to train; see its arguments")
-    transfer = network.adopt(load_task(start.checkpoint).network)
+    transfer = network.adopt(load_network(start.checkpoint))
     trained = set().union(*(parts[name] for name in start.train))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
