@@ -10,13 +10,13 @@ from rich.console import Console
 from etesian.core import Grid
 from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
-from etesian.data.dataset import Period
+from etesian.data.dataset import Period, exists
 from etesian.data.reader import TrainingStore
 from etesian.data.regrid import parse_grid
 from etesian.evaluation import evaluate as score
 from etesian.evaluation import summary
 from etesian.evaluation.plots import plot
-from etesian.evaluation.sources import is_training_store, lead_hours, open_forecast
+from etesian.evaluation.sources import averaging_hours, is_training_store, lead_hours, open_forecast
 from etesian.inference.predictor import initial_times, predict_to
 from etesian.tasks.baselines import BASELINES, INTERPOLATION, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
@@ -176,10 +176,11 @@ def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: lis
     if 0 in leads and name not in ("climatology", "seasonal_cycle"):
         raise RecipeError(f"at lead 0 {name} is the truth itself; compare downscaled fields with `interpolation`")
     initial, _ = encode_time(other.dataset["time"].values)
-    initial = initial[np.isin(initial, store.time)]
     path = Path(f"{out}.baselines") / f"{name}.zarr"
     path.parent.mkdir(parents=True, exist_ok=True)
-    task = baseline_task(name, store, shared, leads)
+    task = baseline_task(name, store, shared, leads, averaging_hours({name: other}))
+    usable = exists(store, task.layout.history, np.ones(len(store.time), dtype=bool))
+    initial = initial[np.isin(initial, store.time[usable])]
     predict_to(task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name)
     return str(path)
 

@@ -152,6 +152,9 @@ def _variables() -> Iterable[Variable]:
             yield Variable(name, standard_name, units, tuple(aliases.split()), minimum, maximum, is_static)
 
 
+AVERAGING_HOURS = "averaging_hours"
+"""Attribute of forecast variables that are means over so many hours up to the lead, the lead included."""
+
 CATALOGUE: dict[str, Variable] = {variable.name: variable for variable in _variables()}
 """Every known variable by its WeatherBench 2 name."""
 

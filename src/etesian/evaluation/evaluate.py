@@ -10,13 +10,22 @@ import xarray as xr
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from etesian.core.channels import CATALOGUE, Channel, parse_channels
+from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
 from etesian.core.clock import decode_time
 from etesian.core.errors import GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.evaluation.pairs import Pairs, Piece
 from etesian.evaluation.report import write_report
-from etesian.evaluation.sources import Climatology, Source, TrainingStore, common_channels, open_forecast, open_truth
+from etesian.evaluation.sources import (
+    Averages,
+    Climatology,
+    Source,
+    TrainingStore,
+    averaging_hours,
+    common_channels,
+    open_forecast,
+    open_truth,
+)
 from etesian.evaluation.uncertainty import half_width, ratio_influence
 from etesian.metrics import STATISTICS, WHOLE_DOMAIN, WIND_PAIRS, Sums, Weighting, accumulate
 
@@ -50,7 +59,8 @@ def evaluate(
     """Score forecasts against the truth, and against each other.
 
     Every forecast is scored over the same initial times, leads and points: those where the truth and all forecasts are
-    there. What any of them lacks is counted. Reads a piece at a time, so that memory does not grow with the period.
+    there. What any of them lacks is counted. Forecasts of means, which say so in `averaging_hours`, are scored against
+    means of the truth. Reads a piece at a time, so that memory does not grow with the period.
 
     Args:
         forecasts: by name, in WeatherBench 2's layout; the first one is what the report is about.
@@ -88,6 +98,10 @@ def evaluate(
     normal = None if climatology is None else Climatology(climatology)
     if normal is not None and normal.grid != verification.grid:
         raise GridError(f"the climatology is on the grid {normal.grid}, the truth on {verification.grid}")
+    if (hours := averaging_hours(sources)) is not None:
+        verification = Averages(verification, hours)
+        if normal is not None:
+            normal.window = verification.window
     judged = common_channels(sources, verification, channels)
     pairs = Pairs(sources, verification, normal, judged, leads)
     boxes = tuple(regions) if regions else _default_regions(verification.grid)
@@ -97,6 +111,8 @@ def evaluate(
     scores = _scores(sums, pairs, references)
     scores.update(maps.result())
     _describe(scores, pairs, weights)
+    if hours is not None:
+        scores.attrs[AVERAGING_HOURS] = hours
     if out is not None:
         write_report(scores, out)
     return scores

@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from etesian.core.channels import CATALOGUE, Channel, parse_channels
+from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
 from etesian.core.clock import STANDARD_CALENDARS, Seconds, day_of_year, encode_time, hour_of_day
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError
@@ -120,6 +120,65 @@ class TrainingStore(Source):
         return np.take(maps, [self._position[channel] for channel in channels], axis=-3)
 
 
+class Averages(Source):
+    """Means over so many hours up to each time, that time included, where at least half of the states are there.
+
+    Its times are those at which every state of the window is in the source.
+
+    Attributes:
+        window: seconds of the states of a mean relative to its time.
+
+    Raises:
+        DataError: if the hours are no whole number of steps of the source, or it is too short.
+    """
+
+    def __init__(self, source: Source, hours: int) -> None:
+        self.source, self.name, self.dims = source, source.name, source.dims
+        self.dataset, self.channels, self.grid = source.dataset, source.channels, source.grid
+        seconds, calendar = source.times
+        gap = f"{source.name} covers no {hours} h without a gap, over which the forecasts are averaged"
+        if seconds.size < 2:
+            raise DataError(gap)
+        step = int(np.diff(seconds).min())
+        if hours * SECONDS_PER_HOUR % step:
+            raise DataError(f"means over {hours} h are no whole number of steps of {source.name}, {step / 3600:g} h")
+        window = np.arange(step - hours * SECONDS_PER_HOUR, 1, step)
+        known = np.isin(seconds[:, None] + window, seconds).all(1)
+        if not known.any():
+            raise DataError(gap)
+        self.window, self.times = window, (seconds[known], calendar)
+
+    def read(self, channels: Sequence[Channel], **index: Any) -> Array:
+        """Read the means of some channels at some times."""
+        means = []
+        for end in self.times[0][np.atleast_1d(index["time"])]:
+            states = self.source.read(channels, time=np.searchsorted(self.source.times[0], end + self.window))
+            valid = np.isfinite(states)
+            count = valid.sum(0)
+            total = np.where(valid, states, 0).sum(0, dtype=np.float64)
+            means.append(np.where(2 * count >= len(self.window), total / np.maximum(count, 1), np.nan))
+        return np.stack(means).astype(np.float32)
+
+
+def averaging_hours(forecasts: Mapping[str, Source]) -> int | None:
+    """Return over how many hours up to the lead all forecasts are averaged; None for states at the lead.
+
+    Raises:
+        DataError: if they differ in it.
+    """
+    found = {
+        (source.name, array.attrs.get(AVERAGING_HOURS))
+        for source in forecasts.values()
+        for array in source.dataset[[channel.name for channel in source.channels]].values()
+    }
+    kinds = {hours: name for name, hours in sorted(found, key=str)}
+    if len(kinds) > 1:
+        said = [f"{name} holds {f'means over {hours} h' if hours else 'states'}" for hours, name in kinds.items()]
+        raise DataError(f"{', '.join(said)}; compare only forecasts with the same attribute `{AVERAGING_HOURS}`")
+    (hours,) = kinds
+    return None if hours is None else int(hours)
+
+
 def open_forecast(name: str, source: str | Path | xr.Dataset) -> Source:
     """Open forecasts in WeatherBench 2's layout: dimensions `time` (initial), `prediction_timedelta` and the grid's.
 
@@ -171,6 +230,7 @@ class Climatology:
     Attributes:
         channels: what it holds.
         grid: on which grid.
+        window: seconds relative to each time over which it is averaged.
     """
 
     def __init__(self, source: str | Path | xr.Dataset) -> None:
@@ -191,15 +251,20 @@ class Climatology:
             maps = Source("the climatology", dataset, ("hour", "dayofyear"))
             self.channels, self.grid = maps.channels, maps.grid
             self._read = lambda hour, day: maps.read(maps.channels, hour=hour, dayofyear=day)
+        self.window = np.zeros(1, dtype=np.int64)
         self._hours = [int(hour) for hour in dataset["hour"].values]
         self._days = {int(day): i for i, day in enumerate(dataset["dayofyear"].values)}
 
     def at(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
-        """Return the climatology at times of any shape, as (…, channel, latitude, longitude).
+        """Return the climatology at times of any shape, averaged over the window: (…, channel, latitude, longitude).
 
         Raises:
             DataError: if it lacks an hour or a day of the year.
         """
+        total = sum(self._maps(seconds + offset, calendar, channels) for offset in self.window)
+        return np.asarray(total / len(self.window))
+
+    def _maps(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
         days, hours = day_of_year(seconds.ravel(), calendar), hour_of_day(seconds.ravel())
         maps: dict[tuple[int, float], Array] = {}
         index = [self.channels.index(channel) for channel in channels]

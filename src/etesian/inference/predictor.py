@@ -98,7 +98,10 @@ def predict_to(
     reader = WindowReader(store, given_side(task.layout))
     targets, grid = task.layout.targets, task.layout.output_grid
     plain = json.loads(json.dumps(source | {"store": store.fingerprint}))
-    writer = ForecastWriter(path, targets, grid, initial, leads, store.calendar, plain, overwrite=overwrite)
+    averaging = task.provenance.get("average_hours")
+    writer = ForecastWriter(
+        path, targets, grid, initial, leads, store.calendar, plain, averaging_hours=averaging, overwrite=overwrite
+    )
     done = writer.done()
     left = [i for i in range(len(initial)) if i not in done]
     blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]

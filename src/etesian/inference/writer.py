@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from etesian.core import Channel, Fields, Grid
-from etesian.core.channels import CATALOGUE
+from etesian.core.channels import AVERAGING_HOURS, CATALOGUE
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError
 
@@ -33,6 +33,7 @@ class ForecastWriter:
         leads: hours after the initial time.
         calendar: of the times.
         source: what the forecasts are made from, as plain data; an unfinished attempt from other sources is discarded.
+        averaging_hours: forecasts are means over so many hours up to the lead; None for states at the lead.
         overwrite: replace an existing store when the new one is complete.
 
     Raises:
@@ -49,6 +50,7 @@ class ForecastWriter:
         calendar: str,
         source: dict[str, Any],
         *,
+        averaging_hours: int | None = None,
         overwrite: bool = False,
     ) -> None:
         self.path, self.partial = Path(path), Path(f"{path}.partial")
@@ -62,6 +64,7 @@ class ForecastWriter:
             "leads": list(leads),
             "calendar": calendar,
             "source": source,
+            "averaging_hours": averaging_hours,
         }
         self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         known = self.partial / _PLAN
@@ -69,6 +72,9 @@ class ForecastWriter:
             shutil.rmtree(self.partial, ignore_errors=True)
             template = _template(channels, grid, decode_time(initial, calendar), leads)
             template.attrs["source"] = json.dumps(source)
+            if averaging_hours is not None:
+                for name in template.data_vars:
+                    template[name].attrs[AVERAGING_HOURS] = averaging_hours
             template.to_zarr(self.partial, compute=False, zarr_format=3, consolidated=True)
             known.write_text(self.plan)
         group = zarr.open_group(self.partial, mode="r+")

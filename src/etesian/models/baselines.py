@@ -15,7 +15,7 @@ Values = Float[Tensor, "batch time channel lat lon"]
 
 
 class Persistence(Network):
-    """Tomorrow is like today: the last input state, at every lead."""
+    """Tomorrow is like today: the last input state, or the mean of several where half of them are valid."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -24,9 +24,13 @@ class Persistence(Network):
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
     ) -> Values:
-        """Return the last input state, NaN where it is not valid."""
-        latest = inputs.at(-1).select(target.channels)
-        return latest.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
+        """Return the mean of the input states at every target time, NaN where fewer than half are valid."""
+        states = inputs.select(target.channels)
+        mean = states.filled(float("nan")).nanmean(dim=1, keepdim=True)
+        if states.valid is not None:
+            enough = 2 * states.valid.sum(dim=1, keepdim=True) >= states.valid.shape[1]
+            mean = mean.masked_fill(~enough, float("nan"))
+        return mean.expand(-1, target.time.shape[1], -1, -1, -1)
 
 
 class Climatology(Network):

@@ -1,6 +1,7 @@
 """Baselines fitted to the training period of a store: what every learned forecast is judged against."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from etesian.core import Channel, Frame, Grid, Layout
 from etesian.core.clock import decode_time, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError, suggest
+from etesian.data.dataset import WindowReader
 from etesian.data.reader import TrainingStore, positions
 from etesian.models.baselines import Climatology, Interpolation, LinearForecast, Persistence
-from etesian.nn.normalizer import Statistics
+from etesian.nn.normalizer import Normalizer, Statistics
 from etesian.tasks.forecast import ForecastTask
 
 BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence", "ridge", "ridge_3_days")
@@ -33,7 +35,13 @@ PENALTIES = 10.0 ** np.arange(-3, 4)
 """Penalties that `ridge` chooses from, in units of the mean variance of its predictors."""
 
 
-def baseline_task(name: str, store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]) -> ForecastTask:
+def baseline_task(
+    name: str,
+    store: TrainingStore,
+    channels: Sequence[Channel],
+    leads: Sequence[int],
+    average_hours: int | None = None,
+) -> ForecastTask:
     """Return a baseline as a task that predicts like any other.
 
     Args:
@@ -41,15 +49,19 @@ def baseline_task(name: str, store: TrainingStore, channels: Sequence[Channel], 
         store: whose training period it is fitted to.
         channels: to predict, each from itself.
         leads: hours.
+        average_hours: predict means over so many hours up to each lead, the lead included. Persistence is then the mean
+            over as many hours up to the initial time, and the seasonal cycle and the climatology are averaged.
 
     Raises:
-        RecipeError: if there is no such baseline.
+        RecipeError: if there is no such baseline, or it predicts no averages.
         DataError: if the store lacks what it needs.
     """
     if name not in BASELINES:
         raise RecipeError(f"there is no baseline '{name}'{suggest(name, BASELINES)}")
     history = HISTORIES.get(name, (0,))
     layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, history=history)
+    if average_hours is not None:
+        return _averaged_baseline(name, store, layout, average_hours)
     statistics = _select(store.statistics, channels)
     if name == "damped_persistence" or name in HISTORIES:
         damped = name == "damped_persistence"
@@ -64,6 +76,33 @@ def baseline_task(name: str, store: TrainingStore, channels: Sequence[Channel], 
         return ForecastTask(Persistence, layout, physical)
     table = _climatology_table(store)
     return ForecastTask(lambda layout: Climatology(layout, table), layout, physical)
+
+
+def _averaged_baseline(name: str, store: TrainingStore, layout: Layout, hours: int) -> ForecastTask:
+    window, channels = WindowReader(store, layout, hours).before, layout.targets
+    physical = _physical(channels)
+    if name == "persistence":
+        task = ForecastTask(Persistence, replace(layout, history=window), physical)
+    elif name in ("seasonal_cycle", "climatology"):
+        seasonal = Normalizer(_select(store.statistics, channels), anomalies=True)
+
+        def cycle(target: Frame) -> Tensor:
+            return seasonal.denormalize(_no_anomaly(target), target)
+
+        table = cycle if name == "seasonal_cycle" else _climatology_table(store)
+
+        def mean(target: Frame) -> Tensor:
+            times = (target.time + hour * SECONDS_PER_HOUR for hour in window)
+            return torch.stack([table(replace(target, time=time)) for time in times]).mean(0)
+
+        task = ForecastTask(lambda layout: Climatology(layout, mean), layout, physical)
+    else:
+        raise RecipeError(
+            f"{name} is fitted to states, not to means over {hours} h; compare averages with persistence, "
+            "seasonal_cycle or climatology"
+        )
+    task.provenance["average_hours"] = hours
+    return task
 
 
 def interpolation_task(store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> ForecastTask:
