@@ -23,6 +23,7 @@ from etesian.models.climax import ClimaX
 GLOBE = Grid.equiangular(5.625)
 CASES = {
     "training step": {},
+    "training step, blocks checkpointed": {"checkpoint_blocks": True},
     "fine-tuning: norms and head": {"train": ("norms", "head")},
     "fine-tuning: head alone": {"train": ("head",)},
     "fine-tuning: low rank 8 in attention": {"train": ("lora",), "lora_rank": 8},
@@ -47,7 +48,8 @@ def measure(name: str, repeat: int, threads: int) -> dict[str, float]:
     variables = tuple(Channel(f"variable_{i}") for i in range(case.get("variables", 48)))
     grid = Grid.equiangular(case.get("resolution", 5.625))
     layout = Layout(variables, variables, grid)
-    network = ClimaX(layout, dim=256, depth=4, heads=8, dropout=0.0, drop_path=0.0, lora_rank=case.get("lora_rank", 0))
+    chosen = {name: case[name] for name in ("lora_rank", "checkpoint_blocks") if name in case}
+    network = ClimaX(layout, dim=256, depth=4, heads=8, dropout=0.0, drop_path=0.0, **chosen)
     train = case.get("train", ("all",))
     parts = network.parts()
     for parameter_name, parameter in network.named_parameters():

@@ -246,3 +246,29 @@ def test_on_any_grid_the_position_embedding_is_interpolated_by_coordinate() -> N
     found.square().sum().backward()
     assert network.position.grad is not None
     assert (network.position.grad != 0).all()
+
+
+def test_checkpointed_blocks_give_the_same_gradients_with_less_kept() -> None:
+    layout = Layout((Channel("temperature", 850),), (Channel("temperature", 850),), Grid.equiangular(22.5))
+    time = torch.zeros(2, 1, dtype=torch.int64)
+    inputs = Fields(torch.randn(2, 1, 1, *layout.grid.shape), Frame(layout.inputs, time, layout.grid))
+    target = Frame(layout.targets, time + 6 * 3600, layout.grid)
+    gradients, kept = [], []
+    for again in (False, True):
+        torch.manual_seed(0)
+        network = ClimaX(layout, patch=2, dim=16, depth=3, heads=2, checkpoint_blocks=again).train()
+        saved: list[int] = []
+
+        def pack(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = network(inputs, target).square().sum()
+        kept.append(sum(saved))
+        loss.backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
+    assert kept[1] < 0.5 * kept[0]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from etesian.core.channels import Channel
 from etesian.core.constants import SECONDS_PER_HOUR
@@ -57,6 +58,8 @@ class ClimaX(Network):
         validity: whether missing values, which enter as 0, have an embedding of their own as well.
         history: several input times enter as `streams` of their own, or by `attention` over times.
         any_grid: whether fields may be on a grid that is no part of the layout's.
+        checkpoint_blocks: in training keep only what enters each transformer block, and compute the rest again in the
+            backward pass: less memory, more time.
         lora_rank: rank of an addition to the attention's weights that can be tuned alone (Hu et al. 2021, arXiv
             2106.09685); 0 for none.
 
@@ -81,6 +84,7 @@ class ClimaX(Network):
         validity: bool = False,
         history: Literal["streams", "attention"] = "streams",
         any_grid: bool = False,
+        checkpoint_blocks: bool = False,
         lora_rank: int = 0,
     ) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class ClimaX(Network):
         self.layout = layout
         self.variables = named if variables is None else variables
         self.patch = (patch, patch) if isinstance(patch, int) else patch
-        self.validity, self.any_grid = validity, any_grid
+        self.validity, self.any_grid, self.checkpoint_blocks = validity, any_grid, checkpoint_blocks
         self._number = {channel: i for i, channel in enumerate(self.variables)}
         self._numbers(named)
 
@@ -142,7 +146,10 @@ class ClimaX(Network):
         if keys is not None:
             keys = keys.repeat_interleave(target.time.shape[1], dim=0)
         for block in self.blocks:
-            tokens = block(tokens, keys)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, keys, use_reentrant=False)
+            else:
+                tokens = block(tokens, keys)
         patches = self._to_patches(self.head(self.norm(tokens)), target.channels)
         return unpatchify(patches, self.patch, grid.shape).reshape(*target.time.shape, -1, *grid.shape)
 
