@@ -32,6 +32,7 @@ def predict(
     *,
     init: tuple[str, str],
     leads: list[int],
+    others: list[str] | None = None,
     every: int = 24,
     channels: list[str] | None = None,
     grid: str | None = None,
@@ -53,6 +54,7 @@ def predict(
         init: first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one
             means all of it.
         leads: hours after the initial time, such as 24 72 120; 0 where a run downscales.
+        others: further runs of direct models; each lead is then answered by the run that was trained for it.
         every: hours between initial times.
         channels: what a baseline predicts; all by default. A run predicts what it was trained on.
         grid: that `interpolation` goes to: degrees (1.5, or 1.5+poles), gaussian32, or a file or store that is on it.
@@ -72,6 +74,9 @@ def predict(
         raise RecipeError(f"every = {every} and batch_size = {batch_size} must be at least 1")
     source = TrainingStore(store)
     task: Task
+    by_lead: dict[int, Task] = {}
+    if others and (run in BASELINES or grid is not None):
+        raise RecipeError(f"--others are runs beside a run, but {run} is a baseline; predict with them alone")
     if run in BASELINES:
         task = baseline_task(run, source, source.resolve(channels), wanted)
         identity: dict[str, object] = {"baseline": run}
@@ -82,18 +87,51 @@ def predict(
     else:
         if channels is not None:
             raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
-        if not Path(run).exists():
-            raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, (*BASELINES, INTERPOLATION))}")
-        folder = find_checkpoint(run, checkpoint)
-        task = load_task(folder)
-        description = json.loads((folder / "description.json").read_text())
-        identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}
+        runs = {each: _load(each, checkpoint) for each in (run, *(others or []))}
+        task, identity = runs[run]
+        if others:
+            by_lead = _by_lead({name: loaded for name, (loaded, _) in runs.items()}, wanted)
+            identity = {"runs": [each for _, each in runs.values()]}
     if (task.layout.target_grid is not None) != (wanted == (0,)):
         raise RecipeError("leads are 0 where a run or `interpolation` downscales, and greater than 0 in a forecast")
-    initial = initial_times(source, task.layout.history, Period(*init), every)
+    history = sorted({hour for each in (task, *by_lead.values()) for hour in each.layout.history})
+    initial = initial_times(source, tuple(history), Period(*init), every)
     predict_to(
-        task, source, out, initial, wanted, source=identity, batch_size=batch_size, overwrite=overwrite, label=out
+        by_lead or task,
+        source,
+        out,
+        initial,
+        wanted,
+        source=identity,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        label=out,
     )
+
+
+def _load(run: str, checkpoint: str | None) -> tuple[Task, dict[str, object]]:
+    """Return a trained task and what identifies it."""
+    if not Path(run).exists():
+        raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, (*BASELINES, INTERPOLATION))}")
+    folder = find_checkpoint(run, checkpoint)
+    description = json.loads((folder / "description.json").read_text())
+    identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}
+    return load_task(folder), identity
+
+
+def _by_lead(runs: dict[str, Task], leads: tuple[int, ...]) -> dict[int, Task]:
+    """Return the task that was trained for each lead."""
+    trained = {name: [int(lead) for lead in task.provenance.get("leads", ())] for name, task in runs.items()}
+    answers: dict[int, Task] = {}
+    for lead in leads:
+        claims = [name for name, own in trained.items() if lead in own]
+        if len(claims) > 1:
+            raise RecipeError(f"{claims[0]} and {claims[1]} were both trained for {lead} h; leave one of them out")
+        if not claims:
+            known = ", ".join(f"{name} for {own} h" for name, own in trained.items())
+            raise RecipeError(f"no run was trained for {lead} h: {known}")
+        answers[lead] = runs[claims[0]]
+    return answers
 
 
 def evaluate(

@@ -1,7 +1,7 @@
 """Forecasts from a trained run or a baseline, streamed to disk."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -66,7 +66,7 @@ def initial_times(store: TrainingStore, history: tuple[int, ...], period: Period
 
 
 def predict_to(
-    task: Task,
+    task: Task | Mapping[int, Task],
     store: TrainingStore,
     path: str,
     initial: NDArray[np.int64],
@@ -80,7 +80,7 @@ def predict_to(
     """Write forecasts in WeatherBench 2's layout; run again after an interruption, it goes on.
 
     Args:
-        task: a trained task.
+        task: a trained task, or the one that answers each lead.
         store: that holds the initial states.
         path: of the Zarr store to make.
         initial: seconds since 1970-01-01 in the store's calendar.
@@ -93,12 +93,20 @@ def predict_to(
     Raises:
         GridError: if the store lies on another grid than the run.
         ChannelError: if the store lacks a channel that the run needs.
+        RecipeError: if the tasks for different leads predict different things.
         DataError: if the path exists and may not be replaced.
     """
-    reader = WindowReader(store, given_side(task.layout))
-    targets, grid = task.layout.targets, task.layout.output_grid
+    parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
+    readers = [WindowReader(store, given_side(each.layout)) for each, _ in parts]
+    first = parts[0][0]
+    targets, grid, averaging = first.layout.targets, first.layout.output_grid, first.provenance.get("average_hours")
+    for each, (lead, *_) in parts:
+        own = (each.layout.targets, each.layout.output_grid, each.provenance.get("average_hours"))
+        if own != (targets, grid, averaging):
+            raise RecipeError(
+                f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
+            )
     plain = json.loads(json.dumps(source | {"store": store.fingerprint}))
-    averaging = task.provenance.get("average_hours")
     writer = ForecastWriter(
         path, targets, grid, initial, leads, store.calendar, plain, averaging_hours=averaging, overwrite=overwrite
     )
@@ -106,8 +114,28 @@ def predict_to(
     left = [i for i in range(len(initial)) if i not in done]
     blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
     for block in track(blocks, description=label, disable=len(blocks) < 2):
-        writer.write(block, forecast(task, reader, initial[block], leads))
+        answers = [
+            forecast(each, reader, initial[block], own) for (each, own), reader in zip(parts, readers, strict=True)
+        ]
+        writer.write(block, joined(answers))
     writer.finish()
+
+
+def joined(answers: list[Fields]) -> Fields:
+    """Return forecasts from the same initial times, one behind another along the time axis."""
+    first, *others = answers
+    if not others:
+        return first
+    time = torch.cat([fields.frame.time for fields in answers], dim=1)
+    valid = None
+    if any(fields.valid is not None for fields in answers):
+        everywhere = [
+            fields.valid if fields.valid is not None else torch.ones_like(fields.values, dtype=torch.bool)
+            for fields in answers
+        ]
+        valid = torch.cat(everywhere, dim=1)
+    values = torch.cat([fields.values for fields in answers], dim=1)
+    return Fields(values, replace(first.frame, time=time), valid)
 
 
 def rollout(task: Task, batch: Batch, steps: int, step_hours: int) -> Iterator[Fields]:

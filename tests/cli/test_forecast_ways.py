@@ -1,0 +1,147 @@
+"""Direct, lead-conditioned and iterated forecasts go through the command line and into one report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from etesian.cli.main import main
+from etesian.core import Layout
+from etesian.core.grid import Grid
+from etesian.data.dataset import WindowReader
+from etesian.data.reader import TrainingStore
+from etesian.inference.predictor import forecast
+from etesian.models.unet import UNet
+from etesian.tasks import ForecastTask, load_task
+
+pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+RECIPES = Path(__file__).parents[2] / "recipes"
+TINY = "{patch: 4, dim: 16, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0}"
+INIT = ("--init", "2000-02-10", "2000-02-12")
+
+
+def etesian(*words: object) -> None:
+    """Run a command in this process; any exit status but 0 fails."""
+    status: int | str | None = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        status = stop.code
+    assert not status
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wave that travels east, 12-hourly, in all variables of the recipes."""
+    folder = tmp_path_factory.mktemp("ways")
+    grid, time = Grid.equiangular(22.5), pd.date_range("2000-01-01", periods=100, freq="12h")
+    phase = np.radians(2 * grid.longitude - 15.0 * np.arange(100)[:, None])[:, None, :]
+    wave = np.cos(np.radians(grid.latitude))[:, None] * np.sin(phase)
+    upper = {"geopotential": "m2 s-2", "temperature": "K"}
+    upper |= dict.fromkeys(("u_component_of_wind", "v_component_of_wind"), "m s-1")
+    means = {"geopotential": 5e4, "temperature": 270.0}
+    axes = ("time", "level", "latitude", "longitude")
+    fields: dict[str, Any] = {
+        name: (axes, np.stack([means.get(name, 0.0) + 6 * wave] * 2, axis=1).astype("f4"), {"units": units})
+        for name, units in upper.items()
+    }
+    flat = ("time", "latitude", "longitude")
+    fields["2m_temperature"] = (flat, (285 + 5 * wave).astype("f4"), {"units": "K"})
+    fields["surface_pressure"] = (flat, (1e5 + 900 * wave).astype("f4"), {"units": "Pa"})
+    axes_values = {"time": time, "level": [500, 850], "latitude": grid.latitude, "longitude": grid.longitude}
+    xr.Dataset(fields, axes_values).to_netcdf(folder / "planet.nc")
+    etesian("prepare", folder / "planet.nc", folder / "planet.zarr", "--train_end", "2000-01-31")
+    return folder / "planet.zarr"
+
+
+def fit(recipe: str, run: Path, store: Path, *options: str) -> None:
+    etesian(
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.stores=[{store}]",
+        '--data.init_args.train=["2000-01-01", "2000-01-31"]', '--data.init_args.validate=["2000-02-01", "2000-02-09"]',
+        "--data.init_args.test=null", f"--model.init_args.network.init_args={TINY}", "--model.init_args.warmup_steps=2",
+        "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.num_sanity_val_steps=0",
+        "--trainer.enable_progress_bar=false", *options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(store: Path) -> dict[str, Path]:
+    folder = store.parent
+    for lead in (24, 72):
+        fit("planet_direct.yaml", folder / f"direct_{lead}", store, f"--data.init_args.leads=[{lead}]")
+    fit("planet_iterated.yaml", folder / "iterated", store)
+    fit("planet_climax.yaml", folder / "conditioned", store)
+    return {name: folder / name for name in ("direct_24", "direct_72", "iterated", "conditioned")}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 1
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    direct, conditioned, iterated = (tmp_path / f"{name}.zarr" for name in ("direct", "conditioned", "iterated"))
+    etesian("predict", runs["direct_24"], store, direct, *INIT, "--leads", 24, 72, "--others", runs["direct_72"])
+    etesian("predict", runs["conditioned"], store, conditioned, *INIT, "--leads", 24, 72)
+    etesian("predict", runs["iterated"], store, iterated, *INIT, "--leads", 24, 72)
+    etesian(
+        "evaluate", direct, store, "--others", conditioned, iterated, "--baselines", "persistence",
+        "--out", tmp_path / "scores",
+    )  # fmt: skip
+    scores = xr.open_dataset(tmp_path / "scores" / "scores.nc")
+    assert scores.forecast.values.tolist() == ["direct", "conditioned", "iterated", "persistence"]
+    assert scores.lead_time.values.tolist() == [24, 72]
+    assert np.isfinite(scores.rmse.isel(region=0)).all()
+
+    written, reader = xr.open_zarr(direct), TrainingStore(store)
+    for place, lead in enumerate((24, 72)):
+        task = load_task(runs[f"direct_{lead}"])
+        initial = written.time.values[:1].astype("datetime64[s]").astype(np.int64)
+        alone = forecast(task, WindowReader(reader, task.layout), initial, (lead,))
+        index = [str(c) for c in task.layout.targets].index("surface_pressure")
+        np.testing.assert_allclose(written["surface_pressure"][0, place], alone.values[0, 0, index], rtol=1e-6)
+
+
+def test_a_lead_that_no_run_or_two_runs_were_trained_for_is_refused(
+    runs: dict[str, Path], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict = ("predict", runs["direct_24"], store, tmp_path / "out.zarr", *INIT, "--leads")
+    assert "no run was trained for 48 h" in refused(capsys, *predict, 24, 48, "--others", runs["direct_72"])
+    assert "were both trained for 24 h; leave one" in refused(capsys, *predict, 24, "--others", runs["conditioned"])
+    baseline = ("predict", "persistence", *predict[2:])
+    assert "persistence is a baseline" in refused(capsys, *baseline, 24, "--others", runs["direct_24"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_through_steps_uses_every_step_and_reaches_back_to_the_initial_state(store: Path) -> None:
+    reader = TrainingStore(store)
+    layout = Layout(reader.channels, reader.channels, reader.grid)
+    torch.manual_seed(0)
+    network = lambda layout: UNet(layout, leads=(12,), width=4, noise=0.0, dropout=0.0)  # noqa: E731
+    task = ForecastTask(network, layout, reader.statistics, predict="change", step_hours=12).eval()
+    batch = task.normalized(WindowReader(reader, layout).start(reader.time[:2]))
+    asked: list[torch.Tensor] = []
+    task.network.register_forward_hook(lambda module, given, values: asked.append(values.retain_grad() or values))
+    batch.inputs.values.requires_grad_(True)
+    time = batch.inputs.frame.time + 3600 * torch.tensor([12, 24, 36])
+    frame = type(batch.inputs.frame)(layout.targets, time, layout.grid, reader.calendar)
+    predicted = task(batch, frame)
+    assert len(asked) == 3
+    predicted[:, 2].square().mean().backward(retain_graph=True)
+    assert batch.inputs.values.grad is not None
+    assert batch.inputs.values.grad.abs().sum() > 0
+    for values in asked:
+        assert values.grad is not None
+        assert values.grad.abs().sum() > 0
+        values.grad = None
+    predicted[:, 0].square().mean().backward()
+    assert asked[0].grad is not None
+    assert asked[1].grad is not None
+    assert asked[0].grad.abs().sum() > 0
+    assert asked[1].grad.abs().sum() == 0
