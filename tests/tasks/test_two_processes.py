@@ -19,6 +19,12 @@ from etesian.tasks import ForecastTask
 def network(layout):
     return ClimaX(layout, dim=16, depth=1, heads=2, dropout=0.0, drop_path=0.0)
 
+class Course(L.Callback):
+    losses = []
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, index):
+        self.losses.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean").item())
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     store, out, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -32,11 +38,12 @@ if __name__ == "__main__":
     trainer = L.Trainer(
         accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=2, logger=False,
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
-        use_distributed_sampler=False, num_sanity_val_steps=0,
+        use_distributed_sampler=False, num_sanity_val_steps=0, callbacks=[Course()],
     )
     trainer.fit(task, datamodule=data)
     if trainer.is_global_zero:
-        out.write_text(json.dumps({name: float(value) for name, value in trainer.callback_metrics.items()}))
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        out.write_text(json.dumps(metrics | {"course": Course.losses}))
 """
 
 
@@ -52,6 +59,9 @@ def test_two_processes_train_and_score_as_one_does(store: str, tmp_path: Path, m
     _, errors = together.communicate(timeout=300)
     assert together.returncode == 0, errors
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert len(one["course"]) == 6
+    assert two["course"] == pytest.approx(one["course"], rel=1e-5)
+    assert len(set(one["course"])) == 6
     names = {name for name in one if name.startswith("val_")}
     assert {"val_loss", "val_rmse/temperature_850/12h"} <= names
     assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=1e-5)
