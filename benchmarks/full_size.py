@@ -1,6 +1,9 @@
-"""One training step of a recipe of the published size, on synthetic stores of full spatial size and a few times.
+"""One training step of every recipe at the original's size, on random fields of that size.
 
-python benchmarks/full_size.py climax_5.625 --folder /tmp/full_size
+Writes synthetic stores (48 variables at 5.625° and at 1.40625°; five sources that differ in variables), runs
+`etesian fit` for one step, and prints seconds and peak memory of the whole command.
+
+    python benchmarks/full_size.py [--out runs/full_size] [--batch 1] [--recipes climax_5.625 …]
 """
 
 import argparse
@@ -11,72 +14,79 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
-import yaml
 
-from etesian.core.channels import CATALOGUE
 from etesian.core.grid import Grid
 from etesian.data.prepare import prepare_dataset
 
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 LEVELS = (50, 250, 500, 600, 700, 850, 925)
-SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
-UPPER = (
-    "geopotential",
-    "u_component_of_wind",
-    "v_component_of_wind",
-    "temperature",
-    "relative_humidity",
-    "specific_humidity",
-)
-STATICS = ("land_sea_mask", "orography")
+SURFACE = {"2m_temperature": "K", "10m_u_component_of_wind": "m s-1", "10m_v_component_of_wind": "m s-1"}
+UPPER = {
+    "geopotential": "m2 s-2",
+    "u_component_of_wind": "m s-1",
+    "v_component_of_wind": "m s-1",
+    "temperature": "K",
+    "relative_humidity": "%",
+    "specific_humidity": "kg kg-1",
+}
+STATICS = {"land_sea_mask": "1", "orography": "m", "latitude_field": "degrees"}
+PERIODS = ("[2000-01-01,2000-01-10]", "[2000-01-11,2000-01-14T18]")
+CASES = {
+    "climax_5.625": {"era5_5.625": (5.625, tuple(UPPER), 6)},
+    "climax_1.40625": {"era5_1.40625": (1.40625, tuple(UPPER), 6)},
+    "climax_pretrain_cmip6": {
+        name: (5.625, tuple(UPPER)[:count], 6)
+        for name, count in (("mpi-esm", 6), ("taiesm", 6), ("awi-esm", 5), ("hammoz", 6), ("cmcc", 4))
+    },
+}
 
 
-def synthetic(path: Path, grid: Grid, seed: int) -> None:
-    """Write eight days of noise, 6-hourly, with the 45 fields in time and two static ones."""
+def random_store(path: Path, resolution: float, upper: tuple[str, ...], step_hours: int) -> None:
+    """Write two weeks of random fields."""
     if path.exists():
         return
-    random, moments = np.random.default_rng(seed), pd.date_range("2001-01-01", periods=64, freq="6h")
-
-    def noise(*shape: int) -> np.ndarray:
-        return random.standard_normal((*shape, *grid.shape), dtype=np.float32)
-
-    def units(name: str) -> dict[str, str]:
-        return {"units": CATALOGUE[name].units}
-
-    horizontal = ("latitude", "longitude")
-    fields = {n: (("time", "level", *horizontal), noise(len(moments), len(LEVELS)), units(n)) for n in UPPER}
-    fields |= {n: (("time", *horizontal), noise(len(moments)), units(n)) for n in SURFACE}
-    fields |= {n: (horizontal, noise(), units(n)) for n in STATICS}
-    axes = {"time": moments, "level": list(LEVELS), "latitude": grid.latitude, "longitude": grid.longitude}
-    prepare_dataset(xr.Dataset(fields, axes), path, train_end="2001-01-08")
+    grid, random = Grid.equiangular(resolution), np.random.default_rng(0)
+    steps = 14 * 24 // step_hours
+    time_axis = np.datetime64("2000-01-01", "ns") + np.arange(steps) * np.timedelta64(step_hours, "h")
+    flat = ("time", "latitude", "longitude")
+    fields = {
+        n: (flat, random.standard_normal((steps, *grid.shape), np.float32), {"units": u}) for n, u in SURFACE.items()
+    }
+    for name in upper:
+        values = random.standard_normal((steps, len(LEVELS), *grid.shape), np.float32)
+        fields[name] = (("time", "level", *flat[1:]), values, {"units": UPPER[name]})
+    for name, units in STATICS.items():
+        fields[name] = (flat[1:], random.standard_normal(grid.shape, np.float32), {"units": units})
+    axes = {"time": time_axis, "level": list(LEVELS), "latitude": grid.latitude, "longitude": grid.longitude}
+    prepare_dataset(xr.Dataset(fields, axes), path, train_end="2000-01-10")
 
 
 def main() -> None:
-    """Run one step and print its time and the peak memory of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe")
-    parser.add_argument("--folder", type=Path, default=Path("runs/full_size"))
-    chosen = parser.parse_args()
-    recipe = Path(__file__).parents[1] / "recipes" / f"{chosen.recipe}.yaml"
-    named = yaml.safe_load(recipe.read_text())["data"]["init_args"]["stores"]
-    grid = Grid.equiangular(1.40625 if "1.40625" in chosen.recipe else 5.625)
-    stores = [chosen.folder / f"{grid.shape[0]}_{number}.zarr" for number in range(len(named))]
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    for number, store in enumerate(stores):
-        synthetic(store, grid, number)
-    command = [
-        sys.executable, "-m", "etesian", "fit", "-c", str(recipe), "--run", str(chosen.folder / chosen.recipe),
-        f"--data.init_args.stores=[{','.join(map(str, stores))}]", "--data.init_args.batch_size=1",
-        '--data.init_args.train=["2001-01-01","2001-01-08"]', '--data.init_args.validate=["2001-01-09","2001-01-16"]',
-        "--data.init_args.test=null", "--data.init_args.workers=0", "--trainer.max_steps=1",
-        "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false",
-    ]  # fmt: skip
-    start = time.perf_counter()
-    subprocess.run(command, check=True)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{chosen.recipe}: one step, start and checkpoint in {seconds:.0f} s, peak memory {peak:.1f} GiB")
+    """Run one step of each recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/full_size"))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--recipes", nargs="+", choices=list(CASES), default=list(CASES))
+    options = parser.parse_args()
+    for name in options.recipes:
+        stores = []
+        for store, content in CASES[name].items():
+            random_store(options.out / f"{store}.zarr", *content)
+            stores.append(str(options.out / f"{store}.zarr"))
+        command = [sys.executable, "-m", "etesian", "fit", "-c", str(RECIPES / f"{name}.yaml")]
+        command += ["--run", str(options.out / name), f"--data.init_args.stores=[{','.join(stores)}]"]
+        command += [f"--data.init_args.train={PERIODS[0]}", f"--data.init_args.validate={PERIODS[1]}"]
+        command += ["--data.init_args.test=null", "--data.init_args.leads=[72,168]", "--model.init_args.start=null"]
+        command += [f"--data.init_args.batch_size={options.batch}", "--data.init_args.workers=0"]
+        command += ["--trainer.max_steps=1", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
+        command += ["--trainer.callbacks=null"]
+        begin = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begin
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+        said = "" if done.returncode == 0 else f"  failed: {done.stderr.strip().splitlines()[-1]}"
+        print(f"{name:24} {seconds:6.0f} s  {peak:5.1f} GiB at most so far{said}", flush=True)
 
 
 if __name__ == "__main__":
