@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
@@ -323,3 +324,11 @@ def test_a_regional_batch_is_not_turned_in_longitude() -> None:
 
     with pytest.raises(RecipeError, match="roll_longitude needs grids that go round the globe"):
         task.loss(Batch(*(moved(part) for part in batch.parts())))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+def test_a_strategy_that_shards_weights_is_refused_before_training(strategy: type) -> None:
+    task = task_of()
+    task.trainer = type("Trainer", (), {"strategy": strategy.__new__(strategy)})()  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match=f"{strategy.__name__} shards weights, .*; train with strategy: ddp"):
+        task.setup("fit")

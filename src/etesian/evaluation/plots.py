@@ -18,7 +18,10 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
 from etesian.evaluation.tables import days, headline, pretty_units, references, title
 
-MODEL_COLOURS = ("#0b6e99", "#c8553d", "#6a4c93", "#2a9d6f", "#b5179e", "#e09f3e")
+MODEL_COLOURS = (
+    "#0b6e99", "#c8553d", "#6a4c93", "#2a9d6f", "#b5179e", "#e09f3e",
+    "#1b1f3b", "#8c564b", "#7cb518", "#00a6d6", "#ff8fab", "#9a031e",
+)  # fmt: skip
 REFERENCE_COLOURS = ("#5f6b73", "#a3a9ad", "#8a7b66", "#7f8fa6")
 DIVERGING = "RdBu_r"
 _SEQUENTIAL = {

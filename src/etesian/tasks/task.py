@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from etesian.core import Batch, Fields, Frame, Layout
-from etesian.core.errors import CheckpointError
+from etesian.core.errors import CheckpointError, RecipeError
 from etesian.core.recorded import Recorded
 from etesian.models.network import Network, Transfer
 from etesian.nn.normalizer import Normalizer, Statistics
@@ -110,6 +111,18 @@ class Task(L.LightningModule):
             "statistics": self.normalizer.statistics,
             "provenance": self.provenance,
         }
+
+    def setup(self, stage: str) -> None:
+        """Refuse strategies whose checkpoints this library cannot write.
+
+        Raises:
+            RecipeError: if the strategy shards the weights over processes.
+        """
+        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            name = type(self.trainer.strategy).__name__
+            raise RecipeError(
+                f"{name} shards weights, which checkpoints here cannot hold yet; train with strategy: ddp"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make sure that a run to go on with is one of this network, and remember its random numbers.
