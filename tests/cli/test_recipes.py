@@ -172,32 +172,38 @@ def test_training_stops_early_when_validation_no_longer_improves(tmp_path: Path)
     assert steps[0] < steps[1]
 
 
-def test_a_run_with_averaged_weights_that_was_interrupted_ends_as_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(
+    tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With averaged weights, dropout and noise; begun from scratch, or from trained weights that must not come back."""
     pressure(tmp_path / "source.nc")
     store = tmp_path / "store.zarr"
     etesian("prepare", tmp_path / "source.nc", store, "--train_end", "2001-06-10")
 
-    def fit(run: str) -> None:
+    def fit(run: str, *options: str) -> None:
         etesian(
             "fit", "-c", RECIPES / "slp_north_atlantic.yaml", "--run", tmp_path / run,
             f"--data.init_args.stores=[{store}]", '--data.init_args.train=["2001-01-01", "2001-06-10"]',
             '--data.init_args.validate=["2001-06-11", "2001-07-15"]', "--data.init_args.test=null",
             "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4}",
-            "--data.init_args.batch_size=16", "--trainer.max_epochs=4", *CALM,
+            "--data.init_args.batch_size=16", "--trainer.max_epochs=4", *options, *CALM,
         )  # fmt: skip
 
     def pull_the_plug(task: ForecastTask) -> None:
         if task.current_epoch == 2:
             raise RuntimeError("the plug is pulled")
 
-    fit("undisturbed")
+    begin = []
+    if tuned:
+        fit("trained", "--trainer.max_epochs=1")
+        begin = [f"--model.init_args.start={{checkpoint: {tmp_path / 'trained'}}}"]
+    fit("undisturbed", *begin)
     with monkeypatch.context() as patch:
         patch.setattr(ForecastTask, "on_train_epoch_start", pull_the_plug)
         with pytest.raises(RuntimeError, match="the plug is pulled"):
-            fit("interrupted")
-    fit("interrupted")
+            fit("interrupted", *begin)
+    fit("interrupted", *begin)
     for which in ("best", "last"):
         first, second = (
             load_file(tmp_path / run / "checkpoints" / which / "weights.safetensors")
