@@ -1,6 +1,6 @@
 """WeatherMesh: an encoder, processors that step through time in latent space, a decoder (arXiv 2503.22235)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, Literal
 
@@ -173,7 +173,7 @@ class WeatherMesh(Network):
         samples = [sample for sample, row in enumerate(hours) for _ in row]
         places: list[int] = []
         answers = []
-        for arrived, latent in self._walk(self.encode(inputs, statics), samples, plans):
+        for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
             places += arrived
             answers.append(self.decode(latent)[:, known])
         order = torch.tensor(np.argsort(places), device=answers[0].device)
@@ -196,7 +196,7 @@ class WeatherMesh(Network):
         batch = len(inputs.values)
         plans = [self.plan(lead) for lead in ascending for _ in range(batch)]
         samples = list(range(batch)) * len(ascending)
-        for arrived, latent in self._walk(self.encode(inputs, statics), samples, plans):
+        for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
             yield ascending[arrived[0] // batch], self.decode(latent)
 
     def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
@@ -275,8 +275,12 @@ class WeatherMesh(Network):
             raise GridError(f"the network was built for {self.layout.grid}, but is given fields on {fields.frame.grid}")
         return fields
 
-    def _walk(
-        self, latent: Latent, samples: Sequence[int], plans: Sequence[tuple[int, ...]]
+    def walk(
+        self,
+        latent: Latent,
+        samples: Sequence[int],
+        plans: Sequence[tuple[int, ...]],
+        step: Callable[[Latent, int], Latent] | None = None,
     ) -> Iterator[tuple[list[int], Latent]]:
         """Give the numbers of the plans that are fulfilled, with their latents, making every common step once.
 
@@ -284,7 +288,9 @@ class WeatherMesh(Network):
             latent: of every sample.
             samples: that each plan is for.
             plans: steps to make.
+            step: takes the place of `step`, to keep less of it for the backward pass.
         """
+        step = step or self.step
         # What is to be stepped: a latent, the samples in it, by how many hours, and the plans with how much is done.
         waiting: list[tuple[Latent, list[int], int, list[int], int]] = [
             (latent, list(range(len(latent))), 0, list(range(len(plans))), 0)
@@ -295,7 +301,7 @@ class WeatherMesh(Network):
             if needed != present:
                 latent = latent[[present.index(sample) for sample in needed]]
             if hours:
-                latent = self.step(latent, hours)
+                latent = step(latent, hours)
             arrived = [number for number in pending if len(plans[number]) == done]
             if arrived:
                 rows = [needed.index(samples[number]) for number in arrived]
