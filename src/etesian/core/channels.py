@@ -71,6 +71,8 @@ def _variables() -> Iterable[Variable]:
         ("relative_humidity", "relative_humidity", "%", "r hur rh", -30, 200),
         ("vorticity", "atmosphere_relative_vorticity", "s-1", "vo vort", -0.02, 0.02),
         ("divergence", "divergence_of_wind", "s-1", "d div", -0.02, 0.02),
+        ("streamfunction", "atmosphere_horizontal_streamfunction", "m2 s-1", "strf", -1e9, 1e9),
+        ("velocity_potential", "atmosphere_horizontal_velocity_potential", "m2 s-1", "vp", -2e8, 2e8),
         ("ozone_mass_mixing_ratio", "mass_fraction_of_ozone_in_air", "kg kg-1", "o3 o3mr", -1e-6, 1e-4),
         (
             "specific_cloud_ice_water_content",

@@ -16,6 +16,8 @@ ON_LEVELS = frozenset(
         "relative_humidity",
         "vorticity",
         "divergence",
+        "streamfunction",
+        "velocity_potential",
         "ozone_mass_mixing_ratio",
         "specific_cloud_ice_water_content",
         "specific_cloud_liquid_water_content",
