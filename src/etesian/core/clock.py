@@ -108,6 +108,23 @@ def day_of_year(seconds: ArrayLike, calendar: str) -> NDArray[np.int64]:
     return np.array([date.dayofyr for date in dates.flat], dtype=np.int64).reshape(numbers.shape)
 
 
+def month_start(seconds: ArrayLike, calendar: str) -> Seconds:
+    """Return 00:00 of the first day of the month in which each time lies, in seconds since 1970-01-01.
+
+    >>> month_start([86400 * 40, 86400 * 59], "noleap") // 86400
+    array([31, 59])
+    """
+    numbers = np.asarray(seconds, dtype=np.int64)
+    if calendar in STANDARD_CALENDARS:
+        months = numbers.astype("datetime64[s]").astype("datetime64[M]")
+        return np.asarray(months.astype("datetime64[s]").astype(np.int64))
+    if calendar == "360_day":
+        return np.asarray(numbers - numbers % (30 * SECONDS_PER_DAY))
+    days = [date.day - 1 for date in np.asarray(decode_time(numbers, calendar), dtype=object).flat]
+    midnight = numbers - numbers % SECONDS_PER_DAY
+    return np.asarray(midnight - SECONDS_PER_DAY * np.array(days, dtype=np.int64).reshape(numbers.shape))
+
+
 def year_phase(seconds: ArrayLike, calendar: str) -> NDArray[np.float64]:
     """Return how far the year has gone, 0 ≤ phase < 1, in years of the calendar's mean length."""
     length = {"360_day": 360.0, "noleap": 365.0, "365_day": 365.0, "all_leap": 366.0, "366_day": 366.0}
