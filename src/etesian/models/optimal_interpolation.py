@@ -1,0 +1,313 @@
+"""Optimal interpolation in space and time, tile by tile, with the variance of its error."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from rich.progress import track
+from scipy.linalg import cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from etesian.core.errors import DataError
+from etesian.models.interpolators import Days, Filled, Gappy
+
+EARTH_RADIUS = 6371.0
+"""km."""
+
+_Vector = Float[NDArray[np.float64], " n"]
+_CLUSTER = 250
+_TARGETS = 8192
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Gaussian covariance of what is observed, in space and time, and uncorrelated noise of the observations.
+
+    s² exp(−d²/2L² − t²/2τ²) between two points a distance d and a time t apart; distances are chords of the sphere.
+
+    Attributes:
+        deviation: s, in the units of the observations.
+        length: L, km.
+        duration: τ, days.
+        noise: standard deviation of an observation's error.
+    """
+
+    deviation: float
+    length: float
+    duration: float
+    noise: float
+
+    def correlation(
+        self, ours: Float[NDArray[np.float64], "m 4"], theirs: Float[NDArray[np.float64], "n 4"]
+    ) -> Float[NDArray[np.float64], "m n"]:
+        """Return the correlation between places (x, y, z in km, days)."""
+        scale = np.array([self.length] * 3 + [self.duration]) * np.sqrt(2)
+        a, b = ours / scale, theirs / scale
+        squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
+        return np.asarray(np.exp(-np.maximum(squared, 0)))
+
+
+class Estimate(NamedTuple):
+    """Filled fields, and the error of their means over groups of days.
+
+    Attributes:
+        filled: daily fields with the standard deviation of their error.
+        mean_deviation: standard deviation of the error of the mean over each group of days.
+        covariance: what it was made with.
+    """
+
+    filled: Filled
+    mean_deviation: Float[NDArray[np.float64], "group lat lon"]
+    covariance: Covariance
+
+
+def fit_covariance(data: Gappy, *, clusters: int = 12, seed: int = 0) -> Covariance:
+    """Fit the covariance by restricted maximum likelihood to random clusters of observations.
+
+    Each cluster has a mean of its own; clusters are of different sizes, so that near and far pairs count.
+
+    Args:
+        data: what was observed.
+        clusters: number of clusters, of up to 250 observations each.
+        seed: of their choice.
+
+    Raises:
+        DataError: if there are fewer than ten observations.
+    """
+    observed = data.observed
+    if observed.sum() < 10:
+        raise DataError(f"a covariance cannot be fitted to {int(observed.sum())} observations")
+    random = np.random.default_rng(seed)
+    samples = [_cluster(data, observed, random) for _ in range(clusters)]
+    spacing = _spacing(data)
+    days = float(np.median(np.diff(data.days))) if data.days.size > 1 else 1.0
+    span = max(np.ptp(data.days), days)
+
+    def evaluate(logarithms: _Vector) -> tuple[float, Covariance]:
+        length, duration, ratio = np.exp(logarithms).tolist()
+        shape = Covariance(1.0, length, duration, 0.0)
+        squares, determinants, freedom = 0.0, 0.0, 0
+        for places, values in samples:
+            correlation = shape.correlation(places, places)
+            correlation[np.diag_indices_from(correlation)] += ratio
+            root = cholesky(correlation, lower=True, check_finite=False)
+            white = solve_triangular(
+                root, np.column_stack([values, np.ones_like(values)]), lower=True, check_finite=False
+            )
+            own = white[:, 1] @ white[:, 1]
+            residual = white[:, 0] - white[:, 1] * (white[:, 0] @ white[:, 1]) / own
+            squares += residual @ residual
+            determinants += 2 * np.log(np.diag(root)).sum() + np.log(own)
+            freedom += values.size - 1
+        variance = max(squares / freedom, 1e-300)
+        fitted = Covariance(float(np.sqrt(variance)), length, duration, float(np.sqrt(variance * ratio)))
+        return freedom * np.log(variance) + determinants, fitted
+
+    bounds = np.log([(spacing, 400 * spacing), (0.3 * days, 10 * span), (1e-5, 10.0)])
+    start = np.log([8 * spacing, max(0.3 * span, days), 0.05]).clip(*bounds.T)
+    found = minimize(
+        lambda x: evaluate(x)[0], start, method="Nelder-Mead", bounds=bounds,
+        options={"xatol": 0.02, "fatol": 0.1, "maxfev": 250},
+    )  # fmt: skip
+    return evaluate(found.x)[1]
+
+
+def optimal_interpolation(
+    data: Gappy,
+    covariance: Covariance | None = None,
+    *,
+    groups: Sequence[int] | None = None,
+    max_observations: int = 600,
+    progress: bool = False,
+) -> Estimate:
+    """Interpolate all points from the observations around them, with the least expected square error.
+
+    The posterior of a Gaussian process with a mean that is unknown and locally constant (ordinary kriging). Tiles are
+    interpolated from the observations within 2.5 L and 2.5 τ; where these are more than can be taken, neighbours on the
+    same day are averaged into one of smaller noise, away from the tile more of them than within. Where there are none,
+    the search goes on further out.
+
+    Args:
+        data: what was observed.
+        covariance: fitted to the observations if None.
+        groups: number of the group of each time, such as its month, ascending. The mean over each is estimated with its
+            own error, which is not that of a day. By default groups of 32 times.
+        max_observations: taken for a tile.
+        progress: show a progress bar.
+    """
+    covariance = covariance or fit_covariance(data)
+    number = np.asarray(groups if groups is not None else np.arange(data.days.size) // 32)
+    values, deviation = (np.full(data.values.shape, np.nan) for _ in range(2))
+    names = np.unique(number)
+    means = np.full((names.size, *data.grid.shape), np.nan)
+    work = [(i, np.flatnonzero(number == name)) for i, name in enumerate(names)]
+    places = _places(data)
+    tiles = [(i, times, *tile) for i, times in work for tile in _tiles(data, times.size)]
+    for i, times, rows, columns in track(tiles, "Interpolating", disable=not progress, transient=True):
+        sea = data.sea[rows, columns]
+        observed = _gather(data, places, covariance, times, rows, columns, max_observations)
+        found = _posterior(covariance, observed, places[rows, columns][sea], data.days[times])
+        for whole, part in zip((values, deviation), found[:2], strict=True):
+            block = whole[times[0] : times[-1] + 1, rows, columns]
+            block[:, sea] = part
+        means[i, rows, columns][sea] = found[2]
+    return Estimate(Filled(values, deviation), means, covariance)
+
+
+class _Observations(NamedTuple):
+    places: Float[NDArray[np.float64], "n 4"]
+    values: _Vector
+    averaged: _Vector
+
+
+def _posterior(
+    covariance: Covariance,
+    observed: _Observations,
+    points: Float[NDArray[np.float64], "point 3"],
+    days: _Vector,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation (day, point), and the standard deviation of the mean over days (point)."""
+    variance, noise = covariance.deviation**2, covariance.noise**2
+    own = variance * covariance.correlation(observed.places, observed.places)
+    # A trace of noise keeps what is smooth and dense solvable.
+    own[np.diag_indices_from(own)] += noise / observed.averaged + 1e-9 * variance
+    root = cholesky(own, lower=True, check_finite=False)
+    centre = observed.values.mean()
+    white = solve_triangular(
+        root, np.column_stack([observed.values - centre, np.ones_like(observed.values)]), lower=True, check_finite=False
+    )
+    information = white[:, 1] @ white[:, 1]
+    mean = white[:, 0] @ white[:, 1] / information
+    targets = np.concatenate([np.column_stack([points, np.full(len(points), day)]) for day in days])
+    cross = variance * covariance.correlation(observed.places, targets)
+    cross = solve_triangular(root, cross, lower=True, check_finite=False, overwrite_b=True)
+    shape = (days.size, len(points))
+    estimate = (cross.T @ (white[:, 0] - mean * white[:, 1]) + mean + centre).reshape(shape)
+    # What is not known of the local mean adds to the error (universal kriging with a constant).
+    lack = (1 - cross.T @ white[:, 1]).reshape(shape)
+    error = variance - np.square(cross).sum(0).reshape(shape) + lack**2 / information
+    together = cross.reshape(-1, *shape).mean(1)
+    step = days[:, None] - days
+    prior = variance * np.exp(-(step**2) / (2 * covariance.duration**2)).mean()
+    error_of_mean = prior - np.square(together).sum(0) + lack.mean(0) ** 2 / information
+    least = 1e-12 * variance
+    return estimate, np.sqrt(np.maximum(error, least)), np.sqrt(np.maximum(error_of_mean, least))
+
+
+def _gather(
+    data: Gappy,
+    places: Float[NDArray[np.float64], "lat lon 3"],
+    covariance: Covariance,
+    times: NDArray[np.int64],
+    rows: slice,
+    columns: slice,
+    most: int,
+) -> _Observations:
+    """Return the observations for a tile: those within and near it, and those further out more coarsely."""
+    reach_days = 2.5 * covariance.duration
+    near = (data.days >= data.days[times[0]] - reach_days) & (data.days <= data.days[times[-1]] + reach_days)
+    reach = 2.5 * covariance.length
+    while True:
+        inner, outer = (_window(data, rows, columns, distance) for distance in (0.5 * covariance.length, reach))
+        values = data.values[near][:, outer[0]][:, :, outer[1]]
+        known = data.observed[near][:, outer[0]][:, :, outer[1]]
+        whole = outer[0].size == data.grid.shape[0] and outer[1].size == data.grid.shape[1]
+        if known.sum() >= min(20, most) or (whole and near.all()):
+            break
+        reach *= 2
+        if whole:
+            near = np.ones_like(near)
+    inside = np.isin(outer[0], inner[0])[:, None] & np.isin(outer[1], inner[1])
+    parts = []
+    for ring, share in ((inside, 0.6), (~inside, 0.4)):
+        ring_known = known & ring
+        allowed, block = max(int(share * most), 1), 1
+        if known.sum() <= most:
+            allowed = int(known.sum())
+        while True:
+            part = _averaged(values, ring_known, places[outer[0]][:, outer[1]], data.days[near], block)
+            if part.values.size <= allowed or block >= max(known.shape[1:]):
+                break
+            block = max(block + 1, round(block * np.sqrt(part.values.size / allowed)))
+        parts.append(part)
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return _Observations(*joined)
+
+
+def _averaged(
+    values: Days,
+    known: NDArray[np.bool_],
+    places: Float[NDArray[np.float64], "lat lon 3"],
+    days: _Vector,
+    block: int,
+) -> _Observations:
+    """Return means over blocks of so many points each way, on each day, at the mean place of what was observed."""
+    day, row, column = np.nonzero(known)
+    width = -(-known.shape[2] // block)
+    label = (day * -(-known.shape[1] // block) + row // block) * width + column // block
+    _, index = np.unique(label, return_inverse=True)
+    count = np.bincount(index).astype(np.float64)
+    columns = [*places[row, column].T, days[day], values[day, row, column]]
+    means = [np.bincount(index, column) / count for column in columns]
+    return _Observations(np.stack(means[:4], 1), means[4], count)
+
+
+def _window(data: Gappy, rows: slice, columns: slice, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows and columns within a distance of a tile, round the globe where the grid is."""
+    latitude, longitude = data.grid.latitude, data.grid.longitude
+    degrees = np.degrees(reach / EARTH_RADIUS)
+    south, north = latitude[rows][[0, -1]] + [-degrees, degrees]
+    inside = np.flatnonzero((latitude >= south) & (latitude <= north))
+    widest = np.cos(np.radians(min(max(abs(south), abs(north)), 90.0)))
+    across = degrees / max(widest, 1e-3)
+    west, east = longitude[columns][[0, -1]] + [-across, across]
+    if east - west >= 360:
+        return inside, np.arange(longitude.size)
+    offset = (longitude - west) % 360 if data.grid.is_periodic else longitude - west
+    ahead = np.flatnonzero((offset >= 0) & (offset <= east - west))
+    return inside, ahead[np.argsort(offset[ahead], kind="stable")]
+
+
+def _tiles(data: Gappy, times: int) -> Iterator[tuple[slice, slice]]:
+    size = int(np.clip(np.sqrt(_TARGETS / times), 4, 24))
+    for row in range(0, data.grid.shape[0], size):
+        for column in range(0, data.grid.shape[1], size):
+            tile = slice(row, row + size), slice(column, column + size)
+            if data.sea[tile].any():
+                yield tile
+
+
+def _places(data: Gappy) -> Float[NDArray[np.float64], "lat lon 3"]:
+    """Return the points on the sphere, km."""
+    latitude, longitude = np.radians(data.grid.latitude)[:, None], np.radians(data.grid.longitude)
+    axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
+    return EARTH_RADIUS * np.stack(np.broadcast_arrays(*axes), -1)
+
+
+def _spacing(data: Gappy) -> float:
+    """Return the distance between neighbouring latitudes, km."""
+    steps = np.diff(data.grid.latitude)
+    return float(np.radians(np.median(steps) if steps.size else 1.0) * EARTH_RADIUS)
+
+
+def _cluster(
+    data: Gappy, observed: NDArray[np.bool_], random: np.random.Generator
+) -> tuple[Float[NDArray[np.float64], "n 4"], _Vector]:
+    """Draw observations from a box of random size about a random one."""
+    centre = np.unravel_index(random.choice(np.flatnonzero(observed)), observed.shape)
+    half = int(np.exp(random.uniform(np.log(4), np.log(60))))
+    rows = np.arange(max(0, centre[1] - half), min(observed.shape[1], centre[1] + half + 1))
+    columns = np.arange(centre[2] - half, centre[2] + half + 1)
+    columns = (
+        np.unique(columns % observed.shape[2]) if data.grid.is_periodic else columns.clip(0, observed.shape[2] - 1)
+    )
+    near = np.flatnonzero(abs(np.arange(observed.shape[0]) - centre[0]) <= 15)
+    box = np.ix_(near, rows, np.unique(columns))
+    found = np.argwhere(observed[box])
+    found = found[random.choice(len(found), min(len(found), _CLUSTER), replace=False)]
+    day, row, column = (axis.ravel()[found[:, i]] for i, axis in enumerate(box))
+    places = _places(data)[row, column]
+    return np.column_stack([places, data.days[day]]), data.values[day, row, column]
