@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 from rich.progress import Progress
 
-from etesian.core.channels import Channel
+from etesian.core.channels import Channel, canonical_name
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.data import layout
@@ -34,6 +34,8 @@ from etesian.data.selection import (
     unchanging,
     within,
 )
+from etesian.data.spectral import derive as add_derived
+from etesian.data.spectral import names_to_derive, sources_of
 from etesian.data.store import expand, open_store
 from etesian.data.workers import Workers
 from etesian.data.workplace import workplace
@@ -56,6 +58,7 @@ def prepare(
     resampling: Resampling = "instant",
     region: str | None = None,
     member: int | None = None,
+    derive: Sequence[str] | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,
     overwrite: bool = False,
@@ -69,7 +72,7 @@ def prepare(
         sources: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards.
         store: the Zarr store to make.
         variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without
-            time are always kept.
+            time and what is derived are always kept.
         exclude: variables or channels to leave out of these.
         levels: pressure levels to keep, hPa; all by default.
         grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
@@ -84,6 +87,8 @@ def prepare(
         resampling: with every, whether to pick instants or average from each time to the next.
         region: south,north,west,east in degrees, or a name such as Europe.
         member: the ensemble member to keep, where there are several.
+        derive: variables to add, by spherical harmonics on the grid of the source: vorticity, divergence,
+            streamfunction or velocity_potential from winds, or winds from vorticity and divergence.
         scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
         memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
         overwrite: replace a store that was made otherwise.
@@ -92,10 +97,18 @@ def prepare(
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
     """
     dataset = select_member(open_store(list(sources)), member)
-    dataset = unchanging(select_channels(dataset, variables, exclude, levels))
+    derived = names_to_derive(derive or [])
+    kept = variables
+    if derived and variables is not None:
+        variables = [name for name in variables if (canonical_name(name) or name) not in derived]
+        kept = [*variables, *sources_of(derived, map(str, dataset.data_vars))]
+    dataset = unchanging(select_channels(dataset, kept, None if derived else exclude, levels))
     dataset = select_period(dataset, start, end)
     if every is not None:
         dataset = resample(dataset, every, resampling)
+    if derived:
+        kept = None if variables is None else [*variables, *derived]
+        dataset = select_channels(add_derived(dataset, derived), kept, exclude)
     if grid is not None:
         source = Grid(dataset["latitude"].values, dataset["longitude"].values)
         dataset = regrid(dataset, covered(parse_grid(grid), source), method)
@@ -109,7 +122,7 @@ def prepare(
         scheduler=scheduler,
         memory_limit=memory_limit,
         overwrite=overwrite,
-        sources=[identity(sources), grid, method, every, resampling, region, member],
+        sources=[identity(sources), grid, method, every, resampling, region, member, *derived],
     )
 
 

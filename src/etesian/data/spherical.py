@@ -7,7 +7,6 @@ field's mean, and Σ |Fₙ⁰|² + 2 Σ_{m>0} |Fₙᵐ|² that of its square.
 
 from collections.abc import Callable
 from functools import lru_cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,6 @@ from numpy.typing import NDArray
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError, GridError
 from etesian.core.grid import Grid
-
-_LIBRARY = Lock()
-"""The library's routine keeps its work space between calls."""
 
 _SERIES = (np.cos, np.sin)
 _TOLERANCE = 1e-3
@@ -225,11 +221,23 @@ def _interpolation(
 
 
 def _legendre(sine: NDArray[np.float64], truncation: int) -> list[NDArray[np.float64]]:
-    """Return Pₙᵐ at some sines of latitude for each m, (latitude, n = m … truncation)."""
-    from pyshtools.legendre import PlmBar
+    """Return Pₙᵐ at some sines of latitude for each m, (latitude, n = m … truncation).
 
-    with _LIBRARY:
-        packed = np.stack([PlmBar(truncation, float(mu)) for mu in sine])
-    n = np.arange(truncation + 1)
-    tables = [packed[:, n[m:] * (n[m:] + 1) // 2 + m] for m in range(truncation + 1)]
-    return [table if m == 0 else table / np.sqrt(2) for m, table in enumerate(tables)]
+    By recurrence in n from Pₘᵐ ∝ cosᵐ φ (Colombo 1981, Ohio State University report 310), which underflows where it
+    matters only beyond T1900.
+    """
+    log_cosine = np.log1p(-(sine**2)) / 2
+    tables, log_factor = [], 0.0
+    for m in range(truncation + 1):
+        if m:
+            log_factor += np.log((2 * m + 1) / (2 * m)) / 2
+        n = np.arange(m, truncation + 2, dtype=np.float64)
+        epsilon = np.sqrt((n**2 - m**2) / (4 * n**2 - 1))
+        table = np.zeros((n.size - 1, sine.size))
+        table[0] = np.exp(log_factor + m * log_cosine)
+        if n.size > 2:
+            table[1] = sine * table[0] / epsilon[1]
+        for k in range(2, n.size - 1):
+            table[k] = (sine * table[k - 1] - epsilon[k - 1] * table[k - 2]) / epsilon[k]
+        tables.append(table.T)
+    return tables
