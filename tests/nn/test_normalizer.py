@@ -114,3 +114,48 @@ def test_a_channel_without_statistics_or_spread_is_named() -> None:
         Normalizer(Statistics(CHANNELS, statistics.mean, statistics.std * [1, 0]))
     with pytest.raises(RecipeError, match="anomalies need the seasonal cycle"):
         Normalizer(statistics.without_seasons(), anomalies=True)
+
+
+def test_log1p_standardises_the_drawn_in_values_and_comes_back(gappy_store: str) -> None:
+    store = TrainingStore(gappy_store)
+    fields = everything(store).select([store.channels[2], store.channels[0]])
+    normalizer = Normalizer(store.statistics, log1p=True)
+    normalized = normalizer.normalize(fields)
+    for number, channel in enumerate(fields.frame.channels):
+        place = store.channels.index(channel)
+        known = fields.valid[:, :, number]  # type: ignore[index]
+        z = ((fields.values[:, :, number] - store.statistics.mean[place]) / store.statistics.std[place])[known].double()
+        drawn_in = z.sign() * torch.log(1 + 0.2 * z.abs())
+        expected = (drawn_in - drawn_in.mean()) / drawn_in.std(correction=0)
+        torch.testing.assert_close(normalized.values[:, :, number][known].double(), expected, rtol=1e-3, atol=1e-4)
+    back = normalizer.denormalize(normalized.values, fields.frame)
+    torch.testing.assert_close(back[fields.valid], fields.values[fields.valid], rtol=1e-6, atol=0)
+
+
+def test_values_a_thousand_deviations_away_come_back_from_log1p() -> None:
+    ones = np.ones(2)
+    normalizer = Normalizer(
+        Statistics(CHANNELS, 0 * ones, ones, log1p_mean=0.1 * ones, log1p_std=0.4 * ones), log1p=True
+    )
+    frame = Frame(CHANNELS, torch.zeros(1, 1, dtype=torch.int64), GRID)
+    values = torch.linspace(-1000, 1000, 24).view(1, 1, 2, 3, 4)
+    normalized = normalizer.normalize(Fields(values, frame)).values
+    assert normalized.abs().max() < 15
+    torch.testing.assert_close(normalizer.denormalize(normalized, frame), values, rtol=2e-6, atol=0)
+
+
+def test_log1p_without_its_statistics_or_beside_anomalies_is_refused() -> None:
+    _, statistics = seasonal()
+    with pytest.raises(RecipeError, match="no statistics of log1p"):
+        Normalizer(statistics, log1p=True)
+    with pytest.raises(RecipeError, match="not about a seasonal cycle"):
+        Normalizer(statistics, anomalies=True, log1p=True)
+
+
+def test_statistics_of_some_channels_are_theirs(store: str) -> None:
+    statistics = TrainingStore(store).statistics
+    part = statistics.select([statistics.channels[2], statistics.channels[0]])
+    assert part.channels == (statistics.channels[2], statistics.channels[0])
+    for name in ("mean", "std", "anomaly_std", "log1p_mean", "log1p_std"):
+        assert getattr(part, name).tolist() == getattr(statistics, name)[[2, 0]].tolist()
+    assert np.array_equal(part.harmonics, statistics.harmonics[:, [2, 0]])  # type: ignore[arg-type, index]

@@ -92,7 +92,8 @@ class TrainingStore:
         """Distribution of channels and statics over the training period, with the seasonal cycle."""
         mean, std = (np.asarray(self.dataset[name].values, dtype=np.float64) for name in ("mean", "std"))
         harmonics = np.asarray(self.dataset["harmonics"].values, dtype=np.float32)
-        return Statistics(self.channels, mean, std, harmonics, anomaly_std(mean, std, harmonics))
+        log1p = (np.asarray(self.dataset[f"log1p_{name}"].values, dtype=np.float64) for name in ("mean", "std"))
+        return Statistics(self.channels, mean, std, harmonics, anomaly_std(mean, std, harmonics), *log1p)
 
     @cached_property
     def static_statistics(self) -> Statistics:

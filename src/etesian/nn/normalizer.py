@@ -14,6 +14,8 @@ from etesian.core.clock import seasonal_terms
 from etesian.core.errors import ChannelError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame
 
+LOG1P_SCALE = 0.2
+"""How soon log1p draws in what is far from the mean: sign(z)·log1p(0.2·|z|), as PhIRE and AtmoDist have it."""
 HARMONICS = 5
 """Terms of a seasonal cycle, as `core.clock.seasonal_terms` gives them."""
 
@@ -28,6 +30,8 @@ class Statistics:
         std: per channel, over time and space.
         harmonics: seasonal cycle at every grid point, by term of `core.clock.seasonal_terms`; None if not wanted.
         anomaly_std: per channel, about the seasonal cycle of each grid point; None if not wanted.
+        log1p_mean: per channel, of sign(z)·log1p(0.2·|z|) of the standardised values z; None if not wanted.
+        log1p_std: per channel, of the same.
     """
 
     channels: tuple[Channel, ...]
@@ -35,6 +39,8 @@ class Statistics:
     std: Float[NDArray[np.float64], " channel"]
     harmonics: Float[NDArray[np.float32], "5 channel lat lon"] | None = None
     anomaly_std: Float[NDArray[np.float64], " channel"] | None = None
+    log1p_mean: Float[NDArray[np.float64], " channel"] | None = None
+    log1p_std: Float[NDArray[np.float64], " channel"] | None = None
 
     def index(self, channels: Sequence[Channel]) -> list[int]:
         """Return the positions of some channels.
@@ -51,7 +57,26 @@ class Statistics:
 
     def without_seasons(self) -> "Statistics":
         """Return the same without the seasonal cycle."""
-        return Statistics(self.channels, self.mean, self.std)
+        return replace(self, harmonics=None, anomaly_std=None)
+
+    def without_log1p(self) -> "Statistics":
+        """Return the same without what log1p needs."""
+        return replace(self, log1p_mean=None, log1p_std=None)
+
+    def select(self, channels: Sequence[Channel]) -> "Statistics":
+        """Return the statistics of some channels.
+
+        Raises:
+            ChannelError: if one is not there.
+        """
+        index = self.index(channels)
+        return Statistics(
+            tuple(channels),
+            self.mean[index],
+            self.std[index],
+            None if self.harmonics is None else self.harmonics[:, index],
+            *(None if part is None else part[index] for part in (self.anomaly_std, self.log1p_mean, self.log1p_std)),
+        )
 
 
 def anomaly_std(
@@ -75,19 +100,26 @@ class Normalizer(nn.Module):
     Args:
         statistics: of every channel that may come.
         anomalies: subtract the seasonal cycle of each grid point instead of one mean per channel.
+        log1p: draw in the long tails of vorticity and divergence: standardise, take sign(z)·log1p(0.2·|z|), and
+            standardise that (PhIRE, AtmoDist: arXiv 2109.09076).
 
     Raises:
         ChannelError: if a channel does not vary; later, when fields hold a channel without statistics.
-        RecipeError: if the statistics have no seasonal cycle that anomalies could be about.
+        RecipeError: if the statistics have no seasonal cycle that anomalies could be about, or none of log1p.
     """
 
     centre: Tensor
     scale: Tensor
+    log1p_centre: Tensor
+    log1p_scale: Tensor
 
-    def __init__(self, statistics: Statistics, *, anomalies: bool = False) -> None:
+    def __init__(self, statistics: Statistics, *, anomalies: bool = False, log1p: bool = False) -> None:
         super().__init__()
-        self.statistics = statistics if anomalies else statistics.without_seasons()
-        self.anomalies = anomalies
+        if anomalies and log1p:
+            raise RecipeError("log1p standardises about one mean per channel, not about a seasonal cycle; choose one")
+        self.statistics = statistics if log1p else statistics.without_log1p()
+        self.statistics = self.statistics if anomalies else self.statistics.without_seasons()
+        self.anomalies, self.log1p = anomalies, log1p
         for channel, std in zip(statistics.channels, statistics.std, strict=True):
             if not (np.isfinite(std) and std > 0):
                 raise ChannelError(
@@ -109,6 +141,11 @@ class Normalizer(nn.Module):
         # Both are rebuilt from the statistics that a checkpoint holds, so they are not part of the weights.
         self.register_buffer("centre", centre.float(), persistent=False)
         self.register_buffer("scale", torch.from_numpy(scale).float(), persistent=False)
+        if log1p:
+            if statistics.log1p_mean is None or statistics.log1p_std is None:
+                raise RecipeError("the data bring no statistics of log1p; set log1p: false")
+            for name, numbers in (("log1p_centre", statistics.log1p_mean), ("log1p_scale", statistics.log1p_std)):
+                self.register_buffer(name, torch.from_numpy(numbers).float()[:, None, None], persistent=False)
 
     def _centre_and_scale(self, frame: Frame) -> tuple[Tensor, Tensor]:
         index = self.statistics.index(frame.channels)
@@ -124,6 +161,10 @@ class Normalizer(nn.Module):
         """Return the fields in normalised units, zero where they are not valid."""
         centre, scale = self._centre_and_scale(fields.frame)
         values = (fields.values - centre) / scale
+        if self.log1p:
+            index = self.statistics.index(fields.frame.channels)
+            drawn_in = torch.copysign(torch.log1p(LOG1P_SCALE * values.abs()), values)
+            values = (drawn_in - self.log1p_centre[index]) / self.log1p_scale[index]
         if fields.valid is not None:
             values = values.masked_fill(~fields.valid, 0.0)
         return replace(fields, values=values)
@@ -133,4 +174,8 @@ class Normalizer(nn.Module):
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Return normalised values in physical units."""
         centre, scale = self._centre_and_scale(frame)
+        if self.log1p:
+            index = self.statistics.index(frame.channels)
+            values = values * self.log1p_scale[index] + self.log1p_centre[index]
+            values = torch.copysign(torch.expm1(values.abs()) / LOG1P_SCALE, values)
         return values * scale + centre

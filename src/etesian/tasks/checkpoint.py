@@ -27,7 +27,7 @@ FORMAT = 1
 WEIGHTS, DESCRIPTION, TRAINING = "weights.safetensors", "description.json", "training.pt"
 NETWORK = "network.json"
 """What `etesian import` writes beside the weights: a network by itself, without task and statistics."""
-_ARRAYS = ("mean", "std", "harmonics", "anomaly_std")
+_ARRAYS = ("mean", "std", "harmonics", "anomaly_std", "log1p_mean", "log1p_std")
 
 
 class SafeCheckpoints(CheckpointIO):
