@@ -34,7 +34,12 @@ class Reconstruction(Network):
 
     It is asked for the means of months by a target frame whose times are their first moments, and for the fields of
     each time by one whose times are the inputs'. Times at which nothing was observed change nothing.
+
+    Attributes:
+        gives_variance: whether its distributions have a variance.
     """
+
+    gives_variance: bool
 
     @abstractmethod
     def distribution(self, inputs: Fields, target: Frame, *, statics: Fields | None = None) -> Distribution:

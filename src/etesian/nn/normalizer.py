@@ -13,6 +13,8 @@ from etesian.core.channels import Channel
 from etesian.core.clock import seasonal_terms
 from etesian.core.errors import ChannelError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame
+from etesian.core.grid import Grid
+from etesian.nn.patch import locate_patches
 
 LOG1P_SCALE = 0.2
 """How soon log1p draws in what is far from the mean: sign(z)·log1p(0.2·|z|), as PhIRE and AtmoDist have it."""
@@ -102,10 +104,12 @@ class Normalizer(nn.Module):
         anomalies: subtract the seasonal cycle of each grid point instead of one mean per channel.
         log1p: draw in the long tails of vorticity and divergence: standardise, take sign(z)·log1p(0.2·|z|), and
             standardise that (PhIRE, AtmoDist: arXiv 2109.09076).
+        grid: where the seasonal cycle is known, for fields on parts of it; without it fields lie on all of it.
 
     Raises:
         ChannelError: if a channel does not vary; later, when fields hold a channel without statistics.
         RecipeError: if the statistics have no seasonal cycle that anomalies could be about, or none of log1p.
+        GridError: later, if fields are on no part of the grid.
     """
 
     centre: Tensor
@@ -113,8 +117,11 @@ class Normalizer(nn.Module):
     log1p_centre: Tensor
     log1p_scale: Tensor
 
-    def __init__(self, statistics: Statistics, *, anomalies: bool = False, log1p: bool = False) -> None:
+    def __init__(
+        self, statistics: Statistics, *, anomalies: bool = False, grid: Grid | None = None, log1p: bool = False
+    ) -> None:
         super().__init__()
+        self.grid = grid
         if anomalies and log1p:
             raise RecipeError("log1p standardises about one mean per channel, not about a seasonal cycle; choose one")
         self.statistics = statistics if log1p else statistics.without_log1p()
@@ -153,6 +160,11 @@ class Normalizer(nn.Module):
         centre = self.centre[:, index]
         if not self.anomalies:
             return centre[0], scale
+        if self.grid is not None and frame.grid != self.grid:
+            rows, columns = (
+                torch.from_numpy(x).to(centre.device) for x in locate_patches(frame.grid, self.grid, (1, 1))
+            )
+            centre = centre[:, :, rows[:, None], columns]
         terms = seasonal_terms(frame.time.cpu().numpy(), frame.calendar)
         basis = torch.from_numpy(terms).to(centre)
         return torch.einsum("btk,kchw->btchw", basis, centre), scale
@@ -179,3 +191,9 @@ class Normalizer(nn.Module):
             values = values * self.log1p_scale[index] + self.log1p_centre[index]
             values = torch.copysign(torch.expm1(values.abs()) / LOG1P_SCALE, values)
         return values * scale + centre
+
+    def denormalize_spread(
+        self, values: Float[Tensor, "batch time channel lat lon"], frame: Frame
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Return normalised differences, such as standard deviations, in physical units."""
+        return values * self.scale[self.statistics.index(frame.channels)][:, None, None]
