@@ -65,12 +65,11 @@ class Filled:
 
 
 def observed_mean(data: Gappy) -> Filled:
-    """Fill every day with the mean of the days observed at the point; NaN where none was."""
-    observed = data.observed
-    count = observed.sum(0)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(observed, data.values, 0.0).sum(0) / np.where(count > 0, count, np.nan)
-    return Filled(np.broadcast_to(mean, data.values.shape).copy())
+    """Fill every day with the mean of the days observed at the point.
+
+    Where nothing was observed it is the mean over all observations, weighted by area.
+    """
+    return climatology_anomaly(data, np.zeros_like(data.values))
 
 
 def climatology_anomaly(data: Gappy, climatology: Days) -> Filled:

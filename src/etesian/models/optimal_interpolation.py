@@ -126,9 +126,9 @@ def optimal_interpolation(
     """Interpolate all points from the observations around them, with the least expected square error.
 
     The posterior of a Gaussian process with a mean that is unknown and locally constant (ordinary kriging). Tiles are
-    interpolated from the observations within 2.5 L and 2.5 τ; where these are more than can be taken, neighbours on the
-    same day are averaged into one of smaller noise, away from the tile more of them than within. Where there are none,
-    the search goes on further out.
+    interpolated from the observations within 2.5 L and 2.5 τ; where these are more than can be taken, one is taken of
+    each block of neighbours, of larger blocks away from the tile than within. Where there are none, the search goes on
+    further out.
 
     Args:
         data: what was observed.
@@ -160,7 +160,6 @@ def optimal_interpolation(
 class _Observations(NamedTuple):
     places: Float[NDArray[np.float64], "n 4"]
     values: _Vector
-    averaged: _Vector
 
 
 def _posterior(
@@ -173,7 +172,7 @@ def _posterior(
     variance, noise = covariance.deviation**2, covariance.noise**2
     own = variance * covariance.correlation(observed.places, observed.places)
     # A trace of noise keeps what is smooth and dense solvable.
-    own[np.diag_indices_from(own)] += noise / observed.averaged + 1e-9 * variance
+    own[np.diag_indices_from(own)] += noise + 1e-9 * variance
     root = cholesky(own, lower=True, check_finite=False)
     centre = observed.values.mean()
     white = solve_triangular(
@@ -228,7 +227,7 @@ def _gather(
         if known.sum() <= most:
             allowed = int(known.sum())
         while True:
-            part = _averaged(values, ring_known, places[outer[0]][:, outer[1]], data.days[near], block)
+            part = _thinned(values, ring_known, places[outer[0]][:, outer[1]], data.days[near], block)
             if part.values.size <= allowed or block >= max(known.shape[1:]):
                 break
             block = max(block + 1, round(block * np.sqrt(part.values.size / allowed)))
@@ -237,22 +236,26 @@ def _gather(
     return _Observations(*joined)
 
 
-def _averaged(
+def _thinned(
     values: Days,
     known: NDArray[np.bool_],
     places: Float[NDArray[np.float64], "lat lon 3"],
     days: _Vector,
     block: int,
 ) -> _Observations:
-    """Return means over blocks of so many points each way, on each day, at the mean place of what was observed."""
+    """Return, for blocks of so many points each way on each day, the observation nearest to the mean place of all."""
     day, row, column = np.nonzero(known)
     width = -(-known.shape[2] // block)
     label = (day * -(-known.shape[1] // block) + row // block) * width + column // block
     _, index = np.unique(label, return_inverse=True)
-    count = np.bincount(index).astype(np.float64)
-    columns = [*places[row, column].T, days[day], values[day, row, column]]
-    means = [np.bincount(index, column) / count for column in columns]
-    return _Observations(np.stack(means[:4], 1), means[4], count)
+    count = np.bincount(index)
+    off = np.zeros(index.size)
+    for axis in (row, column):
+        off += np.square(axis - (np.bincount(index, axis) / count)[index])
+    order = np.lexsort((off, index))
+    chosen = order[np.searchsorted(index[order], np.arange(count.size))]
+    day, row, column = day[chosen], row[chosen], column[chosen]
+    return _Observations(np.column_stack([places[row, column], days[day]]), values[day, row, column])
 
 
 def _window(data: Gappy, rows: slice, columns: slice, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
