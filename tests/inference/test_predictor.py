@@ -1,5 +1,8 @@
 """Forecasts are written where, when and in the units that they say, complete or not at all."""
 
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.data.dataset import Period, WindowReader
 from etesian.data.reader import TrainingStore
 from etesian.inference import predictor
-from etesian.inference.predictor import forecast, initial_times, predict_to, rollout
+from etesian.inference import writer as writing
+from etesian.inference.predictor import forecast, initial_times, predict_to, rollout, stream
 from etesian.models.baselines import Persistence
+from etesian.models.weathermesh import SIZES, WeatherMesh
 from etesian.nn.normalizer import Statistics
 from etesian.tasks import ForecastTask
 
@@ -23,11 +28,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 PERIOD = Period("2001-01-03", "2001-01-09")
 
 
-def persistence(store: TrainingStore, **options: Any) -> ForecastTask:
+def persistence(store: TrainingStore, step_hours: int | None = None, **options: Any) -> ForecastTask:
     chosen = {"inputs": store.channels, "targets": store.channels, "grid": store.grid} | options
     layout = Layout(**chosen)
     physical = Statistics(layout.inputs, np.zeros(len(layout.inputs)), np.ones(len(layout.inputs)))
-    return ForecastTask(Persistence, layout, physical)
+    return ForecastTask(Persistence, layout, physical, step_hours=step_hours)
 
 
 def write(path: Path, store: TrainingStore, leads: tuple[int, ...] = (0, 6, 24), **options: Any) -> xr.Dataset:
@@ -75,14 +80,14 @@ def test_a_stopped_forecast_goes_on_and_equals_an_undisturbed_one(
 ) -> None:
     reader, calls = TrainingStore(store), []
 
-    def counted(*arguments: Any) -> Fields:
+    def counted(*arguments: Any) -> Iterator[Fields]:
         calls.append(len(arguments[2]))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return forecast(*arguments)
+        return stream(*arguments)
 
     write(tmp_path / "undisturbed.zarr", reader)
-    monkeypatch.setattr(predictor, "forecast", counted)
+    monkeypatch.setattr(predictor, "stream", counted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "out.zarr", reader)
     assert not (tmp_path / "out.zarr").exists()
@@ -135,7 +140,7 @@ def test_levels_that_a_variable_is_not_predicted_at_are_missing_and_named(store:
     fields = forecast(task, WindowReader(reader, task.layout), reader.time[:1], (6,))
     frame = fields.select(reader.channels[:2]).frame
     values = fields.select(reader.channels[:2]).values
-    writer.write([0], Fields(values, type(frame)(channels, frame.time, frame.grid, frame.calendar)))
+    writer.write([0], [Fields(values, type(frame)(channels, frame.time, frame.grid, frame.calendar))])
     writer.finish()
     written = xr.open_zarr(tmp_path / "out.zarr").isel(time=0, prediction_timedelta=0)
     np.testing.assert_array_equal(written["temperature"].sel(level=500), values[0, 0, 0])
@@ -189,3 +194,92 @@ def test_a_rollout_steps_in_time(store: str) -> None:
     assert all(torch.equal(state.values, start.inputs.values) for state in states)
     with pytest.raises(RecipeError, match="a rollout feeds back its output"):
         next(rollout(persistence(reader, targets=reader.channels[:1]), start, 1, 6))
+
+
+def latent_task(store: TrainingStore) -> ForecastTask:
+    """Return a WeatherMesh with weights drawn, so that every lead differs."""
+    torch.manual_seed(0)
+    statistics = replace(store.statistics, harmonics=None, anomaly_std=None)
+    options: dict[str, Any] = SIZES["tiny"] | {"dim": 16, "heads": 2, "surface_width": 4, "processors": {1: 1, 6: 1}}
+    task = ForecastTask(
+        lambda layout: WeatherMesh(layout, **options), Layout(store.channels, store.channels, store.grid), statistics
+    )
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.normal_(std=0.1)
+    return task.eval()
+
+
+def test_a_latent_forecast_is_written_lead_by_lead_in_memory_that_does_not_grow_with_its_length(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = TrainingStore(store)
+    task = latent_task(given)
+    network = task.network
+    assert isinstance(network, WeatherMesh)
+    monkeypatch.setattr(writing, "CHUNK_BYTES", 3 * 4 * 2 * 48)
+    hours: list[int] = []
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most: list[int] = []
+
+    def watched(name: str) -> None:
+        method = getattr(network, name)
+
+        def call(*arguments: Any) -> torch.Tensor:
+            hours.extend(arguments[1:])
+            out = method(*arguments)
+            alive.append(weakref.ref(out))
+            most[-1] = max(most[-1], sum(one() is not None for one in alive))
+            return out
+
+        monkeypatch.setattr(network, name, call)
+
+    for name in ("step", "decode"):
+        watched(name)
+
+    def wrote(leads: tuple[int, ...]) -> xr.Dataset:
+        hours.clear(), alive.clear(), most.append(0)
+        path = tmp_path / f"{len(most)}.zarr"
+        predict_to(task, given, str(path), given.time[:2], leads, source={}, batch_size=2)
+        return xr.open_zarr(path)
+
+    wrote((5,))
+    assert hours == [1] * 5
+    wrote((13,))
+    assert hours == [6, 6, 1]
+    several = wrote((13, 18, 5, 6))
+    assert sorted(hours) == [1] * 6 + [6] * 3
+    reader = WindowReader(given, task.layout)
+    expected = forecast(task, reader, given.time[:2], (13, 18, 5, 6))
+    np.testing.assert_allclose(several["surface_pressure"], expected.values[:, :, 2], rtol=1e-5)
+    np.testing.assert_allclose(several["temperature"], expected.values[:, :, :2], rtol=1e-5)
+    assert np.std(several["surface_pressure"].values, axis=1).min() > 0.01
+
+    day, fortnight = tuple(range(6, 30, 6)), tuple(range(6, 342, 6))
+    wrote(day)
+    long = wrote(fortnight)
+    assert hours == [6] * 56
+    assert long.sizes["prediction_timedelta"] == 56
+    assert np.isfinite(long["temperature"]).all()
+    assert long["temperature"].encoding["chunks"] == (1, 3, 2, 6, 8)
+    # Leads of a chunk wait for one another; beyond that, nothing.
+    assert most[-1] == most[-2] <= 8
+
+
+def test_an_iterated_forecast_gives_each_state_when_it_is_reached(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = TrainingStore(store)
+    task = persistence(reader, step_hours=6)
+    asked: list[int] = []
+    ask = task._ask
+    monkeypatch.setattr(task, "_ask", lambda *given: asked.append(1) or ask(*given))
+    batch = WindowReader(reader, task.layout).start(reader.time[:2])
+    parts = task.forecast(batch, (6, 18))
+    first = next(parts)
+    assert len(asked) == 1
+    assert (first.frame.time - batch.inputs.frame.time).tolist() == [[6 * 3600]] * 2
+    assert torch.is_grad_enabled()
+    assert not first.values.requires_grad
+    second = next(parts)
+    assert len(asked) == 3
+    assert torch.equal(second.values, batch.inputs.values)
+    assert next(parts, None) is None

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from etesian.core import Batch, Fields, Frame
+from etesian.core import Batch, Fields
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
@@ -32,10 +31,8 @@ def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads
     Returns:
         Fields in physical units; the time axis holds the leads.
     """
-    batch: Batch = reader.start(initial).to(task.device)
-    time = torch.from_numpy(initial[:, None] + np.array(leads) * SECONDS_PER_HOUR)
-    frame = Frame(task.layout.targets, time, task.layout.output_grid, reader.store.calendar)
-    return task.predict(batch, frame.to(task.device))
+    batch = reader.start(initial).to(task.device)
+    return task.predict(batch, task.target_frame(batch, leads))
 
 
 def initial_times(store: TrainingStore, history: tuple[int, ...], period: Period, every: int) -> NDArray[np.int64]:
@@ -114,28 +111,16 @@ def predict_to(
     left = [i for i in range(len(initial)) if i not in done]
     blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
     for block in track(blocks, description=label, disable=len(blocks) < 2):
-        answers = [
-            forecast(each, reader, initial[block], own) for (each, own), reader in zip(parts, readers, strict=True)
-        ]
-        writer.write(block, joined(answers))
+        given = zip(parts, readers, strict=True)
+        writer.write(
+            block, (part for (each, own), reader in given for part in stream(each, reader, initial[block], own))
+        )
     writer.finish()
 
 
-def joined(answers: list[Fields]) -> Fields:
-    """Return forecasts from the same initial times, one behind another along the time axis."""
-    first, *others = answers
-    if not others:
-        return first
-    time = torch.cat([fields.frame.time for fields in answers], dim=1)
-    valid = None
-    if any(fields.valid is not None for fields in answers):
-        everywhere = [
-            fields.valid if fields.valid is not None else torch.ones_like(fields.values, dtype=torch.bool)
-            for fields in answers
-        ]
-        valid = torch.cat(everywhere, dim=1)
-    values = torch.cat([fields.values for fields in answers], dim=1)
-    return Fields(values, replace(first.frame, time=time), valid)
+def stream(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Iterator[Fields]:
+    """Forecast from some initial times, one part of the leads after the other; see `forecast`."""
+    return task.forecast(reader.start(initial).to(task.device), leads)
 
 
 def rollout(task: Task, batch: Batch, steps: int, step_hours: int) -> Iterator[Fields]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ from numpy.typing import NDArray
 from etesian.core import Channel, Fields, Grid
 from etesian.core.channels import AVERAGING_HOURS, CATALOGUE
 from etesian.core.clock import decode_time
+from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
+
+CHUNK_BYTES = 8 * 2**20
+"""Of the leads of one variable that are written together, if there is more than one."""
 
 _PLAN, _DONE = "etesian-plan.txt", "etesian-done.txt"
 
@@ -56,7 +62,7 @@ class ForecastWriter:
         self.path, self.partial = Path(path), Path(f"{path}.partial")
         if self.path.exists() and not overwrite:
             raise DataError(f"{path} exists; remove it or pass --overwrite")
-        self.channels = channels
+        self.channels, self.initial, self.leads = channels, initial, list(leads)
         plan = {
             "channels": [str(c) for c in channels],
             "grid": grid.to_dict(),
@@ -90,21 +96,43 @@ class ForecastWriter:
         marks = self.partial / _DONE
         return {int(line) for line in marks.read_text().split()} if marks.exists() else set()
 
-    def write(self, positions: list[int], fields: Fields) -> None:
-        """Write the forecasts from some initial times, all leads at once; NaN where they are not valid."""
-        values = fields.filled(float("nan")).cpu().numpy()
-        for name, levels in self.levels.items():
-            index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
-            array, places = self.arrays[name], self.places[name]
-            block = np.full((len(positions), *array.shape[1:]), np.nan, dtype=np.float32)
-            if places:
-                block[:, :, places] = values[:, :, index]
-            else:
-                block[:] = values[:, :, index[0]]
-            for position, forecast in zip(positions, block, strict=True):
-                array[position] = forecast
+    def write(self, positions: list[int], parts: Iterable[Fields]) -> None:
+        """Write the forecasts from some initial times; NaN where they are not valid.
+
+        Holds no more than the leads that make a chunk, if they come in order.
+
+        Args:
+            positions: of the initial times.
+            parts: forecasts at some of the leads each, which hold every lead once.
+        """
+        waiting: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in self.levels}
+        for fields in parts:
+            after = fields.frame.time.cpu().numpy() - self.initial[positions][:, None]
+            leads = (after[0] // SECONDS_PER_HOUR).tolist()
+            values = fields.filled(float("nan")).cpu().numpy()
+            for name, levels in self.levels.items():
+                index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
+                own = values[:, :, index[0]] if levels == [None] else values[:, :, index]
+                waiting[name] |= {self.leads.index(lead): own[:, i] for i, lead in enumerate(leads)}
+                self._write_chunks(name, positions, waiting[name])
+        assert not any(waiting.values()), "a forecast must hold every lead"
         with (self.partial / _DONE).open("a") as marks:
             marks.write("".join(f"{position}\n" for position in positions))
+
+    def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
+        """Write and forget what makes whole chunks of leads."""
+        array, places = self.arrays[name], self.places[name]
+        together = array.chunks[1]
+        for start in range(0, len(self.leads), together):
+            leads = range(start, min(start + together, len(self.leads)))
+            if not all(lead in waiting for lead in leads):
+                continue
+            for row, position in enumerate(positions):
+                block = np.full((len(leads), *array.shape[2:]), np.nan, dtype=np.float32)
+                block[:, places or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
+                array[position, start : leads.stop] = block
+            for lead in leads:
+                del waiting[lead]
 
     def finish(self) -> None:
         """Give the complete store its name."""
@@ -145,7 +173,8 @@ def _template(channels: tuple[Channel, ...], grid: Grid, initial: NDArray[Any], 
         on_levels = own != [None]
         dims = ("time", "prediction_timedelta", *(("level",) if on_levels else ()), "latitude", "longitude")
         shape = (len(initial), len(leads), *((len(levels),) if on_levels else ()), *grid.shape)
-        values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, *shape[1:]))
+        together = max(1, min(len(leads), CHUNK_BYTES // (4 * math.prod(shape[2:]))))
+        values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, together, *shape[2:]))
         known = CATALOGUE.get(name)
         attributes: dict[str, Any] = {"units": known.units, "standard_name": known.standard_name} if known else {}
         # Where another variable has further levels, NaN stands in; `levels` tells which are meant to be there.

@@ -1,6 +1,7 @@
 """What every network is: fields in, values on a target frame out."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -36,6 +37,16 @@ class Network(nn.Module, Recorded):
         Returns:
             Normalised values on the target frame.
         """
+
+    def stream(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
+        """Predict for one part of the target times after the other; all of them at once where that saves nothing.
+
+        Yields:
+            Positions on the target's time axis, and what `forward` gives there.
+        """
+        yield list(range(target.time.shape[1])), self(inputs, target, forcings=forcings, statics=statics)
 
     def no_decay(self) -> set[str]:
         """Return the names of parameters that weight decay should leave alone."""

@@ -1,6 +1,7 @@
 """WeatherMesh: an encoder, processors that step through time in latent space, a decoder (arXiv 2503.22235)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
 
@@ -165,9 +166,7 @@ class WeatherMesh(Network):
             GridError: if the fields or the target are not on the layout's grid.
             DataError: if a lead is no sum of steps, or the statics or part of the history are missing.
         """
-        if target.grid != self.layout.grid:
-            raise GridError(f"the network predicts on {self.layout.grid}, not on {target.grid}")
-        known = Frame(self.layout.targets, target.time, target.grid).index(target.channels)
+        known = self._wanted(target)
         hours = lead_hours(inputs, target).tolist()
         plans = [self.plan(lead) for row in hours for lead in row]
         samples = [sample for sample, row in enumerate(hours) for _ in row]
@@ -180,8 +179,8 @@ class WeatherMesh(Network):
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
     def forecast(
-        self, inputs: Fields, leads: Sequence[int], *, statics: Fields | None = None
-    ) -> Iterator[tuple[int, Float[Tensor, "batch channel lat lon"]]]:
+        self, inputs: Fields, leads: Sequence[float], *, statics: Fields | None = None
+    ) -> Iterator[tuple[float, Float[Tensor, "batch channel lat lon"]]]:
         """Predict one lead after the other; without gradients, memory does not grow with their number.
 
         Args:
@@ -198,6 +197,20 @@ class WeatherMesh(Network):
         samples = list(range(batch)) * len(ascending)
         for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
             yield ascending[arrived[0] // batch], self.decode(latent)
+
+    def stream(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
+        """Predict lead by lead, where the samples have their leads in common; see `Network.stream`."""
+        hours = lead_hours(inputs, target)
+        if bool((hours != hours[:1]).any()):
+            yield from super().stream(inputs, target, statics=statics)
+            return
+        known = self._wanted(target)
+        leads = hours[0].tolist()
+        for lead, values in self.forecast(inputs, leads, statics=statics):
+            places = [place for place, each in enumerate(leads) if each == lead]
+            yield places, values[:, None, known].expand(-1, len(places), -1, -1, -1)
 
     def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
         """Turn fields into the latent.
@@ -269,6 +282,12 @@ class WeatherMesh(Network):
     def no_decay(self) -> set[str]:
         """Return biases and the scales of normalisations."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+    def _wanted(self, target: Frame) -> list[int]:
+        """Return which of the layout's targets a frame asks for."""
+        if target.grid != self.layout.grid:
+            raise GridError(f"the network predicts on {self.layout.grid}, not on {target.grid}")
+        return replace(target, channels=self.layout.targets).index(target.channels)
 
     def _on_grid(self, fields: Fields) -> Fields:
         if fields.frame.grid != self.layout.grid:

@@ -1,5 +1,6 @@
 """Forecasting: direct, lead-conditioned or iterated."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -137,7 +138,12 @@ class ForecastTask(Task):
         return self._iterate(batch, target, self.step_hours)
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch) -> Values:
-        values: Tensor = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics)
+        return self._completed(
+            self.network(inputs, target, forcings=batch.forcings, statics=batch.statics), inputs, target
+        )
+
+    def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
+        """Add to what the network gives what it leaves out of the state."""
         if self.predicts == "state":
             return values
         initial = inputs.at(-1).select(target.channels).filled()
@@ -148,7 +154,15 @@ class ForecastTask(Task):
         return values + initial
 
     def _iterate(self, batch: Batch, target: Frame, step_hours: int) -> Values:
-        """Feed the network its own output until the last target time, keeping the times asked for."""
+        """Return the states at the times asked for, which may differ from sample to sample."""
+        initial = batch.inputs.frame.time
+        answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=initial.device)
+        for time, values in self._states(batch, target, step_hours):
+            answers = torch.where((target.time == time)[:, :, None, None, None], values, answers)
+        return answers
+
+    def _states(self, batch: Batch, target: Frame, step_hours: int) -> Iterator[tuple[Tensor, Values]]:
+        """Feed the network its own output until the last target time, giving each time with its state."""
         step = step_hours * SECONDS_PER_HOUR
         initial = batch.inputs.frame.time[:, -1:]
         leads = target.time - initial
@@ -156,16 +170,13 @@ class ForecastTask(Task):
             hours = sorted({lead / SECONDS_PER_HOUR for lead in leads.flatten().tolist()})
             raise RecipeError(f"leads of {hours} h are not whole steps of {step_hours} h")
         inputs = batch.inputs
-        answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=initial.device)
         everything = self.layout.targets
         wanted = [everything.index(c) for c in target.channels]
         for number in range(1, int(leads.max()) // step + 1):
             now = replace(target, channels=everything, time=initial + number * step)
             state = Fields(self._ask(inputs, now, batch), now)
-            due = (leads == number * step)[:, :, None, None, None]
-            answers = torch.where(due, state.values[:, :, wanted], answers)
+            yield now.time, state.values[:, :, wanted]
             inputs = self._advance(inputs, state)
-        return answers
 
     def _advance(self, inputs: Fields, state: Fields) -> Fields:
         """Append a predicted state to the inputs, keeping the times of the history and the holes of the last state."""
@@ -285,6 +296,31 @@ class ForecastTask(Task):
         """Return fields in physical units on the frame that is asked for."""
         values = self(self.normalized(batch), target).float()
         return Fields(self.normalizer.denormalize(values, target), target)
+
+    def forecast(self, batch: Batch, leads: Sequence[int]) -> Iterator[Fields]:
+        """Return fields in physical units, lead by lead where the forecast steps through time; see `Task.forecast`."""
+        parts = self._stream(self.normalized(batch), self.target_frame(batch, leads))
+        while True:
+            # Not around the loop, where gradients would be off for whoever takes the parts as well.
+            with torch.no_grad():
+                part = next(parts, None)
+                if part is None:
+                    return
+                frame, values = part
+                fields = Fields(self.normalizer.denormalize(values.float(), frame), frame)
+            yield fields
+
+    def _stream(self, batch: Batch, target: Frame) -> Iterator[tuple[Frame, Values]]:
+        """Return normalised predictions from a normalised batch, one part of the target times after the other."""
+        if self.step_hours is not None:
+            for time, values in self._states(batch, target, self.step_hours):
+                if bool((target.time == time).any()):
+                    yield replace(target, time=time), values
+            return
+        parts = self.network.stream(batch.inputs, target, forcings=batch.forcings, statics=batch.statics)
+        for places, values in parts:
+            part = replace(target, time=target.time[:, places])
+            yield part, self._completed(values, batch.inputs, part)
 
 
 def _rolled(batch: Batch, shift: int) -> Batch:

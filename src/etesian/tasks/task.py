@@ -1,7 +1,7 @@
 """What every task shares: normalisation, optimiser, schedule, checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import lightning as L
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import CheckpointError, RecipeError
 from etesian.core.recorded import Recorded
 from etesian.models.network import Network, Transfer
@@ -63,6 +64,24 @@ class Task(L.LightningModule):
     @abstractmethod
     def predict(self, batch: Batch, target: Frame) -> Fields:
         """Return fields in physical units on the frame that is asked for."""
+
+    def forecast(self, batch: Batch, leads: Sequence[int]) -> Iterator[Fields]:
+        """Return fields in physical units, one part of the leads after the other.
+
+        Args:
+            batch: what the forecasts start from, in physical units.
+            leads: hours after the initial time.
+
+        Yields:
+            Fields on all target channels whose time axis holds some of the leads; every lead comes once.
+        """
+        yield self.predict(batch, self.target_frame(batch, leads))
+
+    def target_frame(self, batch: Batch, leads: Sequence[int]) -> Frame:
+        """Return the frame of all target channels at some leads after the initial times of a batch."""
+        initial = batch.inputs.frame
+        after = torch.tensor(leads, dtype=torch.int64, device=initial.time.device) * SECONDS_PER_HOUR
+        return Frame(self.layout.targets, initial.time[:, -1:] + after, self.layout.output_grid, initial.calendar)
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
