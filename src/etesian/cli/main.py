@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "quickstart": Command("etesian.cli.quickstart:quickstart", (), "the whole path on the embedded planet"),
     "simulate": Command("etesian.data.simulate:simulate", ("path",), "a planet with weather, no download"),
+    "simulate --sst": Command("etesian.data.ocean:simulate_ocean", ("path",), "a sea under moving clouds, and its truth"),
     "scenarios": Command("etesian.data.scenarios:simulate_scenarios", ("folder",), "a climate, no download"),
     "fetch": Command("etesian.data.fetch:fetch", ("source", "path"), "a part of a remote Zarr store → a local one"),
     "doctor": Command("etesian.data.doctor:doctor", ("path*",), "what a file holds, what is wrong, how to mend it"),
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Every reader that matters understands it, and without it opening a store lists each of its arrays.
     warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
     name, rest = arguments[0], arguments[1:]
+    if kind := next((word for word in rest if f"{name} {word}" in COMMANDS), None):
+        name, rest = f"{name} {kind}", [word for word in rest if word != kind]
     try:
         if name not in COMMANDS:
             raise EtesianError(f"there is no command '{name}'{suggest(name, COMMANDS)}")
