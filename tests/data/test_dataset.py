@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from etesian.core import Layout, Region
 from etesian.core.clock import parse_time
 from etesian.core.errors import ChannelError, DataError
-from etesian.data.dataset import Period, Pick, WindowDataset, WindowReader, WindowSampler
+from etesian.data.dataset import Horizon, Period, Pick, WindowDataset, WindowReader, WindowSampler
 from etesian.data.reader import TrainingStore
 
 ALL = Period("2001", "2001")
@@ -100,6 +100,42 @@ def test_random_leads_come_from_the_whole_list_ends_included(store: str) -> None
     assert max(drawn.values()) / min(drawn.values()) < 1.25
     once = dataset.epoch(0, 0, shuffle=True)
     assert sorted(p.initial for p in once) == [p.initial for p in dataset.picks]
+
+
+def test_of_several_leads_one_comes_from_each_part_of_the_list(store: str) -> None:
+    dataset = windows(store, (6, 12, 18, 24), draw="random", leads_per_sample=2, period=Period("2001", "2001-01-14"))
+    drawn = Counter(pick.leads for epoch in range(40) for pick in dataset.epoch(0, epoch, shuffle=True))
+    whole = {leads for leads in drawn if leads[0] <= 12 and leads[1] >= 18}
+    assert whole == {(6, 18), (6, 24), (12, 18), (12, 24)}
+    assert sum(drawn[leads] for leads in whole) / drawn.total() > 0.9
+    assert dataset[dataset.epoch(0, 0, shuffle=True)].targets.values.shape[:2] == (len(dataset), 2)
+
+
+@pytest.mark.parametrize(("growth", "halfway"), [("linear", 18), ("quadratic", 12)])
+def test_the_horizon_grows_with_the_batches_and_not_with_the_number_of_processes(
+    store: str, growth: str, halfway: int
+) -> None:
+    leads = tuple(range(6, 36, 6))
+    dataset = windows(store, leads, draw="random", horizon=Horizon(6, 16, growth))  # type: ignore[arg-type]
+    course: list[dict[int, list[tuple[int, ...]]]] = []
+    for world in (1, 2):
+        longest: dict[int, list[tuple[int, ...]]] = {}
+        for rank in range(world):
+            sampler = WindowSampler(dataset, 8 // world, shuffle=True, rank=rank, world=world)
+            for epoch in range(3):
+                sampler.set_epoch(epoch)
+                for number, batch in enumerate(sampler):
+                    longest.setdefault(epoch * len(sampler) + number, []).extend(pick.leads for pick in batch)
+        course.append({number: sorted(found) for number, found in longest.items()})
+    assert course[0] == course[1]
+    assert len(course[0]) == 24
+    largest = {number: max(found)[0] for number, found in course[0].items()}
+    assert largest[0] == 6
+    assert largest[8] == halfway
+    assert {largest[number] for number in range(16, 24)} == {30}
+    for number in range(24):
+        reach = 6 + 24 * min((number + 1) / 16, 1) ** (2 if growth == "quadratic" else 1)
+        assert largest[number] <= reach
 
 
 def test_an_epoch_depends_on_seed_and_number_alone(store: str) -> None:

@@ -1,5 +1,6 @@
 """Windows of a training store as samples: states before, at and after an initial time."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -37,6 +38,27 @@ class Period(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Horizon:
+    """How the largest lead to train on grows, from one lead to all of them.
+
+    Attributes:
+        first: hours of the largest lead at the beginning.
+        batches: number of batches, which are the steps of the optimiser unless gradients are accumulated, after which
+            every lead is drawn.
+        growth: of the largest lead, `linear` or `quadratic` in the number of batches seen.
+    """
+
+    first: int
+    batches: int
+    growth: Literal["linear", "quadratic"] = "linear"
+
+    def hours(self, batch: float, last: int) -> float:
+        """Return the largest lead after so many batches, on the way to the last lead."""
+        gone = min(batch / self.batches, 1.0)
+        return self.first + (last - self.first) * gone ** (2 if self.growth == "quadratic" else 1)
+
+
+@dataclass(frozen=True)
 class Pick:
     """One sample: an initial time and the leads to verify at.
 
@@ -63,13 +85,16 @@ class WindowDataset(Dataset[Batch]):
         layout: channels, history and grid; a grid that is part of the stores' reads that region.
         leads: hours after the initial time.
         period: first and last time.
-        draw: `all` leads for every initial time, or one drawn at `random` for each, anew every epoch.
+        draw: `all` leads for every initial time, or some drawn at `random` for each, anew every epoch.
         every: hours between initial times, counted from the first that has its history; None takes every time there is.
         layouts: what each store is read with, where they differ in channels or grid; by default `layout`.
         shares: of the samples of an epoch that come from each store; by default as many as it has. A store that gives
             more or fewer is walked through again and again, each time in another order.
         average_hours: targets are means over the states of so many hours up to the lead, the lead included; None takes
             the state at the lead.
+        leads_per_sample: how many leads are drawn for each initial time, the first among the shorter ones, the last
+            among the longer ones; one may be drawn twice where there are few.
+        horizon: how the largest lead that is drawn grows; None draws among all.
 
     Raises:
         DataError: if no window fits, or none that reaches one of the leads.
@@ -88,8 +113,11 @@ class WindowDataset(Dataset[Batch]):
         layouts: Sequence[Layout] | None = None,
         shares: Sequence[float] | None = None,
         average_hours: int | None = None,
+        leads_per_sample: int = 1,
+        horizon: Horizon | None = None,
     ) -> None:
         self.stores, self.layout, self.leads, self.draw = list(stores), layout, tuple(leads), draw
+        self.leads_per_sample, self.horizon = leads_per_sample, horizon
         own = [layout] * len(stores) if layouts is None else layouts
         self.readers = [WindowReader(store, each, average_hours) for store, each in zip(stores, own, strict=True)]
         self.picks: list[Pick] = []
@@ -130,19 +158,36 @@ class WindowDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return int(self.samples.sum())
 
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool) -> list[Pick]:
-        """Return the epoch's samples in order: the same for any number of workers and ranks."""
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[Pick]:
+        """Return the epoch's samples in order: the same for any number of workers and ranks.
+
+        Args:
+            seed: of the order and the leads.
+            epoch: number of the epoch.
+            shuffle: draw in random order.
+            batches: that an epoch has, by which the horizon grows from sample to sample.
+        """
         rng = np.random.default_rng((seed, epoch))
         picks = self._share(seed, epoch) if self.mixed else self.picks
         order = rng.permutation(len(picks)) if shuffle else np.arange(len(picks))
         if self.draw == "all":
             return [picks[i] for i in order]
-        drawn = rng.random(len(picks))
+        drawn = (np.arange(self.leads_per_sample) + rng.random((len(picks), self.leads_per_sample))) / (
+            self.leads_per_sample
+        )
         chosen = []
-        for i in order:
+        for place, i in enumerate(order):
             pick = picks[i]
-            chosen.append(Pick(pick.store, pick.initial, (pick.leads[int(drawn[i] * len(pick.leads))],)))
+            leads = self._within_horizon(pick.leads, batches * (epoch + place / len(picks)))
+            drawn_here = tuple(leads[int(share * len(leads))] for share in drawn[i])
+            chosen.append(Pick(pick.store, pick.initial, drawn_here))
         return chosen
+
+    def _within_horizon(self, leads: tuple[int, ...], batch: float) -> tuple[int, ...]:
+        """Return the leads that are short enough by now, at least the shortest."""
+        if self.horizon is None:
+            return leads
+        return leads[: max(bisect_right(leads, self.horizon.hours(batch, self.leads[-1])), 1)]
 
     def _share(self, seed: int, epoch: int) -> list[Pick]:
         """Return each store's part of an epoch: where its walk through ever new permutations has come to."""
@@ -284,7 +329,7 @@ class WindowSampler(Sampler[list[Pick]]):
         return sum(self._batches(int(samples)) for samples in self.dataset.samples if samples)
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle)
+        picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle, batches=len(self))
         batches: list[list[Pick]] = []
         for number in range(len(self.dataset.stores)):
             own = [pick for pick in picks if pick.store == number]

@@ -9,7 +9,7 @@ import numpy as np
 from etesian.core import Channel, Grid, Layout, Region
 from etesian.core.channels import parse_channels
 from etesian.core.errors import DataError, RecipeError
-from etesian.data.dataset import WindowDataset
+from etesian.data.dataset import Horizon, WindowDataset
 from etesian.data.loading import WindowData, check_history
 from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import HARMONICS, Statistics
@@ -26,7 +26,10 @@ class ForecastData(WindowData):
         statics: static fields that are given as well; default all.
         history: hours of the input states relative to the initial time, ascending, the last one 0.
         leads: hours after the initial time.
-        draw: in training, verify each sample at all leads, or at one drawn at random anew every epoch.
+        draw: in training, verify each sample at all leads, or at some drawn at random anew every epoch.
+        leads_per_sample: how many leads are drawn at random for each sample.
+        horizon: how the largest lead that is drawn grows in training, as `first`, `batches` and `growth`; default all
+            leads from the beginning.
         train: first and last date to train on; a year or month as an end means all of it.
         validate: first and last date to choose on.
         test: first and last date to judge on.
@@ -61,6 +64,8 @@ class ForecastData(WindowData):
         weights: list[float] | None = None,
         average_hours: int | None = None,
         validate_leads: list[int] | None = None,
+        leads_per_sample: int = 1,
+        horizon: Horizon | None = None,
         batch_size: int = 32,
         workers: int = 0,
         seed: int = 0,
@@ -75,6 +80,16 @@ class ForecastData(WindowData):
         if average_hours is not None and not 0 < average_hours <= leads[0]:
             raise RecipeError(
                 f"average_hours = {average_hours} must be greater than 0 and within the first lead, {leads[0]} h"
+            )
+        if leads_per_sample < 1 or (draw == "all" and (leads_per_sample > 1 or horizon is not None)):
+            raise RecipeError(
+                f"leads_per_sample = {leads_per_sample} and a horizon are for leads drawn at random, at least one; set "
+                "draw: random"
+            )
+        if horizon is not None and not (horizon.first >= leads[0] and horizon.batches > 0):
+            raise RecipeError(
+                f"a horizon begins with the first lead, {leads[0]} h, or a longer one and grows over at least one "
+                f"batch, not from {horizon.first} h over {horizon.batches}"
             )
         super().__init__(opened, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
         channels = _union(store.channels for store in opened)
@@ -92,6 +107,7 @@ class ForecastData(WindowData):
         self.layouts = [self._part(store, grid) for store, grid in zip(opened, grids, strict=True)]
         self.leads, self.draw, self.every = tuple(leads), draw, every
         self.weights, self.average_hours = weights, average_hours
+        self.leads_per_sample, self.horizon = leads_per_sample, horizon
         self.validate_leads = self.leads if validate_leads is None else tuple(validate_leads)
 
     def _part(self, store: TrainingStore, grid: Grid) -> Layout:
@@ -178,6 +194,8 @@ class ForecastData(WindowData):
             layouts=self.layouts,
             shares=self.weights if training else None,
             average_hours=self.average_hours,
+            leads_per_sample=self.leads_per_sample,
+            horizon=self.horizon,
         )
         if training and not dataset.samples.all():
             idle = self.stores[int(dataset.samples.argmin())]

@@ -3,8 +3,9 @@
 from etesian.tasks.checkpoint import load_task
 from etesian.tasks.downscale import DownscaleTask
 from etesian.tasks.forecast import ForecastTask
+from etesian.tasks.latent_forecast import LatentForecastTask
 from etesian.tasks.pretrain import PretrainTask
 from etesian.tasks.projection import ProjectionTask
 from etesian.tasks.task import Task
 
-__all__ = ["DownscaleTask", "ForecastTask", "PretrainTask", "ProjectionTask", "Task", "load_task"]
+__all__ = ["DownscaleTask", "ForecastTask", "LatentForecastTask", "PretrainTask", "ProjectionTask", "Task", "load_task"]

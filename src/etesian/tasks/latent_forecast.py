@@ -1,0 +1,144 @@
+"""Training WeatherMesh: encode once, step in latent space, decode where there is a truth."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.errors import RecipeError
+from etesian.models.network import lead_hours
+from etesian.models.weathermesh import WeatherMesh
+from etesian.nn.normalizer import Statistics
+from etesian.tasks.forecast import ForecastTask, Values
+from etesian.tasks.offload import Latent, recomputed
+from etesian.tasks.task import NetworkFactory
+
+
+class LatentForecastTask(ForecastTask):
+    """Trains a network that steps through time in its latent.
+
+    Each sample is encoded once. Its leads, which may differ from those of the other samples, are reached by steps in
+    latent space, those in common made once, and decoded. The leads are the data's: `leads_per_sample` drawn at random
+    below a `horizon` that grows.
+
+    The regulariser asks that a latent which was stepped to a lead equal what the encoder makes of the true state at
+    that lead, in the mean square; the encoder learns nothing from it. Then what a step is given late in a long forecast
+    is what it has learned from, however short the leads of training were.
+
+    Args:
+        network: builds the network for a layout: WeatherMesh.
+        layout: what goes in and what comes out.
+        statistics: of every channel of the layout.
+        level_weights: weight of a level in the loss by hPa, which multiplies that of the channel; default 1.
+        consistency: weight of the regulariser; 0 leaves it out.
+        recompute: keep only what enters each step for the backward pass, and compute the rest again.
+        offload: keep that in the memory of the CPU.
+        options: of `ForecastTask`.
+
+    Raises:
+        RecipeError: if the network does not step in a latent, or the options do not fit it.
+    """
+
+    network: WeatherMesh
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        level_weights: dict[int, float] | None = None,
+        consistency: float = 0.0,
+        recompute: bool = False,
+        offload: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, layout, statistics, **options)
+        if not isinstance(self.network, WeatherMesh):
+            raise RecipeError(
+                f"{type(self.network).__name__} has no latent to step in; train it with etesian.tasks.ForecastTask"
+            )
+        if self.step_hours is not None:
+            raise RecipeError("WeatherMesh steps in its latent, by its processors; leave out step_hours")
+        if consistency < 0:
+            raise RecipeError(f"consistency = {consistency:g} must be 0 or more")
+        if consistency and not (set(layout.inputs) <= set(layout.targets) and layout.history == (0,)):
+            raise RecipeError(
+                "consistency encodes the targets as it does inputs: every input must be among the targets, and the "
+                "history be [0]"
+            )
+        if offload and not recompute:
+            raise RecipeError("offload moves what recompute keeps; set recompute: true as well")
+        self.level_weights, self.consistency = level_weights or {}, consistency
+        self.recompute, self.offload = recompute, offload
+        levels = {c.level for c in layout.targets if c.level is not None}
+        if unknown := sorted(self.level_weights.keys() - levels):
+            raise RecipeError(f"level_weights names {unknown[0]} hPa; the targets are on {sorted(levels)} hPa")
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+        return super().options() | {
+            "level_weights": dict(self.level_weights),
+            "consistency": self.consistency,
+            "recompute": self.recompute,
+            "offload": self.offload,
+        }
+
+    def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
+        """Return the weight of each channel, its level and latitude of a frame in the loss."""
+        weight = super().loss_weight(frame)
+        levels = [1.0 if c.level is None else self.level_weights.get(c.level, 1.0) for c in frame.channels]
+        return weight * weight.new_tensor(levels)[:, None, None]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted error with the regulariser, and both."""
+        batch = self._prepared(batch)
+        assert batch.targets is not None
+        values, latent = self.unrolled(batch)
+        predicted = self._completed(values.float(), batch.inputs, batch.targets.frame)
+        parts = {"forecast_loss": self._error(predicted, batch)}
+        total = parts["forecast_loss"] + self._idle()
+        if self.consistency:
+            parts["consistency"] = F.mse_loss(latent.float(), self._encoded_truth(batch))
+            total = total + self.consistency * parts["consistency"]
+        return total, parts
+
+    def unrolled(self, batch: Batch) -> tuple[Values, Latent]:
+        """Return what the network says of the targets' frame, and the latents it says so from, sample by sample."""
+        assert batch.targets is not None
+        network, frame = self.network, batch.targets.frame
+        hours = lead_hours(batch.inputs, frame).tolist()
+        plans = [network.plan(lead) for row in hours for lead in row]
+        samples = [sample for sample, row in enumerate(hours) for _ in row]
+        step = recomputed(network.step, offload=self.offload) if self.recompute else network.step
+        known = [self.layout.targets.index(c) for c in frame.channels]
+        places: list[int] = []
+        answers, latents = [], []
+        for arrived, latent in network.walk(network.encode(batch.inputs, batch.statics), samples, plans, step):
+            places += arrived
+            latents.append(latent)
+            answers.append(network.decode(latent)[:, known])
+        order = torch.tensor(places, device=answers[0].device).argsort()
+        values = torch.cat(answers)[order]
+        return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents)[order]
+
+    @torch.no_grad()
+    def _encoded_truth(self, batch: Batch) -> Latent:
+        """Return the encoder's latents of the targets, sample by sample."""
+        targets, statics = batch.targets, batch.statics
+        assert targets is not None
+        frame = targets.frame
+        alone = Frame(frame.channels, frame.time.view(-1, 1), frame.grid, frame.calendar)
+        valid = None if targets.valid is None else targets.valid.flatten(0, 1)[:, None]
+        states = Fields(targets.values.flatten(0, 1)[:, None], alone, valid)
+        if statics is not None:
+            each = frame.time.shape[1]
+            fixed = Frame(statics.frame.channels, alone.time, statics.frame.grid, frame.calendar)
+            statics = Fields(statics.values.repeat_interleave(each, dim=0), fixed)
+        return self.network.encode(states, statics).float()
+
+    def _idle(self) -> Tensor:
+        """Return zero, by which every processor takes part: processes that share a step may draw different leads."""
+        return torch.stack([p.flatten()[:0].sum() for p in self.network.processors.parameters()]).sum()
