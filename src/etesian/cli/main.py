@@ -25,7 +25,9 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "quickstart": Command("etesian.cli.quickstart:quickstart", (), "the whole path on the embedded planet"),
     "simulate": Command("etesian.data.simulate:simulate", ("path",), "a planet with weather, no download"),
-    "simulate --sst": Command("etesian.data.ocean:simulate_ocean", ("path",), "a sea under moving clouds, and its truth"),
+    "simulate --sst": Command(
+        "etesian.data.ocean:simulate_ocean", ("path",), "a sea under moving clouds, and its truth"
+    ),
     "scenarios": Command("etesian.data.scenarios:simulate_scenarios", ("folder",), "a climate, no download"),
     "fetch": Command("etesian.data.fetch:fetch", ("source", "path"), "a part of a remote Zarr store → a local one"),
     "doctor": Command("etesian.data.doctor:doctor", ("path*",), "what a file holds, what is wrong, how to mend it"),
