@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
-from etesian.core.clock import decode_time, end_of, parse_time, seasonal_terms
+from etesian.core.clock import decode_time, end_of, month_starts, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.data.reader import TrainingStore
@@ -89,13 +89,6 @@ def fill_baseline(
         },
         {"Conventions": "CF-1.11", "source": f"{name} of {store.path}"},
     )
-
-
-def month_starts(seconds: NDArray[np.int64], calendar: str) -> NDArray[np.int64]:
-    """Return the first second of the month that each time lies in."""
-    names = [str(date)[:7] for date in decode_time(seconds, calendar)]
-    known = {name: parse_time(name, calendar) for name in dict.fromkeys(names)}
-    return np.array([known[name] for name in names], dtype=np.int64)
 
 
 def sea_mask(
