@@ -188,6 +188,28 @@ class TrainingStore:
                 field[...] = self._step(int(i))[channels][:, rows][:, :, columns]
         return fields
 
+    def patches(
+        self, i: int, channels: Index | slice, places: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> Float[NDArray[np.float32], "patch channel lat lon"]:
+        """Cut patches of one size from the fields of one time; those that reach past the last column wrap round.
+
+        Args:
+            i: position on the time axis.
+            channels: positions of channels.
+            places: first row and column of each patch.
+            size: rows and columns of a patch.
+        """
+        step = self._step(i)
+        height, width = size
+        count = len(np.arange(len(self.channels))[channels])
+        cut = np.empty((len(places), count, height, width), dtype=np.float32)
+        for patch, (row, column) in zip(cut, places, strict=True):
+            before = min(width, self.grid.shape[1] - column)
+            rows = step[:, row : row + height]
+            patch[..., :before] = rows[..., column : column + before][channels]
+            patch[..., before:] = rows[..., : width - before][channels]
+        return cut
+
     def _mappable(self) -> int | None:
         """Return the number of steps in a shard, or None if shards cannot be mapped into memory."""
         description = Path(self.path) / "fields" / "zarr.json"
