@@ -19,7 +19,7 @@ TRUE = Covariance(deviation=1.5, length=40.0, duration=2.0, noise=0.2)
 def places(grid: Grid = GRID) -> np.ndarray:
     """Return every point and day as (x, y, z in km, days)."""
     lat, lon = np.radians(np.meshgrid(grid.latitude, grid.longitude, indexing="ij"))
-    sphere = 6371 * np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1).reshape(-1, 3)
+    sphere = 6371.229 * np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1).reshape(-1, 3)
     return np.concatenate([np.column_stack([sphere, np.full(len(sphere), day)]) for day in DAYS])
 
 

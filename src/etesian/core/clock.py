@@ -83,17 +83,6 @@ def end_of(text: str, calendar: str) -> int:
     )
 
 
-def month_starts(seconds: ArrayLike, calendar: str) -> Seconds:
-    """Return the first second of the month that each time lies in.
-
-    >>> month_starts([86400 * 40], "360_day") // 86400
-    array([30])
-    """
-    names = [str(date)[:7] for date in decode_time(np.atleast_1d(np.asarray(seconds, dtype=np.int64)), calendar)]
-    known = {name: parse_time(name, calendar) for name in dict.fromkeys(names)}
-    return np.array([known[name] for name in names], dtype=np.int64)
-
-
 def hour_of_day(seconds: ArrayLike) -> NDArray[np.float64]:
     """Return the UTC hour, 0 ≤ hour < 24."""
     return np.asarray(np.mod(np.asarray(seconds, dtype=np.int64), SECONDS_PER_DAY) / SECONDS_PER_HOUR)

@@ -11,11 +11,9 @@ from rich.progress import track
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError
 from etesian.models.interpolators import Days, Filled, Gappy
-
-EARTH_RADIUS = 6371.0
-"""km."""
 
 _Vector = Float[NDArray[np.float64], " n"]
 _CLUSTER = 250
@@ -261,7 +259,7 @@ def _thinned(
 def _window(data: Gappy, rows: slice, columns: slice, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows and columns within a distance of a tile, round the globe where the grid is."""
     latitude, longitude = data.grid.latitude, data.grid.longitude
-    degrees = np.degrees(reach / EARTH_RADIUS)
+    degrees = np.degrees(1000 * reach / EARTH_RADIUS)
     south, north = latitude[rows][[0, -1]] + [-degrees, degrees]
     inside = np.flatnonzero((latitude >= south) & (latitude <= north))
     widest = np.cos(np.radians(min(max(abs(south), abs(north)), 90.0)))
@@ -287,13 +285,13 @@ def _places(data: Gappy) -> Float[NDArray[np.float64], "lat lon 3"]:
     """Return the points on the sphere, km."""
     latitude, longitude = np.radians(data.grid.latitude)[:, None], np.radians(data.grid.longitude)
     axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
-    return EARTH_RADIUS * np.stack(np.broadcast_arrays(*axes), -1)
+    return EARTH_RADIUS / 1000 * np.stack(np.broadcast_arrays(*axes), -1)
 
 
 def _spacing(data: Gappy) -> float:
     """Return the distance between neighbouring latitudes, km."""
     steps = np.diff(data.grid.latitude)
-    return float(np.radians(np.median(steps) if steps.size else 1.0) * EARTH_RADIUS)
+    return float(np.radians(np.median(steps) if steps.size else 1.0) * EARTH_RADIUS / 1000)
 
 
 def _cluster(

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
-from etesian.core.clock import decode_time, end_of, month_starts, parse_time, seasonal_terms
+from etesian.core.clock import decode_time, end_of, month_start, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.data.reader import TrainingStore
@@ -73,7 +73,7 @@ def fill_baseline(
         raise DataError(
             f"{index.size} times of {store.path} are more than can be filled at once; fill fewer of them with --init"
         )
-    months, member = np.unique(month_starts(store.time[index], store.calendar), return_inverse=True)
+    months, member = np.unique(month_start(store.time[index], store.calendar), return_inverse=True)
     fields: dict[str, xr.DataArray] = {}
     for channel in channels:
         parts = _fill(name, store, channel, index, member, target, progress)
