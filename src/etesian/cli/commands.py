@@ -148,6 +148,8 @@ def evaluate(
     regions: list[str] | None = None,
     weights: Literal["area", "cosine"] = "area",
     headline: list[str] | None = None,
+    structure: bool = False,
+    places: list[str] | None = None,
 ) -> None:
     """Score forecasts against the truth and baselines: a table, report.html, scores.nc, scores.csv and pictures.
 
@@ -168,6 +170,9 @@ def evaluate(
         regions: names or south,north,west,east.
         weights: of latitudes: cell area as WeatherBench 2, or the cosine of latitude as ClimaX.
         headline: channels of the report's first tables, four at most.
+        structure: compare spectra, semivariograms, distributions and gradients of the headline channels as well, and
+            look at one field closely.
+        places: cities, or latitude,longitude, whose distributions are compared; a few cities by default.
 
     Raises:
         EtesianError: if files cannot be read or compared.
@@ -193,6 +198,8 @@ def evaluate(
         regions=regions,
         weights=weights,
         headline=headline,
+        structure=structure,
+        places=places,
         out=out,
     )
     console = Console()

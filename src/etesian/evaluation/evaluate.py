@@ -26,6 +26,7 @@ from etesian.evaluation.sources import (
     open_forecast,
     open_truth,
 )
+from etesian.evaluation.structure import Structure
 from etesian.evaluation.uncertainty import half_width, ratio_influence
 from etesian.metrics import STATISTICS, WHOLE_DOMAIN, WIND_PAIRS, Sums, Weighting, accumulate
 
@@ -53,6 +54,8 @@ def evaluate(
     regions: Sequence[str] | None = None,
     weights: Weighting = "area",
     headline: Sequence[str] | None = None,
+    structure: bool = False,
+    places: Sequence[str] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -74,6 +77,8 @@ def evaluate(
             `domain` where the grid does not cover the globe.
         weights: of latitudes: `area` (WeatherBench 2) or `cosine` (WeatherBench 1, ClimaX).
         headline: channels of the report's first tables and its maps; at most four.
+        structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
+        places: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
         out: folder for scores.nc, scores.csv, report.html and pictures.
         progress: show a progress bar.
 
@@ -85,8 +90,10 @@ def evaluate(
         DataError: if files cannot be read, or nothing can be judged.
         GridError: if grids differ.
         ChannelError: if a channel is missing.
-        RecipeError: if a reference is no forecast.
+        RecipeError: if a reference is no forecast, or a place is unknown.
     """
+    if places is not None and not structure:
+        raise RecipeError("places are where distributions are compared; ask for the structure as well")
     if not forecasts:
         raise RecipeError("there is no forecast to score; name at least one")
     if unknown := [name for name in references if name not in forecasts]:
@@ -107,9 +114,13 @@ def evaluate(
     boxes = tuple(regions) if regions else _default_regions(verification.grid)
     shown = _headline(judged, headline)
     maps = Maps(pairs, shown)
-    sums = _accumulate(pairs, boxes, weights, maps, progress)
+    gathered: list[Maps | Structure] = [maps]
+    if structure:
+        gathered.append(Structure(pairs, shown, maps.leads, places))
+    sums = _accumulate(pairs, boxes, weights, gathered, progress)
     scores = _scores(sums, pairs, references)
-    scores.update(maps.result())
+    for each in gathered:
+        scores.update(each.result())
     _describe(scores, pairs, weights)
     if hours is not None:
         scores.attrs[AVERAGING_HOURS] = hours
@@ -180,7 +191,7 @@ class Maps:
 
 
 def _accumulate(
-    pairs: Pairs, regions: tuple[str, ...], weights: Weighting, maps: Maps, progress: bool
+    pairs: Pairs, regions: tuple[str, ...], weights: Weighting, gathered: Sequence[Maps | Structure], progress: bool
 ) -> dict[str, Sums]:
     """Return the sums of each forecast by initial time: (initial, lead, channel, region, statistic)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -200,7 +211,8 @@ def _accumulate(
                     shape = (*pairs.position.shape, *part.values.shape[2:])
                     sums[name] = Sums(torch.zeros(shape, dtype=torch.float64), part.channels, part.regions)
                 sums[name].values[piece.initial, piece.leads] = part.values
-            maps.add(piece, where)
+            for each in gathered:
+                each.add(piece, where)
             bar.advance(task, piece.verified.numel())
     return sums
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,6 +14,16 @@ from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
+from etesian.evaluation.drawing import (
+    DIVERGING,
+    STYLE,
+    colour_bar,
+    draw_map,
+    dress,
+    largest_value,
+    map_height,
+    value_range,
+)
 from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
 from etesian.evaluation.tables import days, headline, pretty_units, references, title
 
@@ -23,16 +32,6 @@ MODEL_COLOURS = (
     "#1b1f3b", "#8c564b", "#7cb518", "#00a6d6", "#ff8fab", "#9a031e",
 )  # fmt: skip
 REFERENCE_COLOURS = ("#5f6b73", "#a3a9ad", "#8a7b66", "#7f8fa6")
-DIVERGING = "RdBu_r"
-_SEQUENTIAL = {
-    "geopotential": "viridis",
-    "mean_sea_level_pressure": "viridis",
-    "surface_pressure": "viridis",
-    "specific_humidity": "YlGnBu",
-    "total_precipitation": "YlGnBu",
-}
-_SIGNED = ("u_component", "v_component", "vorticity", "divergence", "vertical_velocity", "anomaly")
-STYLE = {"spines": "#9aa3a8", "grid": "#e3e7ea", "text": "#22292e"}
 
 
 def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region: str) -> Figure:
@@ -87,7 +86,7 @@ def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
     panel.set_xlabel("Lead time (days)")
     panel.set_xlim(0, lead.max() * 1.03 or 1)
     panel.xaxis.set_major_locator(MaxNLocator(integer=bool(lead.max() > 2), nbins=10))
-    _dress(panel)
+    dress(panel)
 
 
 def colours(scores: xr.Dataset) -> dict[str, str]:
@@ -130,11 +129,11 @@ def forecast_and_truth(
         units: of it.
         grid: holds `latitude`, `longitude` and perhaps `land_sea_mask`.
     """
-    height = _height(grid, 3.9)
+    height = map_height(grid, 3.9)
     figure = Figure(figsize=(13, len(rows) * height + 1.3), layout="constrained")
     panels = figure.subplots(len(rows), 3, squeeze=False, sharex=True, sharey=True)
-    colour_map, lowest, highest = _range(channel, [field for row in rows for field in row[1:]])
-    error = _largest([forecast - truth for _, forecast, truth in rows])
+    colour_map, lowest, highest = value_range(channel, [field for row in rows for field in row[1:]])
+    error = largest_value([forecast - truth for _, forecast, truth in rows])
     for line, (label, forecast, truth) in zip(panels, rows, strict=True):
         for panel, field, name in zip(
             line, (forecast, truth, forecast - truth), ("Forecast", "Truth", "Error"), strict=True
@@ -144,8 +143,8 @@ def forecast_and_truth(
             else:
                 shown = draw_map(panel, field, grid, colour_map, lowest, highest)
             panel.set_title(f"{name}, {label}", loc="left", fontsize=10, color=STYLE["text"])
-    _colour_bar(figure, shown, panels[:, :2], title(channel), units)
-    _colour_bar(figure, errors, panels[:, 2:], "Forecast − truth", units, shrink=0.9)
+    colour_bar(figure, shown, panels[:, :2], title(channel), units)
+    colour_bar(figure, errors, panels[:, 2:], "Forecast − truth", units, shrink=0.9)
     return figure
 
 
@@ -153,10 +152,10 @@ def error_maps(scores: xr.Dataset, channel: str, quantity: str) -> Figure:
     """Draw `bias_map` or `rmse_map`: one row per forecast, one column per lead, one scale for all."""
     fields = scores[quantity].sel(map_channel=channel)
     names, leads = fields.forecast.values.tolist(), fields.map_lead_time.values
-    height = _height(scores, 3.9)
+    height = map_height(scores, 3.9)
     figure = Figure(figsize=(4.3 * len(leads) + 0.6, len(names) * height + 1.3), layout="constrained")
     panels = figure.subplots(len(names), len(leads), squeeze=False, sharex=True, sharey=True)
-    largest = _largest([fields.values])
+    largest = largest_value([fields.values])
     is_bias = quantity == "bias_map"
     for line, name in zip(panels, names, strict=True):
         for panel, lead in zip(line, leads, strict=True):
@@ -166,32 +165,9 @@ def error_maps(scores: xr.Dataset, channel: str, quantity: str) -> Figure:
             )
             panel.set_title(f"{name}, +{days(lead)}", loc="left", fontsize=10, color=STYLE["text"])
     units = str(scores.units.sel(channel=channel).values)
-    _colour_bar(figure, image, panels, "Mean error" if is_bias else "RMSE", units, extend="both" if is_bias else "max")
+    colour_bar(figure, image, panels, "Mean error" if is_bias else "RMSE", units, extend="both" if is_bias else "max")
     figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
     return figure
-
-
-def draw_map(panel: Axes, field: NDArray[np.floating], grid: xr.Dataset, colours: str, low: float, high: float) -> Any:
-    """Draw one field on latitudes and longitudes, with the outline of land where it is known; missing is grey."""
-    longitude, latitude = grid.longitude.values, grid.latitude.values
-    panel.set_facecolor("#d5d9dc")
-    image = panel.pcolormesh(
-        longitude, latitude, field, cmap=colours, vmin=low, vmax=high, shading="nearest", rasterized=True
-    )
-    land = grid.get("land_sea_mask")
-    if land is not None and float(land.min()) < 0.5 and float(land.max()) > 0.5:
-        panel.contour(longitude, latitude, land.values, levels=[0.5], colors="#222222", linewidths=0.7)
-    middle = np.radians(np.abs(latitude).min() if latitude[0] < 0 < latitude[-1] else latitude.mean())
-    panel.set_aspect(1 / max(float(np.cos(middle)), 0.3))
-    panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 1.5, 3, 6, 9]))
-    panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 1.5, 3, 6, 9]))
-    panel.xaxis.set_major_formatter(lambda value, _: _east(value))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}°{'N' if value > 0 else 'S' if value < 0 else ''}")
-    panel.label_outer()
-    panel.tick_params(labelsize=8, color=STYLE["spines"], labelcolor=STYLE["text"])
-    for spine in panel.spines.values():
-        spine.set_color(STYLE["spines"])
-    return image
 
 
 def plot(
@@ -295,30 +271,14 @@ def _single(field: NDArray[np.floating], channel: str, units: str, grid: xr.Data
 def _panels(
     fields: Sequence[tuple[str, NDArray[np.floating]]], channel: str, units: str, grid: xr.Dataset, width: float = 4.5
 ) -> Figure:
-    figure = Figure(figsize=(width * len(fields), _height(grid, width - 0.6) + 1.2), layout="constrained")
+    figure = Figure(figsize=(width * len(fields), map_height(grid, width - 0.6) + 1.2), layout="constrained")
     panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
-    colour_map, lowest, highest = _range(channel, [field for _, field in fields])
+    colour_map, lowest, highest = value_range(channel, [field for _, field in fields])
     for panel, (label, field) in zip(panels, fields, strict=True):
         image = draw_map(panel, field, grid, colour_map, lowest, highest)
         panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
-    _colour_bar(figure, image, panels, "", units)
+    colour_bar(figure, image, panels, "", units)
     return figure
-
-
-def _colour_bar(
-    figure: Figure,
-    image: Any,
-    panels: NDArray[Any],
-    label: str,
-    units: str,
-    *,
-    shrink: float = 0.6,
-    extend: str = "both",
-) -> None:
-    bar = figure.colorbar(image, ax=panels, orientation="horizontal", shrink=shrink, aspect=40, pad=0.03, extend=extend)
-    bar.set_label(f"{label} ({pretty_units(units)})" if label and pretty_units(units) else label or pretty_units(units))
-    bar.ax.xaxis.set_major_locator(MaxNLocator(5))
-    bar.outline.set_visible(False)
 
 
 def _channel(source: Source, name: str | None) -> Channel:
@@ -334,40 +294,3 @@ def _time_index(source: Source, text: str | None) -> int:
         first, last = source.dataset.time.values[[0, -1]]
         raise DataError(f"{source.name} has no time {text}; it runs from {str(first)[:16]} to {str(last)[:16]}")
     return int(found[0])
-
-
-def _range(channel: str, fields: Sequence[NDArray[np.floating]]) -> tuple[str, float, float]:
-    """Return a colour map and its limits: symmetric where the sign matters."""
-    if any(part in channel for part in _SIGNED):
-        largest = _largest(fields)
-        return DIVERGING, -largest, largest
-    finite = np.concatenate([field[np.isfinite(field)] for field in fields])
-    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
-    name = Channel.parse(channel).name
-    return _SEQUENTIAL.get(name, "Spectral_r" if "temperature" in name else "viridis"), float(low), float(high)
-
-
-def _largest(fields: Sequence[NDArray[np.floating]]) -> float:
-    finite = np.concatenate([np.abs(field[np.isfinite(field)]).ravel() for field in fields])
-    return float(np.percentile(finite, 99.5)) or 1.0 if finite.size else 1.0
-
-
-def _height(grid: xr.Dataset, width: float) -> float:
-    latitude, longitude = grid.latitude.values, grid.longitude.values
-    middle = 0.0 if latitude[0] < 0 < latitude[-1] else np.radians(latitude.mean())
-    return float(width * np.ptp(latitude) / max(np.ptp(longitude) * max(np.cos(middle), 0.3), 1e-6)) + 0.35
-
-
-def _east(value: float) -> str:
-    degrees = (value + 180) % 360 - 180
-    return f"{abs(degrees):g}°{'E' if 0 < degrees < 180 else 'W' if -180 < degrees < 0 else ''}"
-
-
-def _dress(panel: Axes) -> None:
-    panel.grid(color=STYLE["grid"], linewidth=0.8)
-    panel.set_axisbelow(True)
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        panel.spines[side].set_color(STYLE["spines"])
-    panel.tick_params(color=STYLE["spines"], labelcolor=STYLE["text"])

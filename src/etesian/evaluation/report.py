@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from etesian.core.errors import DataError
 from etesian.evaluation.plots import error_maps, example_maps, score_curves
+from etesian.evaluation.structure_plots import structure_figures
 from etesian.evaluation.tables import days, headline, models, number, pretty_units, references, tidy, title, verdicts
 
 _CURVES = {
@@ -111,6 +112,8 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
         )
     if scores.region.size > 1:
         parts += ["<h2>Regions</h2>", _region_table(scores, model)]
+    if "semivariance" in scores:
+        parts += _structure(scores, pictures)
     parts.append("<h2>One forecast beside the truth</h2>")
     for channel in headline(scores):
         parts.append(_picture(pictures[f"forecast_{channel}"], f"{title(channel)}: forecast, truth and error"))
@@ -137,6 +140,8 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
         yield f"forecast_{channel}", example_maps(scores, models(scores)[0], channel)
         yield f"bias_map_{channel}", error_maps(scores, channel, "bias_map")
         yield f"rmse_map_{channel}", error_maps(scores, channel, "rmse_map")
+    if "semivariance" in scores:
+        yield from structure_figures(scores)
 
 
 def _text(value: object) -> str:
@@ -248,6 +253,37 @@ def _missing_table(scores: xr.Dataset) -> str:
         "and the truth have a value; what a forecast lacks although the truth is there is marked.</p>"
     )
     return note + _table(["", "", "scored", "missing in the forecast", "missing in the truth"], rows, 2)
+
+
+def _structure(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
+    """Lay out what the root-mean-square error cannot see."""
+    first = _text(days(scores.map_lead_time.values[0]))
+    parts = ["<h2>Spectra</h2>"]
+    if "spectra" in pictures:
+        parts.append(_picture(pictures["spectra"], f"Power by total wavenumber at {first}"))
+    else:
+        parts.append("<p class='note'>Spectra by spherical harmonics need a grid of the whole globe.</p>")
+    parts += ["<h2>Semivariograms</h2>", _picture(pictures["semivariograms"], f"Semivariance at {first}")]
+    parts += ["<h2>Moments and gradients</h2>", _moment_table(scores)]
+    if scores.place.size:
+        parts.append("<h2>Distributions at places</h2>")
+        parts += [_picture(pictures[f"distribution_{name}"], f"Values of {title(name)}") for name in headline(scores)]
+    parts += ["<h2>Error in time</h2>", _picture(pictures["error_in_time"], f"RMSE of each case at {first}")]
+    parts.append("<h2>Close views</h2>")
+    parts += [_picture(pictures[f"views_{name}"], f"{title(name)}, truth and forecasts") for name in headline(scores)]
+    return parts
+
+
+def _moment_table(scores: xr.Dataset) -> str:
+    part = scores.moment.isel(map_lead_time=0)
+    rows = [
+        [_named(scores, channel) if row == 0 else "", _text(source)]
+        + [number(value) for value in part.sel(map_channel=channel, source=source).values]
+        for channel in headline(scores)
+        for row, source in enumerate(scores.source.values.tolist())
+    ]
+    note = "<p class='note'>Over area and all complete cases; the mean gradient is per 100 km.</p>"
+    return note + _table(["", "", *scores.statistic.values.tolist()], rows, 2)
 
 
 def _provenance(scores: xr.Dataset) -> str:
