@@ -278,7 +278,15 @@ def test_turning_longitudes_turns_inputs_targets_and_statics_alike() -> None:
     [
         ({"targets": CHANNELS[:2]}, {"step_hours": 6}, "feeds back its output, but 'surface_pressure' is not among"),
         ({"history": (-24, 0)}, {"step_hours": 6}, r"steps of 6 h cannot refill a history at \[-24, 0\] h"),
-        ({"inputs": CHANNELS[:2]}, {"predict": "change"}, "needs the initial state, but 'surface_pressure' is not"),
+        (
+            {"inputs": CHANNELS[:2], "targets": CHANNELS[2:]},
+            {"predict": "change"},
+            "needs the initial state, but none of the targets is among",
+        ),
+            {"inputs": CHANNELS[:2], "targets": CHANNELS[2:]},
+            {"predict": "change"},
+            "state, but none of the targets is among",
+        ),
         ({"grid": Grid([0, 10], [0, 10])}, {"roll_longitude": True}, "needs a grid that goes round the globe"),
         (
             {"target_grid": Grid.equiangular(20)},

@@ -49,6 +49,9 @@ class Variable:
         minimum: smallest value that is physically credible, in `units`.
         maximum: largest value that is physically credible, in `units`.
         static: does not change in time.
+        limits: that no value can pass, None where there is none.
+        accumulation_hours: hours up to the time of the field over which it is summed; None for an instant, and where
+            sources differ.
     """
 
     name: str
@@ -58,6 +61,20 @@ class Variable:
     minimum: float
     maximum: float
     static: bool = False
+    limits: tuple[float | None, float | None] = (None, None)
+    accumulation_hours: int | None = None
+
+
+ACCUMULATED = (6, 12, 24)
+"""Hours over which WeatherBench 2 sums precipitation."""
+
+SHARES: dict[str, tuple[float | None, float | None]] = dict.fromkeys(("total_cloud_cover", "sea_ice_cover"), (0.0, 1.0))
+NEVER_NEGATIVE = {
+    "specific_humidity", "relative_humidity", "ozone_mass_mixing_ratio", "specific_cloud_ice_water_content",
+    "specific_cloud_liquid_water_content", "total_precipitation", "precipitation_flux",
+    "surface_solar_radiation_downwards", "toa_incident_solar_radiation", "total_column_water",
+    "total_column_water_vapour",
+}  # fmt: skip
 
 
 def _variables() -> Iterable[Variable]:
@@ -122,6 +139,10 @@ def _variables() -> Iterable[Variable]:
         ("sea_ice_cover", "sea_ice_area_fraction", "1", "siconc ci sea_ice_fraction", -0.01, 1.01),
         ("total_cloud_cover", "cloud_area_fraction", "1", "tcc clt", -0.01, 1.01),
         ("total_precipitation", "lwe_thickness_of_precipitation_amount", "m", "tp", -1e-5, 2.0),
+        *(
+            (f"total_precipitation_{hours}hr", "lwe_thickness_of_precipitation_amount", "m", "", -1e-5, 2.0)
+            for hours in ACCUMULATED
+        ),
         ("precipitation_flux", "precipitation_flux", "kg m-2 s-1", "pr", -1e-8, 0.05),
         (
             "surface_solar_radiation_downwards",
@@ -151,11 +172,25 @@ def _variables() -> Iterable[Variable]:
     ]
     for rows, is_static in ((on_levels, False), (surface, False), (static, True)):
         for name, standard_name, units, aliases, minimum, maximum in rows:
-            yield Variable(name, standard_name, units, tuple(aliases.split()), minimum, maximum, is_static)
+            summed = re.fullmatch(r"total_precipitation_(\d+)hr", name)
+            yield Variable(
+                name,
+                standard_name,
+                units,
+                tuple(aliases.split()),
+                minimum,
+                maximum,
+                is_static,
+                SHARES.get(name, (0.0, None) if name in NEVER_NEGATIVE or summed else (None, None)),
+                int(summed[1]) if summed else None,
+            )
 
 
 AVERAGING_HOURS = "averaging_hours"
 """Attribute of forecast variables that are means over so many hours up to the lead, the lead included."""
+
+ACCUMULATION_HOURS = "accumulation_hours"
+"""Attribute of forecast variables that are sums over so many hours up to the lead."""
 
 CATALOGUE: dict[str, Variable] = {variable.name: variable for variable in _variables()}
 """Every known variable by its WeatherBench 2 name."""

@@ -116,7 +116,7 @@ def conversion(units: str, variable: Variable) -> tuple[float, float] | None:
         return factor, 0.0 if is_difference else (source.offset - target.offset) / target.scale
     if variable.name.startswith("geopotential") and source.dimension == _M:
         return factor * STANDARD_GRAVITY, 0.0
-    if variable.name == "total_precipitation" and source.dimension == (-2, 1, 0, 0, 0):
+    if variable.name.startswith("total_precipitation") and source.dimension == (-2, 1, 0, 0, 0):
         return factor / WATER_DENSITY, 0.0
     if variable.name == "precipitation_flux" and source.dimension == (1, 0, -1, 0, 0):
         return factor * WATER_DENSITY, 0.0

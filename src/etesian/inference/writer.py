@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from etesian.core import Channel, Fields, Grid
-from etesian.core.channels import AVERAGING_HOURS, CATALOGUE
+from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS, CATALOGUE
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
@@ -177,6 +177,8 @@ def _template(channels: tuple[Channel, ...], grid: Grid, initial: NDArray[Any], 
         values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, together, *shape[2:]))
         known = CATALOGUE.get(name)
         attributes: dict[str, Any] = {"units": known.units, "standard_name": known.standard_name} if known else {}
+        if known and known.accumulation_hours is not None:
+            attributes[ACCUMULATION_HOURS] = known.accumulation_hours
         # Where another variable has further levels, NaN stands in; `levels` tells which are meant to be there.
         attributes["levels"] = own if on_levels else ""
         variables[name] = (dims, values, {key: value for key, value in attributes.items() if value})

@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
+from etesian.core.channels import CATALOGUE
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.metrics.scores import Sums, accumulate
 from etesian.metrics.weights import Weighting
 from etesian.models.network import lead_hours
+from etesian.nn.bounds import Bounds, Limits
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.finetune import Start, begin
 from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task, masked_mean
@@ -42,10 +44,15 @@ class ForecastTask(Task):
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
         lead_weights: weight of a lead in the loss, by hours; without it all leads weigh the same. One over the error
             variance of a simple forecast keeps the short leads, whose errors are small, from being drowned.
+        bounds: smallest and largest value of targets in physical units, by name as in `channel_weights`, null for
+            none; what the network would give beyond is bent back smoothly, in training as in forecasts. Default: for
+            targets that are not fed in, what their nature forbids (precipitation, radiation and humidity below 0,
+            cloud and ice outside 0 to 1); {} for none.
         anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
         predict: the network gives the `state` at the target time, its `change` since the initial time, or its
             `departure` from damped persistence, whose time of decay is learned for each channel. The last one makes
-            sense with anomalies, and is the easiest to learn from few data.
+            sense with anomalies, and is the easiest to learn from few data. Of targets that are not among the inputs
+            it always gives the state.
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
@@ -66,6 +73,7 @@ class ForecastTask(Task):
         latitude_weights: Literal["area", "cosine", "uniform"] = "area",
         channel_weights: dict[str, float] | None = None,
         lead_weights: dict[int, float] | None = None,
+        bounds: dict[str, tuple[float | None, float | None]] | None = None,
         anomalies: bool = False,
         predict: Literal["state", "change", "departure"] = "state",
         step_hours: int | None = None,
@@ -85,9 +93,8 @@ class ForecastTask(Task):
             raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
         if step_hours is not None and any(b - a != step_hours for a, b in pairwise(layout.history)):
             raise RecipeError(f"steps of {step_hours} h cannot refill a history at {list(layout.history)} h")
-        if predict != "state" and not set(layout.targets) <= set(layout.inputs):
-            missing = next(c for c in layout.targets if c not in layout.inputs)
-            raise RecipeError(f"a {predict} needs the initial state, but '{missing}' is not among the inputs")
+        if predict != "state" and not set(layout.targets) & set(layout.inputs):
+            raise RecipeError(f"a {predict} needs the initial state, but none of the targets is among the inputs")
         if roll_longitude and not layout.grid.is_periodic:
             raise RecipeError("roll_longitude needs a grid that goes round the globe")
         if layout.output_grid != layout.grid and (predict != "state" or anomalies or step_hours or roll_longitude):
@@ -98,10 +105,12 @@ class ForecastTask(Task):
         self.scored_leads: list[int] = []
         if predict == "departure":
             self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
-        known = {str(c) for c in layout.targets} | {c.name for c in layout.targets}
-        for name in self.channel_weights:
-            if name not in known:
-                raise RecipeError(f"channel_weights names '{name}', which is not among the targets")
+        for argument, names in (("channel_weights", self.channel_weights), ("bounds", bounds or {})):
+            for name in names:
+                if not any(name in (str(c), c.name) for c in layout.targets):
+                    raise RecipeError(f"{argument} names '{name}', which is not among the targets")
+        self.given_bounds = bounds
+        self.bounds = Bounds(_limits(layout) if bounds is None else _named(bounds, layout), self.normalizer)
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
         self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
@@ -125,6 +134,7 @@ class ForecastTask(Task):
             "latitude_weights": self.latitude_weights,
             "channel_weights": dict(self.channel_weights),
             "lead_weights": dict(self.lead_weights),
+            "bounds": self.given_bounds,
             "anomalies": self.normalizer.anomalies,
             "predict": self.predicts,
             "step_hours": self.step_hours,
@@ -143,15 +153,24 @@ class ForecastTask(Task):
         )
 
     def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
-        """Add to what the network gives what it leaves out of the state."""
-        if self.predicts == "state":
-            return values
-        initial = inputs.at(-1).select(target.channels).filled()
+        """Add to what the network gives what it leaves out of the state, and keep the state within its bounds."""
+        if self.predicts != "state":
+            values = values + self._initial(inputs, target)
+        return self.bounds.bend(values, target)
+
+    def _initial(self, inputs: Fields, target: Frame) -> Values:
+        """Return what is known of the target from the initial state, zero for channels that are not fed in."""
+        known = [c for c in target.channels if c in self.layout.inputs]
+        initial = inputs.at(-1).select(known).filled()
+        if len(known) < len(target.channels):
+            places = torch.tensor([target.channels.index(c) for c in known], device=initial.device)
+            nothing = initial.new_zeros(len(initial), 1, len(target.channels), *initial.shape[3:])
+            initial = nothing.index_copy(2, places, initial)
         if self.predicts == "departure":
             index = [self.layout.targets.index(c) for c in target.channels]
             rate = self.decay_rate[index].exp()[:, None, None] / (FIRST_DECAY_DAYS * 24)
-            initial = initial * torch.exp(-rate * lead_hours(inputs, target).to(values)[:, :, None, None, None])
-        return values + initial
+            initial = initial * torch.exp(-rate * lead_hours(inputs, target).to(initial)[:, :, None, None, None])
+        return initial
 
     def _iterate(self, batch: Batch, target: Frame, step_hours: int) -> Values:
         """Return the states at the times asked for, which may differ from sample to sample."""
@@ -270,7 +289,7 @@ class ForecastTask(Task):
         values = self(normalized, frame).float()
         weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
         regions = ("domain",)
-        predicted = Fields(self.normalizer.denormalize(values, frame), frame)
+        predicted = self._physical(values, frame)
         leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
         self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
         sums = accumulate(predicted, batch.targets, regions=regions, weighting=weighting).total()
@@ -294,8 +313,11 @@ class ForecastTask(Task):
     @torch.no_grad()
     def predict(self, batch: Batch, target: Frame) -> Fields:
         """Return fields in physical units on the frame that is asked for."""
-        values = self(self.normalized(batch), target).float()
-        return Fields(self.normalizer.denormalize(values, target), target)
+        return self._physical(self(self.normalized(batch), target), target)
+
+    def _physical(self, values: Values, frame: Frame) -> Fields:
+        """Return normalised predictions in physical units."""
+        return Fields(self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame), frame)
 
     def forecast(self, batch: Batch, leads: Sequence[int]) -> Iterator[Fields]:
         """Return fields in physical units, lead by lead where the forecast steps through time; see `Task.forecast`."""
@@ -307,7 +329,7 @@ class ForecastTask(Task):
                 if part is None:
                     return
                 frame, values = part
-                fields = Fields(self.normalizer.denormalize(values.float(), frame), frame)
+                fields = self._physical(values, frame)
             yield fields
 
     def _stream(self, batch: Batch, target: Frame) -> Iterator[tuple[Frame, Values]]:
@@ -331,3 +353,18 @@ def _rolled(batch: Batch, shift: int) -> Batch:
         return Fields(fields.values.roll(shift, -1), fields.frame, valid)
 
     return Batch(*(roll(part) for part in batch.parts()))  # type: ignore[arg-type]
+
+
+def _limits(layout: Layout) -> dict[Channel, Limits]:
+    """Return what the nature of the targets that are not fed in forbids."""
+    known = {c: CATALOGUE[c.name].limits for c in layout.targets if c.name in CATALOGUE and c not in layout.inputs}
+    return {channel: limits for channel, limits in known.items() if limits != (None, None)}
+
+
+def _named(bounds: dict[str, Limits], layout: Layout) -> dict[Channel, Limits]:
+    """Return the bounds of the channels that they name."""
+    for name, (low, high) in bounds.items():
+        if low is not None and high is not None and low >= high:
+            raise RecipeError(f"the bounds of {name}, {low:g} and {high:g}, leave nothing between them")
+    each = {c: bounds.get(str(c), bounds.get(c.name)) for c in layout.targets}
+    return {channel: (limits[0], limits[1]) for channel, limits in each.items() if limits is not None}

@@ -1,0 +1,58 @@
+"""Limits of what is predicted, such as precipitation that is never negative."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from etesian.core.channels import Channel
+from etesian.core.fields import Fields, Frame
+from etesian.nn.normalizer import Normalizer
+
+Values = Float[Tensor, "batch time channel lat lon"]
+Limits = tuple[float | None, float | None]
+
+SHARPNESS = 5.0
+"""Inverse of the width, in normalised units, over which a bound turns what would pass it."""
+
+
+class Bounds:
+    """Keeps channels within limits in physical units, with a gradient everywhere.
+
+    Args:
+        limits: smallest and largest value of each channel, None where there is no limit.
+        normalizer: between physical and normalised units.
+    """
+
+    def __init__(self, limits: Mapping[Channel, Limits], normalizer: Normalizer) -> None:
+        self.limits, self.normalizer = dict(limits), normalizer
+
+    def bend(self, values: Values, frame: Frame) -> Values:
+        """Return normalised values that approach the limits smoothly where they would pass them."""
+        places = [place for place, channel in enumerate(frame.channels) if channel in self.limits]
+        if not places:
+            return values
+        chosen = Frame(tuple(frame.channels[i] for i in places), frame.time, frame.grid, frame.calendar)
+        free = values[:, :, places]
+        lower, upper = (
+            self.normalizer.normalize(Fields(limit.expand_as(free), chosen)).values
+            for limit in self._limits(chosen, values)
+        )
+        above = lower + F.softplus(free - lower, SHARPNESS)
+        bent = torch.where(lower.isfinite(), above, free) - F.softplus(free - upper, SHARPNESS)
+        return values.index_copy(2, torch.tensor(places, device=values.device), bent)
+
+    def cut(self, values: Values, frame: Frame) -> Values:
+        """Return physical values without what rounding has carried beyond the limits."""
+        if not any(channel in self.limits for channel in frame.channels):
+            return values
+        lower, upper = self._limits(frame, values)
+        return values.clamp(lower, upper)
+
+    def _limits(self, frame: Frame, like: Tensor) -> tuple[Tensor, Tensor]:
+        each = [self.limits.get(channel, (None, None)) for channel in frame.channels]
+        lower = like.new_tensor([-torch.inf if low is None else low for low, _ in each])
+        upper = like.new_tensor([torch.inf if high is None else high for _, high in each])
+        return lower[:, None, None], upper[:, None, None]
