@@ -283,10 +283,6 @@ def test_turning_longitudes_turns_inputs_targets_and_statics_alike() -> None:
             {"predict": "change"},
             "needs the initial state, but none of the targets is among",
         ),
-            {"inputs": CHANNELS[:2], "targets": CHANNELS[2:]},
-            {"predict": "change"},
-            "state, but none of the targets is among",
-        ),
         ({"grid": Grid([0, 10], [0, 10])}, {"roll_longitude": True}, "needs a grid that goes round the globe"),
         (
             {"target_grid": Grid.equiangular(20)},
