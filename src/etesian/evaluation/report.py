@@ -1,9 +1,5 @@
 """One page that tells how good the forecasts are: opens offline, in any browser."""
 
-import base64
-import html
-import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from etesian.core.errors import DataError
+from etesian.evaluation.page import evaluation_folder, page, picture, save_pictures, table, text
 from etesian.evaluation.plots import error_maps, example_maps, score_curves
 from etesian.evaluation.structure_plots import structure_figures
 from etesian.evaluation.tables import days, headline, models, number, pretty_units, references, tidy, title, verdicts
@@ -22,25 +18,6 @@ _CURVES = {
     "bias": "Bias (forecast − truth)",
     "activity": "Activity: root-mean-square anomaly of the forecasts over that of the truth",
 }
-_STYLE = """
-:root{--ink:#22292e;--soft:#5b666e;--line:#dfe4e7;--ground:#fff;--card:#f6f8f9;--accent:#0b6e99}
-@media (prefers-color-scheme:dark){:root{--ink:#e6eaed;--soft:#a0abb3;--line:#343c42;--ground:#15191c;--card:#1d2327;
---accent:#5cb8de}img{filter:brightness(.92)}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1120px;padding:2.5rem 1.5rem 5rem;background:var(--ground);
-color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-h1{font-size:2rem;line-height:1.2;margin:0 0 .3rem}h2{font-size:1.3rem;margin:3rem 0 .6rem}
-h3{font-size:1.02rem;margin:1.6rem 0 .4rem}.lead,.note,figcaption{color:var(--soft)}.note{font-size:.9rem}
-ul.verdicts{list-style:none;padding:0;margin:1.2rem 0}ul.verdicts li{background:var(--card);
-border-left:4px solid var(--accent);border-radius:4px;padding:.55rem .9rem;margin:.4rem 0}
-ul.verdicts li.no{border-color:#c8553d}
-figure{margin:1rem 0}figure img{max-width:100%;border-radius:6px;background:#fff;border:1px solid var(--line)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{font-weight:600;color:var(--soft)}td:first-child,th:first-child,td.name,th.name{text-align:left}
-td.coloured{color:#1c2226}td.bad{color:#c8553d;font-weight:600}tbody tr:hover{background:var(--card)}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;font-size:.93rem}dt{color:var(--soft)}
-dd{margin:0}
-"""
 
 
 def write_report(scores: xr.Dataset, out: str | Path) -> Path:
@@ -54,57 +31,35 @@ def write_report(scores: xr.Dataset, out: str | Path) -> Path:
     Raises:
         DataError: if the folder exists and holds something else.
     """
-    folder = Path(out)
-    if folder.exists() and not (folder / "scores.nc").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"'{folder}' exists and is no evaluation; choose another folder")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        scores.to_netcdf(partial / "scores.nc")
-        tidy(scores).to_csv(partial / "scores.csv", index=False)
-        pictures = {}
-        for name, figure in _figures(scores):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=130)
-            pictures[name] = buffer.getvalue()
-            (partial / f"{name}.png").write_bytes(pictures[name])
-        (partial / "report.html").write_text(render(scores, pictures), encoding="utf-8")
-        if folder.exists():
-            old = folder.with_name(f"{folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old)
-        else:
-            partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return folder / "report.html"
+    with evaluation_folder(out) as folder:
+        scores.to_netcdf(folder / "scores.nc")
+        tidy(scores).to_csv(folder / "scores.csv", index=False)
+        pictures = save_pictures(_figures(scores), folder)
+        (folder / "report.html").write_text(render(scores, pictures), encoding="utf-8")
+    return Path(out) / "report.html"
 
 
 def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
     """Return the page; pictures are PNG data by the names that `_figures` gives."""
     model = models(scores)[0]
     parts = [
-        f"<h1>How good is {_text(model)}?</h1>",
+        f"<h1>How good is {text(model)}?</h1>",
         f"<p class='lead'>{_period(scores)}</p>",
         _verdict_list(scores),
         "<h2>RMSE by lead time</h2>",
-        f"<p class='note'>{_text(_where(scores))}. The lowest of each column is bold.</p>",
+        f"<p class='note'>{text(_where(scores))}. The lowest of each column is bold.</p>",
         _rmse_table(scores),
     ]
     for score, heading in _CURVES.items():
         if f"{score}_curves" in pictures:
-            parts += [f"<h2>{heading}</h2>", _picture(pictures[f"{score}_curves"], heading)]
+            parts += [f"<h2>{heading}</h2>", picture(pictures[f"{score}_curves"], heading)]
             if score == "rmse":
                 parts.append(
                     "<p class='note'>Bands: 95 % intervals of the mean over initial times, allowing for the "
                     "correlation of successive forecasts.</p>"
                 )
     for reference in references(scores):
-        parts += [f"<h2>Skill against {_text(reference)}</h2>", _skill_table(scores, reference)]
+        parts += [f"<h2>Skill against {text(reference)}</h2>", _skill_table(scores, reference)]
     if references(scores):
         parts.append(
             "<p class='note'>Skill is 1 − RMSE / RMSE of the reference, over the same cases: blue is better, red "
@@ -116,18 +71,13 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
         parts += _structure(scores, pictures)
     parts.append("<h2>One forecast beside the truth</h2>")
     for channel in headline(scores):
-        parts.append(_picture(pictures[f"forecast_{channel}"], f"{title(channel)}: forecast, truth and error"))
+        parts.append(picture(pictures[f"forecast_{channel}"], f"{title(channel)}: forecast, truth and error"))
     parts.append("<h2>Where the errors are</h2>")
     for channel in headline(scores):
         for quantity, name in (("bias", "Mean error"), ("rmse", "RMSE")):
-            parts.append(_picture(pictures[f"{quantity}_map_{channel}"], f"{name} of {title(channel)}"))
+            parts.append(picture(pictures[f"{quantity}_map_{channel}"], f"{name} of {title(channel)}"))
     parts += ["<h2>Missing values</h2>", _missing_table(scores), "<h2>What was compared</h2>", _provenance(scores)]
-    body = "\n".join(parts)
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>Scores of {_text(model)}</title><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    )
+    return page(f"Scores of {model}", parts)
 
 
 def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
@@ -144,10 +94,6 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
         yield from structure_figures(scores)
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
 def _date(value: xr.DataArray) -> str:
     return str(value.dt.strftime("%Y-%m-%d %H").values) + " UTC"
 
@@ -161,7 +107,7 @@ def _period(scores: xr.Dataset) -> str:
     times = scores.initial_time
     others = [name for name in scores.forecast.values.tolist() if name != models(scores)[0]]
     against = f", compared with {', '.join(others)}" if others else ""
-    return _text(
+    return text(
         f"{times.size} forecasts from {_date(times[0])} to {_date(times[-1])}, to {days(scores.lead_time.values[-1])}"
         f"{against}."
     )
@@ -170,24 +116,12 @@ def _period(scores: xr.Dataset) -> str:
 def _verdict_list(scores: xr.Dataset) -> str:
     items = verdicts(scores)
     marked = [(" class='no'" if "does not beat" in item or "beats" not in item else "", item) for item in items]
-    return "<ul class='verdicts'>" + "".join(f"<li{mark}>{_text(item)}</li>" for mark, item in marked) + "</ul>"
-
-
-def _table(head: list[str], rows: list[list[str]], names: int) -> str:
-    """Lay out a table; the first columns are names. Cells that are no complete cell yet become one."""
-    first = "".join(f"<th class='name'>{cell}</th>" for cell in head[:names])
-    first += "".join(f"<th>{cell}</th>" for cell in head[names:])
-    body = ""
-    for row in rows:
-        cells = [f"<td class='name'>{cell}</td>" for cell in row[:names]]
-        cells += [cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[names:]]
-        body += f"<tr>{''.join(cells)}</tr>"
-    return f"<div class='scroll'><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
+    return "<ul class='verdicts'>" + "".join(f"<li{mark}>{text(item)}</li>" for mark, item in marked) + "</ul>"
 
 
 def _named(scores: xr.Dataset, channel: str) -> str:
     units = pretty_units(str(scores.units.sel(channel=channel).values))
-    return _text(title(channel) + (f" ({units})" if units else ""))
+    return text(title(channel) + (f" ({units})" if units else ""))
 
 
 def _rmse_table(scores: xr.Dataset) -> str:
@@ -198,8 +132,8 @@ def _rmse_table(scores: xr.Dataset) -> str:
         for row, name in enumerate(scores.forecast.values.tolist()):
             values = rmse.sel(channel=channel, forecast=name).values
             cells = [f"<b>{number(v)}</b>" if v == least else number(v) for v, least in zip(values, best, strict=True)]
-            rows.append([_named(scores, channel) if row == 0 else "", _text(name), *cells])
-    return _table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
+            rows.append([_named(scores, channel) if row == 0 else "", text(name), *cells])
+    return table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
 
 
 def _skill_table(scores: xr.Dataset, reference: str) -> str:
@@ -209,8 +143,8 @@ def _skill_table(scores: xr.Dataset, reference: str) -> str:
         for channel in scores.channel.values.tolist():
             here = part.sel(channel=channel)
             bounds = zip(here.skill.values, here.skill_low.values, here.skill_high.values, strict=True)
-            rows.append([_text(title(channel)), _text(model), *(_skill_cell(*values) for values in bounds)])
-    return _table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
+            rows.append([text(title(channel)), text(model), *(_skill_cell(*values) for values in bounds)])
+    return table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
 
 
 def _skill_cell(skill: float, low: float, high: float) -> str:
@@ -230,10 +164,10 @@ def _region_table(scores: xr.Dataset, model: str) -> str:
         for row, region in enumerate(scores.region.values.tolist()):
             part = scores.rmse.sel(forecast=model, channel=channel, region=region).values
             rows.append(
-                [_named(scores, channel) if row == 0 else "", _text(region.replace("_", " ")), *map(number, part)]
+                [_named(scores, channel) if row == 0 else "", text(region.replace("_", " ")), *map(number, part)]
             )
-    head = [f"RMSE of {_text(model)}", "", *(days(lead) for lead in scores.lead_time.values)]
-    return _table(head, rows, 2)
+    head = [f"RMSE of {text(model)}", "", *(days(lead) for lead in scores.lead_time.values)]
+    return table(head, rows, 2)
 
 
 def _missing_table(scores: xr.Dataset) -> str:
@@ -245,45 +179,45 @@ def _missing_table(scores: xr.Dataset) -> str:
             forecast, truth = int(here.missing_forecast), int(here.missing_truth)
             if forecast or truth:
                 bad = f"<td class='bad'>{forecast:,}</td>" if forecast else "0"
-                rows.append([_text(name), _text(title(channel)), f"{int(here.points):,}", bad, f"{truth:,}"])
+                rows.append([text(name), text(title(channel)), f"{int(here.points):,}", bad, f"{truth:,}"])
     if not rows:
         return "<p>None: every forecast and the truth have a value at every point.</p>"
     note = (
         "<p class='note'>Points, summed over initial times and leads. All forecasts are scored where every one of them "
         "and the truth have a value; what a forecast lacks although the truth is there is marked.</p>"
     )
-    return note + _table(["", "", "scored", "missing in the forecast", "missing in the truth"], rows, 2)
+    return note + table(["", "", "scored", "missing in the forecast", "missing in the truth"], rows, 2)
 
 
 def _structure(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     """Lay out what the root-mean-square error cannot see."""
-    first = _text(days(scores.map_lead_time.values[0]))
+    first = text(days(scores.map_lead_time.values[0]))
     parts = ["<h2>Spectra</h2>"]
     if "spectra" in pictures:
-        parts.append(_picture(pictures["spectra"], f"Power by total wavenumber at {first}"))
+        parts.append(picture(pictures["spectra"], f"Power by total wavenumber at {first}"))
     else:
         parts.append("<p class='note'>Spectra by spherical harmonics need a grid of the whole globe.</p>")
-    parts += ["<h2>Semivariograms</h2>", _picture(pictures["semivariograms"], f"Semivariance at {first}")]
+    parts += ["<h2>Semivariograms</h2>", picture(pictures["semivariograms"], f"Semivariance at {first}")]
     parts += ["<h2>Moments and gradients</h2>", _moment_table(scores)]
     if scores.place.size:
         parts.append("<h2>Distributions at places</h2>")
-        parts += [_picture(pictures[f"distribution_{name}"], f"Values of {title(name)}") for name in headline(scores)]
-    parts += ["<h2>Error in time</h2>", _picture(pictures["error_in_time"], f"RMSE of each case at {first}")]
+        parts += [picture(pictures[f"distribution_{name}"], f"Values of {title(name)}") for name in headline(scores)]
+    parts += ["<h2>Error in time</h2>", picture(pictures["error_in_time"], f"RMSE of each case at {first}")]
     parts.append("<h2>Close views</h2>")
-    parts += [_picture(pictures[f"views_{name}"], f"{title(name)}, truth and forecasts") for name in headline(scores)]
+    parts += [picture(pictures[f"views_{name}"], f"{title(name)}, truth and forecasts") for name in headline(scores)]
     return parts
 
 
 def _moment_table(scores: xr.Dataset) -> str:
     part = scores.moment.isel(map_lead_time=0)
     rows = [
-        [_named(scores, channel) if row == 0 else "", _text(source)]
+        [_named(scores, channel) if row == 0 else "", text(source)]
         + [number(value) for value in part.sel(map_channel=channel, source=source).values]
         for channel in headline(scores)
         for row, source in enumerate(scores.source.values.tolist())
     ]
     note = "<p class='note'>Over area and all complete cases; the mean gradient is per 100 km.</p>"
-    return note + _table(["", "", *scores.statistic.values.tolist()], rows, 2)
+    return note + table(["", "", *scores.statistic.values.tolist()], rows, 2)
 
 
 def _provenance(scores: xr.Dataset) -> str:
@@ -315,9 +249,4 @@ def _provenance(scores: xr.Dataset) -> str:
         "Intervals": "95 %, Student's t with an effective sample size (lag-1 autocorrelation), paired for skill",
         "Made with": f"Etesian {scores.attrs['etesian_version']}",
     }
-    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{_text(value)}</dd>" for key, value in entries.items()) + "</dl>"
-
-
-def _picture(data: bytes, caption: str) -> str:
-    encoded = base64.b64encode(data).decode()
-    return f"<figure><img alt='{_text(caption)}' src='data:image/png;base64,{encoded}'></figure>"
+    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in entries.items()) + "</dl>"
