@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from etesian.core import Grid
 from etesian.core.channels import Channel
 from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.errors import ChannelError, DataError, GridError
@@ -230,11 +231,42 @@ def test_grib_members_become_one_dimension(tmp_path: Path) -> None:
     assert opened.member.values.tolist() == [1, 2, 3]
 
 
-def test_spectral_grib_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def spectral_message(truncation: int, coefficients: np.ndarray, **keys: object) -> object:
+    """A GRIB message of coefficients (n, m), written out as the World Meteorological Organization orders them."""
     handle = eccodes.codes_grib_new_from_samples("sh_pl_grib2")
+    for key, value in {**dict.fromkeys("JKM", truncation), "packingType": "spectral_simple", **keys}.items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set(handle, "bitsPerValue", 24)
+    parts = [part for m in range(truncation + 1) for n in range(m, truncation + 1) for part in (n, m)]
+    n, m = np.array(parts).reshape(-1, 2).T
+    eccodes.codes_set_values(handle, np.stack([coefficients[n, m].real, coefficients[n, m].imag], axis=1).ravel())
+    return handle
+
+
+def test_spectral_grib_becomes_fields_on_the_gaussian_grid_of_its_truncation(tmp_path: Path) -> None:
+    coefficients = np.zeros((11, 11), dtype=complex)
+    coefficients[0, 0], coefficients[1, 0], coefficients[2, 1] = 3e-5, 2e-5, 1e-5 - 2e-5j
+    with open(tmp_path / "spectral.grib2", "wb") as file:
+        for level in (850, 500):
+            eccodes.codes_write(spectral_message(10, coefficients * level, shortName="vo", level=level), file)
+    opened = open_store(tmp_path / "spectral.grib2")["vorticity"]
+    assert opened.chunks is not None
+    grid = Grid.gaussian(11)
+    assert Grid(opened.latitude.values, opened.longitude.values) == grid
+    mu, lon = np.sin(np.radians(grid.latitude))[:, None], np.radians(grid.longitude)
+    # √3 μ and √15/√2 μ cos φ are the harmonics of degree 1, order 0 and degree 2, order 1.
+    wave = np.sqrt(7.5) * mu * np.sqrt(1 - mu**2) * 2 * (1e-5 * np.cos(lon) + 2e-5 * np.sin(lon))
+    expected = 3e-5 + 2e-5 * np.sqrt(3) * mu + wave
+    for level in (500, 850):
+        np.testing.assert_allclose(opened.sel(level=level).squeeze(), level * expected, atol=level * 1e-9)
+
+
+def test_spectral_grib_that_is_not_triangular_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    handle = eccodes.codes_grib_new_from_samples("sh_pl_grib2")
+    eccodes.codes_set(handle, "K", 70)
     with open(tmp_path / "spectral.grib2", "wb") as file:
         eccodes.codes_write(handle, file)
-    with pytest.raises(GridError, match="spectral coefficients: transform them first with `cdo sp2gp IN OUT`"):
+    with pytest.raises(DataError, match=r"J, K, M = \[63, 70, 63\], not a triangular one: transform them first"):
         open_store(tmp_path / "spectral.grib2")
 
 
@@ -261,7 +293,7 @@ def test_truncated_files_are_refused(weather: xr.Dataset, tmp_path: Path, kind: 
 def test_plain_hdf5_without_coordinates_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "plain.h5", "w") as file:
         file["data"] = np.zeros((2, 3, 4))
-    with pytest.raises(DataError, match=r"plain HDF5 without coordinates .it holds data.: write it with latitude"):
+    with pytest.raises(DataError, match=r"plain HDF5 without coordinates .it holds data.: describe .* in plain.json"):
         open_store(tmp_path / "plain.h5")
 
 

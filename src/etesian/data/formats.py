@@ -1,5 +1,6 @@
 """Files of every kind → decoded, lazily loaded xarray datasets, still under their own names."""
 
+import logging
 import re
 import warnings
 import zipfile
@@ -17,6 +18,8 @@ from scipy.io import netcdf_file
 
 from etesian.core.channels import Channel
 from etesian.core.errors import DataError, GridError
+from etesian.data.coefficients import to_grid
+from etesian.data.hdf5 import is_described, read_described, what_is_missing
 from etesian.data.pieces import in_pieces
 
 _HYPERCUBE_KEYS = (
@@ -26,6 +29,8 @@ _PARAMETER_KEYS = {
     1: ("table2Version", "indicatorOfParameter"),
     2: ("discipline", "parameterCategory", "parameterNumber"),
 }
+# Spectral messages have no grid to tell, and are given one here.
+logging.getLogger("cfgrib.dataset").addFilter(lambda record: "gridType='sh'" not in record.getMessage())
 _REFERENCE_TIME = re.compile(rb"(\d{4})[ -](\d\d)[ -](\d\d)[ T](\d\d):(\d\d)")
 
 
@@ -40,7 +45,7 @@ def read_file(path: str) -> list[xr.Dataset]:
 
     Raises:
         DataError: if the file is unreadable, truncated or of an unknown kind.
-        GridError: if its values are spectral coefficients or on a reduced grid.
+        GridError: if its values are on a reduced grid.
     """
     if "://" in path or _is_zarr(Path(path)):
         return [_read_zarr(path)]
@@ -53,6 +58,8 @@ def read_file(path: str) -> list[xr.Dataset]:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from None
     if head[:4] == b"GRIB":
         return _read_grib(path)
+    if head[:4] == b"\x89HDF" and is_described(path):
+        return [_with_levels(read_described(path))]
     if head[:3] == b"CDF" or head[:4] == b"\x89HDF":
         return [_read_netcdf(path, classic=head[:3] == b"CDF")]
     raise DataError(
@@ -101,10 +108,7 @@ def _read_netcdf(path: str, *, classic: bool) -> xr.Dataset:
         raise DataError(f"{path} holds no variables at its top; copy the group you need into a file of its own")
     raw = _read_text_time(raw, path)
     if not raw.coords and all(str(name).startswith("phony_dim") for name in raw.dims):
-        raise DataError(
-            f"{path} is plain HDF5 without coordinates (it holds {', '.join(map(str, raw.data_vars))}): "
-            f"write it with latitude, longitude and time, for example with xarray's to_netcdf"
-        )
+        raise DataError(what_is_missing(path, list(map(str, raw.data_vars))))
     return raw
 
 
@@ -164,8 +168,6 @@ def _read_grib(path: str) -> list[xr.Dataset]:
     cubes = []
     for group in groups:
         keys = dict(zip(_HYPERCUBE_KEYS, group, strict=True))
-        if keys["gridType"] == "sh":
-            raise GridError(f"{path} holds spectral coefficients: transform them first with `cdo sp2gp IN OUT`")
         if str(keys["gridType"]).startswith("reduced"):
             raise GridError(
                 f"{path} is on a reduced Gaussian grid: interpolate it with `cdo setgridtype,regular IN OUT`"
@@ -174,6 +176,7 @@ def _read_grib(path: str) -> list[xr.Dataset]:
         mean = f"_{keys['stepType']}" if len(same_field) > 1 and keys["stepType"] != "instant" else ""
         for suffix, part in _apart(index.subindex(keys), path).items():
             cube = _hypercube(_HypercubeStore(part), path)
+            cube = to_grid(cube, path) if keys["gridType"] == "sh" else cube
             is_usual = not mean + suffix and not any(str(name).startswith("avg_") for name in cube.data_vars)
             cubes.append(cube if is_usual else _renamed(cube, mean + suffix))
     return cubes
@@ -315,19 +318,28 @@ def _stack_channels(
     blocks: dict[str, list[dask.array.Array]], times: np.ndarray, latitude: np.ndarray, longitude: np.ndarray
 ) -> xr.Dataset:
     """Gather arrays named by channel (T, 1, H, W) into variables with levels."""
-    grid = ("latitude", "longitude")
+    coordinates = {"time": times, "latitude": latitude, "longitude": longitude}
+    dims = ("time", "latitude", "longitude")
+    arrays = {
+        Channel.parse(name): xr.DataArray(dask.array.concatenate(parts)[:, 0], coordinates, dims)
+        for name, parts in blocks.items()
+    }
+    return _with_levels(arrays)
+
+
+def _with_levels(arrays: dict[Channel, xr.DataArray]) -> xr.Dataset:
+    """Gather fields by channel into variables with levels."""
     levels: dict[str, dict[int, xr.DataArray]] = {}
-    raw = xr.Dataset(coords={"time": times, "latitude": latitude, "longitude": longitude})
-    for name, parts in blocks.items():
-        array = xr.DataArray(dask.array.concatenate(parts)[:, 0], dims=("time", *grid))
-        channel = Channel.parse(name)
+    raw = xr.Dataset()
+    for channel, array in arrays.items():
         if channel.level is None:
-            raw[name] = array
+            raw[channel.name] = array
         else:
             levels.setdefault(channel.name, {})[channel.level] = array
     for name, by_level in levels.items():
         order = sorted(by_level)
-        raw[name] = xr.concat([by_level[level] for level in order], dim=f"level_{name}").transpose("time", ...)
+        stacked = xr.concat([by_level[level] for level in order], dim=f"level_{name}", combine_attrs="override")
+        raw[name] = stacked.transpose("time", ...)
         raw = raw.assign_coords({f"level_{name}": (f"level_{name}", order, {"units": "hPa"})})
     return raw
 

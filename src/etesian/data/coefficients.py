@@ -1,0 +1,55 @@
+"""Spherical-harmonic coefficients of GRIB files → fields on the Gaussian grid that holds them all."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from etesian.core.errors import DataError
+from etesian.core.grid import Grid
+from etesian.data.pieces import in_pieces
+from etesian.data.spherical import spherical_harmonics
+
+
+def to_grid(cube: xr.Dataset, path: str) -> xr.Dataset:
+    """Bring one variable as cfgrib gives it, (…, values), to N + 1 Gaussian latitudes for a truncation N, lazily.
+
+    Raises:
+        DataError: if the truncation is not triangular.
+    """
+    (name,) = cube.data_vars
+    array = cube[name]
+    pentagon = [int(array.attrs[f"GRIB_{key}"]) for key in "JKM"]
+    truncation = pentagon[0]
+    if array.sizes["values"] != (truncation + 1) * (truncation + 2) or len(set(pentagon)) > 1:
+        raise DataError(
+            f"'{name}' in {path} has coefficients of the truncation J, K, M = {pentagon}, not a triangular one: "
+            f"transform them first with `cdo sp2gp IN OUT`"
+        )
+    grid = Grid.gaussian(truncation + 1)
+    field: xr.DataArray = xr.apply_ufunc(
+        _synthesise,
+        in_pieces(array),
+        kwargs={"grid": grid, "truncation": truncation},
+        input_core_dims=[["values"]],
+        output_core_dims=[["latitude", "longitude"]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        dask_gufunc_kwargs={"output_sizes": {"latitude": grid.shape[0], "longitude": grid.shape[1]}},
+        keep_attrs=True,
+    )
+    coordinates = {
+        "latitude": ("latitude", grid.latitude, {"units": "degrees_north"}),
+        "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
+    }
+    dataset: xr.Dataset = field.to_dataset(name=name).assign_coords(coordinates)
+    return dataset
+
+
+def _synthesise(values: NDArray[Any], *, grid: Grid, truncation: int) -> NDArray[np.float32]:
+    """Unpack real and imaginary parts, which GRIB orders by m and within it by n."""
+    n, m = np.array([(n, m) for m in range(truncation + 1) for n in range(m, truncation + 1)]).T
+    coefficients = np.zeros((*values.shape[:-1], truncation + 1, truncation + 1), dtype=np.complex128)
+    coefficients[..., n, m] = values[..., ::2] + 1j * values[..., 1::2]
+    return spherical_harmonics(grid).synthesise(coefficients).astype(np.float32)
