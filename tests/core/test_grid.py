@@ -54,3 +54,14 @@ def test_bad_coordinates_are_refused(latitude: list[float], longitude: list[floa
 def test_an_empty_region_says_so() -> None:
     with pytest.raises(GridError, match="no grid point lies inside"):
         Grid(np.arange(30, 70, 2.5), np.arange(0, 40, 2.5)).region(Region(-50, -40, 0, 10))
+
+
+def test_a_refined_grid_has_its_blocks_around_the_coarse_points() -> None:
+    coarse = Grid.equiangular(6.0)
+    fine = coarse.refined(3)
+    assert fine.shape == (90, 180)
+    np.testing.assert_allclose(fine.latitude.reshape(-1, 3).mean(axis=1), coarse.latitude, atol=1e-12)
+    np.testing.assert_allclose(fine.latitude, Grid.equiangular(2.0).latitude, atol=1e-12)
+    np.testing.assert_allclose(np.diff(fine.longitude), 2.0)
+    with pytest.raises(GridError, match=r"latitudes of the grid .* are not evenly spaced"):
+        Grid.gaussian(32).refined(2)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from etesian.core.errors import DataError
+from etesian.core.errors import DataError, GridError
 from etesian.data.layout import to_dataset
 from etesian.data.prepare import prepare, prepare_dataset
 
@@ -129,3 +129,19 @@ def test_files_are_prepared_with_every_option_at_once(tmp_path: Path) -> None:
     assert dict(store.sizes) == {"time": 8, "level": 1, "latitude": 2, "longitude": 5}
     assert store["level"].values.tolist() == [850]
     assert list(store.data_vars) == ["temperature", "orography"]
+
+
+def test_blocks_of_points_are_averaged_and_those_with_holes_are_missing(tmp_path: Path) -> None:
+    source = planet(8, gaps=0.0)
+    source.temperature[3, 1, 2, 4] = np.nan
+    source.to_netcdf(tmp_path / "fine.nc")
+    prepare([str(tmp_path / "fine.nc")], str(tmp_path / "coarse.zarr"), coarsen=2)
+    back = to_dataset(tmp_path / "coarse.zarr").load()
+    np.testing.assert_allclose(back.latitude, [-60, 0, 60])
+    np.testing.assert_allclose(back.longitude, [22.5, 112.5, 202.5, 292.5])
+    expected = source.temperature.values.reshape(8, 2, 3, 2, 4, 2).mean(axis=(3, 5))
+    assert np.isnan(expected[3, 1, 1, 2])
+    np.testing.assert_allclose(back.temperature.values, expected, rtol=1e-6)
+    assert back.temperature.attrs["units"] == "K"
+    with pytest.raises(GridError, match="blocks of 4×4 points do not divide a grid of 6×8"):
+        prepare([str(tmp_path / "fine.nc")], str(tmp_path / "other.zarr"), coarsen=4)

@@ -18,7 +18,7 @@ def patch(rows: int, columns: int, spacing: float = 1.0) -> Grid:
     return Grid(np.arange(rows) * spacing, 20 + np.arange(columns) * spacing)
 
 
-def generator(coarse: Grid, fine: Grid, **sizes: int) -> SRGenerator:
+def generator(coarse: Grid, fine: Grid, **sizes: object) -> SRGenerator:
     torch.manual_seed(0)
     sizes = {"width": 8, "blocks": 1, **sizes}
     return SRGenerator(Layout(CHANNELS, CHANNELS, coarse, target_grid=fine), **sizes).eval()
@@ -129,3 +129,18 @@ def test_holes_are_refused() -> None:
     holed = Fields(torch.zeros(1, 1, 2, 4, 6), Frame(CHANNELS, time, coarse), valid)
     with pytest.raises(DataError, match="part of the coarse field is missing"):
         generator(coarse, fine)(holed, Frame(CHANNELS, time, fine))
+
+
+def test_a_residual_is_the_difference_from_the_interpolated_field() -> None:
+    coarse, fine = patch(4, 6), patch(8, 12, 0.5)
+    network = generator(coarse, fine)
+    torch.nn.init.zeros_(network.leave.convolution.weight)
+    torch.nn.init.zeros_(network.leave.convolution.bias)
+    plane = torch.arange(6.0).expand(1, 2, 4, 6)
+    found = make(network, plane, coarse, fine)
+    assert torch.allclose(found[0, 0, 3, 1:-1], torch.arange(0.25, 5.0, 0.5))
+    bare = generator(coarse, fine, residual=False)
+    bare.load_state_dict(network.state_dict())
+    assert make(bare, plane, coarse, fine).abs().max() == 0
+    with pytest.raises(RecipeError, match="set residual: false"):
+        SRGenerator(Layout(CHANNELS[:1], CHANNELS, coarse, target_grid=fine))

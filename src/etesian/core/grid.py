@@ -190,6 +190,21 @@ class Grid:
         longitude = self.longitude[columns]
         return Grid(self.latitude[rows], longitude + 360 * np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0))
 
+    def refined(self, factor: int) -> "Grid":
+        """Return the grid with `factor` × `factor` points evenly around each point of this one.
+
+        Raises:
+            GridError: if points are not evenly spaced, so that they do not tell where finer ones lie.
+        """
+        axes = []
+        for name, values in (("latitude", self.latitude), ("longitude", self.longitude)):
+            steps = np.diff(values)
+            if values.size < 2 or np.ptp(steps) > 1e-3 * steps.mean():
+                raise GridError(f"the {name}s of the grid {self} are not evenly spaced; name the finer grid itself")
+            offsets = ((np.arange(factor) + 0.5) / factor - 0.5) * steps.mean()
+            axes.append((values[:, None] + offsets).ravel())
+        return Grid(*axes)
+
     def to_dict(self) -> dict[str, list[float]]:
         """Return the coordinates as plain lists, for JSON."""
         return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}

@@ -26,6 +26,7 @@ from etesian.data.passes import describe, iso_date, write_fields, write_seasons,
 from etesian.data.regrid import Method, covered, parse_grid, regrid
 from etesian.data.selection import (
     Resampling,
+    block_means,
     resample,
     select_channels,
     select_member,
@@ -50,6 +51,7 @@ def prepare(
     levels: Sequence[int] | None = None,
     grid: str | None = None,
     method: Method = "conservative",
+    coarsen: int | None = None,
     start: str | None = None,
     end: str | None = None,
     train_start: str | None = None,
@@ -78,6 +80,8 @@ def prepare(
         grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
             file that is on it. Of a regional source, the part of the grid that it covers.
         method: how to regrid; conservative keeps area means, bilinear suits finer grids.
+        coarsen: average blocks of so many rows and columns of the grid, as super-resolution undoes; a block with a
+            missing value is missing.
         start: first date to keep, such as 1979 or 1979-06-01T06.
         end: last date to keep; 2018 means the end of 2018.
         train_start: first date of the statistics and the climatology; the first of all by default.
@@ -114,6 +118,8 @@ def prepare(
         dataset = regrid(dataset, covered(parse_grid(grid), source), method)
     if region is not None:
         dataset = select_region(dataset, region)
+    if coarsen is not None:
+        dataset = block_means(dataset, coarsen)
     prepare_dataset(
         dataset,
         store,
@@ -122,7 +128,7 @@ def prepare(
         scheduler=scheduler,
         memory_limit=memory_limit,
         overwrite=overwrite,
-        sources=[identity(sources), grid, method, every, resampling, region, member, *derived],
+        sources=[identity(sources), grid, method, every, resampling, region, member, coarsen, *derived],
     )
 
 

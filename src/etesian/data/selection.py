@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import CATALOGUE, canonical_name, parse_channels
 from etesian.core.clock import decode_time, encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import ChannelError, DataError
+from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid, Region
 from etesian.data.store import channels
 
@@ -183,3 +183,16 @@ def select_region(dataset: xr.Dataset, text: str) -> xr.Dataset:
     rows, columns = grid.region(box)
     cropped = dataset.isel(latitude=rows, longitude=columns)
     return cropped.assign_coords(longitude=("longitude", grid.crop(box).longitude, dataset["longitude"].attrs))
+
+
+def block_means(dataset: xr.Dataset, factor: int) -> xr.Dataset:
+    """Average blocks of `factor` × `factor` grid points, lazily; a block with a missing value is missing.
+
+    Raises:
+        GridError: if the factor does not divide the grid.
+    """
+    rows, columns = (dataset.sizes[axis] for axis in ("latitude", "longitude"))
+    if factor < 2 or rows % factor or columns % factor:
+        raise GridError(f"blocks of {factor}×{factor} points do not divide a grid of {rows}×{columns}")
+    blocks = dataset.coarsen(latitude=factor, longitude=factor)
+    return blocks.reduce(np.mean, keep_attrs=True)

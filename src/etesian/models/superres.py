@@ -25,6 +25,8 @@ class SRGenerator(Network):
         layout: with a `target_grid` that has a whole number of rows and columns for each of the coarse grid.
         width: channels between the convolutions.
         blocks: number of residual blocks.
+        residual: the network gives the difference from the bilinearly interpolated coarse field, which learns far
+            sooner; else the field itself, as the original. Needs every target among the inputs.
         tile: coarse rows and columns that are made at once outside training.
 
     Raises:
@@ -32,10 +34,18 @@ class SRGenerator(Network):
             are given, which the network has no place for.
     """
 
-    def __init__(self, layout: Layout, *, width: int = 64, blocks: int = 16, tile: int = 192) -> None:
+    def __init__(
+        self, layout: Layout, *, width: int = 64, blocks: int = 16, residual: bool = True, tile: int = 192
+    ) -> None:
         super().__init__()
-        self.layout, self.tile = layout, tile
+        self.layout, self.residual, self.tile = layout, residual, tile
         self.factor = resolution_factor(layout)
+        if residual and (missing := [channel for channel in layout.targets if channel not in layout.inputs]):
+            raise RecipeError(
+                f"a residual needs the coarse field, but the target '{missing[0]}' is not among the inputs; "
+                "set residual: false"
+            )
+        self.coarse_index = [layout.inputs.index(channel) for channel in layout.targets if channel in layout.inputs]
         stages = prime_factors(self.factor)
         self.enter = _Convolution(len(layout.inputs), width, 9)
         self.blocks = nn.Sequential(*(_Residual(width) for _ in range(blocks)), _Convolution(width, width, 3))
@@ -93,7 +103,10 @@ class SRGenerator(Network):
 
     def _field(self, coarse: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch target lat lon"]:
         features = _rectified(self.enter(coarse))
-        return self.leave(self.up(features + self.blocks(features)))  # type: ignore[no-any-return]
+        fine: Tensor = self.leave(self.up(features + self.blocks(features)))
+        if not self.residual:
+            return fine
+        return fine + F.interpolate(coarse[:, self.coarse_index], scale_factor=self.factor, mode="bilinear")
 
 
 class SRDiscriminator(nn.Module):
