@@ -15,7 +15,36 @@ from etesian.models.residual import PLANS, Features, Kind, Maps, ResidualEncoder
 HEAD_WIDTH = 128
 
 
-class AtmoDist(Network):
+class StateEncoder(Network):
+    """What has an encoder of single states, whose features make a distance.
+
+    Args:
+        layout: channels of the states and the grid of a patch.
+        encoder: AtmoDist's own (`small`), `resnet18`, `resnet50` or `resnet101`.
+    """
+
+    def __init__(self, layout: Layout, encoder: Kind) -> None:
+        super().__init__()
+        self.layout = layout
+        self.encoder = ResidualEncoder(len(layout.inputs), encoder)
+
+    def features(self, states: Maps, layer: str | None = None) -> Features:
+        """Return what a layer of the encoder makes of normalised states; see `ResidualEncoder.forward`."""
+        features: Tensor = self.encoder(states, layer)
+        return features
+
+    def no_decay(self) -> set[str]:
+        """Return the names of biases and of batch normalisation's weights, which the original leaves alone."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return the names of parameters by the plain names under which fine-tuning chooses what to train."""
+        everything = super().parts()["all"]
+        encoder = {name for name in everything if name.startswith("encoder.")}
+        return {"encoder": encoder, "head": everything - encoder, "all": everything}
+
+
+class AtmoDist(StateEncoder):
     """Scores every lag between two times at one place: an encoder for each state, a head for both encodings.
 
     Answers no fields, so that only tasks made for it can train it.
@@ -34,11 +63,10 @@ class AtmoDist(Network):
     def __init__(
         self, layout: Layout, *, lags: int, encoder: Kind = "small", order: Literal["none", "ordinal"] = "none"
     ) -> None:
-        super().__init__()
+        super().__init__(layout, encoder)
         if lags < 2:
             raise RecipeError(f"AtmoDist tells lags apart and needs two at least, not lags: {lags}")
-        self.layout, self.lags = layout, lags
-        self.encoder = ResidualEncoder(len(layout.inputs), encoder)
+        self.lags = lags
         epsilon = PLANS[encoder].epsilon
         self.combine = nn.Sequential(
             SameConv(2 * self.encoder.width, HEAD_WIDTH, 3, stride=2, bias=True),
@@ -69,21 +97,14 @@ class AtmoDist(Network):
             statics: not looked at.
         """
         first, second = inputs.filled().unbind(dim=1)
-        both = torch.cat([self.encoder(first), self.encoder(second)], dim=1)
+        return self.score(self.features(first), self.features(second))
+
+    def score(self, first: Features, second: Features) -> Float[Tensor, "batch lag"]:
+        """Return the score of every lag from the features of the last layer at both times."""
+        combined = self.combine(torch.cat([first, second], dim=1))
         # By row, column, channel: the order of the original's weights.
-        scores: Tensor = self.answer(self.combine(both).permute(0, 2, 3, 1).flatten(1))
+        scores: Tensor = self.answer(combined.permute(0, 2, 3, 1).flatten(1))
         return scores
-
-    def features(self, states: Maps, layer: str | None = None) -> Features:
-        """Return what a layer of the encoder makes of normalised states; see `ResidualEncoder.forward`."""
-        features: Tensor = self.encoder(states, layer)
-        return features
-
-    def parts(self) -> dict[str, set[str]]:
-        """Return the names of parameters by the plain names under which fine-tuning chooses what to train."""
-        everything = super().parts()["all"]
-        encoder = {name for name in everything if name.startswith("encoder.")}
-        return {"encoder": encoder, "head": everything - encoder, "all": everything}
 
 
 class ProportionalOdds(nn.Module):

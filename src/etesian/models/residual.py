@@ -1,5 +1,6 @@
 """Residual encoders: the one that AtmoDist was trained with, and ResNets."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -141,8 +142,7 @@ class ResidualEncoder(nn.Module):
 
     def layers(self) -> tuple[str, ...]:
         """Return the names of the layers whose features can be asked for, from the first to the last."""
-        blocks = (f"{number}.{place}" for number, stage in enumerate(self.stages, 1) for place in _places(stage))
-        return ("stem", *blocks)
+        return ("stem", *(name for name, _ in self._blocks()))
 
     def forward(self, maps: Maps, layer: str | None = None) -> Features:
         """Return the features of a layer: `stem`, or `2.5` for the fifth block of the second stage; None is the last.
@@ -150,20 +150,24 @@ class ResidualEncoder(nn.Module):
         Raises:
             RecipeError: if there is no such layer.
         """
-        if layer is not None and layer not in self.layers():
+        features = maps
+        for name, features in self.walk(maps):
+            if name == layer:
+                return features
+        if layer is not None:
             raise RecipeError(f"the encoder has no layer '{layer}'{suggest(layer, self.layers())}")
-        maps = self.stem(maps)
+        return features
+
+    def walk(self, maps: Maps) -> Iterator[tuple[str, Features]]:
+        """Yield name and features of one layer after the other."""
         # What is padded must not win the maximum, whatever sign the values have.
-        maps = nn.functional.max_pool2d(pad_same(maps, 3, 2, value=-torch.inf), 3, 2)
-        if layer == "stem":
-            return maps
+        features = nn.functional.max_pool2d(pad_same(self.stem(maps), 3, 2, value=-torch.inf), 3, 2)
+        yield "stem", features
+        for name, block in self._blocks():
+            features = block(features)
+            yield name, features
+
+    def _blocks(self) -> Iterator[tuple[str, nn.Module]]:
         for number, stage in enumerate(self.stages, 1):
-            for place, block in zip(_places(stage), stage.children(), strict=True):
-                maps = block(maps)
-                if layer == f"{number}.{place}":
-                    return maps
-        return maps
-
-
-def _places(stage: nn.Module) -> range:
-    return range(1, 1 + len(list(stage.children())))
+            for place, block in enumerate(stage.children(), 1):
+                yield f"{number}.{place}", block

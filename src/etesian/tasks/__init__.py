@@ -7,5 +7,15 @@ from etesian.tasks.latent_forecast import LatentForecastTask
 from etesian.tasks.pretrain import PretrainTask
 from etesian.tasks.projection import ProjectionTask
 from etesian.tasks.task import Task
+from etesian.tasks.timelag import TimeLagTask
 
-__all__ = ["DownscaleTask", "ForecastTask", "LatentForecastTask", "PretrainTask", "ProjectionTask", "Task", "load_task"]
+__all__ = [
+    "DownscaleTask",
+    "ForecastTask",
+    "LatentForecastTask",
+    "PretrainTask",
+    "ProjectionTask",
+    "Task",
+    "TimeLagTask",
+    "load_task",
+]
