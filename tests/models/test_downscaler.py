@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
-from etesian.core.errors import GridError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.recorded import rebuild
 from etesian.models.baselines import Interpolation
 from etesian.models.climax import ClimaX
 from etesian.models.downscaler import Downscaler
 from etesian.models.unet import UNet
-from etesian.nn.lift import BilinearLift
+from etesian.nn.lift import BicubicLift, BilinearLift
 
 CHANNELS = (Channel("temperature", 500), Channel("2m_temperature"))
 STATIC = (Channel("orography"),)
@@ -111,3 +111,28 @@ def test_what_cannot_be_downscaled_is_said() -> None:
         network(fields(COARSE), Frame(CHANNELS, fields(COARSE).frame.time, COARSE))
     with pytest.raises(GridError, match=r"the inputs are on .*, but were to be on"):
         network(fields(FINE), Frame(CHANNELS, fields(COARSE).frame.time, FINE))
+
+
+def test_cubic_splines_are_exact_for_cubics_and_close_the_circle() -> None:
+    source, target = Grid.equiangular(11.25), Grid.equiangular(2.25)
+    frame = Frame(CHANNELS[:1], torch.zeros(1, 1, dtype=torch.int64), source)
+    inner = abs(target.latitude) < source.latitude[-1]
+
+    def cubic(grid: Grid) -> torch.Tensor:
+        rows = (grid.latitude / 90) ** 3 - grid.latitude / 90
+        return torch.from_numpy(np.broadcast_to(rows[:, None], grid.shape).copy()).float()[None, None, None]
+
+    lifted = BicubicLift(source, target)(Fields(cubic(source), frame))
+    torch.testing.assert_close(lifted.values[..., inner, :], cubic(target)[..., inner, :], rtol=0, atol=1e-5)
+
+    def wave(grid: Grid) -> torch.Tensor:
+        columns = np.sin(3 * np.radians(grid.longitude))
+        return torch.from_numpy(np.broadcast_to(columns, grid.shape).copy()).float()[None, None, None]
+
+    errors = [
+        (lift(source, target)(Fields(wave(source), frame)).values - wave(target)).abs().max().item()
+        for lift in (BicubicLift, BilinearLift)
+    ]
+    assert errors[0] < 3e-3 < errors[1]
+    with pytest.raises(DataError, match="bicubic interpolation needs complete fields"):
+        BicubicLift(source, target)(Fields(wave(source), frame, wave(source) > 0))

@@ -18,8 +18,9 @@ from etesian.evaluation import summary
 from etesian.evaluation.plots import plot
 from etesian.evaluation.sources import averaging_hours, is_training_store, lead_hours, open_forecast
 from etesian.inference.predictor import initial_times, predict_to
-from etesian.tasks.baselines import BASELINES, INTERPOLATION, baseline_task, interpolation_task
+from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
+from etesian.tasks.superresolve import SuperResolutionTask
 from etesian.tasks.task import Task
 
 __all__ = ["evaluate", "import_checkpoint", "plot", "predict"]
@@ -48,7 +49,7 @@ def predict(
     Args:
         run: run directory of `etesian fit`, a checkpoint folder, or a baseline: persistence, climatology,
             seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store. A run on two grids
-            downscales, and so does `interpolation`, bilinearly.
+            downscales, and so do `interpolation`, bilinearly, and `bicubic`.
         store: training store that holds the initial states.
         out: the Zarr store to make.
         init: first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one
@@ -57,7 +58,8 @@ def predict(
         others: further runs of direct models; each lead is then answered by the run that was trained for it.
         every: hours between initial times.
         channels: what a baseline predicts; all by default. A run predicts what it was trained on.
-        grid: that `interpolation` goes to: degrees (1.5, or 1.5+poles), gaussian32, or a file or store that is on it.
+        grid: that `interpolation` or `bicubic` goes to: degrees (1.5, or 1.5+poles), gaussian32, or a file or store
+            that is on it. For super-resolution, the fine grid, where even steps around the store's points are not it.
         checkpoint: name of the run's checkpoint, such as last; the best by default.
         batch_size: initial times at once.
         overwrite: replace forecasts that are there already.
@@ -68,11 +70,12 @@ def predict(
     wanted = tuple(sorted(set(leads)))
     if not wanted or wanted[0] < 0 or (wanted[0] == 0 and run in BASELINES):
         raise RecipeError(f"leads {list(leads)} must be hours greater than 0, such as 24 72 120")
-    if (grid is None) == (run == INTERPOLATION):
-        raise RecipeError("--grid and the baseline `interpolation` go together: it is the grid to interpolate to")
+    if grid is None and run in INTERPOLATIONS:
+        raise RecipeError(f"{run} needs --grid, the grid to interpolate to")
     if every < 1 or batch_size < 1:
         raise RecipeError(f"every = {every} and batch_size = {batch_size} must be at least 1")
     source = TrainingStore(store)
+    fine = None if grid is None else TrainingStore(grid).grid if is_training_store(grid) else parse_grid(grid)
     task: Task
     by_lead: dict[int, Task] = {}
     if others and (run in BASELINES or grid is not None):
@@ -80,9 +83,8 @@ def predict(
     if run in BASELINES:
         task = baseline_task(run, source, source.resolve(channels), wanted)
         identity: dict[str, object] = {"baseline": run}
-    elif grid is not None:
-        fine = TrainingStore(grid).grid if is_training_store(grid) else parse_grid(grid)
-        task = interpolation_task(source, source.resolve(channels), fine)
+    elif run in INTERPOLATIONS and fine is not None:
+        task = interpolation_task(run, source, source.resolve(channels), fine)
         identity = {"baseline": run}
     else:
         if channels is not None:
@@ -92,8 +94,12 @@ def predict(
         if others:
             by_lead = _by_lead({name: loaded for name, (loaded, _) in runs.items()}, wanted)
             identity = {"runs": [each for _, each in runs.values()]}
+        if isinstance(task, SuperResolutionTask):
+            task.spread(source.grid, fine or source.grid.refined(task.factor))
+        elif fine is not None:
+            raise RecipeError(f"--grid is for interpolation and super-resolution; the run {run} knows its grid")
     if (task.layout.target_grid is not None) != (wanted == (0,)):
-        raise RecipeError("leads are 0 where a run or `interpolation` downscales, and greater than 0 in a forecast")
+        raise RecipeError("leads are 0 where a run or an interpolation downscales, and greater than 0 in a forecast")
     history = sorted({hour for each in (task, *by_lead.values()) for hour in each.layout.history})
     initial = initial_times(source, tuple(history), Period(*init), every)
     predict_to(
@@ -112,7 +118,7 @@ def predict(
 def _load(run: str, checkpoint: str | None) -> tuple[Task, dict[str, object]]:
     """Return a trained task and what identifies it."""
     if not Path(run).exists():
-        raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, (*BASELINES, INTERPOLATION))}")
+        raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, (*BASELINES, *INTERPOLATIONS))}")
     folder = find_checkpoint(run, checkpoint)
     description = json.loads((folder / "description.json").read_text())
     identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}

@@ -1,8 +1,9 @@
-"""Linear interpolation along coordinates as matrices, one for latitude and one for longitude."""
+"""Interpolation along coordinates as matrices, one for latitude and one for longitude."""
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from etesian.core.grid import Grid
 
@@ -33,3 +34,19 @@ def longitude_weights(source: Grid, target: Grid) -> Float[Float64, "target sour
     weights = linear_weights(np.append(source.longitude, west + 360), position)
     weights[:, 0] += weights[:, -1]
     return weights[:, :-1]
+
+
+def cubic_weights(source: Float64, target: Float64) -> Float[Float64, "target source"]:
+    """Return cubic-spline weights of points between the first and the last of the source."""
+    return np.asarray(CubicSpline(source, np.eye(source.size))(target))
+
+
+def cubic_longitude_weights(source: Grid, target: Grid) -> Float[Float64, "target source"]:
+    """Return cubic-spline weights between the longitudes of two grids, round the circle where it closes."""
+    west = source.longitude[0]
+    position = west + (target.longitude - west + _TOLERANCE) % 360 - _TOLERANCE
+    if not source.is_periodic:
+        return cubic_weights(source.longitude, position)
+    columns = source.longitude.size
+    closed = np.eye(columns)[np.append(np.arange(columns), 0)]
+    return np.asarray(CubicSpline(np.append(source.longitude, west + 360), closed, bc_type="periodic")(position))

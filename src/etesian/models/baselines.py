@@ -9,7 +9,7 @@ from torch import Tensor
 from etesian.core import Fields, Frame, Layout
 from etesian.core.errors import DataError, GridError
 from etesian.models.network import Network, lead_hours
-from etesian.nn.lift import BilinearLift
+from etesian.nn.lift import BicubicLift, BilinearLift
 
 Values = Float[Tensor, "batch time channel lat lon"]
 
@@ -100,18 +100,22 @@ def apply_linear(
 
 
 class Interpolation(Network):
-    """The input state interpolated bilinearly to the target grid: what downscaling has to beat.
+    """The input state interpolated to the target grid: what downscaling has to beat.
+
+    Args:
+        layout: with a target grid.
+        cubic: by cubic splines instead of bilinearly.
 
     Raises:
         GridError: if the layout has no target grid, or one that reaches beyond that of the inputs.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, *, cubic: bool = False) -> None:
         super().__init__()
         self.layout = layout
         if layout.target_grid is None:
             raise GridError("interpolation needs a layout with a target_grid")
-        self.lift = BilinearLift(layout.grid, layout.target_grid)
+        self.lift = (BicubicLift if cubic else BilinearLift)(layout.grid, layout.target_grid)
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None

@@ -7,10 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from etesian.core.errors import GridError
+from etesian.core.errors import DataError, GridError
 from etesian.core.fields import Fields
 from etesian.core.grid import Grid
-from etesian.core.interpolation import linear_weights, longitude_weights
+from etesian.core.interpolation import (
+    cubic_longitude_weights,
+    cubic_weights,
+    linear_weights,
+    longitude_weights,
+)
 
 
 class BilinearLift(nn.Module):
@@ -65,3 +70,28 @@ class BilinearLift(nn.Module):
         with torch.autocast(values.device.type, enabled=False):
             lifted: Tensor = torch.einsum("btchw,ih,jw->btcij", values.float(), self.rows, self.columns)
         return lifted
+
+
+class BicubicLift(BilinearLift):
+    """Interpolates by cubic splines in latitude and longitude; otherwise as `BilinearLift`, but for holes.
+
+    Raises:
+        DataError: later, if fields have holes, which a spline would spread over the whole map.
+    """
+
+    def __init__(self, source: Grid, target: Grid) -> None:
+        super().__init__(source, target)
+        rows = cubic_weights(source.latitude, np.clip(target.latitude, *source.latitude[[0, -1]]))
+        self.rows = torch.from_numpy(rows).float()
+        self.columns = torch.from_numpy(cubic_longitude_weights(source, target)).float()
+
+    def forward(self, fields: Fields) -> Fields:
+        """Return the fields on the target grid.
+
+        Raises:
+            GridError: if they do not lie on the source grid.
+            DataError: if they have holes.
+        """
+        if fields.valid is not None and not bool(fields.valid.all()):
+            raise DataError("bicubic interpolation needs complete fields, but values are missing; use `interpolation`")
+        return super().forward(fields)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ the year at every grid point, `damped_persistence` an anomaly times a coefficien
 `ridge` a regression of every grid point of a channel on all of them, and `ridge_3_days` on all of them today,
 yesterday and the day before."""
 
-INTERPOLATION = "interpolation"
-"""What downscaling is judged against: the coarse field, interpolated bilinearly."""
+INTERPOLATIONS = ("interpolation", "bicubic")
+"""What downscaling is judged against: the coarse field, interpolated bilinearly or by cubic splines."""
 
 HISTORIES = {"ridge": (0,), "ridge_3_days": (-48, -24, 0)}
 
@@ -105,14 +106,14 @@ def _averaged_baseline(name: str, store: TrainingStore, layout: Layout, hours: i
     return task
 
 
-def interpolation_task(store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> ForecastTask:
-    """Return bilinear interpolation to a finer grid as a task that predicts like any other, at lead 0.
+def interpolation_task(name: str, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> ForecastTask:
+    """Return `interpolation`, which is bilinear, or `bicubic` as a task that predicts like any other, at lead 0.
 
     Raises:
         GridError: if the grid reaches beyond the store's.
     """
     layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, target_grid=grid)
-    return ForecastTask(Interpolation, layout, _physical(channels))
+    return ForecastTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, _physical(channels))
 
 
 def fit_damped_persistence(
