@@ -229,5 +229,7 @@ def test_statistics_and_provenance_are_the_stores(globe: str) -> None:
     data = lag_data(globe)
     store = xr.open_zarr(globe)
     np.testing.assert_array_equal(data.statistics.std, store["std"])
+    np.testing.assert_array_equal(data.statistics.log1p_std, store["log1p_std"])
+    assert data.statistics.harmonics is None
     assert data.provenance["stores"] == {globe: store.attrs["fingerprint"]}
     assert (data.provenance["lags"], data.provenance["step_hours"]) == (5, 6)
