@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
+from etesian.cli.filling import fill, judge
 from etesian.core import Grid
 from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
@@ -20,6 +21,7 @@ from etesian.evaluation.sources import averaging_hours, is_training_store, lead_
 from etesian.inference.predictor import initial_times, predict_to
 from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
+from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution
 from etesian.tasks.superresolve import SuperResolutionTask
 from etesian.tasks.task import Task
 
@@ -32,13 +34,14 @@ def predict(
     out: str,
     *,
     init: tuple[str, str],
-    leads: list[int],
+    leads: list[int] | None = None,
     others: list[str] | None = None,
     every: int = 24,
     channels: list[str] | None = None,
     grid: str | None = None,
     checkpoint: str | None = None,
     batch_size: int = 16,
+    target: Resolution = "monthly",
     overwrite: bool = False,
 ) -> None:
     """Forecast from the states in a training store, in physical units, as a Zarr store in WeatherBench 2's layout.
@@ -54,7 +57,7 @@ def predict(
         out: the Zarr store to make.
         init: first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one
             means all of it.
-        leads: hours after the initial time, such as 24 72 120; 0 where a run downscales.
+        leads: hours after the initial time, such as 24 72 120; 0 where a run downscales. None where gaps are filled.
         others: further runs of direct models; each lead is then answered by the run that was trained for it.
         every: hours between initial times.
         channels: what a baseline predicts; all by default. A run predicts what it was trained on.
@@ -62,11 +65,19 @@ def predict(
             that is on it. For super-resolution, the fine grid, where even steps around the store's points are not it.
         checkpoint: name of the run's checkpoint, such as last; the best by default.
         batch_size: initial times at once.
+        target: what a baseline that fills gaps (observed_mean, climatology_anomaly, linear, optimal_interpolation,
+            dineof) makes of the times from INIT: means over the months, or every time.
         overwrite: replace forecasts that are there already.
 
     Raises:
         EtesianError: if the run, the store and the options do not fit together.
     """
+    if run in GAP_BASELINES:
+        if leads or others:
+            raise RecipeError(f"{run} fills gaps, without leads or other runs; leave --leads and --others out")
+        return fill(run, store, out, init, target, channels, overwrite=overwrite)
+    if leads is None:
+        raise RecipeError("forecasts need --leads, hours after the initial time, such as 24 72 120")
     wanted = tuple(sorted(set(leads)))
     if not wanted or wanted[0] < 0 or (wanted[0] == 0 and run in BASELINES):
         raise RecipeError(f"leads {list(leads)} must be hours greater than 0, such as 24 72 120")
@@ -144,6 +155,7 @@ def evaluate(
     forecast: str,
     truth: str,
     *,
+    observed: str | None = None,
     out: str = "evaluation",
     others: list[str] | None = None,
     baselines: list[str] | None = None,
@@ -165,6 +177,8 @@ def evaluate(
     Args:
         forecast: Zarr store of `etesian predict`, or any in WeatherBench 2's layout; may be NAME=PATH.
         truth: a training store, or any file that `etesian doctor` can read.
+        observed: where gaps were filled, the store with the gaps; the truth is then complete fields, or the
+            observations of which some were withheld. Baselines are then those that fill gaps, by default all.
         out: folder to write.
         others: further forecasts to compare, as NAME=PATH.
         baselines: persistence, climatology, seasonal_cycle, damped_persistence, ridge; by default persistence and
@@ -184,6 +198,11 @@ def evaluate(
         EtesianError: if files cannot be read or compared.
     """
     forecasts = dict(_named(text) for text in [forecast, *(others or [])])
+    if observed is not None:
+        unused = {"references": references, "climatology": climatology, "leads": leads, "regions": regions}
+        if given := [name for name, value in unused.items() if value]:
+            raise RecipeError(f"--{given[0]} is for forecasts; filled gaps are judged without it")
+        return judge(forecasts, truth, observed, out, baselines, channels)
     is_store = is_training_store(truth)
     if baselines is None:
         downscaled = is_store and not lead_hours(open_forecast(*next(iter(forecasts.items())))).any()

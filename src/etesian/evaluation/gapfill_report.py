@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from rich.table import Table
 
 from etesian.evaluation.filled import FilledPairs
 from etesian.evaluation.gapfill_plots import example, film, gapfill_figures, strip
@@ -103,6 +104,36 @@ def verdicts(scores: xr.Dataset) -> list[str]:
 def judged_points(scores: xr.Dataset) -> str:
     """Return the points that verdicts are about."""
     return "all" if scores.attrs["target"] == "monthly means" else "gaps"
+
+
+def filled_summary(scores: xr.Dataset) -> Table:
+    """Return a table for the terminal, with verdicts below it.
+
+    Args:
+        scores: what `evaluate_filled` returned.
+    """
+    where = judged_points(scores)
+    points = "all points of the sea" if where == "all" else "points of the sea without an observation"
+    result = Table(
+        title=f"{points}, {scores.time.size} {scores.attrs['target']}",
+        caption="\n".join(verdicts(scores)) or None,
+        caption_justify="left",
+    )
+    for column in ("channel", "model"):
+        result.add_column(column)
+    shown = ("rmse", "bias", "correlation", "crps", "coverage_90")
+    for heading in ("RMSE", "bias", "correlation", "CRPS", "in 90 %"):
+        result.add_column(heading, justify="right")
+    for channel in scores.channel.values.tolist():
+        part = scores.sel(channel=channel, where=where)
+        units = pretty_units(str(part.units.values))
+        for row, name in enumerate(scores.model.values.tolist()):
+            cells = [digits(float(part[score].sel(model=name))) for score in shown]
+            if float(part.rmse.sel(model=name)) == float(part.rmse.min()):
+                cells[0] = f"[bold]{cells[0]}[/]"
+            result.add_row(f"{channel} ({units})" if row == 0 else "", name, *cells)
+        result.add_section()
+    return result
 
 
 def tidy(scores: xr.Dataset) -> pd.DataFrame:

@@ -1,0 +1,75 @@
+"""Gaps filled by baselines, and filled fields judged: what `predict` and `evaluate` do where there are no leads."""
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from etesian.core.clock import decode_time, month_start
+from etesian.core.errors import DataError, RecipeError
+from etesian.data.reader import TrainingStore
+from etesian.evaluation.filled import FilledPairs
+from etesian.evaluation.gapfill import evaluate_filled
+from etesian.evaluation.gapfill_report import filled_summary
+from etesian.evaluation.sources import is_training_store
+from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution, fill_baseline
+
+
+def fill(
+    name: str,
+    store: str,
+    out: str,
+    init: tuple[str, str],
+    target: Resolution = "monthly",
+    channels: list[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Fill the gaps of a period of a store with a baseline, into a Zarr store that is complete or not there.
+
+    Raises:
+        DataError: if OUT exists and may not be replaced.
+    """
+    path, partial = Path(out), Path(f"{out}.partial")
+    if path.exists() and not overwrite:
+        raise DataError(f"{out} exists; remove it or pass --overwrite")
+    source = TrainingStore(store)
+    filled = fill_baseline(name, source, source.resolve(channels), *init, target, progress=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    filled.to_zarr(partial, zarr_format=3, consolidated=True)
+    if path.exists():
+        shutil.rmtree(path)
+    partial.rename(path)
+
+
+def judge(
+    filled: dict[str, str],
+    truth: str,
+    observed: str,
+    out: str,
+    baselines: list[str] | None = None,
+    channels: list[str] | None = None,
+) -> None:
+    """Score filled fields beside baselines made from the same observations, which are kept in OUT.baselines.
+
+    Raises:
+        RecipeError: if baselines are asked for and the observations are no training store.
+    """
+    wanted = baselines if baselines is not None else list(GAP_BASELINES) if is_training_store(observed) else []
+    if wanted and not is_training_store(observed):
+        raise RecipeError(
+            f"baselines are fitted to a training store, which {observed} is not; "
+            "pass --baselines with nothing behind it"
+        )
+    pairs = FilledPairs(filled, truth, observed, channels)
+    months = decode_time(month_start(pairs.time[[0, -1]], pairs.calendar), pairs.calendar)
+    first, last = (str(month)[:7] for month in months)
+    target: Resolution = "monthly" if pairs.monthly else "daily"
+    for name in wanted:
+        path = f"{out}.baselines/{name}.zarr"
+        fill(name, observed, path, (first, last), target, [str(c) for c in pairs.channels], overwrite=True)
+        filled = {**filled, name: path}
+    scores = evaluate_filled(filled, truth, observed, channels=channels, out=out)
+    console = Console()
+    console.print(filled_summary(scores))
+    console.print(f"report: {out}/report.html")
