@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,64 @@ CHUNK_BYTES = 8 * 2**20
 _PLAN, _DONE = "etesian-plan.txt", "etesian-done.txt"
 
 
-class ForecastWriter:
-    """Writes forecasts one initial time after another and goes on where an earlier attempt stopped.
+class ResumableStore:
+    """A Zarr store written piece by piece, which goes on where an earlier attempt stopped.
 
     Until `finish` everything lies beside the final path, under `PATH.partial`.
+
+    Args:
+        path: of the store to make.
+        plan: all that its contents follow from, as plain data; an unfinished attempt of another plan is discarded.
+        describe: returns the store without its values.
+        overwrite: replace an existing store when the new one is complete.
+
+    Attributes:
+        group: the store in the making.
+
+    Raises:
+        DataError: if the store exists and may not be replaced.
+    """
+
+    def __init__(
+        self, path: str, plan: dict[str, Any], describe: Callable[[], xr.Dataset], *, overwrite: bool = False
+    ) -> None:
+        self.path, self.partial = Path(path), Path(f"{path}.partial")
+        if self.path.exists() and not overwrite:
+            raise DataError(f"{path} exists; remove it or pass --overwrite")
+        self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        known = self.partial / _PLAN
+        if not known.exists() or known.read_text() != self.plan:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            describe().to_zarr(self.partial, compute=False, zarr_format=3, consolidated=True)
+            known.write_text(self.plan)
+        self.group = zarr.open_group(self.partial, mode="r+")
+
+    def done(self) -> set[int]:
+        """Return the numbers of the pieces that an earlier attempt has written."""
+        marks = self.partial / _DONE
+        return {int(line) for line in marks.read_text().split()} if marks.exists() else set()
+
+    def mark(self, pieces: Iterable[int]) -> None:
+        """Note that some pieces are written."""
+        with (self.partial / _DONE).open("a") as marks:
+            marks.write("".join(f"{piece}\n" for piece in pieces))
+
+    def finish(self) -> None:
+        """Give the complete store its name."""
+        for name in (_PLAN, _DONE):
+            (self.partial / name).unlink(missing_ok=True)
+        if self.path.exists():
+            old = self.path.with_name(f".{self.path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            self.path.rename(old)
+            self.partial.rename(self.path)
+            shutil.rmtree(old)
+        else:
+            self.partial.rename(self.path)
+
+
+class ForecastWriter(ResumableStore):
+    """Writes forecasts one initial time after another; the pieces are the positions of the initial times.
 
     Args:
         path: of the Zarr store to make.
@@ -59,9 +113,6 @@ class ForecastWriter:
         averaging_hours: int | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.path, self.partial = Path(path), Path(f"{path}.partial")
-        if self.path.exists() and not overwrite:
-            raise DataError(f"{path} exists; remove it or pass --overwrite")
         self.channels, self.initial, self.leads = channels, initial, list(leads)
         plan = {
             "channels": [str(c) for c in channels],
@@ -72,29 +123,22 @@ class ForecastWriter:
             "source": source,
             "averaging_hours": averaging_hours,
         }
-        self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-        known = self.partial / _PLAN
-        if not known.exists() or known.read_text() != self.plan:
-            shutil.rmtree(self.partial, ignore_errors=True)
+
+        def describe() -> xr.Dataset:
             template = _template(channels, grid, decode_time(initial, calendar), leads)
             template.attrs["source"] = json.dumps(source)
             if averaging_hours is not None:
                 for name in template.data_vars:
                     template[name].attrs[AVERAGING_HOURS] = averaging_hours
-            template.to_zarr(self.partial, compute=False, zarr_format=3, consolidated=True)
-            known.write_text(self.plan)
-        group = zarr.open_group(self.partial, mode="r+")
-        self.arrays = {name: group[name] for name in {c.name for c in channels}}
+            return template
+
+        super().__init__(path, plan, describe, overwrite=overwrite)
+        self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: _levels(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
         self.places = {
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
-
-    def done(self) -> set[int]:
-        """Return the positions of the initial times that an earlier attempt has written."""
-        marks = self.partial / _DONE
-        return {int(line) for line in marks.read_text().split()} if marks.exists() else set()
 
     def write(self, positions: list[int], parts: Iterable[Fields]) -> None:
         """Write the forecasts from some initial times; NaN where they are not valid.
@@ -116,8 +160,7 @@ class ForecastWriter:
                 waiting[name] |= {self.leads.index(lead): own[:, i] for i, lead in enumerate(leads)}
                 self._write_chunks(name, positions, waiting[name])
         assert not any(waiting.values()), "a forecast must hold every lead"
-        with (self.partial / _DONE).open("a") as marks:
-            marks.write("".join(f"{position}\n" for position in positions))
+        self.mark(positions)
 
     def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
@@ -133,19 +176,6 @@ class ForecastWriter:
                 array[position, start : leads.stop] = block
             for lead in leads:
                 del waiting[lead]
-
-    def finish(self) -> None:
-        """Give the complete store its name."""
-        for name in (_PLAN, _DONE):
-            (self.partial / name).unlink(missing_ok=True)
-        if self.path.exists():
-            old = self.path.with_name(f".{self.path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.path.rename(old)
-            self.partial.rename(self.path)
-            shutil.rmtree(old)
-        else:
-            self.partial.rename(self.path)
 
 
 def _levels(channels: tuple[Channel, ...], name: str) -> list[int | None]:
