@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 
 from etesian.core import Frame
@@ -74,6 +75,11 @@ class LagCurves(nn.Module):
         self.states.index_add_(0, classes, (first - second).float().square().mean(dim=(1, 2, 3)))
         self.features.index_add_(0, classes, torch.stack(apart, dim=1))
         return one, other
+
+    def gather(self, strategy: Strategy) -> None:
+        """Add up what all processes have counted."""
+        for buffer in self.buffers():
+            buffer.copy_(strategy.reduce(buffer, reduce_op="sum"))
 
     def means(self, layer: str | None = None) -> tuple[Float[Tensor, " lag"], Float[Tensor, " lag"]]:
         """Return the mean squared differences at each lag: of states, and of the features of a layer (None: the last).

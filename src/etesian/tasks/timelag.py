@@ -163,7 +163,8 @@ class TimeLagTask(Task):
 
     def _log_scores(self, part: str) -> dict[str, float]:
         """Add up what all processes counted, log the scores and return them by name."""
-        for buffer in (*self.curves.buffers(), self.confusion, self.hits):
+        self.curves.gather(self.trainer.strategy)
+        for buffer in (self.confusion, self.hits):
             buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="sum"))
         confusion = self.confusion.cpu().numpy()
         scores = {
