@@ -110,7 +110,7 @@ def predict(
         elif fine is not None:
             raise RecipeError(f"--grid is for interpolation and super-resolution; the run {run} knows its grid")
     if (task.layout.target_grid is not None) != (wanted == (0,)):
-        raise RecipeError("leads are 0 where a run or an interpolation downscales, and greater than 0 in a forecast")
+        raise RecipeError("leads are 0 where a run or `interpolation` downscales, and greater than 0 in a forecast")
     history = sorted({hour for each in (task, *by_lead.values()) for hour in each.layout.history})
     initial = initial_times(source, tuple(history), Period(*init), every)
     predict_to(
