@@ -331,8 +331,8 @@ def test_a_regional_batch_is_not_turned_in_longitude() -> None:
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
-def test_a_strategy_that_shards_weights_is_refused_before_training(strategy: type) -> None:
+def test_a_strategy_whose_checkpoints_cannot_be_read_is_refused_before_training(strategy: type) -> None:
     task = task_of()
     task.trainer = type("Trainer", (), {"strategy": strategy.__new__(strategy)})()  # type: ignore[assignment]
-    with pytest.raises(RecipeError, match=f"{strategy.__name__} shards weights, .*; train with strategy: ddp"):
+    with pytest.raises(RecipeError, match=f"{strategy.__name__} writes no checkpoints .*; use strategy: sharded"):
         task.setup("fit")

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+import etesian.tasks.sharding  # noqa: F401  makes strategy: sharded known
 from etesian.core import Layout
 from etesian.data.loading import TaskData
 from etesian.models.network import Transfer

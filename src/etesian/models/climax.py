@@ -157,6 +157,10 @@ class ClimaX(Network):
         """Return the position and variable embeddings, which the original does not decay."""
         return {"position", "aggregation.variable_embed"} | ({"neck.query"} if self.neck is not None else set())
 
+    def shards(self) -> list[nn.Module]:
+        """Return the transformer blocks."""
+        return list(self.blocks)
+
     def parts(self) -> dict[str, set[str]]:
         """Return parameters by plain name: head, embeddings, norms, attention, lora, all."""
         names = [name for name, _ in self.named_parameters()]

@@ -52,6 +52,13 @@ class Network(nn.Module, Recorded):
         """Return the names of parameters that weight decay should leave alone."""
         return set()
 
+    def shards(self) -> list[nn.Module]:
+        """Return the modules whose parameters `Sharded` gathers one after the other; none if it cannot be divided.
+
+        A network that can be is only ever called as a whole, by `forward`.
+        """
+        return []
+
     def parts(self) -> dict[str, set[str]]:
         """Return the names of parameters by the plain names under which fine-tuning chooses what to train."""
         return {"all": {name for name, _ in self.named_parameters()}}

@@ -135,13 +135,11 @@ class Task(L.LightningModule):
         """Refuse strategies whose checkpoints this library cannot write.
 
         Raises:
-            RecipeError: if the strategy shards the weights over processes.
+            RecipeError: if the strategy divides the weights among processes otherwise than `Sharded`.
         """
         if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             name = type(self.trainer.strategy).__name__
-            raise RecipeError(
-                f"{name} shards weights, which checkpoints here cannot hold yet; train with strategy: ddp"
-            )
+            raise RecipeError(f"{name} writes no checkpoints that can be read here; use strategy: sharded")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make sure that a run to go on with is one of this network, and remember its random numbers.
