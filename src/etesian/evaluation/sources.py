@@ -189,7 +189,7 @@ def open_forecast(name: str, source: str | Path | xr.Dataset) -> Source:
     if not {"time", LEAD} <= set(dataset.dims):
         raise DataError(
             f"forecast '{name}' is not in WeatherBench 2's layout: it needs the dimensions time (initial) and {LEAD}, "
-            f"and has {_listed(dataset.sizes)}"
+            f"and has {_listed(dataset.sizes)}; filled gaps are evaluated with --observed, the store that has them"
         )
     if not np.issubdtype(dataset[LEAD].dtype, np.timedelta64):
         raise DataError(f"forecast '{name}': {LEAD} holds {dataset[LEAD].dtype} values; give it units such as 'hours'")
