@@ -28,8 +28,8 @@ class SphericalHarmonics:
     Latitudes are Gaussian, or evenly spaced with points on both poles, on one of them, or half a step away from both.
     Evenly spaced ones are carried to as many Gaussian latitudes and back by trigonometric interpolation, which is exact
     for all fields of the truncation (Swarztrauber and Spotz 2000, J. Comput. Phys. 159, 213); from there Gaussian
-    quadrature is exact too. All is float64. The tables take 4 H N² bytes for H latitudes and truncation N: 1.5 MB for
-    2.5°, 2 GB for 1280 latitudes and T639.
+    quadrature is exact too. All is float64. The tables, of one hemisphere, take 2 H N² bytes for H latitudes and
+    truncation N: 0.7 MB for 2.5°, 4 GB for 1280 latitudes and T1279.
 
     Args:
         grid: of the fields.
@@ -49,9 +49,10 @@ class SphericalHarmonics:
         if truncation is not None and not 0 <= truncation <= largest:
             raise GridError(f"the grid {grid} resolves total wavenumbers up to {largest}, not {truncation}")
         self.truncation = largest if truncation is None else truncation
-        self._weights = weights / 2
-        self._cosine = np.sqrt(1 - gaussian**2)
-        self._legendre = _legendre(gaussian, self.truncation + 1)
+        self._half = (rows + 1) // 2
+        self._weights = weights[-self._half :] / 2
+        self._cosine = np.sqrt(1 - gaussian[-self._half :] ** 2)
+        self._legendre = _legendre(gaussian[-self._half :], self.truncation + 1)
         self._from_grid: list[NDArray[np.float64]] | None = None
         if colatitude is not None:
             nodes = np.arccos(gaussian)
@@ -72,14 +73,19 @@ class SphericalHarmonics:
         modes = self._modes(values, sine_for_odd=True)
         coefficients = self._coefficients(modes.shape[2])
         for m, mode in enumerate(modes):
-            coefficients[m:, m] = _product(self._legendre[m][:, :-1].T * self._weights, mode)
+            table = self._legendre[m][:, :-1].T * self._weights
+            north, south = self._halves(mode)
+            coefficients[m:, m] = _product(table, north) + self._parity(m) * _product(table, south)
         return self._unpacked(coefficients, values.shape[:-2])
 
     def synthesise(self, coefficients: Complex[NDArray[Any], "*batch n m"]) -> Float[NDArray[Any], "*batch lat lon"]:
         """Return scalar fields; coefficients beyond the truncation are left out."""
         packed = self._packed(coefficients)
-        modes = np.stack([_product(self._legendre[m][:, :-1], packed[m:, m]) for m in range(len(packed))])
-        return self._values(modes, coefficients.shape[:-2], sine_for_odd=True)
+        modes = []
+        for m in range(len(packed)):
+            table, part = self._legendre[m][:, :-1], packed[m:, m]
+            modes.append(self._joined(_product(table, part), _product(table, self._parity(m) * part)))
+        return self._values(np.stack(modes), coefficients.shape[:-2], sine_for_odd=True)
 
     def analyse_winds(
         self, u: Float[NDArray[Any], "*batch lat lon"], v: Float[NDArray[Any], "*batch lat lon"]
@@ -96,7 +102,10 @@ class SphericalHarmonics:
         vorticity, divergence = (self._coefficients(east.shape[2]) for _ in range(2))
         for m, (mode_u, mode_v) in enumerate(zip(east, north, strict=True)):
             plus, minus = (table.T * (self._weights / EARTH_RADIUS / 2) for table in self._spin(m))
-            first, second = _product(plus, mode_u + 1j * mode_v), _product(minus, mode_u - 1j * mode_v)
+            parity = self._parity(m)
+            (first_n, first_s), (second_n, second_s) = (self._halves(mode_u + i * mode_v) for i in (1j, -1j))
+            first = _product(plus, first_n) - parity * _product(minus, first_s)
+            second = _product(minus, second_n) - parity * _product(plus, second_s)
             vorticity[m:, m], divergence[m:, m] = first + second, 1j * (first - second)
         return self._unpacked(vorticity, u.shape[:-2]), self._unpacked(divergence, u.shape[:-2])
 
@@ -109,8 +118,10 @@ class SphericalHarmonics:
         east, north = [], []
         for m in range(len(psi)):
             plus, minus = self._spin(m)
-            first = -_product(plus, psi[m:, m] - 1j * chi[m:, m])
-            second = -_product(minus, psi[m:, m] + 1j * chi[m:, m])
+            less, more = (psi[m:, m] + i * chi[m:, m] for i in (-1j, 1j))
+            parity = self._parity(m)
+            first = self._joined(-_product(plus, less), _product(minus, parity * less))
+            second = self._joined(-_product(minus, more), _product(plus, parity * more))
             east.append((first + second) / 2)
             north.append(1j * (second - first) / 2)
         batch = vorticity.shape[:-2]
@@ -147,6 +158,20 @@ class SphericalHarmonics:
         derivative /= self._cosine[:, None]
         zonal = m / self._cosine[:, None] * table[:, :-1]
         return derivative + zonal, derivative - zonal
+
+    def _parity(self, m: int) -> NDArray[np.float64]:
+        """Return ±1, (n, 1), by which Pₙᵐ differs on the other hemisphere; D ± M become −(D ∓ M) times that."""
+        return np.float64(-1) ** np.arange(self.truncation + 1 - m)[:, None]
+
+    def _halves(self, mode: NDArray[np.complex128]) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        """Return values from the equator to the north pole, and to the south pole; the equator's count once."""
+        north, south = mode[-self._half :], mode[: self._half][::-1].copy()
+        if len(mode) % 2:
+            south[0] = 0
+        return north, south
+
+    def _joined(self, north: NDArray[np.complex128], south: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        return np.concatenate([south[self.grid.shape[0] % 2 :][::-1], north])
 
     def _coefficients(self, batch: int) -> NDArray[np.complex128]:
         return np.zeros((self.truncation + 1, self.truncation + 1, batch), dtype=np.complex128)
