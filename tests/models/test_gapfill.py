@@ -93,7 +93,7 @@ def without_day(inputs: Fields, day: int) -> Fields:
     return Fields(inputs.values[:, keep], frame, inputs.valid[:, keep])
 
 
-@pytest.mark.parametrize("residual", ["smooth", "mean", "nothing"])
+@pytest.mark.parametrize("residual", ["analysis", "mean", "nothing"])
 @pytest.mark.parametrize("daily", [False, True])
 def test_padding_days_change_nothing(residual: str, daily: bool) -> None:
     network, april = build(residual=residual, daily=True, variance=True), month()
@@ -104,14 +104,14 @@ def test_padding_days_change_nothing(residual: str, daily: bool) -> None:
     padded = Fields(values, padded.frame, valid)
     target = (april.frame, padded.frame) if daily else (monthly(april), monthly(april))
     expected, found = answer(network, april, target[0]), answer(network, padded, target[1])
-    if residual == "smooth" or daily:
+    if residual == "analysis" or daily:
         # Matrix products of another size sum in another order.
         torch.testing.assert_close(found[:, : expected.shape[1]], expected, rtol=1e-5, atol=1e-6)
     else:
         assert torch.equal(found[:, : expected.shape[1]], expected)
 
 
-@pytest.mark.parametrize("residual", ["smooth", "mean", "nothing"])
+@pytest.mark.parametrize("residual", ["analysis", "mean", "nothing"])
 def test_a_cloudy_day_changes_nothing_whatever_lies_beneath_the_clouds(residual: str) -> None:
     network, inputs = build(residual=residual), month()
     assert inputs.valid is not None
@@ -120,7 +120,7 @@ def test_a_cloudy_day_changes_nothing_whatever_lies_beneath_the_clouds(residual:
     below = inputs.values.clone()
     below[~inputs.valid] = 1e6
     assert torch.equal(answer(network, replace(inputs, values=below)), cloudy)
-    if residual != "smooth":
+    if residual != "analysis":
         torch.testing.assert_close(answer(network, without_day(inputs, 7)), cloudy, rtol=0, atol=1e-6)
 
 
@@ -212,7 +212,8 @@ def shapes_and_values(**options: Any) -> tuple[list[tuple[int, ...]], Tensor]:
     [
         {"patch": 2}, {"dim": 32}, {"depth": 2}, {"heads": 4}, {"mlp_ratio": 2.0}, {"pooling_heads": 3}, {"window": 1},
         {"calendar": False}, {"harmonics": 2}, {"month_attention": False}, {"residual": "mean"},
-        {"scales": [(2.0, 2.0)]}, {"variance": True}, {"daily": True}, {"hidden": 32}, {"overlap": 2}, {"dropout": 0.5},
+        {"scales": [(2.0, 2.0)]}, {"refine": 0}, {"variance": True}, {"daily": True}, {"hidden": 32}, {"overlap": 2},
+        {"dropout": 0.5},
     ],
     ids=lambda option: next(iter(option)),
 )  # fmt: skip

@@ -1,23 +1,42 @@
-"""Smoothing of gappy fields."""
+"""First guesses of gappy fields."""
 
 import torch
 
-from etesian.nn.smoothing import ObservedSmoothing
+from etesian.nn.smoothing import SuccessiveCorrections
 
 
-def test_smoothing_is_the_weighted_mean_of_the_observations_drawn_to_zero() -> None:
+def test_each_pass_adds_the_smoothed_difference_of_the_observations_from_the_guess() -> None:
     torch.manual_seed(0)
     values, valid = torch.randn(1, 4, 1, 5, 6), torch.rand(1, 4, 1, 5, 6) < 0.4
-    smoothing = ObservedSmoothing([(1.3, 2.0)])
-    days = torch.tensor([[0.0, 1.0, 2.5, 6.0]])
+    analysis = SuccessiveCorrections([(1.3, 2.0), (0.7, 1.0)])
+    prior = float(analysis.log_prior.exp()[0])
+    days = [0.0, 1.0, 2.5, 6.0]
     for periodic in (False, True):
-        found = smoothing(values.masked_fill(~valid, 0), valid, days, periodic=periodic)
-        total = count = torch.zeros(())
-        for t, i, j in valid[0, :, 0].nonzero().tolist():
-            east = abs(j - 1)
-            east = min(east, 6 - east) if periodic else east
-            weight = torch.exp(-((i - 3.0) ** 2 + east**2) / (2 * 1.3**2) - (days[0, t] - 2.5) ** 2 / (2 * 2.0**2))
-            total, count = total + weight * values[0, t, 0, i, j], count + weight
-        prior = smoothing.log_prior.exp()[0]
-        torch.testing.assert_close(found.values[0, 2, 0, 0, 3, 1], total / (count + prior))
-        torch.testing.assert_close(found.amount[0, 2, 0, 0, 3, 1], torch.log1p(count))
+        guess = torch.zeros(4, 5, 6)
+        for space, time in ((1.3, 2.0), (0.7, 1.0)):
+            correction = torch.zeros(4, 5, 6)
+            for t, i, j in torch.ones(4, 5, 6).nonzero().tolist():
+                total = count = 0.0
+                for s, k, m in valid[0, :, 0].nonzero().tolist():
+                    east = min(abs(m - j), 6 - abs(m - j)) if periodic else abs(m - j)
+                    distance = ((k - i) ** 2 + east**2) / (2 * space**2) + (days[s] - days[t]) ** 2 / (2 * time**2)
+                    weight = float(torch.exp(torch.tensor(-distance)))
+                    total += weight * float(values[0, s, 0, k, m] - guess[s, k, m])
+                    count += weight
+                correction[t, i, j] = total / (count + prior)
+            guess = guess + correction
+        found = analysis(values.masked_fill(~valid, 0), valid, torch.tensor([days]), periodic=periodic)
+        torch.testing.assert_close(found.values[0, :, 0], guess, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.known[:, :, 0:1], found.values)
+
+
+def test_iterations_draw_the_guess_to_what_is_observed_everywhere() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(1, 1, 1, 8, 8)
+    seen = torch.ones_like(values, dtype=torch.bool)
+    errors = [
+        float((SuccessiveCorrections([(0.6, 1.0)] * n)(values, seen, torch.zeros(1, 1), periodic=False).values - values)
+              .square().mean())
+        for n in (1, 4, 16)
+    ]  # fmt: skip
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]

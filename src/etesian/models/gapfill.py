@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from etesian.core.clock import hour_of_day, year_phase
+from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
@@ -20,7 +21,7 @@ from etesian.nn.attention import TransformerBlock
 from etesian.nn.neighborhood import NeighborhoodBlock
 from etesian.nn.patch import patchify
 from etesian.nn.position import sincos, sincos_2d
-from etesian.nn.smoothing import ObservedSmoothing, Smoothed, observed_mean
+from etesian.nn.smoothing import DailyRefinement, Guess, SuccessiveCorrections, observed_mean
 from etesian.nn.sphere import spherical_harmonics
 
 _YEAR_WAVES, _DAY_WAVES = 4, 2
@@ -31,8 +32,8 @@ class GapFiller(Reconstruction):
 
     Patches of each day become tokens, which are pooled over the days of each month at every place, mixed over months
     and over places, and decoded into maps. Only patches of which something was observed become tokens, so that cost
-    grows with what was observed. Until the places are mixed, no place learns of another but through the smoothing that
-    the answer begins with.
+    grows with what was observed. Until the places are mixed, no place learns of another but through the analysis that
+    the answer is added to.
 
     Args:
         layout: what goes in and what comes out; the grid may be one tile, and fields may come on any other grid that
@@ -49,9 +50,11 @@ class GapFiller(Reconstruction):
         harmonics: degree of the spherical harmonics that tell where on the globe a place is; 0 tells only where in the
             tile.
         month_attention: mix the months of a sample at every place.
-        residual: the network adds to the `mean` of what was observed in the month, to a mixture of smoothings of it in
-            space and time (`smooth`), or to `nothing`. Where nothing was observed the first is 0, in normalised units.
-        scales: widths of the smoothings to begin with, in grid points and days.
+        residual: what the network adds to: an `analysis` of the observations by successive corrections, the `mean` of
+            what was observed in the month (both 0, in normalised units, where nothing was), or `nothing`.
+        scales: widths of the analysis' kernels to begin with, in grid points and days, by pass.
+        refine: channels of the convolutions over neighbouring times and points that refine the analysis of each time;
+            0 for none.
         variance: give the variance of the error, too.
         daily: decode the fields of each input time, too.
         hidden: channels of the decoder; half as many at full resolution.
@@ -63,7 +66,8 @@ class GapFiller(Reconstruction):
             to be added to.
     """
 
-    smoothing: ObservedSmoothing | None
+    analysis: SuccessiveCorrections | None
+    refinement: DailyRefinement | None
 
     def __init__(
         self,
@@ -79,8 +83,16 @@ class GapFiller(Reconstruction):
         calendar: bool = True,
         harmonics: int = 6,
         month_attention: bool = True,
-        residual: Literal["smooth", "mean", "nothing"] = "smooth",
-        scales: Sequence[tuple[float, float]] = ((0.4, 3.0), (1.0, 3.0), (1.5, 8.0), (3.0, 5.0), (6.0, 12.0)),
+        residual: Literal["analysis", "mean", "nothing"] = "analysis",
+        scales: Sequence[tuple[float, float]] = (
+            (4.0, 8.0),
+            (2.0, 4.0),
+            (1.0, 4.0),
+            (1.0, 2.0),
+            (0.6, 2.0),
+            (0.5, 1.0),
+        ),
+        refine: int = 16,
         variance: bool = False,
         daily: bool = False,
         hidden: int = 128,
@@ -104,11 +116,11 @@ class GapFiller(Reconstruction):
         self.statics = nn.Linear(2 * len(layout.statics) * pixels, dim) if layout.statics else None
         self.blocks = self.make_blocks(depth, heads, mlp_ratio, dropout)
         self.norm = self.make_norm()
-        self.smoothing = ObservedSmoothing(scales) if residual == "smooth" else None
-        guesses = {"smooth": len(scales), "mean": 1, "nothing": 0}[residual]
-        self.guesses, self.gives_variance = guesses, variance
-        outputs = len(layout.targets) * (guesses + 1 + int(variance))
-        known = 2 * guesses * len(layout.inputs)
+        self.analysis = SuccessiveCorrections(scales) if residual == "analysis" else None
+        known = len(layout.inputs) * {"analysis": 1 + 2 * len(scales), "mean": 2, "nothing": 0}[residual]
+        self.refinement = DailyRefinement(len(layout.inputs), known, refine) if refine and self.analysis else None
+        self.gives_variance = variance
+        outputs = len(layout.targets) * (1 + int(variance))
         self.decoder = self.make_decoder(hidden, overlap, known, outputs)
         self.day = nn.ModuleDict()
         if daily:
@@ -162,14 +174,8 @@ class GapFiller(Reconstruction):
         tokens = self.mix_places(tokens, frame.grid, statics)
         if each_time:
             return self._decode_days(tokens, days, when, months, inputs, target)
-        if self.smoothing is not None:
-            daily = self._smooth(inputs, valid, months)
-            share = months.member.to(values) / months.member.sum(1, keepdim=True).clamp(min=1)
-            guess = Smoothed(*(torch.einsum("btm,btckhw->bmckhw", share, x) for x in daily))
-        else:
-            guess = observed_mean(values, valid, months.member)
-        known = torch.cat([x.flatten(2, 3) for x in guess], dim=2)[:, :, : 2 * self.guesses * values.shape[2]]
-        maps = self.decoder(tokens.flatten(0, 1), known.flatten(0, 1), periodic=frame.grid.is_periodic)
+        guess = self._guess(inputs, valid, months, each_time=False)
+        maps = self.decoder(tokens.flatten(0, 1), guess.known.flatten(0, 1), periodic=frame.grid.is_periodic)
         return self._answer(torch.unflatten(maps, 0, tokens.shape[:2]), guess, target)
 
     def time_position(self, frame: Frame, months: Months) -> Float[Tensor, "batch time dim"]:
@@ -248,11 +254,21 @@ class GapFiller(Reconstruction):
             position = position + self.sphere(_harmonics(grid, self.patch, self.harmonics).to(position))
         return position
 
-    def _smooth(self, inputs: Fields, valid: Tensor, months: Months) -> Smoothed:
-        assert self.smoothing is not None
-        days = (inputs.frame.time - inputs.frame.time[:, :1]).to(inputs.values) / 86400
-        smoothed: Smoothed = self.smoothing(inputs.filled(), valid, days, periodic=inputs.frame.grid.is_periodic)
-        return smoothed
+    def _guess(self, inputs: Fields, valid: Tensor, months: Months, *, each_time: bool) -> Guess:
+        """Return what the network adds to, and what it is told of it."""
+        values, grid = inputs.filled(), inputs.frame.grid
+        if self.analysis is not None:
+            days = (inputs.frame.time - inputs.frame.time[:, :1]).to(values) / SECONDS_PER_DAY
+            daily: Guess = self.analysis(values, valid, days, periodic=grid.is_periodic)
+            if self.refinement is not None:
+                missed = self.refinement(daily, values, valid, periodic=grid.is_periodic)
+                daily = daily._replace(values=daily.values + missed)
+            share = months.member.to(values) / months.member.sum(1, keepdim=True).clamp(min=1)
+            return daily if each_time else Guess(*(torch.einsum("btm,btkhw->bmkhw", share, x) for x in daily))
+        monthly = observed_mean(values, valid, months.member)
+        if self.residual == "nothing":
+            monthly = Guess(torch.zeros_like(monthly.values), monthly.known[:, :, :0])
+        return Guess(*(_of_each_time(x, months) for x in monthly)) if each_time else monthly
 
     def _decode_days(
         self,
@@ -265,33 +281,25 @@ class GapFiller(Reconstruction):
     ) -> Distribution:
         values = inputs.filled()
         valid = torch.ones_like(values, dtype=torch.bool) if inputs.valid is None else inputs.valid
-        batch, time = months.days.shape
         present, own = days
-        member = months.member.int().argmax(-1)
-        context = self.day["month"](tokens)[torch.arange(batch, device=member.device)[:, None], member]
+        context = _of_each_time(self.day["month"](tokens), months)
         of_day = own.new_zeros(*present.shape, self.dim).masked_scatter(present[..., None], self.day["token"](own))
         latent = context + of_day.view(context.shape) + when[:, :, None, None]
         latent = self.day["norm"](F.gelu(latent))
-        if self.smoothing is not None:
-            guess = self._smooth(inputs, valid, months)
-        else:
-            monthly = observed_mean(values, valid, months.member)
-            guess = Smoothed(*(x[torch.arange(batch, device=member.device)[:, None], member] for x in monthly))
-        known = torch.cat([x.flatten(2, 3) for x in guess], dim=2)[:, :, : 2 * self.guesses * values.shape[2]]
-        known = torch.cat([known, values, valid.to(values)], dim=2)
+        guess = self._guess(inputs, valid, months, each_time=True)
+        known = torch.cat([guess.known, values, valid.to(values)], dim=2)
         periodic = inputs.frame.grid.is_periodic
         maps = self.day["decoder"](latent.flatten(0, 1), known.flatten(0, 1), periodic=periodic)
-        return self._answer(torch.unflatten(maps, 0, (batch, time)), guess, target)
+        return self._answer(torch.unflatten(maps, 0, months.days.shape), guess, target)
 
-    def _answer(self, maps: Float[Tensor, "batch time output lat lon"], guess: Smoothed, target: Frame) -> Distribution:
-        """Add what the decoder gives to what is known already, for the channels that are asked for."""
+    def _answer(self, maps: Float[Tensor, "batch time output lat lon"], guess: Guess, target: Frame) -> Distribution:
+        """Add what the decoder gives to the first guess, for the channels that are asked for."""
         targets = self.layout.targets
         parts = torch.unflatten(maps, 2, (len(targets), -1))[:, :, [targets.index(c) for c in target.channels]]
-        mean = parts[:, :, :, self.guesses]
-        if self.guesses:
-            of_targets = guess.values[:, :, [self.layout.inputs.index(c) for c in target.channels]]
-            mean = mean + (parts[:, :, :, : self.guesses].softmax(3) * of_targets).sum(3)
-        variance = parts[:, :, :, -1].clamp(-12, 12).exp() if self.gives_variance else None
+        mean = parts[:, :, :, 0]
+        if self.residual != "nothing":
+            mean = mean + guess.values[:, :, [self.layout.inputs.index(c) for c in target.channels]]
+        variance = parts[:, :, :, 1].clamp(-12, 12).exp() if self.gives_variance else None
         return Distribution(mean, variance)
 
     def _check_grid(self, grid: Grid, target: Grid) -> None:
@@ -302,7 +310,7 @@ class GapFiller(Reconstruction):
                 raise GridError(f"{size} {axis} are no multiple of the patch of {step}; choose tiles that are")
 
     def no_decay(self) -> set[str]:
-        """Return what is no matrix, and the widths of the smoothings."""
+        """Return what is no matrix, and the widths of the kernels."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
 
     def parts(self) -> dict[str, set[str]]:
@@ -318,8 +326,14 @@ class GapFiller(Reconstruction):
             "pooling": of("pooling"),
             "attention": of("months", "blocks"),
             "norms": {name for name in names if "norm" in name},
-            "decoder": of("decoder", "day.", "smoothing"),
+            "decoder": of("decoder", "day.", "analysis", "refinement"),
         }
+
+
+def _of_each_time(monthly: Float[Tensor, "batch month *axes"], months: Months) -> Float[Tensor, "batch time *axes"]:
+    """Return what belongs to the month of each time."""
+    member = months.member.int().argmax(-1)
+    return monthly[torch.arange(len(member), device=member.device)[:, None], member]
 
 
 def season_waves(time: Tensor, calendar: str) -> Float[Tensor, "batch time wave"]:

@@ -1,35 +1,39 @@
-"""Smoothing of what was observed, in space and time, with kernels whose widths are learned."""
+"""First guesses of gappy fields: successive corrections with learned kernels, and means of what was observed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 Maps = Float[Tensor, "batch time channel lat lon"]
 
 
-class Smoothed(NamedTuple):
-    """What smoothing gives, by scale.
+class Guess(NamedTuple):
+    """A first guess.
 
     Attributes:
-        values: weighted means of what was observed, drawn towards 0 where little was.
-        amount: logarithm of 1 plus the number of observations that a mean rests on.
+        values: of the fields.
+        known: maps that tell how it came about: the guess, its corrections and logarithms of how much was observed.
     """
 
-    values: Float[Tensor, "batch time channel scale lat lon"]
-    amount: Float[Tensor, "batch time channel scale lat lon"]
+    values: Maps
+    known: Float[Tensor, "batch time map lat lon"]
 
 
-class ObservedSmoothing(nn.Module):
-    """Gaussian-weighted means of the observations around each point and time, at several scales (Nadaraya–Watson).
+class SuccessiveCorrections(nn.Module):
+    """The method of successive corrections (Cressman 1959, Barnes 1964), with kernels that are learned.
 
-    With weights k and validity v the mean is Σ k v x / (Σ k v + λ). The widths of the kernels and λ are learned. A
-    time at which nothing is observed has no part in it.
+    Begins with 0. In each pass the difference of the observations from the guess so far is smoothed by a Gaussian in
+    space and time and added: with weights k and validity v, Σ k v (x − guess) / (Σ k v + λ). Passes with narrowing
+    kernels first draw the large scales from afar, then the details from nearby; such iterations tend to optimal
+    interpolation (Bratseth 1986, doi 10.1111/j.1600-0870.1986.tb00476.x). Each pass has its own widths and its own λ,
+    the number of observations that would halve a correction. A time at which nothing is observed has no part in it.
 
     Args:
-        scales: standard deviations of the kernels to begin with, in grid points and in days.
+        scales: standard deviations of the kernels to begin with, in grid points and in days, by pass.
     """
 
     def __init__(self, scales: Sequence[tuple[float, float]]) -> None:
@@ -37,7 +41,7 @@ class ObservedSmoothing(nn.Module):
         widths = torch.tensor([[float(space), float(time)] for space, time in scales])
         self.log_space = nn.Parameter(widths[:, 0].log())
         self.log_time = nn.Parameter(widths[:, 1].log())
-        self.log_prior = nn.Parameter(torch.full((len(widths),), -1.0))
+        self.log_prior = nn.Parameter(torch.full((len(widths),), -1.6))
 
     def forward(
         self,
@@ -46,8 +50,8 @@ class ObservedSmoothing(nn.Module):
         days: Float[Tensor, "batch time"],
         *,
         periodic: bool,
-    ) -> Smoothed:
-        """Smooth.
+    ) -> Guess:
+        """Guess the fields of all times.
 
         Args:
             values: zero where they are not valid.
@@ -55,28 +59,68 @@ class ObservedSmoothing(nn.Module):
             days: when, in days.
             periodic: whether the longitudes close the circle.
         """
-        both = torch.stack([values, valid.to(values.dtype)], dim=2)
+        seen = valid.to(values.dtype)
         apart = days[:, :, None] - days[:, None, :]
         north = _distances(values.shape[-2], values, periodic=False)
         east = _distances(values.shape[-1], values, periodic=periodic)
-        means, amounts = [], []
+        guess, known = torch.zeros_like(values), []
         for space, time, prior in zip(self.log_space.exp(), self.log_time.exp(), self.log_prior.exp(), strict=True):
-            summed = torch.einsum("bst,btkchw->bskchw", _gaussian(apart, time), both)
-            summed = _gaussian(north, space) @ (summed @ _gaussian(east, space))
-            total, weight = summed.unbind(2)
-            means.append(total / (weight + prior))
-            amounts.append(torch.log1p(weight))
-        return Smoothed(torch.stack(means, dim=3), torch.stack(amounts, dim=3))
+            both = torch.stack([seen * (values - guess), seen], dim=2)
+            summed = (_gaussian(apart, time) @ both.flatten(2)).view_as(both)
+            total, weight = (_gaussian(north, space) @ (summed @ _gaussian(east, space))).unbind(2)
+            correction = total / (weight + prior)
+            guess = guess + correction
+            known += [correction, torch.log1p(weight)]
+        return Guess(guess, torch.cat([guess, *known], dim=2))
+
+
+class DailyRefinement(nn.Module):
+    """What a guess of each time misses, by convolutions over neighbouring times and points; begins as zero.
+
+    Times at which nothing was observed enter as if there were none.
+
+    Args:
+        channels: of the fields.
+        known: maps that tell of the guess.
+        width: channels within.
+    """
+
+    def __init__(self, channels: int, known: int, width: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv3d(known + 2 * channels, width, 3)
+        self.again = nn.Conv3d(width, width, 3)
+        self.leave = nn.Conv3d(width, channels, 1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, guess: Guess, values: Maps, valid: Bool[Tensor, "batch time channel lat lon"], *, periodic: bool
+    ) -> Maps:
+        """Return what is to be added to the guess."""
+        seen = valid.to(values.dtype)
+        told = torch.cat([guess.known, seen * (values - guess.values), seen], dim=2)
+        kept = valid.flatten(2).any(-1)[:, None, :, None, None].to(values.dtype)
+        hidden = F.gelu(self.enter(_padded(kept * told.transpose(1, 2), periodic)))
+        hidden = hidden + F.gelu(self.again(_padded(kept * hidden, periodic)))
+        return self.leave(hidden).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def _padded(maps: Float[Tensor, "batch map time lat lon"], periodic: bool) -> Tensor:
+    if periodic:
+        maps = torch.cat([maps[..., -1:], maps, maps[..., :1]], dim=-1)
+    else:
+        maps = F.pad(maps, (1, 1, 0, 0, 0, 0), mode="replicate")
+    return F.pad(F.pad(maps, (0, 0, 1, 1, 0, 0), mode="replicate"), (0, 0, 0, 0, 1, 1))
 
 
 def observed_mean(
     values: Maps, valid: Bool[Tensor, "batch time channel lat lon"], group: Bool[Tensor, "batch time month"]
-) -> Smoothed:
-    """Return the mean of what was observed in each month, 0 where nothing was, as a smoothing of one scale."""
+) -> Guess:
+    """Return the mean of what was observed in each month, 0 where nothing was."""
     member = group.to(values.dtype)
     number = torch.einsum("btm,btchw->bmchw", member, valid.to(values.dtype))
-    total = torch.einsum("btm,btchw->bmchw", member, values)
-    return Smoothed((total / number.clamp(min=1)).unsqueeze(3), torch.log1p(number).unsqueeze(3))
+    mean = torch.einsum("btm,btchw->bmchw", member, values) / number.clamp(min=1)
+    return Guess(mean, torch.cat([mean, torch.log1p(number)], dim=2))
 
 
 def _gaussian(distance: Tensor, width: Tensor) -> Tensor:

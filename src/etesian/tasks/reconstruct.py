@@ -34,6 +34,8 @@ class GapFillTask(Task):
         statistics: of every channel of the layout.
         loss: absolute (`l1`) or squared (`mse`) error, or the negative log-likelihood of a Gaussian (`nll`), for which
             the network must give a variance; in normalised units, over the points where the truth is known.
+        balance: power of the variance that weighs each point's likelihood (Seitzer et al. 2022, arXiv 2203.09168): 0 is
+            the likelihood itself, in which points of small errors count most; with 1 the mean is learned as by `mse`.
         anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
         start: trained weights to begin with, and which parameters to train; see `Start`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
@@ -52,6 +54,7 @@ class GapFillTask(Task):
         layout: Layout,
         statistics: Statistics,
         loss: Literal["l1", "mse", "nll"] = "l1",
+        balance: float = 0.5,
         anomalies: bool = True,
         start: Start | None = None,
         optimizer: OptimizerFactory | None = None,
@@ -69,7 +72,7 @@ class GapFillTask(Task):
         self.normalizer = Normalizer(statistics, anomalies=anomalies, grid=layout.grid)
         # Static fields have no season.
         self.constant = Normalizer(statistics.without_seasons())
-        self.loss_name = loss
+        self.loss_name, self.balance = loss, balance
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
         self.register_buffer("spread_factor", torch.ones(()))
@@ -78,7 +81,7 @@ class GapFillTask(Task):
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
-        return {"loss": self.loss_name, "anomalies": self.normalizer.anomalies}
+        return {"loss": self.loss_name, "balance": self.balance, "anomalies": self.normalizer.anomalies}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the error over the points where the truth is known, in normalised units."""
@@ -147,6 +150,7 @@ class GapFillTask(Task):
         else:
             assert answer.variance is not None
             error = 0.5 * (answer.variance.log() + difference.square() / answer.variance)
+            error = error * answer.variance.detach() ** self.balance
         return masked_mean(error, torch.ones_like(error[:1]), truth.valid)
 
     def on_validation_epoch_start(self) -> None:
