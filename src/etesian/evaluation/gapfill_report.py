@@ -119,8 +119,8 @@ def filled_summary(scores: xr.Dataset) -> Table:
         caption="\n".join(verdicts(scores)) or None,
         caption_justify="left",
     )
-    for column in ("channel", "model"):
-        result.add_column(column)
+    result.add_column("channel")
+    result.add_column("model", no_wrap=True)
     shown = ("rmse", "bias", "correlation", "crps", "coverage_90")
     for heading in ("RMSE", "bias", "correlation", "CRPS", "in 90 %"):
         result.add_column(heading, justify="right")

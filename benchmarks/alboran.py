@@ -1,0 +1,89 @@
+"""Real clouds over the Alboran Sea: gaps filled by every baseline, and by trained runs, judged at withheld pixels.
+
+Takes the ten days of AVHRR sea surface temperature that come with DINEOF, hides a tenth of what was observed under the
+clouds of other days (the same holes for all), prepares both, fills the rest with the baselines and with any runs given,
+and prints the errors at the withheld pixels. The report is in OUT/scores.
+
+    python benchmarks/alboran.py alboranSST_small.nc [--runs NAME=RUN ...] [--seed 0] [--out runs/alboran]
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from etesian.core.grid import Grid
+from etesian.models.dineof import withhold
+from etesian.models.interpolators import Gappy
+from etesian.tasks.gap_baselines import GAP_BASELINES
+
+NAME = "sea_surface_temperature"
+KELVIN = 273.15
+
+
+def call(*words: object) -> None:
+    """Run one command of `etesian`."""
+    subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True)
+
+
+def read(path: str) -> xr.Dataset:
+    """Return the days in kelvin, with land where the file's mask has it; what lies on land is left out."""
+    raw = xr.open_dataset(path)
+    sea = raw["mask"].values > 0.5
+    values = np.where(sea, raw["SST"].values + KELVIN, np.nan).astype(np.float32)
+    return xr.Dataset(
+        {
+            NAME: (("time", "latitude", "longitude"), values, {"units": "K"}),
+            "land_sea_mask": (("latitude", "longitude"), (~sea).astype(np.float32), {"units": "1"}),
+        },
+        {"time": raw.time.values, "latitude": raw.lat.values, "longitude": raw.lon.values},
+    )
+
+
+def hide(days: xr.Dataset, share: float, seed: int) -> xr.Dataset:
+    """Return the days without a share of their observations, hidden under the clouds of other days."""
+    seconds = days.time.values.astype("datetime64[s]").astype(np.int64)
+    grid = Grid(days.latitude.values, days.longitude.values)
+    values = days[NAME].values.astype(np.float64)
+    data = Gappy(values, days.land_sea_mask.values < 0.5, seconds / 86400, grid)
+    hidden = withhold(data, share, "clouds", seed)
+    return days.assign({NAME: days[NAME].where(~hidden)})
+
+
+def main() -> None:
+    """Make what is not there yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("--runs", nargs="*", default=[])
+    parser.add_argument("--baselines", nargs="*", default=list(GAP_BASELINES))
+    parser.add_argument("--share", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/alboran"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    days = read(options.source)
+    for name, fields in (("all", days), ("observed", hide(days, options.share, options.seed))):
+        fields.to_netcdf(options.out / f"{name}.nc")
+        call("prepare", options.out / f"{name}.nc", options.out / f"{name}.zarr", "--overwrite")
+    observed, truth = options.out / "observed.zarr", options.out / "all.zarr"
+    period = ("--init", str(days.time.values[0])[:10], str(days.time.values[-1])[:10])
+    filled = []
+    for text in options.runs:
+        name, _, run = text.partition("=")
+        call("predict", run, observed, options.out / f"{name}.zarr", *period, "--overwrite")
+        filled.append(f"{name}={options.out / name}.zarr")
+    rest = list(options.baselines)
+    if not filled:
+        first = rest.pop()
+        call("predict", first, observed, options.out / f"{first}.zarr", *period, "--target", "daily", "--overwrite")
+        filled.append(f"{first}={options.out / first}.zarr")
+    others = ("--others", *filled[1:]) if filled[1:] else ()
+    call("evaluate", filled[0], truth, "--observed", observed, *others, "--baselines", *rest,
+         "--out", options.out / "scores")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
