@@ -151,7 +151,7 @@ def test_trained_networks_are_better_than_before_and_survive_the_checkpoint(
     before = rmse(task, daily)
     fit(task.train(), tmp_path, epochs=6, daily=daily)
     after = rmse(task, daily)
-    assert after < (0.95 if daily else 0.7) * before
+    assert after < (0.7 if network is GapFillUNet else 0.95) * before
     one = batch(200, daily=daily)
     assert one.targets is not None
     again = load_task(tmp_path / "last").predict(one, one.targets.frame)
