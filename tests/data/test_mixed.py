@@ -129,7 +129,7 @@ def test_leads_are_drawn_evenly_with_the_largest_among_them(stores: list[str]) -
 
 
 def test_options_that_do_not_fit_the_stores_are_refused(stores: list[str]) -> None:
-    with pytest.raises(RecipeError, match=r"weights \[1.0\] must be 2 numbers greater than 0, one for each store"):
+    with pytest.raises(RecipeError, match=r"weights \[1.0\] must be 2 numbers, one for each store, 0 or greater"):
         data(stores, weights=[1.0])
     with pytest.raises(RecipeError, match=r"store.zarr has none of the inputs; leave it out"):
         data(stores, inputs=["2m_temperature"])

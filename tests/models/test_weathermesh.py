@@ -212,7 +212,7 @@ def test_every_argument_has_an_effect() -> None:
     out = model(STATE, target, statics=STATIC)
     counts = {name: tuple(p.shape) for name, p in model.named_parameters()}
     changes: dict[str, Any] = {
-        "levels": (200, 400, 600, 800), "patch": (2, 4, 2), "dim": 32, "heads": 4, "window": (3, 5, 3),
+        "levels": (100, 250, 450, 850), "patch": (2, 4, 2), "dim": 32, "heads": 4, "window": (3, 5, 3),
         "encoder_depth": 2, "decoder_depth": 0, "processors": {1: 1, 6: 2}, "mlp_ratio": 2.0, "surface_width": 4,
         "position": "sincos",
     }  # fmt: skip
@@ -222,7 +222,8 @@ def test_every_argument_has_an_effect() -> None:
         reshaped = {n: tuple(p.shape) for n, p in other.named_parameters()} != counts
         assert reshaped is (name not in ("levels", "heads", "window", "position")), name
     assert not close(network(dropout=0.5).train()(STATE, target, statics=STATIC), out, 1e-2)
-    assert set(changes) | {"layout", "dropout"} == set(model._call)
+    # The rest has tests of its own.
+    assert set(changes) | {"layout", "dropout", "continue_levels", "sources"} == set(model._call)
 
 
 def test_every_parameter_gets_a_gradient_also_that_of_each_processor() -> None:
@@ -275,11 +276,16 @@ def test_the_clock_tells_sun_hour_and_season() -> None:
     assert features[1, :, 3, 5].tolist()[1:] == pytest.approx([1, 0, 1, 0, 1, 0], abs=1e-6)
 
 
+def test_a_level_to_predict_beyond_the_levels_of_the_network_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"temperature at 100 hPa lies beyond the levels to .* from, 200 to 800 hPa"):
+        network(levels=(200, 500, 800), continue_levels=True)
+
+
 def test_profiles_linear_in_the_logarithm_of_pressure_are_interpolated_exactly_and_kept_beyond() -> None:
     given = [Channel("t", level) for level in (850, 300, 500)] + [Channel("z", 500)]
     wanted = [Channel("z", 700), Channel("t", 500), Channel("t", 400), Channel("t", 1000), Channel("t", 100)]
     values = torch.tensor([*np.log([850, 300, 500]), 9.0]).float().view(1, 4, 1, 1)
-    out = LevelInterpolation(given, wanted)(values).flatten()
+    out = LevelInterpolation(given, wanted, continued=True)(values).flatten()
     assert out.tolist() == pytest.approx([9, *np.log([500, 400, 850, 300])], rel=1e-6)
     same = LevelInterpolation(given, given)
     assert same.exact
@@ -289,7 +295,9 @@ def test_profiles_linear_in_the_logarithm_of_pressure_are_interpolated_exactly_a
 @torch.no_grad()
 def test_levels_of_the_layout_are_taken_to_those_of_the_network_and_back() -> None:
     layout = replace(LAYOUT, inputs=(*ALOFT[:3], *ALOFT[6:9], SURFACE[1]), targets=(*ALOFT[1:4], SURFACE[0]))
-    model = network(layout, levels=WM2_LEVELS, patch=(4, 2, 2))
+    with pytest.raises(RecipeError, match=r"temperature at 50 hPa lies beyond the levels to .* from, 100 to 500 hPa"):
+        network(layout, levels=WM2_LEVELS)
+    model = network(layout, levels=WM2_LEVELS, patch=(4, 2, 2), continue_levels=True)
     assert model.latent_shape == (8, 4, 8)
     out = model(fields(layout.inputs), ask(layout.targets, [[6], [1]]), statics=STATIC)
     assert out.shape == (2, 1, 4, 8, 16)
@@ -313,7 +321,7 @@ def test_an_untrained_network_predicts_the_mean() -> None:
 
 
 def test_a_network_is_rebuilt_from_its_description_and_its_weights() -> None:
-    model = network(levels=(200, 500, 800), patch=(1, 2, 4))
+    model = network(levels=(100, 500, 850), patch=(1, 2, 4))
     again = rebuild(model.describe())
     again.load_state_dict(model.state_dict())
     target = ask(LAYOUT.targets, [[7], [6]])

@@ -40,6 +40,9 @@ def predict(
     channels: list[str] | None = None,
     grid: str | None = None,
     checkpoint: str | None = None,
+    source: str | None = None,
+    blend: list[str] | None = None,
+    blend_weights: list[float] | None = None,
     batch_size: int = 16,
     target: Resolution = "monthly",
     overwrite: bool = False,
@@ -64,6 +67,10 @@ def predict(
         grid: that `interpolation` or `bicubic` goes to: degrees (1.5, or 1.5+poles), gaussian32, or a file or store
             that is on it. For super-resolution, the fine grid, where even steps around the store's points are not it.
         checkpoint: name of the run's checkpoint, such as last; the best by default.
+        source: which of the sources that the run has encoders for the store holds.
+        blend: training stores of further sources, as SOURCE=PATH, whose states of the same times are blended with
+            those of the store in the run's latent.
+        blend_weights: of the store and the further ones, such as 0.1 0.9; by default the same.
         batch_size: initial times at once.
         target: what a baseline that fills gaps (observed_mean, climatology_anomaly, linear, optimal_interpolation,
             dineof) makes of the times from INIT: means over the months, or every time.
@@ -85,17 +92,17 @@ def predict(
         raise RecipeError(f"{run} needs --grid, the grid to interpolate to")
     if every < 1 or batch_size < 1:
         raise RecipeError(f"every = {every} and batch_size = {batch_size} must be at least 1")
-    source = TrainingStore(store)
+    opened = TrainingStore(store)
     fine = None if grid is None else TrainingStore(grid).grid if is_training_store(grid) else parse_grid(grid)
     task: Task
     by_lead: dict[int, Task] = {}
     if others and (run in BASELINES or grid is not None):
         raise RecipeError(f"--others are runs beside a run, but {run} is a baseline; predict with them alone")
     if run in BASELINES:
-        task = baseline_task(run, source, source.resolve(channels), wanted)
+        task = baseline_task(run, opened, opened.resolve(channels), wanted)
         identity: dict[str, object] = {"baseline": run}
     elif run in INTERPOLATIONS and fine is not None:
-        task = interpolation_task(run, source, source.resolve(channels), fine)
+        task = interpolation_task(run, opened, opened.resolve(channels), fine)
         identity = {"baseline": run}
     else:
         if channels is not None:
@@ -106,24 +113,35 @@ def predict(
             by_lead = _by_lead({name: loaded for name, (loaded, _) in runs.items()}, wanted)
             identity = {"runs": [each for _, each in runs.values()]}
         if isinstance(task, SuperResolutionTask):
-            task.spread(source.grid, fine or source.grid.refined(task.factor))
+            task.spread(opened.grid, fine or opened.grid.refined(task.factor))
         elif fine is not None:
             raise RecipeError(f"--grid is for interpolation and super-resolution; the run {run} knows its grid")
     if (task.layout.target_grid is not None) != (wanted == (0,)):
         raise RecipeError("leads are 0 where a run or `interpolation` downscales, and greater than 0 in a forecast")
     history = sorted({hour for each in (task, *by_lead.values()) for hour in each.layout.history})
-    initial = initial_times(source, tuple(history), Period(*init), every)
+    initial = initial_times(opened, tuple(history), Period(*init), every)
+    further = dict(_source(text) for text in blend or [])
     predict_to(
         by_lead or task,
-        source,
+        opened,
         out,
         initial,
         wanted,
         source=identity,
+        encoder=source,
+        blend=further,
+        weights=blend_weights or (),
         batch_size=batch_size,
         overwrite=overwrite,
         label=out,
     )
+
+
+def _source(text: str) -> tuple[str, TrainingStore]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise RecipeError(f"--blend takes SOURCE=PATH, such as HRES=hres.store.zarr, not '{text}'")
+    return name, TrainingStore(path)
 
 
 def _load(run: str, checkpoint: str | None) -> tuple[Task, dict[str, object]]:

@@ -24,6 +24,7 @@ class Layout:
         forcings: channels that are known at the target time.
         history: hours of the input states relative to the initial time, ascending, the last one 0.
         target_grid: the grid of the targets where it differs (downscaling).
+        source: name of the analyses that the inputs come from, for networks that tell several apart.
     """
 
     inputs: tuple[Channel, ...]
@@ -33,6 +34,7 @@ class Layout:
     forcings: tuple[Channel, ...] = ()
     history: tuple[int, ...] = (0,)
     target_grid: Grid | None = None
+    source: str | None = None
 
     @property
     def output_grid(self) -> Grid:
@@ -49,12 +51,14 @@ class Frame:
         time: valid time, seconds since 1970-01-01 00:00 counted in `calendar`.
         grid: latitudes and longitudes.
         calendar: CF name of the calendar that `time` counts in.
+        source: name of the analyses that the fields come from, where it matters.
     """
 
     channels: tuple[Channel, ...]
     time: Int64[Tensor, "batch time"]
     grid: Grid
     calendar: str = "proleptic_gregorian"
+    source: str | None = None
 
     def index(self, channels: Sequence[Channel]) -> list[int]:
         """Return the positions of some channels.

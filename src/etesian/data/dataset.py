@@ -285,7 +285,7 @@ class WindowReader:
         values = self.store.read(index, channels, self.rows, self.columns)
         tensor = torch.from_numpy(values.reshape(*time.shape, *values.shape[1:]))
         valid = torch.isfinite(tensor) if self.store.has_gaps else None
-        frame = Frame(names, torch.from_numpy(time), self.layout.grid, self.store.calendar)
+        frame = Frame(names, torch.from_numpy(time), self.layout.grid, self.store.calendar, self.layout.source)
         return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
 
 

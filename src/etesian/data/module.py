@@ -35,7 +35,9 @@ class ForecastData(WindowData):
         test: first and last date to judge on.
         region: named box, or south,north,west,east in degrees; default the whole grid.
         every: hours between initial times; default every time there is.
-        weights: share of the samples of an epoch that each store gives; default as many as it has.
+        weights: share of the samples that each store gives in an epoch; default as many as it has. A store of weight 0
+            gives no samples, but its channels and their distribution are known.
+        sources: name of the analyses that each store holds, for networks with an encoder per source.
         average_hours: targets are means over so many hours up to the lead, the lead included: means over weeks 3 and 4
             are leads of 672 h averaged over 336 h; default the state at the lead.
         validate_leads: leads to choose on; default all.
@@ -62,6 +64,7 @@ class ForecastData(WindowData):
         region: str | None = None,
         every: int | None = None,
         weights: list[float] | None = None,
+        sources: list[str] | None = None,
         average_hours: int | None = None,
         validate_leads: list[int] | None = None,
         leads_per_sample: int = 1,
@@ -73,8 +76,10 @@ class ForecastData(WindowData):
         if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
             raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
         opened = [TrainingStore(path) for path in stores]
-        if weights is not None and (len(weights) != len(stores) or min(weights) <= 0):
-            raise RecipeError(f"weights {weights} must be {len(stores)} numbers greater than 0, one for each store")
+        if weights is not None and (len(weights) != len(stores) or min(weights) < 0 or not any(weights)):
+            raise RecipeError(f"weights {weights} must be {len(stores)} numbers, one for each store, 0 or greater")
+        if sources is not None and len(sources) != len(stores):
+            raise RecipeError(f"sources {sources} must be {len(stores)} names, one for each store")
         if unknown := sorted(set(validate_leads or ()) - set(leads)):
             raise RecipeError(f"validate_leads names {unknown[0]} h, which is not among the leads {leads}")
         if average_hours is not None and not 0 < average_hours <= leads[0]:
@@ -105,6 +110,8 @@ class ForecastData(WindowData):
             grid=grids[0],
         )
         self.layouts = [self._part(store, grid) for store, grid in zip(opened, grids, strict=True)]
+        if sources is not None:
+            self.layouts = [replace(part, source=name) for part, name in zip(self.layouts, sources, strict=True)]
         self.leads, self.draw, self.every = tuple(leads), draw, every
         self.weights, self.average_hours = weights, average_hours
         self.leads_per_sample, self.horizon = leads_per_sample, horizon
@@ -184,21 +191,23 @@ class ForecastData(WindowData):
             DataError: if no window fits, or none of one of the stores to train on.
         """
         training = part == "train"
+        weights = self.weights or [1.0] * len(self.stores)
+        used = [number for number, weight in enumerate(weights) if weight]
         dataset = WindowDataset(
-            self.stores,
+            [self.stores[number] for number in used],
             self.layout,
             self.leads if part != "validate" else self.validate_leads,
             self.period(part),
             draw=self.draw if training else "all",
             every=self.every,
-            layouts=self.layouts,
-            shares=self.weights if training else None,
+            layouts=[self.layouts[number] for number in used],
+            shares=[weights[number] for number in used] if training and self.weights else None,
             average_hours=self.average_hours,
             leads_per_sample=self.leads_per_sample,
             horizon=self.horizon,
         )
         if training and not dataset.samples.all():
-            idle = self.stores[int(dataset.samples.argmin())]
+            idle = dataset.stores[int(dataset.samples.argmin())]
             raise DataError(f"{idle.path} has no window to train on; leave it out, or change the period or the leads")
         return dataset
 

@@ -1,14 +1,14 @@
 """Forecasts from a trained run or a baseline, streamed to disk."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from etesian.core import Batch, Fields
+from etesian.core import Batch, Fields, Layout
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
@@ -16,6 +16,7 @@ from etesian.data.dataset import Period, WindowReader, exists
 from etesian.data.downscaling import given_side
 from etesian.data.reader import TrainingStore
 from etesian.inference.writer import ForecastWriter
+from etesian.models.network import shares
 from etesian.tasks.task import Task
 
 
@@ -70,6 +71,9 @@ def predict_to(
     leads: tuple[int, ...],
     *,
     source: dict[str, object],
+    encoder: str | None = None,
+    blend: Mapping[str, TrainingStore] | None = None,
+    weights: Sequence[float] = (),
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "forecasting",
@@ -83,6 +87,9 @@ def predict_to(
         initial: seconds since 1970-01-01 in the store's calendar.
         leads: hours after the initial time.
         source: what the forecasts are made from, as plain data.
+        encoder: name of the source of the initial states, where the run has an encoder for each.
+        blend: further stores with states of the same times, by the name of their source, to blend in the latent.
+        weights: of the store and the further ones, of any sum; by default the same.
         batch_size: initial times at once.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
@@ -94,7 +101,12 @@ def predict_to(
         DataError: if the path exists and may not be replaced.
     """
     parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
-    readers = [WindowReader(store, given_side(each.layout)) for each, _ in parts]
+    analyses = [(encoder, store), *(blend or {}).items()]
+    readers = [[WindowReader(given, _given(each, name)) for name, given in analyses] for each, _ in parts]
+    if weights:
+        shares(weights)
+    if weights and len(weights) != len(analyses):
+        raise RecipeError(f"weights {list(weights)} must be {len(analyses)} numbers, one for each store")
     first = parts[0][0]
     targets, grid, averaging = first.layout.targets, first.layout.output_grid, first.provenance.get("average_hours")
     for each, (lead, *_) in parts:
@@ -103,7 +115,11 @@ def predict_to(
             raise RecipeError(
                 f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
             )
-    plain = json.loads(json.dumps(source | {"store": store.fingerprint}))
+    identity = source | {"store": store.fingerprint}
+    if encoder is not None or blend:
+        given = {str(name): each.fingerprint for name, each in analyses}
+        identity |= {"sources": given, "weights": list(weights)}
+    plain = json.loads(json.dumps(identity))
     writer = ForecastWriter(
         path, targets, grid, initial, leads, store.calendar, plain, averaging_hours=averaging, overwrite=overwrite
     )
@@ -111,16 +127,38 @@ def predict_to(
     left = [i for i in range(len(initial)) if i not in done]
     blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
     for block in track(blocks, description=label, disable=len(blocks) < 2):
-        given = zip(parts, readers, strict=True)
+        pairs = zip(parts, readers, strict=True)
         writer.write(
-            block, (part for (each, own), reader in given for part in stream(each, reader, initial[block], own))
+            block,
+            (part for (each, own), given in pairs for part in stream(each, given, initial[block], own, weights)),
         )
     writer.finish()
 
 
-def stream(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Iterator[Fields]:
-    """Forecast from some initial times, one part of the leads after the other; see `forecast`."""
-    return task.forecast(reader.start(initial).to(task.device), leads)
+def _given(task: Task, source: str | None) -> Layout:
+    """Return what a forecast of a task starts from, without what it is to predict."""
+    layout = given_side(task.network.layout_of(source))
+    return replace(layout, targets=layout.inputs)
+
+
+def stream(
+    task: Task,
+    readers: Sequence[WindowReader],
+    initial: NDArray[np.int64],
+    leads: tuple[int, ...],
+    weights: Sequence[float] = (),
+) -> Iterator[Fields]:
+    """Forecast from some initial times, one part of the leads after the other.
+
+    Args:
+        task: a trained task.
+        readers: of the stores that hold the initial states, blended if they are several.
+        initial: seconds since 1970-01-01 in the stores' calendar.
+        leads: hours after the initial time.
+        weights: of the stores.
+    """
+    first, *others = [reader.start(initial).to(task.device) for reader in readers]
+    return task.forecast(first, leads, others, weights)
 
 
 def rollout(task: Task, batch: Batch, steps: int, step_hours: int) -> Iterator[Fields]:

@@ -1,14 +1,14 @@
 """What every network is: fields in, values on a target frame out."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import CheckpointError, DataError
+from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.recorded import Recorded
 
@@ -39,14 +39,44 @@ class Network(nn.Module, Recorded):
         """
 
     def stream(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        others: Sequence[Fields] = (),
+        weights: Sequence[float] = (),
     ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
         """Predict for one part of the target times after the other; all of them at once where that saves nothing.
 
+        Args:
+            inputs: as in `forward`.
+            target: as in `forward`.
+            forcings: as in `forward`.
+            statics: as in `forward`.
+            others: analyses of the same times from other sources, to blend with the inputs.
+            weights: of the inputs and the others, of any sum; by default the same.
+
         Yields:
             Positions on the target's time axis, and what `forward` gives there.
+
+        Raises:
+            RecipeError: if the network cannot blend analyses.
         """
+        if others:
+            raise RecipeError(f"{type(self).__name__} starts from one analysis; it cannot blend several")
         yield list(range(target.time.shape[1])), self(inputs, target, forcings=forcings, statics=statics)
+
+    def layout_of(self, source: str | None) -> Layout:
+        """Return the layout of the inputs from one source of analyses; None where there is one only.
+
+        Raises:
+            DataError: if the network does not know the source, or must be told which it is.
+        """
+        if source is not None:
+            raise DataError(f"{type(self).__name__} does not tell sources apart; leave out '{source}'")
+        return self.layout
 
     def no_decay(self) -> set[str]:
         """Return the names of parameters that weight decay should leave alone."""
@@ -91,6 +121,17 @@ class Transfer:
 
     fates: dict[str, str]
     new: frozenset[str]
+
+
+def shares(weights: Sequence[float]) -> list[float]:
+    """Return weights as parts of one.
+
+    Raises:
+        RecipeError: if one is negative, or there is nothing to share.
+    """
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise RecipeError(f"weights {list(weights)} must be 0 or more, and not all 0")
+    return [weight / sum(weights) for weight in weights]
 
 
 def lead_hours(inputs: Fields, target: Frame) -> Float[Tensor, "batch target"]:

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,24 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
-from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
-from etesian.models.network import Network, lead_hours
-from etesian.models.weathermesh_parts import (
-    CLOCK_FEATURES,
-    GridPadding,
-    LevelInterpolation,
-    SurfaceDecoder,
-    SurfaceEncoder,
-    clock_features,
-    start_at_zero,
-)
+from etesian.models.network import Network, Transfer, lead_hours, shares
+from etesian.models.weathermesh_encoder import Encoder, adopt, resolve
+from etesian.models.weathermesh_parts import GridPadding, LevelInterpolation, SurfaceDecoder, profiles, start_at_zero
 from etesian.nn.attention import initialise_linear
-from etesian.nn.convolution import GlobeConv, GlobeConvTranspose
+from etesian.nn.convolution import GlobeConvTranspose
 from etesian.nn.neighborhood import NeighborhoodBlock
 from etesian.nn.patch import patch_counts
-from etesian.nn.position_3d import sincos_3d
 
+Position = Literal["rotary", "sincos"]
 Latent = Float[Tensor, "batch depth row column dim"]
 
 WM2_LEVELS = (
@@ -70,6 +62,11 @@ class WeatherMesh(Network):
         layout: what goes in and what comes out.
         levels: the network's own pressure levels in hPa, between which and the layout's profiles are interpolated; by
             default those of the layout's inputs.
+        continue_levels: where a variable's profile ends before the network's levels do, go on with its outermost
+            level; by default such a profile is refused.
+        sources: channels of each source of analyses by its name, such as ERA5 and GFS; a bare variable means all levels
+            in the inputs. Each source has an encoder of its own, and the data name their source. Default: one encoder,
+            called `analysis`, for all inputs.
         patch: levels, rows and columns that make up a token.
         dim: width of a token.
         heads: number of attention heads.
@@ -92,6 +89,8 @@ class WeatherMesh(Network):
         layout: Layout,
         *,
         levels: tuple[int, ...] | None = None,
+        continue_levels: bool = False,
+        sources: dict[str, tuple[str, ...]] | None = None,
         patch: tuple[int, int, int] = (4, 8, 8),
         dim: int = 768,
         heads: int = 24,
@@ -101,12 +100,13 @@ class WeatherMesh(Network):
         processors: dict[int, int] | None = None,
         mlp_ratio: float = 4.0,
         surface_width: int = 32,
-        position: Literal["rotary", "sincos"] = "rotary",
+        position: Position = "rotary",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(layout, dim, heads)
-        self.layout, self.position = layout, position
+        self.sources = {"analysis": layout.inputs} if sources is None else resolve(sources, layout)
+        _check(layout, dim, heads, position, self.sources)
+        self.layout = layout
         steps = {1: 10, 6: 10} if processors is None else processors
         self.steps = sorted(steps, reverse=True)
         if not steps or self.steps[-1] < 1:
@@ -114,19 +114,10 @@ class WeatherMesh(Network):
 
         on_levels = [c for c in layout.inputs if c.level is not None]
         self.levels = tuple(sorted(levels or {c.level for c in on_levels if c.level is not None}))
-        self.profile_index = [layout.inputs.index(c) for c in on_levels]
-        self.surface_index = [i for i, c in enumerate(layout.inputs) if c.level is None]
-        times = len(layout.history)
         self.padding = GridPadding(layout.grid.shape, patch[1:], poles=layout.grid.has_poles)
         self.levels_above = -len(self.levels) % patch[0]
         slots = (len(self.levels) + self.levels_above) // patch[0] + 1
         self.latent_shape = (slots, *patch_counts(layout.grid.shape, patch[1:]))
-
-        names = list(dict.fromkeys(c.name for c in on_levels))
-        self.to_levels = LevelInterpolation(on_levels, _profiles(names, self.levels))
-        self.pressure_encoder = GlobeConv(len(names) * times, dim, patch, patch)
-        surface_inputs = len(self.surface_index) * times + len(layout.statics) + CLOCK_FEATURES
-        self.surface_encoder = SurfaceEncoder(surface_inputs, dim, surface_width, patch[1:])
 
         def blocks(depth: int) -> nn.Sequential:
             rotary = position == "rotary"
@@ -135,7 +126,21 @@ class WeatherMesh(Network):
             )
             return nn.Sequential(*made)
 
-        self.encoder = blocks(encoder_depth)
+        encoders = {
+            source: Encoder(
+                replace(layout, inputs=channels),
+                self.levels,
+                continue_levels=continue_levels,
+                patch=patch,
+                dim=dim,
+                surface_width=surface_width,
+                blocks=blocks(encoder_depth),
+                sincos=position == "sincos",
+                padding=self.padding,
+            )
+            for source, channels in self.sources.items()
+        }
+        self.encoders = nn.ModuleDict(encoders)
         self.processors = nn.ModuleDict({str(hours): blocks(depth) for hours, depth in sorted(steps.items())})
         self.decoder = blocks(decoder_depth)
         self.norm = nn.LayerNorm(dim)
@@ -152,7 +157,7 @@ class WeatherMesh(Network):
         if on_levels:
             self.pressure_decoder = GlobeConvTranspose(dim, len(names), patch, patch)
             start_at_zero(self.pressure_decoder.convolution)
-            self.from_levels = LevelInterpolation(_profiles(names, self.levels), on_levels)
+            self.from_levels = LevelInterpolation(profiles(names, self.levels), on_levels)
         if surface:
             self.surface_decoder = SurfaceDecoder(dim, len(surface), surface_width, patch[1:])
 
@@ -179,7 +184,13 @@ class WeatherMesh(Network):
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
     def forecast(
-        self, inputs: Fields, leads: Sequence[float], *, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        leads: Sequence[float],
+        *,
+        statics: Fields | None = None,
+        others: Sequence[Fields] = (),
+        weights: Sequence[float] = (),
     ) -> Iterator[tuple[float, Float[Tensor, "batch channel lat lon"]]]:
         """Predict one lead after the other; without gradients, memory does not grow with their number.
 
@@ -187,6 +198,8 @@ class WeatherMesh(Network):
             inputs: normalised state or history of states.
             leads: hours ahead, in any order.
             statics: normalised fields that do not change.
+            others: analyses of the same times from other sources, to blend with the inputs.
+            weights: of the inputs and the others, of any sum; by default the same.
 
         Yields:
             Each lead, ascending, with normalised values of all targets of the layout.
@@ -195,20 +208,28 @@ class WeatherMesh(Network):
         batch = len(inputs.values)
         plans = [self.plan(lead) for lead in ascending for _ in range(batch)]
         samples = list(range(batch)) * len(ascending)
-        for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
+        begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics)
+        for arrived, latent in self.walk(begin, samples, plans):
             yield ascending[arrived[0] // batch], self.decode(latent)
 
     def stream(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        others: Sequence[Fields] = (),
+        weights: Sequence[float] = (),
     ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
         """Predict lead by lead, where the samples have their leads in common; see `Network.stream`."""
         hours = lead_hours(inputs, target)
         if bool((hours != hours[:1]).any()):
-            yield from super().stream(inputs, target, statics=statics)
+            yield from super().stream(inputs, target, statics=statics, others=others)
             return
         known = self._wanted(target)
         leads = hours[0].tolist()
-        for lead, values in self.forecast(inputs, leads, statics=statics):
+        for lead, values in self.forecast(inputs, leads, statics=statics, others=others, weights=weights):
             places = [place for place, each in enumerate(leads) if each == lead]
             yield places, values[:, None, known].expand(-1, len(places), -1, -1, -1)
 
@@ -216,31 +237,55 @@ class WeatherMesh(Network):
         """Turn fields into the latent.
 
         Raises:
-            ChannelError: if a channel of the layout is missing.
+            ChannelError: if a channel of the source is missing.
             GridError: if the fields are not on the layout's grid.
-            DataError: if the statics or part of the history are missing.
+            DataError: if the statics or part of the history are missing, or the fields do not say which source they
+                come from.
         """
-        times = inputs.values.shape[1]
-        if times != len(self.layout.history):
-            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
-        state = self._on_grid(inputs).select(self.layout.inputs).filled()
-        profiles = self.to_levels(state[:, :, self.profile_index].flatten(0, 1))
-        profiles = profiles.view(*state.shape[:2], -1, len(self.levels), *state.shape[3:]).flatten(1, 2)
-        top = profiles[:, :, :1].expand(-1, -1, self.levels_above, -1, -1)
-        aloft = self.pressure_encoder(self.padding.pad(torch.cat([top, profiles], dim=2)))
+        source = self._source(inputs.frame.source)
+        if statics is not None:
+            self._on_grid(statics)
+        return _normalised(self.encoders[source](self._on_grid(inputs), statics))
 
-        parts = [state[:, :, self.surface_index].flatten(1, 2), clock_features(inputs.frame).to(state)]
-        if self.layout.statics:
-            if statics is None:
-                raise DataError(f"the network was built with '{self.layout.statics[0]}', but is given no static fields")
-            fixed = self._on_grid(statics).select(self.layout.statics).filled()[:, 0]
-            parts.append(fixed.expand(len(state), -1, -1, -1))
-        surface = self.surface_encoder(self.padding.pad(torch.cat(parts, dim=1)))
+    def blend(self, analyses: Sequence[Fields], weights: Sequence[float], statics: Fields | None = None) -> Latent:
+        """Turn several analyses of one time into one latent: the weighted mean of theirs, normalised again.
 
-        latent = torch.cat([aloft, surface.unsqueeze(2)], dim=2).movedim(1, -1)
-        if self.position == "sincos":
-            latent = latent + sincos_3d(latent.shape[-1], self.latent_shape).to(latent)
-        return _normalised(self.encoder(latent))
+        Args:
+            analyses: of the same times, each from a source of its own.
+            weights: of the analyses, of any sum; those without weight are not encoded.
+            statics: normalised fields that do not change.
+        """
+        parts = [(share, fields) for share, fields in zip(shares(weights), analyses, strict=True) if share]
+        if len(parts) == 1:
+            return self.encode(parts[0][1], statics)
+        return _normalised(torch.stack([share * self.encode(fields, statics) for share, fields in parts]).sum(0))
+
+    def layout_of(self, source: str | None) -> Layout:
+        """Return the layout with the inputs of one source; see `Network.layout_of`."""
+        chosen = self._source(source)
+        return replace(self.layout, inputs=self.sources[chosen], source=chosen)
+
+    def _source(self, name: str | None) -> str:
+        names = list(self.sources)
+        if name is None and len(names) > 1:
+            raise DataError(f"the network has encoders for {', '.join(names)}; say which source the inputs come from")
+        if name is not None and name not in names:
+            raise DataError(f"the network has no encoder for '{name}'{suggest(name, names)}")
+        return names[0] if name is None else name
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return the names of parameters by plain name: all, encoder/SOURCE, processors, decoder."""
+        found: dict[str, set[str]] = {f"encoder/{source}": set() for source in self.sources}
+        found |= {"processors": set(), "decoder": set()}
+        for name, _ in self.named_parameters():
+            first, second = name.split(".")[:2]
+            part = {"encoders": f"encoder/{second}", "processors": first}.get(first, "decoder")
+            found[part].add(name)
+        return super().parts() | found
+
+    def adopt(self, source: Network) -> Transfer:
+        """Take over what a trained WeatherMesh shares with this one; see `weathermesh_encoder.adopt`."""
+        return adopt(self, source) if isinstance(source, WeatherMesh) else super().adopt(source)
 
     def step(self, latent: Latent, hours: int) -> Latent:
         """Advance the latent by the hours of one processor.
@@ -331,15 +376,13 @@ class WeatherMesh(Network):
                     waiting.append((latent, needed, following, onward, done + 1))
 
 
-def _profiles(names: Sequence[str], levels: Sequence[int]) -> list[Channel]:
-    return [Channel(name, level) for name, level in product(names, levels)]
-
-
 def _normalised(latent: Tensor) -> Tensor:
     return F.layer_norm(latent, latent.shape[-1:])
 
 
-def _check(layout: Layout, dim: int, heads: int) -> None:
+def _check(layout: Layout, dim: int, heads: int, position: str, sources: dict[str, tuple[Channel, ...]]) -> None:
+    if position not in get_args(Position):
+        raise RecipeError(f"there is no position '{position}'{suggest(position, get_args(Position))}")
     if layout.forcings:
         raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
     if layout.target_grid is not None and layout.target_grid != layout.grid:
@@ -347,8 +390,11 @@ def _check(layout: Layout, dim: int, heads: int) -> None:
     reaches_poles = np.abs(layout.grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
     if not (layout.grid.is_periodic and reaches_poles):
         raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {layout.grid}")
-    names = {c.name for c in layout.inputs if c.level is not None}
-    if not names:
-        raise RecipeError("WeatherMesh needs variables on pressure levels, but the layout has none among its inputs")
+    for source, channels in sources.items():
+        if "." in source or not source:
+            raise RecipeError(f"'{source}' cannot name a source; take letters, digits, - and _")
+        if all(c.level is None for c in channels):
+            where = "the layout has none among its inputs" if len(sources) == 1 else f"{source} gives none"
+            raise RecipeError(f"WeatherMesh needs variables on pressure levels, but {where}")
     if dim % heads or dim % 2:
         raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 2")

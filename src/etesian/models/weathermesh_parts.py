@@ -1,7 +1,7 @@
 """The two paths of WeatherMesh between fields and its latent: profiles on pressure levels, and the surface."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import product, zip_longest
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from etesian.core.channels import Channel
 from etesian.core.clock import cosine_solar_zenith, hour_of_day, seasonal_terms
+from etesian.core.errors import RecipeError
 from etesian.core.fields import Frame
 from etesian.core.interpolation import linear_weights
 from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, Sides, pad_globe
@@ -65,22 +66,34 @@ class GridPadding:
 class LevelInterpolation(nn.Module):
     """Takes profiles from some channels to others of the same variables, linearly in the logarithm of pressure.
 
-    Beyond a variable's outermost levels the outermost one is taken.
-
     Args:
         given: channels on levels that come in.
         wanted: channels on levels that go out.
+        continued: beyond a variable's outermost levels, take the outermost one.
+
+    Raises:
+        RecipeError: if a level lies beyond a variable's outermost ones, unless `continued`.
     """
 
-    def __init__(self, given: Sequence[Channel], wanted: Sequence[Channel]) -> None:
+    def __init__(self, given: Sequence[Channel], wanted: Sequence[Channel], *, continued: bool = False) -> None:
         super().__init__()
         weights = np.zeros((len(wanted), len(given)))
-        for name in {c.name for c in wanted}:
+        for name in dict.fromkeys(c.name for c in wanted):
             rows = [i for i, c in enumerate(wanted) if c.name == name]
             columns = sorted((i for i, c in enumerate(given) if c.name == name), key=lambda i: given[i].level or 0)
             source, target = (
                 np.log([float(of[i].level or 0) for i in at]) for of, at in ((given, columns), (wanted, rows))
             )
+            beyond = (target < source[0]) | (target > source[-1])
+            if beyond.any() and not continued:
+                level, first, last = (
+                    of[i].level
+                    for of, i in ((wanted, rows[int(beyond.argmax())]), (given, columns[0]), (given, columns[-1]))
+                )
+                raise RecipeError(
+                    f"{name} at {level} hPa lies beyond the levels to interpolate from, {first} to {last} hPa; "
+                    "choose other levels, or set continue_levels: true if the inputs are what ends too early"
+                )
             weights[np.ix_(rows, columns)] = linear_weights(source, target.clip(source[0], source[-1]))
         order = (-weights).argsort(axis=1, kind="stable")
         nearest, second = order[:, 0], order[:, min(1, len(given) - 1)]
@@ -168,6 +181,11 @@ class SurfaceDecoder(nn.Module):
     def forward(self, latent: Float[Tensor, "batch dim row column"]) -> Float[Tensor, "batch channel lat lon"]:
         """Decode."""
         return self.leave(self.stages(self.enter(latent)))  # type: ignore[no-any-return]
+
+
+def profiles(names: Sequence[str], levels: Sequence[int]) -> list[Channel]:
+    """Return the channels of some variables on the same levels, variable by variable."""
+    return [Channel(name, level) for name, level in product(names, levels)]
 
 
 def strides(patch: tuple[int, int]) -> list[tuple[int, int]]:

@@ -15,10 +15,12 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.metrics.scores import Sums, accumulate
 from etesian.metrics.weights import Weighting
-from etesian.models.network import lead_hours
+from etesian.models.network import lead_hours, shares
 from etesian.nn.bounds import Bounds, Limits
 from etesian.nn.normalizer import Statistics
-from etesian.tasks.finetune import Start, begin
+from etesian.tasks.atmodistance import Content, ContentLoss
+from etesian.tasks.checkpoint import load_task
+from etesian.tasks.finetune import Start, begin, kept_statistics
 from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
 Values = Float[Tensor, "batch time channel lat lon"]
@@ -56,6 +58,7 @@ class ForecastTask(Task):
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
+        content: add the learned distance of a run of `TimeLagTask` to the loss; see `Content`.
         start: trained weights to begin with, and which parameters to train; see `Start`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
@@ -78,10 +81,13 @@ class ForecastTask(Task):
         predict: Literal["state", "change", "departure"] = "state",
         step_hours: int | None = None,
         roll_longitude: bool = False,
+        content: Content | None = None,
         start: Start | None = None,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
     ) -> None:
+        if start is not None and start.statistics == "trained":
+            statistics = kept_statistics(start, statistics if anomalies else statistics.without_seasons())
         super().__init__(
             network, layout, statistics, anomalies=anomalies, optimizer=optimizer, warmup_steps=warmup_steps
         )
@@ -111,10 +117,20 @@ class ForecastTask(Task):
                     raise RecipeError(f"{argument} names '{name}', which is not among the targets")
         self.given_bounds = bounds
         self.bounds = Bounds(_limits(layout) if bounds is None else _named(bounds, layout), self.normalizer)
+        self.content = None if content is None else ContentLoss(content, layout.targets)
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
+            if start.statistics == "trained" and predict == "departure":
+                self._keep_decay(start)
         self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
         self.sums: dict[tuple[Channel, ...], Sums] = {}
+
+    def _keep_decay(self, start: Start) -> None:
+        """Take over the decay of damped persistence, which belongs to the trained network as its units do."""
+        trained = load_task(start.checkpoint).state_dict().get("decay_rate")
+        if trained is None or trained.shape != self.decay_rate.shape:
+            raise RecipeError(f"{start.checkpoint} did not predict the departure of the same targets; change `predict`")
+        self.decay_rate = nn.Parameter(trained.clone(), requires_grad=False)
 
     def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
         """Return the weight of each channel and latitude of a frame in the loss."""
@@ -241,7 +257,12 @@ class ForecastTask(Task):
         weight = self.loss_weight(targets.frame)
         if self.lead_weights:
             weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
-        return masked_mean(self._deviation(predicted, targets.values), weight, targets.valid)
+        error = masked_mean(self._deviation(predicted, targets.values), weight, targets.valid)
+        if self.content is None:
+            return error
+        physical = [self.normalizer.denormalize(values, targets.frame) for values in (predicted, targets.values)]
+        content = self.content(*(Fields(values, targets.frame, targets.valid) for values in physical))
+        return self.content.error_weight * error + content
 
     def _deviation(self, predicted: Values, truth: Values) -> Values:
         """Return the square or the amount of the difference at every point."""
@@ -319,9 +340,16 @@ class ForecastTask(Task):
         """Return normalised predictions in physical units."""
         return Fields(self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame), frame)
 
-    def forecast(self, batch: Batch, leads: Sequence[int]) -> Iterator[Fields]:
+    def forecast(
+        self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()
+    ) -> Iterator[Fields]:
         """Return fields in physical units, lead by lead where the forecast steps through time; see `Task.forecast`."""
-        parts = self._stream(self.normalized(batch), self.target_frame(batch, leads))
+        parts = self._stream(
+            self.normalized(batch),
+            self.target_frame(batch, leads),
+            [self.normalized(other).inputs for other in others],
+            weights or [1.0] * (1 + len(others)),
+        )
         while True:
             # Not around the loop, where gradients would be off for whoever takes the parts as well.
             with torch.no_grad():
@@ -332,17 +360,35 @@ class ForecastTask(Task):
                 fields = self._physical(values, frame)
             yield fields
 
-    def _stream(self, batch: Batch, target: Frame) -> Iterator[tuple[Frame, Values]]:
+    def _stream(
+        self, batch: Batch, target: Frame, others: Sequence[Fields], weights: Sequence[float]
+    ) -> Iterator[tuple[Frame, Values]]:
         """Return normalised predictions from a normalised batch, one part of the target times after the other."""
+        if self.step_hours is not None and others:
+            raise RecipeError("an iterated forecast feeds its states back as of one source; it cannot blend several")
         if self.step_hours is not None:
             for time, values in self._states(batch, target, self.step_hours):
                 if bool((target.time == time).any()):
                     yield replace(target, time=time), values
             return
-        parts = self.network.stream(batch.inputs, target, forcings=batch.forcings, statics=batch.statics)
+        initial = _blended([batch.inputs, *others], shares(weights)) if others else batch.inputs
+        parts = self.network.stream(
+            batch.inputs, target, forcings=batch.forcings, statics=batch.statics, others=others, weights=weights
+        )
         for places, values in parts:
             part = replace(target, time=target.time[:, places])
-            yield part, self._completed(values, batch.inputs, part)
+            yield part, self._completed(values, initial, part)
+
+
+def _blended(analyses: list[Fields], parts: list[float]) -> Fields:
+    """Return the weighted mean of analyses, of the channels that all with any weight have."""
+    used = [(part, fields) for part, fields in zip(parts, analyses, strict=True) if part]
+    if len(used) == 1:
+        return used[0][1]
+    frame = used[0][1].frame
+    shared = [c for c in frame.channels if all(c in fields.frame.channels for _, fields in used)]
+    values = torch.stack([part * fields.select(shared).filled() for part, fields in used]).sum(0)
+    return Fields(values, replace(frame, channels=tuple(shared), source=None))
 
 
 def _rolled(batch: Batch, shift: int) -> Batch:

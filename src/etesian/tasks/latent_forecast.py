@@ -1,5 +1,6 @@
 """Training WeatherMesh: encode once, step in latent space, decode where there is a truth."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ class LatentForecastTask(ForecastTask):
         targets, statics = batch.targets, batch.statics
         assert targets is not None
         frame = targets.frame
-        alone = Frame(frame.channels, frame.time.view(-1, 1), frame.grid, frame.calendar)
+        alone = replace(frame, time=frame.time.view(-1, 1))
         valid = None if targets.valid is None else targets.valid.flatten(0, 1)[:, None]
         states = Fields(targets.values.flatten(0, 1)[:, None], alone, valid)
         if statics is not None:

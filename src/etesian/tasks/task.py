@@ -65,16 +65,25 @@ class Task(L.LightningModule):
     def predict(self, batch: Batch, target: Frame) -> Fields:
         """Return fields in physical units on the frame that is asked for."""
 
-    def forecast(self, batch: Batch, leads: Sequence[int]) -> Iterator[Fields]:
+    def forecast(
+        self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()
+    ) -> Iterator[Fields]:
         """Return fields in physical units, one part of the leads after the other.
 
         Args:
             batch: what the forecasts start from, in physical units.
             leads: hours after the initial time.
+            others: analyses of the same times from other sources, to blend with the batch's.
+            weights: of the batch and the others, of any sum; by default the same.
 
         Yields:
             Fields on all target channels whose time axis holds some of the leads; every lead comes once.
+
+        Raises:
+            RecipeError: if the task cannot blend analyses.
         """
+        if others:
+            raise RecipeError(f"{type(self).__name__} starts from one analysis; it cannot blend several")
         yield self.predict(batch, self.target_frame(batch, leads))
 
     def target_frame(self, batch: Batch, leads: Sequence[int]) -> Frame:
