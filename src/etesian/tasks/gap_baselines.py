@@ -148,7 +148,13 @@ def _where(flag: NDArray[np.int8], values: NDArray[np.float64]) -> NDArray[np.fl
 def _variable(
     store: TrainingStore, channel: Channel, suffix: str, values: NDArray[Any], target: Resolution
 ) -> xr.DataArray:
-    units = str(store.dataset["units"].values[store.channels.index(channel)])
+    attributes = filled_attributes(store, channel, suffix, target)
+    return xr.DataArray(values, dims=("time", "latitude", "longitude"), attrs=attributes)
+
+
+def filled_attributes(store: TrainingStore, channel: Channel, suffix: str, target: Resolution) -> dict[str, Any]:
+    """Return the attributes of a filled channel, or of what stands beside it under its name and a suffix."""
+    units = str(store.dataset["units"].values[store.channels.index(channel)]) if channel in store.channels else ""
     known: dict[str, dict[str, Any]] = {
         "": {"units": units},
         "_standard_deviation": {"units": units, "long_name": f"standard deviation of the error of {channel}"},
@@ -161,7 +167,7 @@ def _variable(
     attributes = known[suffix]
     if target == "monthly" and suffix in ("", "_standard_deviation"):
         attributes["cell_methods"] = "time: mean (over the calendar month)"
-    return xr.DataArray(values, dims=("time", "latitude", "longitude"), attrs=attributes)
+    return attributes
 
 
 def _extent(store: TrainingStore) -> str:
