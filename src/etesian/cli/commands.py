@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
-from etesian.cli.filling import fill, judge
+from etesian.cli.filling import fill, fill_gaps, judge
 from etesian.core import Grid
 from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
@@ -18,10 +18,12 @@ from etesian.evaluation import evaluate as score
 from etesian.evaluation import summary
 from etesian.evaluation.plots import plot
 from etesian.evaluation.sources import averaging_hours, is_training_store, lead_hours, open_forecast
+from etesian.inference.filler import Empty
 from etesian.inference.predictor import initial_times, predict_to
 from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
 from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution
+from etesian.tasks.reconstruct import GapFillTask
 from etesian.tasks.superresolve import SuperResolutionTask
 from etesian.tasks.task import Task
 
@@ -45,6 +47,7 @@ def predict(
     blend_weights: list[float] | None = None,
     batch_size: int = 16,
     target: Resolution = "monthly",
+    empty: Empty = "missing",
     overwrite: bool = False,
 ) -> None:
     """Forecast from the states in a training store, in physical units, as a Zarr store in WeatherBench 2's layout.
@@ -55,7 +58,8 @@ def predict(
     Args:
         run: run directory of `etesian fit`, a checkpoint folder, or a baseline: persistence, climatology,
             seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store. A run on two grids
-            downscales, and so do `interpolation`, bilinearly, and `bicubic`.
+            downscales, and so do `interpolation`, bilinearly, and `bicubic`. A run of GapFillTask fills the gaps of
+            the months from INIT.
         store: training store that holds the initial states.
         out: the Zarr store to make.
         init: first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one
@@ -73,7 +77,9 @@ def predict(
         blend_weights: of the store and the further ones, such as 0.1 0.9; by default the same.
         batch_size: initial times at once.
         target: what a baseline that fills gaps (observed_mean, climatology_anomaly, linear, optimal_interpolation,
-            dineof) makes of the times from INIT: means over the months, or every time.
+            dineof) makes of the times from INIT: means over the months, or every time. A run knows its target.
+        empty: what a run that fills gaps gives where a month has no observation, which is flagged: nothing, or the
+            seasonal cycle of the store.
         overwrite: replace forecasts that are there already.
 
     Raises:
@@ -84,6 +90,9 @@ def predict(
             raise RecipeError(f"{run} fills gaps, without leads or other runs; leave --leads and --others out")
         return fill(run, store, out, init, target, channels, overwrite=overwrite)
     if leads is None:
+        filling = None if run in (*BASELINES, *INTERPOLATIONS) else _load(run, checkpoint)
+        if filling is not None and isinstance(filling[0], GapFillTask):
+            return fill_gaps(filling[0], store, out, init, filling[1], empty, overwrite=overwrite)
         raise RecipeError("forecasts need --leads, hours after the initial time, such as 24 72 120")
     wanted = tuple(sorted(set(leads)))
     if not wanted or wanted[0] < 0 or (wanted[0] == 0 and run in BASELINES):
@@ -109,6 +118,8 @@ def predict(
             raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
         runs = {each: _load(each, checkpoint) for each in (run, *(others or []))}
         task, identity = runs[run]
+        if isinstance(task, GapFillTask):
+            raise RecipeError(f"{run} fills gaps, without leads or other runs; leave --leads and --others out")
         if others:
             by_lead = _by_lead({name: loaded for name, (loaded, _) in runs.items()}, wanted)
             identity = {"runs": [each for _, each in runs.values()]}

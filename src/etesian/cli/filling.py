@@ -1,4 +1,4 @@
-"""Gaps filled by baselines, and filled fields judged: what `predict` and `evaluate` do where there are no leads."""
+"""Gaps filled by baselines and by runs, and filled fields judged: what `predict` and `evaluate` do where there are no leads."""
 
 import shutil
 from pathlib import Path
@@ -7,12 +7,15 @@ from rich.console import Console
 
 from etesian.core.clock import decode_time, month_start
 from etesian.core.errors import DataError, RecipeError
+from etesian.data.dataset import Period
 from etesian.data.reader import TrainingStore
 from etesian.evaluation.filled import FilledPairs
 from etesian.evaluation.gapfill import evaluate_filled
 from etesian.evaluation.gapfill_report import filled_summary
 from etesian.evaluation.sources import is_training_store
+from etesian.inference.filler import Empty, fill_to
 from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution, fill_baseline
+from etesian.tasks.reconstruct import GapFillTask
 
 
 def fill(
@@ -40,6 +43,21 @@ def fill(
     if path.exists():
         shutil.rmtree(path)
     partial.rename(path)
+
+
+def fill_gaps(
+    task: GapFillTask,
+    store: str,
+    out: str,
+    init: tuple[str, str],
+    identity: dict[str, object],
+    empty: Empty = "missing",
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Fill the gaps of the months of a store with a trained run; see `fill_to`."""
+    source = TrainingStore(store)
+    fill_to(task, source, out, Period(*init), source=identity, empty=empty, overwrite=overwrite, label=out)
 
 
 def judge(
