@@ -1,4 +1,4 @@
-"""Gaps filled by baselines and by runs, and filled fields judged: what `predict` and `evaluate` do where there are no leads."""
+"""Gaps filled by baselines and runs, and filled fields judged: `predict` and `evaluate` where there are no leads."""
 
 import shutil
 from pathlib import Path
