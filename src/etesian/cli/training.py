@@ -70,7 +70,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with logs and checkpoints inside the run directory."""
         run = self.run_directory
-        callbacks = [*best_and_last(run / "checkpoints"), LearningRateMonitor("step")]
+        callbacks = [*best_and_last(run / "checkpoints", has_best=self.model.has_best), LearningRateMonitor("step")]
         if self.config[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         self.trainer_defaults = {"callbacks": callbacks}

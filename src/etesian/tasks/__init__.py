@@ -6,6 +6,7 @@ from etesian.tasks.forecast import ForecastTask
 from etesian.tasks.latent_forecast import LatentForecastTask
 from etesian.tasks.pretrain import PretrainTask
 from etesian.tasks.projection import ProjectionTask
+from etesian.tasks.superresolve import SuperResolutionTask
 from etesian.tasks.task import Task
 from etesian.tasks.timelag import TimeLagTask
 
@@ -15,6 +16,7 @@ __all__ = [
     "LatentForecastTask",
     "PretrainTask",
     "ProjectionTask",
+    "SuperResolutionTask",
     "Task",
     "TimeLagTask",
     "load_task",

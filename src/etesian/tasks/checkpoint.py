@@ -88,16 +88,19 @@ class _FolderCheckpoint(ModelCheckpoint):
     FILE_EXTENSION = ""
 
 
-def best_and_last(folder: str | Path) -> list[Callback]:
+def best_and_last(folder: str | Path, *, has_best: bool = True) -> list[Callback]:
     """Return the callbacks that keep the checkpoint with the lowest validation loss as `best` and the last as `last`.
 
     They are two because Lightning's `save_last` leaves out the epochs that were not the best so far, from which a run
     could then not be resumed.
+
+    Args:
+        folder: of the checkpoints.
+        has_best: whether the validation loss tells which epoch is the best; otherwise only the last is kept.
     """
-    return [
-        _FolderCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
-        _FolderCheckpoint(folder, "last", enable_version_counter=False),
-    ]
+    last = _FolderCheckpoint(folder, "last", enable_version_counter=False)
+    best = _FolderCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False)
+    return [best, last] if has_best else [last]
 
 
 def replace_folder(new: Path, final: Path) -> None:

@@ -84,16 +84,12 @@ class SuperResolutionTask(ForecastTask):
         self.normalizer = Normalizer(statistics.select(layout.inputs), log1p=log1p)
         self.consistent, self.adversarial, self.discriminator_width = consistent, adversarial, discriminator_width
         self.discriminator: SRDiscriminator | None = None
+        self.has_best = not adversarial
         if adversarial:
             self.discriminator = SRDiscriminator(len(layout.targets), width=discriminator_width)
             self.automatic_optimization = False
         if start is not None:
             self.transfer = self.network.adopt(load_network(start))
-
-    @property
-    def has_best(self) -> bool:
-        """Whether the validation loss tells which epoch is the best."""
-        return self.discriminator is None
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""

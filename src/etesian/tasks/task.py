@@ -35,6 +35,8 @@ class Task(L.LightningModule):
     """
 
     network: Network
+    has_best = True
+    """Whether the validation loss tells which epoch is the best."""
 
     def __init__(
         self,
