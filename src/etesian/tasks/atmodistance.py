@@ -1,7 +1,7 @@
 """A distance between states of the atmosphere from the features of a trained encoder (AtmoDist, arXiv 2109.09076)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,9 @@ class AtmoDistance(nn.Module):
         for rows, columns in tiles(grid, self.network.layout.grid.shape):
             weight = float(grid.area_weights[rows].mean())
             parts = torch.cat([states[:, :, rows][..., columns] for states in (one, other)])
-            here, there = self.network.features(parts, self.layer).chunk(2)
+            # Small differences of large numbers: half precision would lose them.
+            with torch.autocast(parts.device.type, enabled=False):
+                here, there = self.network.features(parts, self.layer).chunk(2)
             total = total + weight * (here - there).square().mean(dim=(1, 2, 3))
             weights += weight
         distance = (self.scale / weights * total).masked_fill(missing, torch.nan)
@@ -101,7 +103,8 @@ class AtmoDistance(nn.Module):
                 f"the distance needs '{absent[0]}', which the fields do not have"
                 f"{suggest(str(absent[0]), map(str, fields.frame.channels))}"
             )
-        normalized = self.normalizer.normalize(fields.select(self.channels))
+        chosen = fields.select(self.channels)
+        normalized = self.normalizer.normalize(replace(chosen, values=chosen.values.float()))
         return normalized.filled(torch.nan).flatten(0, 1)
 
 
@@ -130,11 +133,13 @@ class Content:
     Attributes:
         run: run directory of `TimeLagTask` or `InpaintTask`.
         weight: of the distance, which is about as large as a mean squared error of normalised fields.
+        error_weight: of the task's own error beside it; 0 leaves the distance alone.
         layer: whose features are compared; None is the last.
     """
 
     run: str
     weight: float = 1.0
+    error_weight: float = 1.0
     layer: str | None = None
 
 
@@ -149,13 +154,16 @@ class ContentLoss:
 
     Raises:
         ChannelError: if the distance needs channels that the task does not predict.
-        RecipeError: if the weight is not greater than 0.
+        RecipeError: if the weight is not greater than 0, or that of the error less than 0.
     """
 
     def __init__(self, content: Content, channels: Sequence[Channel]) -> None:
         if content.weight <= 0:
             raise RecipeError(f"content: weight = {content.weight:g} must be greater than 0; leave content out instead")
-        self.distance, self.weight = AtmoDistance.load(content.run, content.layer), content.weight
+        if content.error_weight < 0:
+            raise RecipeError(f"content: error_weight = {content.error_weight:g} must not be less than 0")
+        self.distance = AtmoDistance.load(content.run, content.layer)
+        self.weight, self.error_weight = content.weight, content.error_weight
         for channel in self.distance.channels:
             if channel not in channels:
                 raise ChannelError(

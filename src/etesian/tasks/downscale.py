@@ -9,6 +9,7 @@ from torch import Tensor
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import RecipeError
 from etesian.nn.normalizer import Statistics
+from etesian.tasks.atmodistance import Content
 from etesian.tasks.forecast import ForecastTask
 from etesian.tasks.task import NetworkFactory, OptimizerFactory
 
@@ -25,6 +26,7 @@ class DownscaleTask(ForecastTask):
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
+        content: add the learned distance of a run of `TimeLagTask` to the loss; see `Content`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
 
@@ -42,6 +44,7 @@ class DownscaleTask(ForecastTask):
         loss: Literal["mse", "l1"] = "mse",
         latitude_weights: Literal["area", "cosine", "uniform"] = "area",
         channel_weights: dict[str, float] | None = None,
+        content: Content | None = None,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
     ) -> None:
@@ -54,6 +57,7 @@ class DownscaleTask(ForecastTask):
             loss=loss,
             latitude_weights=latitude_weights,
             channel_weights=channel_weights,
+            content=content,
             optimizer=optimizer,
             warmup_steps=warmup_steps,
         )
