@@ -14,7 +14,7 @@ from etesian.core import Grid
 from etesian.core.errors import DataError
 from etesian.data.doctor import examine
 from etesian.data.layout import to_dataset
-from etesian.data.prepare import prepare
+from etesian.data.prepare import identity, prepare
 from etesian.data.store import open_store
 
 TOLD: dict[str, Any] = {
@@ -80,6 +80,8 @@ def test_yearly_files_behind_a_virtual_data_set_and_compressed_ones_are_read(tmp
     for scheduler in ("threads", "sync"):
         with dask.config.set(scheduler=scheduler):
             np.testing.assert_array_equal(opened["divergence"], values()[0, :, ::-1])
+    names = [Path(name).name for name, *_ in identity([str(tmp_path / "train.h5")])]
+    assert names == ["train.h5", "train.json", "1979.h5", "1980.h5"]
     (tmp_path / "1980.h5").unlink()
     with pytest.raises(DataError, match=r"put together from other files, of which .*1980.h5 is not there; bring it"):
         open_store(tmp_path / "train.h5")

@@ -27,6 +27,16 @@ def is_described(path: str) -> bool:
     return Path(path).suffix.lower() in (".h5", ".hdf5", ".hdf") and Path(path).with_suffix(".json").exists()
 
 
+def companions(path: str) -> list[Path]:
+    """Return what a described HDF5 file is read together with: its description, and the parts of a virtual data set."""
+    if not is_described(path):
+        return []
+    beside = Path(path).with_suffix(".json")
+    with h5py.File(path, "r") as file:
+        array = file[_array_name(_description(beside, path))]
+        return [beside, *_parts(array, path)]
+
+
 def what_is_missing(path: str, arrays: Sequence[str]) -> str:
     """Say in one sentence what a plain HDF5 file lacks and how to give it."""
     return (
@@ -55,14 +65,17 @@ def read_described(path: str) -> dict[Channel, xr.DataArray]:
     except OSError as error:
         raise DataError(f"{path} cannot be read, it may be truncated: {error}") from None
     with file:
-        name = str(told.get("dataset", "data"))
+        name = _array_name(told)
         array = file.get(name)
         if not isinstance(array, h5py.Dataset) or array.ndim != 4:
             raise DataError(
                 f"{path} holds no array '{name}' of channels × times × rows × columns{suggest(name, file)}; name it as "
                 f"'dataset' in {beside.name}"
             )
-        _check_parts(array, path)
+        for part in _parts(array, path):
+            # HDF5 itself would fill in for it in silence.
+            if not part.exists():
+                raise DataError(f"{path} is put together from other files, of which {part} is not there; bring it back")
         shape, dtype = array.shape, array.dtype
         stored = array.chunks[1] if array.chunks else 1
     names = [str(channel) for channel in told["channels"]]
@@ -126,14 +139,16 @@ def _description(beside: Path, path: str) -> dict[str, Any]:
     return told
 
 
-def _check_parts(array: h5py.Dataset, path: str) -> None:
-    """See that every file of a virtual data set is there, since HDF5 fills those that are not in silence."""
+def _array_name(told: dict[str, Any]) -> str:
+    return str(told.get("dataset", "data"))
+
+
+def _parts(array: h5py.Dataset, path: str) -> list[Path]:
+    """Return the files that a virtual data set is put together from."""
     if not array.is_virtual:
-        return
-    for source in array.virtual_sources():
-        other = Path(path).parent / source.file_name
-        if source.file_name != "." and not other.exists():
-            raise DataError(f"{path} is put together from other files, of which {other} is not there; bring it back")
+        return []
+    names = dict.fromkeys(source.file_name for source in array.virtual_sources())
+    return [Path(path).parent / name for name in names if name != "."]
 
 
 def _coordinate(given: Any, size: int, axis: str, beside: Path) -> NDArray[np.float64]:

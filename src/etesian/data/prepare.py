@@ -21,6 +21,7 @@ from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.data import layout
 from etesian.data.climatology import Seasons
+from etesian.data.hdf5 import companions
 from etesian.data.layout import Axes
 from etesian.data.passes import describe, iso_date, write_fields, write_seasons, write_statics
 from etesian.data.regrid import Method, covered, parse_grid, regrid
@@ -194,7 +195,7 @@ def identity(sources: Sequence[str]) -> list[list[str | int]]:
             files = (Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names))
             found += [[str(file), *_stamp(file)] for file in files]
         else:
-            found.append([path, *_stamp(Path(path))])
+            found += [[str(file), *_stamp(file)] for file in (Path(path), *companions(path))]
     return found
 
 
