@@ -54,9 +54,11 @@ def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[st
 
 
 def example(scores: xr.Dataset) -> int:
-    """Return the number of the time whose cloud share is in the middle."""
-    share = scores.cloud_share_of_time.values
-    return int(np.argsort(share, kind="stable")[share.size // 2])
+    """Return the number of the time whose cloud share is in the middle of those with gaps that could be judged."""
+    judged = np.isfinite(scores.mse_by_time.sel({"where": "gaps"}).values).any((1, 2))
+    times = np.flatnonzero(judged if judged.any() else np.ones_like(judged))
+    share = scores.cloud_share_of_time.values[times]
+    return int(times[np.argsort(share, kind="stable")[share.size // 2]])
 
 
 def fields(pairs: FilledPairs, number: int, channel: Channel, moment: Moment, when: str) -> Figure:
@@ -68,7 +70,7 @@ def fields(pairs: FilledPairs, number: int, channel: Channel, moment: Moment, wh
     chosen = _neighbours(times, None if pairs.monthly else int(pairs.time[number]), 3)
     colours, low, high = value_range(str(channel), [filled, moment.truth])
     error = np.where(np.isfinite(moment.truth), filled - moment.truth, np.nan)
-    figure = Figure(figsize=(15.5, 2 * map_height(grid, 3.4) + 1.8), layout="constrained")
+    figure = Figure(figsize=(15.5, 2 * map_height(grid, 3.6) + 2.8), layout="constrained")
     panels = figure.subplots(2, 4, sharex=True, sharey=True)
     units = pairs.truth.units(channel)
     for panel, day in zip(panels[0], chosen, strict=False):
@@ -103,7 +105,7 @@ def models(pairs: FilledPairs, channel: Channel, moment: Moment, when: str) -> F
     """Draw every model's field above its error, after the truth."""
     maps = {"Truth": moment.truth, **moment.filled}
     grid, units = _grid(pairs), pairs.truth.units(channel)
-    figure = Figure(figsize=(3.3 * len(maps), 2 * map_height(grid, 2.9) + 1.6), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(maps), 2 * map_height(grid, 3.1) + 2.8), layout="constrained")
     panels = figure.subplots(2, len(maps), sharex=True, sharey=True)
     colours, low, high = value_range(str(channel), list(maps.values()))
     errors = {name: values - moment.truth for name, values in moment.filled.items()}
@@ -129,7 +131,7 @@ def error_maps(scores: xr.Dataset, pairs: FilledPairs, channel: str) -> Figure:
     names = maps.model.values.tolist()
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4.6 * columns, rows * map_height(_grid(pairs), 4.1) + 1.1), layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, rows * map_height(_grid(pairs), 4.3) + 1.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     largest = largest_value([maps.values])
     for panel in panels.ravel()[len(names) :]:
@@ -160,8 +162,8 @@ def bins(scores: xr.Dataset) -> Figure:
             panel.plot(there, values, color=colour, marker="o", markersize=4, label=name.replace("_", " "))
         panel.set_xticks(there, [str(label) for label in rmse[binning].values[there]], rotation=35, ha="right")
         panel.set_xlabel(heading)
-        panel.set_ylim(bottom=0)
         dress(panel)
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel(f"RMSE ({pretty_units(str(scores.units.values))})")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=6, frameon=False)
@@ -221,7 +223,7 @@ def strip(pairs: FilledPairs, number: int, channel: Channel) -> Figure:
     times = pairs.times_of(number, whole_month=True)
     chosen = _neighbours(times, None, _STRIP)
     grid = _grid(pairs)
-    figure = Figure(figsize=(2.9 * len(chosen), len(rows) * map_height(grid, 2.6) + 0.9), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(chosen), len(rows) * map_height(grid, 2.7) + 1.4), layout="constrained")
     panels = figure.subplots(len(rows), len(chosen), squeeze=False, sharex=True, sharey=True)
     colours, low, high = value_range(str(channel), [field for days in rows.values() for field in days])
     for line, (name, days) in zip(panels, rows.items(), strict=True):

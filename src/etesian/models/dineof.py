@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from etesian.core.errors import DataError
 from etesian.models.interpolators import Filled, Gappy
@@ -16,7 +17,7 @@ Mask = Bool[NDArray[np.bool_], "point time"]
 PATIENCE = 3
 """Ranks beyond the best one so far that are tried before the search ends."""
 
-_TRIES = 2000
+_TRIES = 20_000
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,9 @@ def withhold(
 ) -> Bool[NDArray[np.bool_], "time lat lon"]:
     """Choose observations to withhold: under the gaps of another day, or at random.
 
-    Clouds are cut to boxes of up to half the domain, so that many of them are taken. The same arguments give the same
-    choice.
+    Connected clouds are laid over days one by one, larger ones more often; those that would take more than a quarter of
+    what is to be withheld are left out if there are smaller ones, so that many are taken. The same arguments give the
+    same choice.
 
     Args:
         data: what was observed.
@@ -157,19 +159,21 @@ def withhold(
     wanted = min(max(wanted, 1), total - 1)
     random = np.random.default_rng(seed)
     hidden = np.zeros_like(observed)
-    # A day that is all cloud, or none, has no shape to lend.
-    gaps = data.sea & ~observed
-    lenders = np.flatnonzero(gaps.any((1, 2)) & observed.any((1, 2)))
-    if holes == "clouds" and lenders.size > 1:
-        left = wanted
-        for _ in range(_TRIES):
+    left = wanted
+    clouds = _clouds(data.sea & ~observed, wanted) if holes == "clouds" else []
+    if clouds:
+        share_of = np.array([len(points) for _, points in clouds]) / sum(len(points) for _, points in clouds)
+        for number in random.choice(len(clouds), _TRIES, p=share_of):
+            lender, points = clouds[number]
+            day = random.integers(len(observed))
+            under = points[observed[day].ravel()[points] & ~hidden[day].ravel()[points]][:left]
+            # A day over itself has nothing under its own clouds.
+            if day == lender or under.size == observed[day].sum() - hidden[day].sum():
+                continue
+            hidden[day].ravel()[under] = True
+            left -= len(under)
             if left == 0:
                 break
-            day, box = _box(observed, random)
-            lender = random.choice(lenders[lenders != day])
-            new = np.argwhere(gaps[lender][box] & observed[day][box] & ~hidden[day][box])[:left]
-            hidden[day][box][tuple(new.T)] = True
-            left -= len(new)
     left = wanted - int(hidden.sum())
     if left > 0:
         rest = np.flatnonzero(observed & ~hidden)
@@ -177,16 +181,18 @@ def withhold(
     return hidden
 
 
-def _box(
-    observed: Bool[NDArray[np.bool_], "time lat lon"], random: np.random.Generator
-) -> tuple[int, tuple[slice, slice]]:
-    """Draw an observation, and a box about it of a twelfth to a half of the domain each way."""
-    day, row, column = np.unravel_index(random.choice(np.flatnonzero(observed)), observed.shape)
-    spans = []
-    for centre, size in zip((row, column), observed.shape[1:], strict=True):
-        half = max(1, round(size * random.uniform(1 / 24, 1 / 4)))
-        spans.append(slice(max(0, int(centre) - half), int(centre) + half + 1))
-    return int(day), (spans[0], spans[1])
+def _clouds(
+    gaps: Bool[NDArray[np.bool_], "time lat lon"], wanted: int
+) -> list[tuple[int, Int[NDArray[np.int64], " point"]]]:
+    """Return the connected gaps of each time: those up to a quarter of what is wanted, or all if none is so small."""
+    found = []
+    for day, gap in enumerate(gaps):
+        label, count = ndimage.label(gap)
+        order = np.argsort(label, axis=None, kind="stable")
+        ends = np.cumsum(np.bincount(label.ravel(), minlength=count + 1))
+        parts = [order[ends[i] : ends[i + 1]] for i in range(count)]
+        found += [(day, points) for points in parts]
+    return [cloud for cloud in found if 4 * len(cloud[1]) <= wanted] or found
 
 
 def _truncate(table: Table, rank: int, smooth: NDArray[np.float64] | None) -> Table:
