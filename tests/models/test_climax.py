@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, DataError, EtesianError, GridError, RecipeError
 from etesian.core.recorded import rebuild
 from etesian.models.climax import ClimaX
+from etesian.nn.position import sincos
 
 Z, T, U, OROGRAPHY = Channel("geopotential", 500), Channel("temperature", 850), Channel("u"), Channel("orography")
 GLOBE = Grid.equiangular(22.5)
@@ -157,6 +159,38 @@ def test_a_history_is_embedded_time_by_time() -> None:
     assert torch.equal(single.aggregation(pixels, streams), model.aggregation(pixels, streams))
     with pytest.raises(DataError, match="the inputs have 1 times"):
         model(STATE, target)
+
+
+@torch.no_grad()
+def test_a_history_of_one_time_passes_the_neck_as_a_linear_map_of_its_tokens() -> None:
+    """The only time has all the attention, whatever the query, and its age is 0."""
+    model, plain = network(history="attention", validity=True), network(validity=True)
+    assert model.neck is not None
+    plain.load_state_dict({name: w for name, w in model.state_dict().items() if not name.startswith("neck.")})
+    tokens, _ = plain._aggregate(STATE, STATIC)
+    value_weight, value_bias = model.neck.attention.in_proj_weight[32:], model.neck.attention.in_proj_bias[32:]
+    age = torch.from_numpy(sincos(16, np.zeros(1))).float()
+    expected = model.neck.attention.out_proj((tokens + age) @ value_weight.T + value_bias)
+    found, keys = model._aggregate(STATE, STATIC)
+    assert close(found, expected)
+    assert keys is None
+    model.neck.query.normal_()
+    assert close(model._aggregate(STATE, STATIC)[0], expected)
+
+
+def test_a_way_to_take_a_history_that_there_is_not_is_refused() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        with pytest.raises(RecipeError, match="no history: atention; did you mean 'attention'"):
+            network(history="atention")
+
+
+def test_embeddings_of_missing_values_have_a_gradient_where_nothing_is_missing() -> None:
+    model = network(validity=True)
+    model(STATE, ask((Z,), [[24], [48]]), statics=STATIC).square().sum().backward()
+    assert model.aggregation.missing_weight is not None
+    assert model.aggregation.missing_weight.grad is not None
+    assert not model.aggregation.missing_weight.grad.any()
 
 
 def test_every_parameter_that_is_used_gets_a_gradient() -> None:

@@ -70,6 +70,23 @@ def test_positions_are_interpolated_to_another_grid() -> None:
     assert transfer.fates["position"].startswith("interpolated from 6×12")
 
 
+def test_a_neck_goes_on_with_the_weights_of_a_trained_one_and_is_new_without() -> None:
+    trained = network(OLD, history="attention", hours=(-6, 0))
+    fresh = network(OLD, seed=1, history="attention", hours=(-12, -6, 0))
+    transfer = fresh.adopt(trained)
+    names = [name for name in trained.state_dict() if name.startswith("neck.")]
+    assert names
+    for name in names:
+        assert torch.equal(fresh.state_dict()[name], trained.state_dict()[name])
+        assert transfer.fates[name] == "loaded"
+    assert not transfer.new
+
+    without = network(OLD)
+    transfer = network(OLD, seed=1, history="attention", hours=(-6, 0)).adopt(without)
+    assert transfer.new == set(names)
+    assert network(OLD, seed=1).adopt(trained).fates["neck.query"] == "dropped"
+
+
 def test_streams_of_a_history_go_by_age_and_older_ones_are_new() -> None:
     trained, fresh = network(OLD), network(OLD, seed=1, hours=(-6, 0))
     before = fresh.aggregation.token_weight.detach().clone()

@@ -158,6 +158,14 @@ def test_reconstruction_is_learned_from_what_is_left() -> None:
     assert np.mean(losses[-10:]) < 0.4 * losses[0]
 
 
+def test_a_network_that_was_only_trained_to_reconstruct_is_asked_for_no_forecast() -> None:
+    with pytest.raises(RecipeError, match=r"forecast_weight was 0, .* never trained to forecast; fine-tune it first"):
+        task_of(forecast_weight=0.0).forecast(batch_of(), [24])
+    with pytest.raises(RecipeError, match="never trained to forecast"):
+        task_of(forecast_weight=0.0).predict(batch_of(), fields([24]).frame)
+    assert next(iter(task_of().forecast(batch_of(), [24]))).values.shape == (3, 1, 4, *GRID.shape)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

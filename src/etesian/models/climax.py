@@ -64,7 +64,8 @@ class ClimaX(Network):
             2106.09685); 0 for none.
 
     Raises:
-        RecipeError: if the layout asks for forcings or for another target grid, or sizes do not fit one another.
+        RecipeError: if the layout asks for forcings or for another target grid, sizes do not fit one another, or there
+            is no such way to take a history.
         ChannelError: if the layout names a channel that is not among `variables`.
     """
 
@@ -92,6 +93,8 @@ class ClimaX(Network):
             raise RecipeError(f"ClimaX takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
         if layout.target_grid is not None and layout.target_grid != layout.grid:
             raise RecipeError("ClimaX predicts on the grid of its inputs; interpolate them to the target grid first")
+        if history not in (ways := ("streams", "attention")):
+            raise RecipeError(f"ClimaX has no history: {history}{suggest(history, ways)}")
         if dim % heads or dim % 4:
             raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 4")
         named = tuple(dict.fromkeys((*layout.inputs, *layout.statics, *layout.targets)))

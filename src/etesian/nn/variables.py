@@ -65,6 +65,9 @@ class VariableAggregation(nn.Module):
             weighted = (attention.unsqueeze(-1) * features).flatten(2)
         mixed = weighted @ value_map
         value_bias = self.in_proj_bias.chunk(3)[2]
+        if missing is None and self.missing_weight is not None:
+            # Every parameter has a gradient whatever a process's samples hold, or processes would wait for one another.
+            value_bias = value_bias + 0 * self.missing_weight.sum()
         tokens = self.out_proj(mixed.transpose(0, 1).flatten(1) + value_bias)
         return tokens.reshape(*pixels.shape[:2], -1)  # type: ignore[no-any-return]
 

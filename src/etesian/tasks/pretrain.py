@@ -1,12 +1,13 @@
 """Pretraining: hidden parts of the state are reconstructed, alone or beside forecasting."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from etesian.core import Batch, Fields, Layout
+from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import RecipeError
 from etesian.models.climax import ClimaX
 from etesian.nn.normalizer import Statistics
@@ -88,6 +89,31 @@ class PretrainTask(ForecastTask):
         if self.reconstruct_weight:
             parts["reconstruct_loss"] = self._reconstruction_error(batch)
         return self._total(parts), parts
+
+    def predict(self, batch: Batch, target: Frame) -> Fields:
+        """Return fields in physical units on the frame that is asked for.
+
+        Raises:
+            RecipeError: if no forecasts were trained.
+        """
+        self._forecasts_were_trained()
+        return super().predict(batch, target)
+
+    def forecast(self, batch: Batch, leads: Sequence[int], *others: Any, **more: Any) -> Iterator[Fields]:
+        """Return fields in physical units, one part of the leads after the other; see `Task.forecast`.
+
+        Raises:
+            RecipeError: if no forecasts were trained.
+        """
+        self._forecasts_were_trained()
+        return super().forecast(batch, leads, *others, **more)
+
+    def _forecasts_were_trained(self) -> None:
+        if not self.forecast_weight:
+            raise RecipeError(
+                "forecast_weight was 0, so this network was never trained to forecast; fine-tune it first, with start: "
+                "{checkpoint: RUN} in a recipe of ForecastTask"
+            )
 
     def on_validation_epoch_start(self) -> None:
         """Begin to sum the scores anew, and hide the same as in every epoch, so that losses can be compared."""
