@@ -188,7 +188,7 @@ class SphericalHarmonics:
         return packed
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def spherical_harmonics(grid: Grid, truncation: int | None = None) -> SphericalHarmonics:
     """Return the transforms of a grid, made once per process."""
     return SphericalHarmonics(grid, truncation)
