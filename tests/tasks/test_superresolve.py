@@ -13,8 +13,10 @@ from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError, GridError, RecipeError
 from etesian.data.patches import SuperResolutionData
 from etesian.data.prepare import prepare_dataset
+from etesian.models.atmodist import AtmoDist
 from etesian.models.superres import SRGenerator
-from etesian.nn.normalizer import Statistics
+from etesian.nn.normalizer import Normalizer, Statistics
+from etesian.tasks.atmodistance import AtmoDistance, Content
 from etesian.tasks.checkpoint import SafeCheckpoints, load_task
 from etesian.tasks.superresolve import SuperResolutionTask, with_block_means
 
@@ -238,3 +240,22 @@ def test_a_run_begins_with_a_trained_generator(store: str, tmp_path: Path) -> No
             module.statistics,
             start=str(tmp_path / "first"),
         )
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 1e-3])
+def test_the_distance_of_features_trains_the_generator_beside_or_without_the_error(
+    adversarial: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = AtmoDistance(AtmoDist(Layout(CHANNELS, (), FINE), lags=2), Normalizer(STATISTICS), scale=2.0, layer="1.1")
+    monkeypatch.setattr(AtmoDistance, "load", classmethod(lambda cls, run, layer=None: metric))
+    batch = batch_of()
+    assert batch.targets is not None
+    error = make_task().eval().loss(batch)[0]
+    alone = make_task(content=Content("run", error_weight=0.0), adversarial=adversarial).eval()
+    distance = metric(alone.predict(batch, batch.targets.frame), batch.targets).mean()
+    torch.testing.assert_close(alone.loss(batch)[0], distance, rtol=1e-4, atol=1e-6)
+    both = make_task(content=Content("run", weight=3.0), adversarial=adversarial).eval()
+    torch.testing.assert_close(both.loss(batch)[0], error + 3 * distance, rtol=1e-4, atol=1e-6)
+    alone.loss(batch)[0].backward()
+    assert all(p.grad is not None for p in alone.network.parameters())
+    assert not any("distance" in name for name in alone.state_dict())

@@ -12,6 +12,7 @@ from etesian.core import Batch, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError, RecipeError
 from etesian.models.superres import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer, Statistics
+from etesian.tasks.atmodistance import Content
 from etesian.tasks.checkpoint import load_network
 from etesian.tasks.forecast import ForecastTask
 from etesian.tasks.task import NetworkFactory, OptimizerFactory
@@ -25,10 +26,11 @@ BALANCED = (0.46, 0.6)
 class SuperResolutionTask(ForecastTask):
     """Learns fine fields from their means over blocks, alone or against a discriminator (SRGAN; arXiv 2109.09076).
 
-    Without `adversarial` the generator minimises the content loss, the error of normalised fields. With it, generator
-    and discriminator take turns on every batch; whichever falls behind takes one more step. Then both have the
-    optimiser of the recipe with a constant learning rate, every step of either counts in `max_steps`, and there is no
-    best checkpoint, since no error tells how real a field looks: predictions take the last.
+    Without `adversarial` the generator minimises the content loss: the error of normalised fields, the distance
+    of their features, or both. With it, generator and discriminator take turns on every batch; whichever falls behind
+    takes one more step. Then both have the optimiser of the recipe with a constant learning rate, every step of either
+    counts in `max_steps`, and there is no best checkpoint, since no error tells how real a field looks: predictions
+    take the last.
 
     Args:
         network: builds the generator for a layout, such as `SRGenerator`.
@@ -37,6 +39,7 @@ class SuperResolutionTask(ForecastTask):
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
         log1p: draw in the long tails of the data before the network sees them.
+        content: add the learned distance of a run of `TimeLagTask` to the loss, or take it alone; see `Content`.
         consistent: add to each block what its mean lacks, so that block means of the output are the input.
         adversarial: weight of the discriminator's verdict beside the content loss; 0 trains without one.
         discriminator_width: channels behind the discriminator's first convolution.
@@ -47,7 +50,8 @@ class SuperResolutionTask(ForecastTask):
 
     Raises:
         RecipeError: if the fine grid is no whole multiple of the coarse one, or a target is not among the inputs.
-        CheckpointError: if `start` holds no generator of this kind and size.
+        ChannelError: if the content needs channels that are not predicted.
+        CheckpointError: if `start` holds no generator of this kind and size, or `content` no encoder.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class SuperResolutionTask(ForecastTask):
         loss: Literal["mse", "l1"] = "mse",
         channel_weights: dict[str, float] | None = None,
         log1p: bool = True,
+        content: Content | None = None,
         consistent: bool = False,
         adversarial: float = 0.0,
         discriminator_width: int = 32,
@@ -78,6 +83,7 @@ class SuperResolutionTask(ForecastTask):
             latitude_weights="uniform",
             channel_weights=channel_weights,
             bounds={},
+            content=content,
             optimizer=optimizer,
             warmup_steps=warmup_steps,
         )
