@@ -9,6 +9,7 @@ import yaml
 
 from etesian.data.module import ForecastData
 from etesian.tasks import ForecastTask
+from etesian.tasks.finetune import Start
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 
@@ -24,10 +25,17 @@ def keys(heading: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(("owner", "from_data"), [(ForecastData, set()), (ForecastTask, {"layout", "statistics"})])
-def test_the_tables_name_every_option_and_its_default(owner: type, from_data: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("heading", "owner", "from_data"),
+    [
+        ("`data`", ForecastData, set()),
+        ("`model`", ForecastTask, {"layout", "statistics"}),
+        ("Fine-tuning: `start`", Start, set()),
+    ],
+)
+def test_the_tables_name_every_option_and_its_default(heading: str, owner: type, from_data: set[str]) -> None:
     parameters = inspect.signature(owner).parameters
-    described = keys(f"`{'data' if owner is ForecastData else 'model'}`")
+    described = keys(heading)
     assert set(described) == set(parameters) - from_data
     for name, default in described.items():
         required = parameters[name].default is inspect.Parameter.empty
