@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import lightning as L
 import numpy as np
 import pytest
@@ -361,6 +362,13 @@ def test_what_the_network_cannot_do_is_refused_when_it_is_built(
     with pytest.raises(EtesianError, match=message) as caught:
         network(replace(LAYOUT, **change), **options)  # type: ignore[arg-type]
     assert caught.type is RecipeError
+
+
+def test_a_misspelt_position_is_refused_with_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As it is outside of tests, where nothing checks annotations.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(RecipeError, match="there is no position 'rotery'; did you mean 'rotary'"):
+        network(position="rotery")
 
 
 def test_what_the_network_cannot_do_is_refused_when_it_is_asked() -> None:
