@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from scipy.ndimage import binary_dilation
@@ -12,6 +12,7 @@ from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 
 Days = Float[NDArray[np.float64], "time lat lon"]
+Groups = Int[NDArray[np.int64], " time"]
 
 
 @dataclass(frozen=True)
@@ -64,33 +65,45 @@ class Filled:
     deviation: Days | None = None
 
 
-def observed_mean(data: Gappy) -> Filled:
-    """Fill every day with the mean of the days observed at the point.
+def observed_mean(data: Gappy, groups: Groups | None = None) -> Filled:
+    """Fill every day with the mean of the days of its group, such as its month, observed at the point.
 
-    Where nothing was observed it is the mean over all observations, weighted by area.
+    Where none was, it is the mean over all observations of the group, weighted by area.
+
+    Args:
+        data: what was observed.
+        groups: number of the group of each time; all are one by default.
     """
-    return climatology_anomaly(data, np.zeros_like(data.values))
+    return climatology_anomaly(data, np.zeros_like(data.values), groups)
 
 
-def climatology_anomaly(data: Gappy, climatology: Days) -> Filled:
-    """Add the mean anomaly of the days observed at a point to its climatology.
+def climatology_anomaly(data: Gappy, climatology: Days, groups: Groups | None = None) -> Filled:
+    """Add the mean anomaly of the days of a group, such as a month, observed at a point to its climatology.
 
-    Where nothing was observed the anomaly is the mean over all observations, weighted by area.
+    Where none was, the anomaly is the mean over all observations of the group, weighted by area; where the group has
+    none, over all observations.
 
     Args:
         data: what was observed.
         climatology: at the same times; NaN where it is not known.
+        groups: number of the group of each time; all are one by default.
     """
     anomaly = data.values - climatology
     known = data.observed & np.isfinite(anomaly)
     if not known.any():
         raise DataError("the climatology is not known at any point that was observed")
-    weight = known * data.grid.area_weights[:, None]
     anomaly = np.where(known, anomaly, 0.0)
-    count = known.sum(0)
-    everywhere = (weight * anomaly).sum() / weight.sum()
-    mean = np.where(count > 0, anomaly.sum(0) / np.maximum(count, 1), everywhere)
-    return Filled(np.where(data.sea, climatology + mean, np.nan))
+    weight = known * data.grid.area_weights[:, None]
+    total = (weight * anomaly).sum((1, 2)), weight.sum((1, 2))
+    everywhere = total[0].sum() / total[1].sum()
+    values = np.empty_like(data.values)
+    number = np.zeros(data.days.size, dtype=np.int64) if groups is None else groups
+    for group in np.unique(number):
+        own = number == group
+        count, seen = known[own].sum(0), total[1][own].sum()
+        elsewhere = total[0][own].sum() / seen if seen else everywhere
+        values[own] = climatology[own] + np.where(count, anomaly[own].sum(0) / np.maximum(count, 1), elsewhere)
+    return Filled(np.where(data.sea, values, np.nan))
 
 
 def linear(data: Gappy) -> Filled:

@@ -5,13 +5,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, end_of, month_start, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
+from etesian.data.months import sea_mask
 from etesian.data.reader import TrainingStore
 from etesian.models.dineof import DINEOF
 from etesian.models.interpolators import Filled, Gappy, climatology_anomaly, linear, observed_mean
@@ -20,9 +20,9 @@ from etesian.models.optimal_interpolation import optimal_interpolation
 Resolution = Literal["monthly", "daily"]
 
 GAP_BASELINES = ("observed_mean", "climatology_anomaly", "linear", "optimal_interpolation", "dineof")
-"""`observed_mean` is the mean of the days observed at a point, `climatology_anomaly` two harmonics of the year and the
-mean anomaly of the days observed, `linear` interpolation in time and then in space, `optimal_interpolation` that with a
-covariance fitted to the observations, and `dineof` a truncated series of empirical orthogonal functions."""
+"""`observed_mean` is the mean of the days of the month observed at a point, `climatology_anomaly` two harmonics of the
+year and the mean anomaly of those days, `linear` interpolation in time and then in space, `optimal_interpolation` that
+with a covariance fitted to the observations, and `dineof` a truncated series of empirical orthogonal functions."""
 
 FILLED, UNOBSERVED, LAND = 0, 1, 2
 """Values of a flag: filled from observations; nothing observed in the whole month; land."""
@@ -40,7 +40,7 @@ def fill_baseline(
     *,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Fill the gaps of a period with a baseline, which sees all of that period at once.
+    """Fill the gaps of a period with a baseline; means are over each month, all others see the whole period at once.
 
     Args:
         name: one of `GAP_BASELINES`.
@@ -91,16 +91,6 @@ def fill_baseline(
     )
 
 
-def sea_mask(
-    store: TrainingStore, observed: Bool[NDArray[np.bool_], "time lat lon"]
-) -> Bool[NDArray[np.bool_], "lat lon"]:
-    """Return where the store's `land_sea_mask` is sea; without one, where anything was ever observed."""
-    name = Channel("land_sea_mask")
-    if name in store.static_channels:
-        return np.asarray(store.statics[store.static_channels.index(name)] < 0.5)
-    return np.asarray(observed.any(0))
-
-
 def _fill(
     name: str,
     store: TrainingStore,
@@ -112,7 +102,7 @@ def _fill(
 ) -> dict[str, NDArray[Any]]:
     number = store.channels.index(channel)
     values = store.read(index, np.array([number]))[:, 0].astype(np.float64)
-    sea = sea_mask(store, np.isfinite(values))
+    sea = sea_mask(store.grid, store)
     data = Gappy(values, sea, store.time[index] / SECONDS_PER_DAY, store.grid)
     of_mean = None
     if name == "optimal_interpolation":
@@ -121,12 +111,11 @@ def _fill(
         harmonics = store.statistics.harmonics
         assert harmonics is not None
         terms = seasonal_terms(store.time[index], store.calendar)
-        filled = climatology_anomaly(data, np.tensordot(terms, harmonics[:, number].astype(np.float64), 1))
+        filled = climatology_anomaly(data, np.tensordot(terms, harmonics[:, number].astype(np.float64), 1), member)
     elif name == "dineof":
         filled = DINEOF().fill(data)
     else:
-        simple = {"observed_mean": observed_mean, "linear": linear}
-        filled = simple[name](data)
+        filled = observed_mean(data, member) if name == "observed_mean" else linear(data)
     observed = data.observed
     count = np.stack([observed[member == i].sum(0) for i in range(member.max() + 1)]).astype(np.int32)
     if target == "monthly":
