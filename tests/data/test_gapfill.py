@@ -308,6 +308,26 @@ def test_a_period_counts_the_months_that_lie_in_it_whole() -> None:
     assert len(month_starts(*Period("2001-01", "2002-12").seconds("360_day"), "360_day")) == 24
 
 
+def test_days_belong_to_the_period_that_they_lie_in_and_are_hidden_from_the_other(stores: tuple[str, str]) -> None:
+    periods: dict[str, Any] = {"train": ("2001-01-05", "2001-02-20"), "validate": ("2001-02-21", "2001-02-25")}
+    data = GapFillData(stores[0], **periods, truth=stores[1], target="daily")
+    samples = by_month(data)
+    assert sorted(samples) == ["2001-01", "2001-02"]
+    for month, days in (("2001-01", range(4, 31)), ("2001-02", range(20))):
+        batch, i = samples[month]
+        assert batch.targets is not None
+        assert batch.targets.valid is not None
+        assert np.flatnonzero(batch.targets.valid[i].any(dim=(1, 2, 3))).tolist() == list(days)
+        assert batch.inputs.valid is not None
+        assert set(np.flatnonzero(batch.inputs.valid[i].any(dim=(1, 2, 3)))) <= set(days)
+    batch, i = by_month(data, "validate")["2001-02"]
+    assert batch.inputs.valid is not None
+    assert np.flatnonzero(batch.inputs.valid[i].any(dim=(1, 2, 3))).tolist() == [20, 21, 22, 23, 24]
+    # The means of months are learned of whole months only.
+    with pytest.raises(DataError, match="no 1 whole month with data in 2001-02-21 to 2001-02-25"):
+        GapFillData(stores[0], **periods, truth=stores[1]).dataset("validate")
+
+
 def test_tiles_overlap_cover_the_grid_and_those_without_sea_are_left_out(
     stores: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -442,3 +462,32 @@ def test_monthly_means_of_41_years_are_xarrays(shared: Path, tmp_path: Path) -> 
                 np.testing.assert_allclose(batch.targets.values[i, 0, 0], month, rtol=0, atol=2e-4)
                 compared += 1
     assert compared == 492
+
+
+def test_alboran_clouds_leave_land_and_the_missing_day_unobserved(shared: Path, tmp_path: Path) -> None:
+    source = shared / "data" / "alboran_sst_gappy_daily" / "alboranSST_small.nc"
+    original = open_store(source).load()
+    prepare_dataset(original, tmp_path / "alboran.zarr")
+    periods: dict[str, Any] = {"train": ("2017-05-14", "2017-05-20"), "validate": ("2017-05-21", "2017-05-24")}
+    store, name = str(tmp_path / "alboran.zarr"), original[SST]
+    assert 280 < float(name.mean()) < 300
+    land = original["mask"].values == 0
+    assert int(name.notnull().values[:, land].sum()) == 19
+    data = GapFillData(store, **periods, sea="mask", target="daily", tile=(96, 96), overlap=16)
+    np.testing.assert_array_equal(~data.sea, land)
+    assert data.provenance["gap_filling"]["sea"] == "mask"  # type: ignore[index]
+    lacking = set(range(14, 25)) - set(original.time.dt.day.values.tolist())
+    assert len(lacking) == 1
+    visible, hidden = 0, 0
+    for batch in batches(data) + batches(data, "validate"):
+        grid = batch.inputs.frame.grid
+        own = name.sel(latitude=grid.latitude, longitude=grid.longitude, method="nearest")
+        ashore = torch.from_numpy(original["mask"].sel(latitude=own.latitude, longitude=own.longitude).values == 0)
+        assert batch.targets is not None
+        assert batch.targets.valid is not None
+        assert batch.inputs.valid is not None
+        assert not (batch.inputs.valid | batch.targets.valid)[..., ashore].any()
+        assert not batch.inputs.valid[0, [day - 1 for day in lacking]].any()
+        visible += int(batch.inputs.valid.sum())
+        hidden += int(batch.targets.valid.sum())
+    assert 0.05 < hidden / (visible + hidden) < 0.6

@@ -20,7 +20,8 @@ class GapFillData(WindowData):
 
     With a truth (a simulation, an analysis) that is what is learned. Without, observed points are hidden under the
     clouds of other days and are learned: for daily targets they alone count, the mean of a month is that over all days
-    observed. A month belongs to a period if all of it does. Land, told by a static `land_sea_mask` (of the
+    observed. A month whose mean is asked for belongs to a period if all of it does; of a month of days, those in the
+    period. Land, told by a static `land_sea_mask` (of the
     observations, or of the truth) or else by being never observed, never counts as observed; tiles without sea are
     left out.
 
@@ -38,6 +39,7 @@ class GapFillData(WindowData):
         tile: rows and columns of a sample; default the whole grid.
         overlap: rows and columns that neighbouring tiles share at least.
         region: named box, or south,north,west,east in degrees; default the whole grid.
+        sea: static field of the observed store that is 1 at sea and 0 on land, where it has no `land_sea_mask`.
         hide: mean share of a sample's times over which clouds of other times are laid; default none with a truth,
             half of them without. In validation and test always the same ones, and none with a truth.
         clouds: a data set of any grid whose gaps are laid over instead, such as one with real clouds.
@@ -66,6 +68,7 @@ class GapFillData(WindowData):
         tile: tuple[int, int] | None = None,
         overlap: int = 0,
         region: str | None = None,
+        sea: str | None = None,
         hide: float | None = None,
         clouds: str | None = None,
         min_days: int = 5,
@@ -98,9 +101,9 @@ class GapFillData(WindowData):
             )
         )
         self.tiling = Tiling(self.layout.grid, tile, overlap)
-        self.sea = sea_mask(self.layout.grid, gappy, *([] if complete is None else [complete]))
+        self.sea = sea_mask(self.layout.grid, gappy, *([] if complete is None else [complete]), field=sea)
         self.library = None if clouds is None else _library(clouds)
-        self.target, self.months, self.min_days = target, months, min_days
+        self.target, self.months, self.min_days, self.sea_field = target, months, min_days, sea
 
     @property
     def statistics(self) -> Statistics:
@@ -135,6 +138,7 @@ class GapFillData(WindowData):
                 "months": self.months,
                 "tile": list(self.tiling.size),
                 "overlap": self.tiling.overlap,
+                "sea": self.sea_field,
             }
         }
 
@@ -147,7 +151,9 @@ class GapFillData(WindowData):
         """
         training = part == "train"
         gappy, complete = self.stores[0], self.stores[1] if len(self.stores) > 1 else None
-        starts = MonthAxis(gappy).windows(self.period(part), self.months, 1 if training else self.months)
+        starts = MonthAxis(gappy).windows(
+            self.period(part), self.months, 1 if training else self.months, whole=self.target == "monthly"
+        )
         first, last = self.period("train").seconds(gappy.calendar)
         return MonthDataset(
             gappy,
@@ -156,6 +162,7 @@ class GapFillData(WindowData):
             self.tiling,
             self.sea,
             starts,
+            self.period(part),
             target=self.target,
             months=self.months,
             min_days=self.min_days,

@@ -14,7 +14,7 @@ from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.clock import Seconds, month_start, seasonal_terms
 from etesian.core.errors import DataError
 from etesian.data.clouds import CloudLibrary
-from etesian.data.dataset import Pick, WindowDataset
+from etesian.data.dataset import Period, Pick, WindowDataset
 from etesian.data.months import MonthAxis, MonthReader, following_month, static_fields
 from etesian.data.reader import TrainingStore
 from etesian.data.tiling import Tile, Tiling
@@ -52,6 +52,7 @@ class MonthDataset(WindowDataset):
         tiling: of that grid.
         sea: where on it there is sea.
         starts: first moments of the months, or of the first ones where a sample has several.
+        period: times outside are as if they were not there.
         target: means of the months, or the fields at each time.
         months: in a sample.
         min_days: days of which something must be known for the mean of a month.
@@ -72,6 +73,7 @@ class MonthDataset(WindowDataset):
         tiling: Tiling,
         sea: Bool[NDArray[np.bool_], "lat lon"],
         starts: Seconds,
+        period: Period,
         *,
         target: Target,
         months: int,
@@ -84,6 +86,7 @@ class MonthDataset(WindowDataset):
         self.layout, self.target, self.months, self.min_days = layout, target, months, min_days
         self.hide, self.cloud_times, self.library, self.fixed = hide, cloud_times, library, fixed
         self.axis = MonthAxis(observed)
+        self.first, self.last = period.seconds(observed.calendar)
         self.calendar = observed.calendar
         self.reader = MonthReader(observed, layout.inputs, layout.grid)
         self.truth = None if truth is None else MonthReader(truth, layout.targets, layout.grid)
@@ -126,15 +129,13 @@ class MonthDataset(WindowDataset):
     def _sample(self, pick: Pick, tile: Tile, sea: Bool[NDArray[np.bool_], "lat lon"]) -> "_Sample":
         assert isinstance(pick, MonthPick)
         times, own = self.axis.times(pick.initial, self.months)
-        index = self.axis.find(times)
-        index[own:] = -1
+        outside = (np.arange(len(times)) >= own) | (times < self.first) | (times > self.last)
+        index = np.where(outside, -1, self.axis.find(times))
         values = self.reader.read(index, tile)
         values[:, :, ~sea] = np.nan
         hidden = self._hidden(pick, tile, index, values)
         if self.truth is not None and self.truth_axis is not None:
-            places = self.truth_axis.find(times)
-            places[own:] = -1
-            answer = self.truth.read(places, tile)
+            answer = self.truth.read(np.where(outside, -1, self.truth_axis.find(times)), tile)
         else:
             assert self.answers is not None
             answer = self.answers.read(index, tile)

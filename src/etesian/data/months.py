@@ -21,13 +21,20 @@ LONGEST_GAP_DAYS = 32
 """More than any month has, and less than two."""
 
 
-def month_starts(first: int, last: int, calendar: str) -> Seconds:
-    """Return the first moments of the months that lie wholly within two times, both included, in seconds."""
+def month_starts(first: int, last: int, calendar: str, *, whole: bool = True) -> Seconds:
+    """Return the first moments of the months that lie within two times, both included, in seconds.
+
+    Args:
+        first: first second.
+        last: last second.
+        calendar: of both.
+        whole: leave out months of which only a part lies within.
+    """
     start = int(month_start([first], calendar)[0])
-    if start < first:
+    if whole and start < first:
         start = following_month(start, calendar)
     found = []
-    while (end := following_month(start, calendar)) <= last + 1:
+    while (end := following_month(start, calendar)) <= last + 1 or (not whole and start <= last):
         found.append(start)
         start = end
     return np.array(found, dtype=np.int64)
@@ -84,20 +91,28 @@ class MonthAxis:
         there = self.time.take(place, mode="clip") == times
         return np.where(there, place, -1)
 
-    def windows(self, period: Period, months: int, stride: int) -> Seconds:
+    def windows(self, period: Period, months: int, stride: int, *, whole: bool = True) -> Seconds:
         """Return the first moments of stretches of months that lie in a period and of which the store has some time.
+
+        Args:
+            period: first and last date.
+            months: in a stretch.
+            stride: months from one stretch to the next.
+            whole: leave out months of which only a part lies in the period.
 
         Raises:
             DataError: if there is none.
         """
-        starts = month_starts(*period.seconds(self.calendar), self.calendar)
+        first, last = period.seconds(self.calendar)
+        starts = month_starts(first, last, self.calendar, whole=whole)
         chosen = list(range(0, len(starts) - months + 1, stride))
         if chosen and chosen[-1] + months < len(starts):
             chosen.append(len(starts) - months)
         found = []
         for number in chosen:
             times, own = self.times(int(starts[number]), months)
-            if (self.find(times[:own]) >= 0).any():
+            inside = (times[:own] >= first) & (times[:own] <= last)
+            if (self.find(times[:own])[inside] >= 0).any():
                 found.append(starts[number])
         if not found:
             raise DataError(
@@ -132,21 +147,28 @@ class MonthReader:
         return values
 
 
-def sea_mask(grid: Grid, *stores: TrainingStore) -> Bool[NDArray[np.bool_], "lat lon"]:
+def sea_mask(grid: Grid, *stores: TrainingStore, field: str | None = None) -> Bool[NDArray[np.bool_], "lat lon"]:
     """Return where there is sea: by the `land_sea_mask` of the first store that has one, below one half.
 
     Where none has one, sea is where the last store ever saw a value.
 
+    Args:
+        grid: all of the stores' or a region of it.
+        *stores: on the same grid.
+        field: static field that is 1 at sea and 0 on land, to take instead.
+
     Raises:
+        ChannelError: if no store has that field.
         DataError: if the mask has gaps, or is land everywhere.
     """
+    wanted = LAND if field is None else stores[0].resolve_statics([field])[0]
     for store in stores:
-        if LAND in store.static_channels:
+        if wanted in store.static_channels:
             rows, columns = store.locate(grid)
-            mask = store.statics[store.static_channels.index(LAND)][rows][:, columns]
+            mask = store.statics[store.static_channels.index(wanted)][rows][:, columns]
             if not np.isfinite(mask).all():
-                raise DataError(f"the land_sea_mask of {store.path} has gaps; fill them before `etesian prepare`")
-            sea = np.asarray(mask < 0.5)
+                raise DataError(f"the field {wanted} of {store.path} has gaps; fill them before `etesian prepare`")
+            sea = np.asarray(mask < 0.5 if field is None else mask >= 0.5)
             break
     else:
         store = stores[-1]

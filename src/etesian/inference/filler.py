@@ -129,7 +129,7 @@ class Filler:
         self.daily, self.months = known["target"] == "daily", int(known["months"])
         self.axis = MonthAxis(store)
         self.tiling = Tiling(self.layout.grid, (known["tile"][0], known["tile"][1]), int(known["overlap"]))
-        self.sea = sea_mask(self.layout.grid, store)
+        self.sea = sea_mask(self.layout.grid, store, field=known.get("sea"))
         self.statics = static_fields(store, self.layout, self.sea)
         self.reader = MonthReader(store, self.layout.inputs, self.layout.grid)
         self.counted = [c for c in self.layout.targets if c in self.layout.inputs]
