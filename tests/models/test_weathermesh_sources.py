@@ -288,3 +288,42 @@ def test_stores_that_do_not_say_their_source_or_hold_another_are_refused(
         main([*command, "2001-01-13", "--leads", "6", *options])
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_start_in_the_units_of_a_run_keeps_its_statistics_and_its_decay_of_persistence(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    store = TrainingStore(stores["ERA5"])
+    layout = Layout(store.channels, store.channels, store.grid)
+    warmer = replace(store.statistics, mean=store.statistics.mean + 5, std=2 * store.statistics.std)
+    net: Any = lambda layout: WeatherMesh(layout, **(SMALL | {"levels": None}))  # noqa: E731
+
+    def save(name: str, **options: Any) -> str:
+        task = ForecastTask(net, layout, store.statistics, **options)
+        if options["predict"] == "departure":
+            torch.nn.init.constant_(task.decay_rate, 0.7)
+        checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 0}
+        task.on_save_checkpoint(checkpoint)
+        SafeCheckpoints().save_checkpoint(checkpoint, tmp_path / name)
+        return str(tmp_path / name)
+
+    def begin(run: str, statistics: Any = "trained", **options: Any) -> ForecastTask:
+        return ForecastTask(net, layout, warmer, start=Start(run, ["processors"], statistics=statistics), **options)
+
+    run = save("run", predict="departure", anomalies=True)
+    kept = begin(run, predict="departure", anomalies=True)
+    for name in ("mean", "std", "harmonics", "anomaly_std"):
+        np.testing.assert_array_equal(getattr(kept.normalizer.statistics, name), getattr(store.statistics, name))
+    assert kept.decay_rate.tolist() == pytest.approx([0.7] * len(layout.targets))
+    assert not kept.decay_rate.requires_grad
+    trained = {name for name, p in kept.named_parameters() if p.requires_grad}
+    assert trained == {f"network.{name}" for name in kept.network.parts()["processors"]}
+
+    own = begin(run, "data", predict="departure")
+    np.testing.assert_array_equal(own.normalizer.statistics.mean, warmer.mean)
+    assert own.decay_rate.tolist() == [0.0] * len(layout.targets)
+    plain = save("plain", predict="state")
+    with pytest.raises(RecipeError, match="plain was trained without anomalies; set anomalies: false"):
+        begin(plain, anomalies=True)
+    with pytest.raises(RecipeError, match="plain did not predict the departure of the same targets"):
+        begin(plain, predict="departure")
