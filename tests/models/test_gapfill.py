@@ -212,8 +212,8 @@ def shapes_and_values(**options: Any) -> tuple[list[tuple[int, ...]], Tensor]:
     [
         {"patch": 2}, {"dim": 32}, {"depth": 2}, {"heads": 4}, {"mlp_ratio": 2.0}, {"pooling_heads": 3}, {"window": 1},
         {"calendar": False}, {"harmonics": 2}, {"month_attention": False}, {"residual": "mean"},
-        {"scales": [(2.0, 2.0)]}, {"refine": 0}, {"variance": True}, {"daily": True}, {"hidden": 32}, {"overlap": 2},
-        {"dropout": 0.5},
+        {"scales": [(2.0, 2.0, 1.0)]}, {"refine": 0}, {"variance": True}, {"daily": True}, {"hidden": 32},
+        {"overlap": 2}, {"dropout": 0.5},
     ],
     ids=lambda option: next(iter(option)),
 )  # fmt: skip

@@ -8,12 +8,11 @@ from etesian.nn.smoothing import SuccessiveCorrections
 def test_each_pass_adds_the_smoothed_difference_of_the_observations_from_the_guess() -> None:
     torch.manual_seed(0)
     values, valid = torch.randn(1, 4, 1, 5, 6), torch.rand(1, 4, 1, 5, 6) < 0.4
-    analysis = SuccessiveCorrections([(1.3, 2.0), (0.7, 1.0)])
-    prior = float(analysis.log_prior.exp()[0])
+    analysis = SuccessiveCorrections([(1.3, 2.0, 0.3), (0.7, 1.0, 0.1)])
     days = [0.0, 1.0, 2.5, 6.0]
     for periodic in (False, True):
         guess = torch.zeros(4, 5, 6)
-        for space, time in ((1.3, 2.0), (0.7, 1.0)):
+        for space, time, prior in ((1.3, 2.0, 0.3), (0.7, 1.0, 0.1)):
             correction = torch.zeros(4, 5, 6)
             for t, i, j in torch.ones(4, 5, 6).nonzero().tolist():
                 total = count = 0.0
@@ -34,9 +33,10 @@ def test_iterations_draw_the_guess_to_what_is_observed_everywhere() -> None:
     torch.manual_seed(0)
     values = torch.randn(1, 1, 1, 8, 8)
     seen = torch.ones_like(values, dtype=torch.bool)
-    errors = [
-        float((SuccessiveCorrections([(0.6, 1.0)] * n)(values, seen, torch.zeros(1, 1), periodic=False).values - values)
-              .square().mean())
-        for n in (1, 4, 16)
-    ]  # fmt: skip
+    errors = []
+    for passes in (1, 4, 16):
+        analysis = SuccessiveCorrections([(0.6, 1.0, 0.2)] * passes)
+        errors.append(
+            float((analysis(values, seen, torch.zeros(1, 1), periodic=False).values - values).square().mean())
+        )
     assert errors[0] > 2 * errors[1] > 4 * errors[2]

@@ -25,6 +25,9 @@ from etesian.nn.smoothing import DailyRefinement, Guess, SuccessiveCorrections, 
 from etesian.nn.sphere import spherical_harmonics
 
 _YEAR_WAVES, _DAY_WAVES = 4, 2
+_FIRST_LOG_VARIANCE = -3.0
+"""Of the error that an untrained network expects, in normalised units."""
+_SCALES = ((3.0, 6.0, 1.0), (1.5, 3.0, 0.5), (0.7, 3.0, 0.5), (1.0, 2.5, 0.05), (0.6, 2.0, 0.02), (0.5, 1.0, 0.02))
 
 
 class GapFiller(Reconstruction):
@@ -52,7 +55,8 @@ class GapFiller(Reconstruction):
         month_attention: mix the months of a sample at every place.
         residual: what the network adds to: an `analysis` of the observations by successive corrections, the `mean` of
             what was observed in the month (both 0, in normalised units, where nothing was), or `nothing`.
-        scales: widths of the analysis' kernels to begin with, in grid points and days, by pass.
+        scales: the analysis to begin with, by pass: widths of the kernel in grid points and in days, and the number of
+            observations that would halve a correction.
         refine: channels of the convolutions over neighbouring times and points that refine the analysis of each time;
             0 for none.
         variance: give the variance of the error, too.
@@ -84,15 +88,8 @@ class GapFiller(Reconstruction):
         harmonics: int = 6,
         month_attention: bool = True,
         residual: Literal["analysis", "mean", "nothing"] = "analysis",
-        scales: Sequence[tuple[float, float]] = (
-            (4.0, 8.0),
-            (2.0, 4.0),
-            (1.0, 4.0),
-            (1.0, 2.0),
-            (0.6, 2.0),
-            (0.5, 1.0),
-        ),
-        refine: int = 16,
+        scales: Sequence[tuple[float, float, float]] = _SCALES,
+        refine: int = 8,
         variance: bool = False,
         daily: bool = False,
         hidden: int = 128,
@@ -299,7 +296,7 @@ class GapFiller(Reconstruction):
         mean = parts[:, :, :, 0]
         if self.residual != "nothing":
             mean = mean + guess.values[:, :, [self.layout.inputs.index(c) for c in target.channels]]
-        variance = parts[:, :, :, 1].clamp(-12, 12).exp() if self.gives_variance else None
+        variance = (parts[:, :, :, 1] + _FIRST_LOG_VARIANCE).clamp(-12, 12).exp() if self.gives_variance else None
         return Distribution(mean, variance)
 
     def _check_grid(self, grid: Grid, target: Grid) -> None:

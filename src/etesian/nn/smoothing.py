@@ -11,6 +11,10 @@ from torch import Tensor, nn
 Maps = Float[Tensor, "batch time channel lat lon"]
 
 
+_GAIN = 10.0
+"""By which the logarithms of kernels' widths learn faster than other parameters at the same learning rate."""
+
+
 class Guess(NamedTuple):
     """A first guess.
 
@@ -33,15 +37,23 @@ class SuccessiveCorrections(nn.Module):
     the number of observations that would halve a correction. A time at which nothing is observed has no part in it.
 
     Args:
-        scales: standard deviations of the kernels to begin with, in grid points and in days, by pass.
+        scales: what to begin with, by pass: standard deviations of the kernel in grid points and in days, and λ.
+
+    Raises:
+        ValueError: if one of them is not positive.
     """
 
-    def __init__(self, scales: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, scales: Sequence[tuple[float, float, float]]) -> None:
         super().__init__()
-        widths = torch.tensor([[float(space), float(time)] for space, time in scales])
-        self.log_space = nn.Parameter(widths[:, 0].log())
-        self.log_time = nn.Parameter(widths[:, 1].log())
-        self.log_prior = nn.Parameter(torch.full((len(widths),), -1.6))
+        if min(value for scale in scales for value in scale) <= 0:
+            raise ValueError(f"widths and numbers of observations must be positive, unlike those of {list(scales)}")
+        self.logarithms = nn.Parameter(
+            torch.tensor([tuple(scale) for scale in scales], dtype=torch.float32).log() / _GAIN
+        )
+
+    def scales(self) -> Float[Tensor, "pass 3"]:
+        """Return what was learned, by pass, as it was given."""
+        return (_GAIN * self.logarithms).exp()
 
     def forward(
         self,
@@ -64,7 +76,7 @@ class SuccessiveCorrections(nn.Module):
         north = _distances(values.shape[-2], values, periodic=False)
         east = _distances(values.shape[-1], values, periodic=periodic)
         guess, known = torch.zeros_like(values), []
-        for space, time, prior in zip(self.log_space.exp(), self.log_time.exp(), self.log_prior.exp(), strict=True):
+        for space, time, prior in self.scales():
             both = torch.stack([seen * (values - guess), seen], dim=2)
             summed = (_gaussian(apart, time) @ both.flatten(2)).view_as(both)
             total, weight = (_gaussian(north, space) @ (summed @ _gaussian(east, space))).unbind(2)
