@@ -197,6 +197,7 @@ def evaluate(
     headline: list[str] | None = None,
     structure: bool = False,
     places: list[str] | None = None,
+    distance: str | None = None,
 ) -> None:
     """Score forecasts against the truth and baselines: a table, report.html, scores.nc, scores.csv and pictures.
 
@@ -222,6 +223,7 @@ def evaluate(
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels as well, and
             look at one field closely.
         places: cities, or latitude,longitude, whose distributions are compared; a few cities by default.
+        distance: run of AtmoDist whose learned distance between forecast and truth is a score beside RMSE and ACC.
 
     Raises:
         EtesianError: if files cannot be read or compared.
@@ -254,6 +256,7 @@ def evaluate(
         headline=headline,
         structure=structure,
         places=places,
+        distance=distance,
         out=out,
     )
     console = Console()

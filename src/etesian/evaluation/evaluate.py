@@ -14,6 +14,7 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.errors import GridError, RecipeError, suggest
 from etesian.core.grid import Grid
+from etesian.evaluation.learned import LearnedDistance
 from etesian.evaluation.pairs import Pairs, Piece
 from etesian.evaluation.report import write_report
 from etesian.evaluation.sources import (
@@ -56,6 +57,7 @@ def evaluate(
     headline: Sequence[str] | None = None,
     structure: bool = False,
     places: Sequence[str] | None = None,
+    distance: str | Path | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -79,6 +81,7 @@ def evaluate(
         headline: channels of the report's first tables and its maps; at most four.
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
         places: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
+        distance: run of `TimeLagTask` or `InpaintTask` whose `AtmoDistance` is a score as well.
         out: folder for scores.nc, scores.csv, report.html and pictures.
         progress: show a progress bar.
 
@@ -114,9 +117,11 @@ def evaluate(
     boxes = tuple(regions) if regions else _default_regions(verification.grid)
     shown = _headline(judged, headline)
     maps = Maps(pairs, shown)
-    gathered: list[Maps | Structure] = [maps]
+    gathered: list[Maps | Structure | LearnedDistance] = [maps]
     if structure:
         gathered.append(Structure(pairs, shown, maps.leads, places))
+    if distance is not None:
+        gathered.append(LearnedDistance(pairs, distance))
     sums = _accumulate(pairs, boxes, weights, gathered, progress)
     scores = _scores(sums, pairs, references)
     for each in gathered:
@@ -191,7 +196,11 @@ class Maps:
 
 
 def _accumulate(
-    pairs: Pairs, regions: tuple[str, ...], weights: Weighting, gathered: Sequence[Maps | Structure], progress: bool
+    pairs: Pairs,
+    regions: tuple[str, ...],
+    weights: Weighting,
+    gathered: Sequence[Maps | Structure | LearnedDistance],
+    progress: bool,
 ) -> dict[str, Sums]:
     """Return the sums of each forecast by initial time: (initial, lead, channel, region, statistic)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

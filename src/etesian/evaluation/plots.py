@@ -62,6 +62,17 @@ def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region
     return figure
 
 
+def distance_curves(scores: xr.Dataset) -> Figure:
+    """Draw the learned distance against lead time, with 95 % bands."""
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+    panel = figure.subplots()
+    _curve(panel, scores, "atmodistance")
+    panel.set_ylabel("AtmoDist distance")
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), frameon=False)
+    return figure
+
+
 def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
     lead = scores.lead_time.values / 24
     baselines = references(scores)
@@ -76,7 +87,7 @@ def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
         )  # fmt: skip
         if f"{score}_low" in part:
             panel.fill_between(lead, part[f"{score}_low"], part[f"{score}_high"], color=colour, alpha=0.14, linewidth=0)
-    if score == "rmse":
+    if score in ("rmse", "atmodistance"):
         panel.set_ylim(bottom=0)
     elif score == "acc":
         panel.axhline(0.6, color="#9aa3a8", linewidth=0.8, linestyle=":")

@@ -149,6 +149,12 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
                 cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
             table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
         table.add_section()
+    if "atmodistance" in scores and not _downscaled(scores):
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            values = scores.atmodistance.sel(forecast=name).values
+            best = scores.atmodistance.min("forecast").values
+            cells = [f"[bold]{number(v)}[/]" if v == b else number(v) for v, b in zip(values, best, strict=True)]
+            table.add_row("AtmoDist distance" if row == 0 else "", name, *cells)
     return table
 
 
