@@ -11,11 +11,13 @@ import xarray as xr
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.data.clouds import CloudLibrary
 from etesian.data.dataset import Period
 from etesian.data.gapfill import GapFillData
 from etesian.data.months import LAND
 from etesian.data.prepare import prepare_dataset
 from etesian.data.reader import TrainingStore
+from etesian.data.store import open_store
 from etesian.inference import filler
 from etesian.inference.filler import Filler, fill_to
 from etesian.models.reconstruction import Distribution, Reconstruction, find_months
@@ -260,3 +262,42 @@ def test_data_and_prediction_cut_the_same_tiles(box: TrainingStore) -> None:
     made.provenance = data.provenance
     own = Filler(made, box, "missing").tiling
     assert [tile.grid for tile in own.tiles] == [tile.grid for tile in data.tiling.tiles]
+
+
+class ObservedMean(Reconstruction):
+    """Answers with the mean of what was observed at each point, 0 where nothing was."""
+
+    gives_variance = False
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def distribution(self, inputs: Fields, target: Frame, *, statics: Fields | None = None) -> Distribution:
+        assert inputs.valid is not None
+        count = inputs.valid.sum(dim=1, keepdim=True).clamp(min=1)
+        return Distribution(inputs.filled().double().sum(dim=1, keepdim=True) / count, None)
+
+
+def test_the_globe_at_a_quarter_of_a_degree_is_filled_under_real_clouds(shared: Path, tmp_path: Path) -> None:
+    globe = open_store(shared / "data" / "ostia_global_daily")[[SST]].load()
+    library = CloudLibrary.of(open_store(shared / "data/alboran_sst_gappy_daily/alboranSST_small.nc")[SST].load())
+    land = globe[SST].isnull().any("time")
+    random = np.random.default_rng(0)
+    clouds = np.stack([library.draw(random, land.shape) for _ in globe.time])
+    assert 0.3 < clouds.mean() < 0.95
+    globe["land_sea_mask"] = land.astype(np.float32).assign_attrs(units="1")
+    globe[SST] = globe[SST].where(~clouds).assign_attrs(units="K")
+    prepare_dataset(globe, tmp_path / "globe.zarr")
+    store = TrainingStore(tmp_path / "globe.zarr")
+    made = task(store.grid, tile=(200, 320), overlap=24)
+    made.network = ObservedMean(made.layout)
+    found = write(tmp_path / "out.zarr", made, store, "2017-06", "2017-06").load()
+    np.testing.assert_array_equal(found[f"{SST}_flag"][0] == 2, land)
+    np.testing.assert_array_equal(found[f"{SST}_observations"][0], globe[SST].notnull().sum("time"))
+    seen = globe[SST].mean("time").values
+    known = np.isfinite(seen)
+    np.testing.assert_allclose(found[SST].values[0][known], seen[known], rtol=0, atol=1e-3)
+    # Tiles reach across the date line: both sides of it were seen, and filled.
+    assert known[:, 0].any()
+    assert known[:, -1].any()
