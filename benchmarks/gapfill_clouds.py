@@ -1,0 +1,76 @@
+"""How errors of filled gaps grow with the share of the sea under clouds: one simulated sea, 10 to 95 % of cloud.
+
+Simulates a year of the same sea under more and more cloud, fills some of its months with the baselines and with any
+runs given, and prints root-mean-square errors against the truth: at points without an observation for days, at all
+points for means over months. The runs must fit the grid; baselines go to the target of the first of them, or to days.
+
+    python benchmarks/gapfill_clouds.py [--runs NAME=RUN ...] [--shares 0.1 0.3 0.5 0.7 0.9 0.95] [--out runs/clouds]
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import xarray as xr
+
+from etesian.tasks.gap_baselines import GAP_BASELINES
+
+
+def call(*words: object) -> None:
+    """Run one command of `etesian`."""
+    subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Make what is not there yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="*", default=[])
+    parser.add_argument("--baselines", nargs="*", default=list(GAP_BASELINES))
+    parser.add_argument("--shares", nargs="*", type=float, default=[0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
+    parser.add_argument("--months", nargs=2, default=["2001-06", "2001-07"])
+    parser.add_argument("--points", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/clouds"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    truth = options.out / "truth.zarr"
+    table: dict[float, dict[str, float]] = {}
+    for share in options.shares:
+        folder = options.out / f"{share:g}"
+        folder.mkdir(exist_ok=True)
+        raw = folder / "raw.zarr"
+        call("simulate", "--sst", raw, "--truth", options.out / "raw_truth.zarr", "--years", 1, "--cloud", share,
+             "--points", options.points, "--seed", options.seed)  # fmt: skip
+        call("prepare", raw, folder / "observed.zarr")
+        if not truth.exists():
+            call("prepare", options.out / "raw_truth.zarr", truth)
+        table[share] = judge(options, folder, truth)
+    print(f"{'RMSE, K':24}" + "".join(f"{100 * share:7.0f} %" for share in table))
+    for name in next(iter(table.values())):
+        print(f"{name:24}" + "".join(f"{row[name]:9.3f}" for row in table.values()))
+
+
+def judge(options: argparse.Namespace, folder: Path, truth: Path) -> dict[str, float]:
+    """Fill the months under one share of cloud, and return the error of each model."""
+    observed, baselines, filled = folder / "observed.zarr", list(options.baselines), []
+    for text in options.runs:
+        name, _, run = text.partition("=")
+        call("predict", run, observed, folder / f"{name}.zarr", "--init", *options.months, "--overwrite")
+        filled.append(f"{name}={folder / name}.zarr")
+    if not filled:
+        first = baselines.pop(0)
+        out = folder / f"{first}.zarr"
+        call("predict", first, observed, out, "--init", *options.months, "--target", "daily", "--overwrite")
+        filled.append(f"{first}={out}")
+    others = ("--others", *filled[1:]) if filled[1:] else ()
+    call("evaluate", filled[0], truth, "--observed", observed, *others, "--baselines", *baselines,
+         "--out", folder / "scores")  # fmt: skip
+    with xr.open_dataset(folder / "scores" / "scores.nc") as scores:
+        where = "all" if scores.attrs["target"] == "monthly means" else "gaps"
+        rmse = scores.rmse.sel({"where": where}).isel(channel=0)
+        return {str(name): float(rmse.sel(model=name)) for name in rmse.model.values}
+
+
+if __name__ == "__main__":
+    main()
