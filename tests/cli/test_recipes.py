@@ -128,6 +128,33 @@ def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     assert (tmp_path / "scores" / "report.html").stat().st_size > 10_000
 
 
+def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_two_weeks(tmp_path: Path) -> None:
+    planet().to_netcdf(tmp_path / "source.nc")
+    scores = run_recipe(
+        tmp_path,
+        "planet_weathermesh.yaml",
+        ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
+        ("2000-04-06", "2000-04-14"),
+        "--data.init_args.horizon={first: 24, batches: 40, growth: linear}",
+        "--model.init_args.optimizer.init_args.lr=0.01",
+        "--model.init_args.network.init_args.patch=[2, 2, 2]",
+        "--model.init_args.network.init_args.dim=16",
+        "--model.init_args.network.init_args.heads=2",
+        "--model.init_args.network.init_args.window=[2, 3, 5]",
+        "--model.init_args.network.init_args.surface_width=4",
+        "--trainer.precision=32",
+        "--trainer.max_epochs=5",
+    )
+    rmse = scores.rmse.sel(channel="geopotential_500")
+    assert losses(tmp_path / "run")[-1] < 0.7
+    assert (rmse.sel(forecast="trained") < rmse.sel(forecast="persistence")).all()
+    etesian("predict", tmp_path / "run", tmp_path / "store.zarr", tmp_path / "long.zarr", "--init", "2000-04-06",
+            "2000-04-06", "--leads", 24, 336)  # fmt: skip
+    long = xr.open_zarr(tmp_path / "long.zarr").geopotential.load()
+    assert np.isfinite(long).all()
+    assert long.sel(prediction_timedelta=np.timedelta64(336, "h")).std() > 0.2 * long.isel(prediction_timedelta=0).std()
+
+
 def test_the_pressure_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     pressure(tmp_path / "source.nc")
     scores = run_recipe(

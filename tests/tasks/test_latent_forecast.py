@@ -86,7 +86,7 @@ def test_the_loss_is_the_mean_over_what_is_valid_weighted_by_variable_level_and_
 
 @pytest.mark.parametrize("predict", ["state", "departure"])
 def test_training_sees_what_forecasting_gives(data: ForecastData, predict: str) -> None:
-    task, batch = task_of(data, predict=predict), drawn(data)
+    task, batch = task_of(data, predict=predict, spread=0.5), drawn(data)
     known = task.normalized(batch)
     assert known.targets is not None
     expected = task._error(task.forward(known, known.targets.frame), known)
@@ -118,6 +118,35 @@ def test_the_regulariser_is_the_distance_to_the_encoded_truth_and_teaches_the_en
             total = total + (latent - network.encode(truth, statics)).square().mean() / hours.numel()
     torch.testing.assert_close(parts["consistency"], total, rtol=1e-4, atol=0)
     assert not task._encoded_truth(known).requires_grad
+
+
+def test_the_difference_in_spread_is_that_of_root_mean_squares_over_what_is_valid(data: ForecastData) -> None:
+    task, batch = task_of(data, spread=0.5), drawn(data)
+    loss, parts = task.loss(batch)
+    torch.testing.assert_close(loss, parts["forecast_loss"] + 0.5 * parts["spread"])
+    known = task.normalized(batch)
+    assert known.targets is not None
+    assert known.targets.valid is not None
+    values = task.forward(known, known.targets.frame)
+    rows = torch.from_numpy(data.layout.grid.area_weights).float()[:, None]
+    total = count = torch.zeros(())
+    for column in range(2):
+        for channel in range(3):
+            weight = known.targets.valid[:, column, channel] * rows
+            both = [
+                (x[:, column, channel].square() * weight).sum() / weight.sum() for x in (values, known.targets.values)
+            ]
+            total = total + (both[0].sqrt() - both[1].sqrt()).square() * weight.sum()
+            count = count + weight.sum()
+    torch.testing.assert_close(parts["spread"], total / count, rtol=1e-3, atol=0)
+
+
+def test_a_network_that_answers_zero_learns_from_the_spread(data: ForecastData) -> None:
+    task = LatentForecastTask(lambda layout: WeatherMesh(layout, **SMALL), data.layout, data.statistics, spread=1.0)
+    loss, parts = task.loss(drawn(data))
+    assert float(parts["spread"].detach()) == pytest.approx(1, rel=0.2)
+    loss.backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in task.parameters())
 
 
 def test_recomputed_steps_have_the_same_gradients_and_keep_one_latent_each(data: ForecastData) -> None:
@@ -216,7 +245,8 @@ class Stop(L.Callback):
     ("options", "message"),
     [
         ({"step_hours": 6}, "leave out step_hours"),
-        ({"consistency": -1.0}, "must be 0 or more"),
+        ({"consistency": -1.0}, "consistency = -1 must be 0 or more"),
+        ({"spread": -1.0}, "spread = -1 must be 0 or more"),
         ({"offload": True}, "set recompute: true"),
         ({"level_weights": {300: 1.0}}, r"names 300 hPa; the targets are on \[500, 850\] hPa"),
     ],

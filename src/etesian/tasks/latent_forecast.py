@@ -17,6 +17,8 @@ from etesian.tasks.forecast import ForecastTask, Values
 from etesian.tasks.offload import Latent, recomputed
 from etesian.tasks.task import NetworkFactory
 
+TINY = 1e-6
+
 
 class LatentForecastTask(ForecastTask):
     """Trains a network that steps through time in its latent.
@@ -29,12 +31,18 @@ class LatentForecastTask(ForecastTask):
     that lead, in the mean square; the encoder learns nothing from it. Then what a step is given late in a long forecast
     is what it has learned from, however short the leads of training were.
 
+    The error alone makes forecasts fade with their lead towards the mean, since what cannot be predicted is best left
+    out. `spread` asks that they vary as much as the truth does: it adds the squared difference between the root mean
+    squares of forecasts and truth in normalised units, over the batch and the globe, by channel and number of the lead,
+    in training and in the loss that the best checkpoint is chosen by.
+
     Args:
         network: builds the network for a layout: WeatherMesh.
         layout: what goes in and what comes out.
         statistics: of every channel of the layout.
         level_weights: weight of a level in the loss by hPa, which multiplies that of the channel; default 1.
         consistency: weight of the regulariser; 0 leaves it out.
+        spread: weight of the difference in spread; 0 leaves it out.
         recompute: keep only what enters each step for the backward pass, and compute the rest again.
         offload: keep that in the memory of the CPU.
         options: of `ForecastTask`.
@@ -52,6 +60,7 @@ class LatentForecastTask(ForecastTask):
         statistics: Statistics,
         level_weights: dict[int, float] | None = None,
         consistency: float = 0.0,
+        spread: float = 0.0,
         recompute: bool = False,
         offload: bool = False,
         **options: Any,
@@ -63,8 +72,9 @@ class LatentForecastTask(ForecastTask):
             )
         if self.step_hours is not None:
             raise RecipeError("WeatherMesh steps in its latent, by its processors; leave out step_hours")
-        if consistency < 0:
-            raise RecipeError(f"consistency = {consistency:g} must be 0 or more")
+        for name, value in (("consistency", consistency), ("spread", spread)):
+            if value < 0:
+                raise RecipeError(f"{name} = {value:g} must be 0 or more")
         if consistency and not (set(layout.inputs) <= set(layout.targets) and layout.history == (0,)):
             raise RecipeError(
                 "consistency encodes the targets as it does inputs: every input must be among the targets, and the "
@@ -72,7 +82,7 @@ class LatentForecastTask(ForecastTask):
             )
         if offload and not recompute:
             raise RecipeError("offload moves what recompute keeps; set recompute: true as well")
-        self.level_weights, self.consistency = level_weights or {}, consistency
+        self.level_weights, self.consistency, self.spread = level_weights or {}, consistency, spread
         self.recompute, self.offload = recompute, offload
         levels = {c.level for c in layout.targets if c.level is not None}
         if unknown := sorted(self.level_weights.keys() - levels):
@@ -83,6 +93,7 @@ class LatentForecastTask(ForecastTask):
         return super().options() | {
             "level_weights": dict(self.level_weights),
             "consistency": self.consistency,
+            "spread": self.spread,
             "recompute": self.recompute,
             "offload": self.offload,
         }
@@ -94,16 +105,19 @@ class LatentForecastTask(ForecastTask):
         return weight * weight.new_tensor(levels)[:, None, None]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted error with the regulariser, and both."""
+        """Return the weighted sum of the error, the regulariser and the difference in spread, and each of them."""
         batch = self._prepared(batch)
         assert batch.targets is not None
         values, latent = self.unrolled(batch)
         predicted = self._completed(values.float(), batch.inputs, batch.targets.frame)
-        parts = {"forecast_loss": self._error(predicted, batch)}
+        parts = {"forecast_loss": super()._error(predicted, batch)}
         total = parts["forecast_loss"] + self._idle()
         if self.consistency:
             parts["consistency"] = F.mse_loss(latent.float(), self._encoded_truth(batch))
             total = total + self.consistency * parts["consistency"]
+        if self.spread:
+            parts["spread"] = self._spread_difference(predicted, batch.targets)
+            total = total + self.spread * parts["spread"]
         return total, parts
 
     def unrolled(self, batch: Batch) -> tuple[Values, Latent]:
@@ -125,6 +139,29 @@ class LatentForecastTask(ForecastTask):
         values = torch.cat(answers)[order]
         return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents)[order]
 
+    def _error(self, predicted: Values, batch: Batch) -> Tensor:
+        """Return the weighted error of a normalised prediction with the difference in spread."""
+        error = super()._error(predicted, batch)
+        if not self.spread:
+            return error
+        assert batch.targets is not None
+        return error + self.spread * self._spread_difference(predicted, batch.targets)
+
+    def _spread_difference(self, predicted: Values, targets: Fields) -> Tensor:
+        """Return the mean over channels and leads of the squared difference between both root mean squares."""
+        weight = self.loss_weight(targets.frame).expand_as(targets.values)
+        if targets.valid is not None:
+            weight = weight * targets.valid
+        count = weight.sum(dim=(0, 3, 4))
+
+        def amplitude(values: Values) -> Float[Tensor, "time channel"]:
+            mean = (values.square() * weight).sum(dim=(0, 3, 4)) / count.clamp(min=TINY)
+            # An untrained network answers zero, where a root would have no gradient.
+            return (mean + TINY).sqrt()
+
+        difference = amplitude(predicted) - amplitude(targets.values)
+        return (difference.square() * count).sum() / count.sum()
+
     @torch.no_grad()
     def _encoded_truth(self, batch: Batch) -> Latent:
         """Return the encoder's latents of the targets, sample by sample."""
@@ -141,5 +178,5 @@ class LatentForecastTask(ForecastTask):
         return self.network.encode(states, statics).float()
 
     def _idle(self) -> Tensor:
-        """Return zero, by which every processor takes part: processes that share a step may draw different leads."""
-        return torch.stack([p.flatten()[:0].sum() for p in self.network.processors.parameters()]).sum()
+        """Return zero, by which all parameters take part: processes that share a step may draw different leads."""
+        return torch.stack([p.flatten()[:0].sum() for p in self.network.parameters()]).sum()
