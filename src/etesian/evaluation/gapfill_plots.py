@@ -211,6 +211,8 @@ def spectra(scores: xr.Dataset) -> Figure:
         wrong = scores.power.sel(spectrum_of=f"error of {name}")
         panel.loglog(wavelength, wrong, color=colour, linestyle=(0, (4, 2)), linewidth=1)
     panel.invert_xaxis()
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("{x:g}")
     panel.set(xlabel="Wavelength (km); dashed: spectrum of the error", ylabel="Variance per wavenumber")
     dress(panel)
     panel.legend(frameon=False, fontsize=9)
