@@ -246,20 +246,27 @@ class Filler:
         first = self.months - stretch.written
         asked_month = month if self.daily else np.arange(self.months)
         kept = np.flatnonzero(asked_month >= first)
-        weight = filled.weight[asked_month[kept]]
-        flag = np.where(weight > 0, FILLED, UNOBSERVED)
-        flag = np.where(self.sea, flag, LAND).astype(np.int8)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            value = filled.value[kept] / weight[:, None]
-            spread = None if filled.spread is None else filled.spread[kept] / weight[:, None]
+        shape = len(kept), *self.layout.grid.shape
+        flag = np.empty(shape, dtype=np.int8)
         variables: dict[str, NDArray[Any]] = {}
-        for number, channel in enumerate(self.layout.targets):
-            usual = self._usual(channel, times, month, asked_month[kept]) if (flag == UNOBSERVED).any() else np.nan
-            unfilled = np.where(flag == UNOBSERVED, usual, np.nan)
-            variables[str(channel)] = np.where(flag == FILLED, value[:, number], unfilled).astype(np.float32)
-            if spread is not None:
-                own = np.where(flag == FILLED, spread[:, number], np.nan)
-                variables[f"{channel}{_SPREAD}"] = own.astype(np.float32)
+        for channel in self.layout.targets:
+            variables[str(channel)] = np.full(shape, np.nan, dtype=np.float32)
+            if filled.spread is not None:
+                variables[f"{channel}{_SPREAD}"] = np.full(shape, np.nan, dtype=np.float32)
+        # Time by time, so that no further copy of a month of days is held.
+        for place, position in enumerate(kept.tolist()):
+            weight = filled.weight[asked_month[position]]
+            flag[place] = np.where(self.sea, np.where(weight > 0, FILLED, UNOBSERVED), LAND)
+            known = flag[place] == FILLED
+            for number, channel in enumerate(self.layout.targets):
+                variables[str(channel)][place][known] = filled.value[position, number][known] / weight[known]
+                if filled.spread is not None:
+                    own = filled.spread[position, number][known] / weight[known]
+                    variables[f"{channel}{_SPREAD}"][place][known] = own
+        for channel in self.layout.targets:
+            if (flag == UNOBSERVED).any() and self.empty == "climatology" and channel in self.store.channels:
+                usual = self._usual(channel, times, month, asked_month[kept])
+                variables[str(channel)][flag == UNOBSERVED] = usual[flag == UNOBSERVED]
             if channel in self.counted:
                 count = filled.count[:, self.counted.index(channel)]
                 variables[f"{channel}{_COUNT}"] = np.where(self.sea, count[asked_month[kept]], 0).astype(np.int32)
@@ -268,10 +275,8 @@ class Filler:
 
     def _usual(
         self, channel: Channel, times: Seconds, month: NDArray[np.int64], kept: NDArray[np.int64]
-    ) -> NDArray[np.float64] | float:
+    ) -> NDArray[np.float64]:
         """Return the seasonal cycle at the times that are written, or its mean over their months."""
-        if self.empty == "missing" or channel not in self.store.channels:
-            return np.nan
         harmonics = self.store.statistics.select([channel]).harmonics
         assert harmonics is not None
         rows, columns = self.store.locate(self.layout.grid)
