@@ -141,7 +141,7 @@ class SuperResolutionTask(ForecastTask):
                 f"the run makes fields {self.factor} times finer, whose blocks lie around the coarse points, but "
                 f"{fine} has no such blocks around {coarse}"
             )
-        self.layout = replace(self.layout, grid=coarse, target_grid=fine)
+        self.layout = self.network.layout = replace(self.layout, grid=coarse, target_grid=fine)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         """Train generator and discriminator in turns, or the generator alone."""
