@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from etesian.core.channels import Channel
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.models.network import Network, Transfer, lead_hours, shares
-from etesian.models.weathermesh_encoder import Encoder, adopt, resolve
+from etesian.models.weathermesh_encoder import Encoder, adopt, check_layout, resolve
 from etesian.models.weathermesh_parts import GridPadding, LevelInterpolation, SurfaceDecoder, profiles, start_at_zero
 from etesian.nn.attention import initialise_linear
 from etesian.nn.convolution import GlobeConvTranspose
@@ -105,7 +104,9 @@ class WeatherMesh(Network):
     ) -> None:
         super().__init__()
         self.sources = {"analysis": layout.inputs} if sources is None else resolve(sources, layout)
-        _check(layout, dim, heads, position, self.sources)
+        if position not in get_args(Position):
+            raise RecipeError(f"there is no position '{position}'{suggest(position, get_args(Position))}")
+        check_layout(layout, dim, heads, self.sources)
         self.layout = layout
         steps = {1: 10, 6: 10} if processors is None else processors
         self.steps = sorted(steps, reverse=True)
@@ -378,23 +379,3 @@ class WeatherMesh(Network):
 
 def _normalised(latent: Tensor) -> Tensor:
     return F.layer_norm(latent, latent.shape[-1:])
-
-
-def _check(layout: Layout, dim: int, heads: int, position: str, sources: dict[str, tuple[Channel, ...]]) -> None:
-    if position not in get_args(Position):
-        raise RecipeError(f"there is no position '{position}'{suggest(position, get_args(Position))}")
-    if layout.forcings:
-        raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
-    if layout.target_grid is not None and layout.target_grid != layout.grid:
-        raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
-    reaches_poles = np.abs(layout.grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
-    if not (layout.grid.is_periodic and reaches_poles):
-        raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {layout.grid}")
-    for source, channels in sources.items():
-        if "." in source or not source:
-            raise RecipeError(f"'{source}' cannot name a source; take letters, digits, - and _")
-        if all(c.level is None for c in channels):
-            where = "the layout has none among its inputs" if len(sources) == 1 else f"{source} gives none"
-            raise RecipeError(f"WeatherMesh needs variables on pressure levels, but {where}")
-    if dim % heads or dim % 2:
-        raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 2")

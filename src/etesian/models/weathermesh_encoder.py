@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -131,6 +132,29 @@ def adopt(network: "WeatherMesh", source: "WeatherMesh") -> Transfer:
         fates[key] = "dropped"
     network.load_state_dict(own)
     return Transfer(fates, frozenset(key for key, fate in fates.items() if fate == "new"))
+
+
+def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[Channel, ...]]) -> None:
+    """Make sure that a network can be built for a layout.
+
+    Raises:
+        RecipeError: if it cannot.
+    """
+    if layout.forcings:
+        raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
+    if layout.target_grid is not None and layout.target_grid != layout.grid:
+        raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
+    reaches_poles = np.abs(layout.grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
+    if not (layout.grid.is_periodic and reaches_poles):
+        raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {layout.grid}")
+    for source, channels in sources.items():
+        if "." in source or not source:
+            raise RecipeError(f"'{source}' cannot name a source; take letters, digits, - and _")
+        if all(c.level is None for c in channels):
+            where = "the layout has none among its inputs" if len(sources) == 1 else f"{source} gives none"
+            raise RecipeError(f"WeatherMesh needs variables on pressure levels, but {where}")
+    if dim % heads or dim % 2:
+        raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 2")
 
 
 def resolve(sources: dict[str, tuple[str, ...]], layout: Layout) -> dict[str, tuple[Channel, ...]]:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from etesian.core.channels import Channel
-from etesian.core.fields import Fields, Frame
+from etesian.core.channels import CATALOGUE, Channel
+from etesian.core.errors import RecipeError
+from etesian.core.fields import Fields, Frame, Layout
 from etesian.nn.normalizer import Normalizer
 
 Values = Float[Tensor, "batch time channel lat lon"]
@@ -56,3 +57,22 @@ class Bounds:
         lower = like.new_tensor([-torch.inf if low is None else low for low, _ in each])
         upper = like.new_tensor([torch.inf if high is None else high for _, high in each])
         return lower[:, None, None], upper[:, None, None]
+
+
+def natural_limits(layout: Layout) -> dict[Channel, Limits]:
+    """Return what the nature of the targets that are not fed in forbids."""
+    known = {c: CATALOGUE[c.name].limits for c in layout.targets if c.name in CATALOGUE and c not in layout.inputs}
+    return {channel: limits for channel, limits in known.items() if limits != (None, None)}
+
+
+def named_limits(bounds: dict[str, Limits], layout: Layout) -> dict[Channel, Limits]:
+    """Return the bounds of the targets that they name, by channel or variable.
+
+    Raises:
+        RecipeError: if two leave nothing between them.
+    """
+    for name, (low, high) in bounds.items():
+        if low is not None and high is not None and low >= high:
+            raise RecipeError(f"the bounds of {name}, {low:g} and {high:g}, leave nothing between them")
+    each = {c: bounds.get(str(c), bounds.get(c.name)) for c in layout.targets}
+    return {channel: (limits[0], limits[1]) for channel, limits in each.items() if limits is not None}

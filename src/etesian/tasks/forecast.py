@@ -10,13 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
-from etesian.core.channels import CATALOGUE
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.metrics.scores import Sums, accumulate
 from etesian.metrics.weights import Weighting
 from etesian.models.network import lead_hours, shares
-from etesian.nn.bounds import Bounds, Limits
+from etesian.nn.bounds import Bounds, named_limits, natural_limits
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.atmodistance import Content, ContentLoss
 from etesian.tasks.checkpoint import load_task
@@ -116,7 +115,9 @@ class ForecastTask(Task):
                 if not any(name in (str(c), c.name) for c in layout.targets):
                     raise RecipeError(f"{argument} names '{name}', which is not among the targets")
         self.given_bounds = bounds
-        self.bounds = Bounds(_limits(layout) if bounds is None else _named(bounds, layout), self.normalizer)
+        self.bounds = Bounds(
+            natural_limits(layout) if bounds is None else named_limits(bounds, layout), self.normalizer
+        )
         self.content = None if content is None else ContentLoss(content, layout.targets)
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
@@ -399,18 +400,3 @@ def _rolled(batch: Batch, shift: int) -> Batch:
         return Fields(fields.values.roll(shift, -1), fields.frame, valid)
 
     return Batch(*(roll(part) for part in batch.parts()))  # type: ignore[arg-type]
-
-
-def _limits(layout: Layout) -> dict[Channel, Limits]:
-    """Return what the nature of the targets that are not fed in forbids."""
-    known = {c: CATALOGUE[c.name].limits for c in layout.targets if c.name in CATALOGUE and c not in layout.inputs}
-    return {channel: limits for channel, limits in known.items() if limits != (None, None)}
-
-
-def _named(bounds: dict[str, Limits], layout: Layout) -> dict[Channel, Limits]:
-    """Return the bounds of the channels that they name."""
-    for name, (low, high) in bounds.items():
-        if low is not None and high is not None and low >= high:
-            raise RecipeError(f"the bounds of {name}, {low:g} and {high:g}, leave nothing between them")
-    each = {c: bounds.get(str(c), bounds.get(c.name)) for c in layout.targets}
-    return {channel: (limits[0], limits[1]) for channel, limits in each.items() if limits is not None}
