@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
-from etesian.metrics.scores import Sums, accumulate
 from etesian.metrics.weights import Weighting
 from etesian.models.network import lead_hours, shares
 from etesian.nn.bounds import Bounds, named_limits, natural_limits
@@ -20,7 +19,8 @@ from etesian.nn.normalizer import Statistics
 from etesian.tasks.atmodistance import Content, ContentLoss
 from etesian.tasks.checkpoint import load_task
 from etesian.tasks.finetune import Start, begin, kept_statistics
-from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task, masked_mean
+from etesian.tasks.scored import ScoredTask
+from etesian.tasks.task import NetworkFactory, OptimizerFactory, masked_mean
 
 Values = Float[Tensor, "batch time channel lat lon"]
 
@@ -29,7 +29,7 @@ FIRST_DECAY_DAYS = 3.0
 """Time of decay that damped persistence begins with in training."""
 
 
-class ForecastTask(Task):
+class ForecastTask(ScoredTask):
     """Predicts the state at leads after an initial time.
 
     Without `step_hours` the network answers any lead at once: one lead makes a direct model, several a
@@ -107,7 +107,6 @@ class ForecastTask(Task):
                 "between two grids a forecast can only be of the state, without anomalies, steps or turned longitudes; "
                 "for fields of the same time take DownscaleTask"
             )
-        self.scored_leads: list[int] = []
         if predict == "departure":
             self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
         for argument, names in (("channel_weights", self.channel_weights), ("bounds", bounds or {})):
@@ -124,7 +123,7 @@ class ForecastTask(Task):
             if start.statistics == "trained" and predict == "departure":
                 self._keep_decay(start)
         self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
-        self.sums: dict[tuple[Channel, ...], Sums] = {}
+        self.scored_leads, self.sums = [], {}
 
     def _keep_decay(self, start: Start) -> None:
         """Take over the decay of damped persistence, which belongs to the trained network as its units do."""
@@ -276,61 +275,14 @@ class ForecastTask(Task):
             raise RecipeError(f"lead_weights has none for {without[0]:g} h; it names {sorted(known)} h")
         return hours.new_tensor([[known[int(lead)] for lead in row] for row in hours.tolist()])[:, :, None, None, None]
 
-    def on_validation_epoch_start(self) -> None:
-        """Begin to sum the scores anew."""
-        self.sums.clear()
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Log the loss and add the errors in physical units to the sums."""
-        self._log_losses("val", batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the root-mean-square errors over the whole period."""
-        self._log_scores("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Begin to sum the scores anew."""
-        self.sums.clear()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss and add the errors in physical units to the sums."""
-        self._log_losses("test", batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the root-mean-square errors over the whole period."""
-        self._log_scores("test")
-
-    def _log_losses(self, part: str, batch: Batch) -> None:
-        for name, loss in self._score(batch).items():
-            self.log(f"{part}_{name}", loss, prog_bar=name == "loss", batch_size=len(batch), sync_dist=True)
-
     def _score(self, batch: Batch) -> dict[str, Tensor]:
         """Add the errors in physical units to the sums and return the loss."""
         assert batch.targets is not None
         normalized, frame = self.normalized(batch), batch.targets.frame
         values = self(normalized, frame).float()
         weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
-        regions = ("domain",)
-        predicted = self._physical(values, frame)
-        leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
-        self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
-        sums = accumulate(predicted, batch.targets, regions=regions, weighting=weighting).total()
-        known = self.sums.get(sums.channels)
-        self.sums[sums.channels] = sums if known is None else known + sums
+        self.add_scores(self._physical(values, frame), batch, weighting)
         return {"loss": self._error(values, normalized)}
-
-    def _log_scores(self, part: str) -> None:
-        """Log errors by channel and lead, over all stores that have the channel."""
-        totals: dict[Channel, Tensor] = {}
-        for sums in self.sums.values():
-            values = self.trainer.strategy.reduce(sums.values, reduce_op="sum")
-            for number, channel in enumerate(sums.channels):
-                one = values[:, number : number + 1]
-                totals[channel] = totals[channel] + one if channel in totals else one
-        for channel, values in totals.items():
-            rmse = Sums(values, (channel,), ("domain",)).rmse().flatten()
-            for lead, error in zip(self.scored_leads, rmse, strict=True):
-                self.log(f"{part}_rmse/{channel}/{lead}h", error.float(), rank_zero_only=True)
 
     @torch.no_grad()
     def predict(self, batch: Batch, target: Frame) -> Fields:
