@@ -1,0 +1,83 @@
+"""The AtmoDist recipes run from raw fields to a score through the command line, small."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from etesian.cli.main import main
+from etesian.core.grid import Grid
+from etesian.tasks.atmodistance import AtmoDistance
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def etesian(*words: object) -> None:
+    """Run a command in this process; any exit status but 0 fails."""
+    status: int | str | None = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        status = stop.code
+    assert not status
+
+
+def planet() -> xr.Dataset:
+    """Waves of several lengths that move at speeds of their own, so that states grow apart with time."""
+    grid, time = Grid.equiangular(5.625), pd.date_range("2000-01-01", periods=100, freq="6h")
+    random = np.random.default_rng(0)
+    fields = {}
+    for name in ("vorticity", "divergence"):
+        field = np.zeros((100, *grid.shape))
+        for wave in range(1, 9):
+            phase = np.radians(wave * grid.longitude) - (0.05 * wave * np.arange(100)[:, None] + random.random() * 6)
+            field += np.cos(phase)[:, None] * np.cos(np.radians(grid.latitude * random.integers(1, 4)))[:, None]
+        values = 1e-5 * (field + 0.3 * random.standard_normal(field.shape))
+        fields[name] = (("time", "level", "latitude", "longitude"), values[:, None].astype("f4"), {"units": "s-1"})
+    coordinates = {"time": time, "level": [850], "latitude": grid.latitude, "longitude": grid.longitude}
+    return xr.Dataset(fields, coordinates)
+
+
+def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planet().to_netcdf(tmp_path / "planet.nc")
+    store, run = tmp_path / "store.zarr", tmp_path / "run"
+    etesian("prepare", tmp_path / "planet.nc", store, "--train_end", "2000-01-15")
+    etesian(
+        "fit", "-c", RECIPES / "atmodist_planet.yaml", "--run", run, f"--data.init_args.store={store}",
+        "--data.init_args.lags=3", "--model.init_args.network.init_args.lags=3", "--data.init_args.times=24",
+        "--data.init_args.batch_size=24", '--data.init_args.train=["2000-01-01", "2000-01-15"]',
+        '--data.init_args.validate=["2000-01-16", "2000-01-19"]', '--data.init_args.test=["2000-01-20", "2000-01-25"]',
+        "--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
+    )  # fmt: skip
+    with (run / "lags" / "scores.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+    assert AtmoDistance.load(run).scale > 0
+    forecast = tmp_path / "persistence.zarr"
+    etesian("predict", "persistence", store, forecast, "--init", "2000-01-20", "2000-01-23", "--leads", 6, 24)
+    etesian("evaluate", forecast, store, "--baselines", "--distance", run, "--out", tmp_path / "report")
+    learned = xr.open_dataset(tmp_path / "report" / "scores.nc").atmodistance.squeeze("forecast")
+    assert learned.sel(lead_time=24) > learned.sel(lead_time=6) > 0
+    assert "AtmoDist distance" in capsys.readouterr().out
+
+
+def test_the_recipe_on_real_fields_trains_on_one_channel_with_the_options_it_names(tmp_path: Path) -> None:
+    daily = planet().isel(level=0, time=slice(0, 31)).drop_vars(["divergence", "level"])
+    daily = daily.assign_coords(time=pd.date_range("2002-07-01T12", periods=31))
+    daily.to_netcdf(tmp_path / "daily.nc")
+    store, run = tmp_path / "store.zarr", tmp_path / "run"
+    etesian("prepare", tmp_path / "daily.nc", store, "--train_end", "2002-07-17")
+    options = [line.strip("# ") for line in (RECIPES / "atmodist_real.yaml").read_text().splitlines() if "--" in line]
+    words = shlex.split(" ".join(line for line in options if line.startswith(("--run", "--data"))))
+    words[1:4] = [str(run), words[2], str(store)]
+    etesian(
+        "fit", "-c", RECIPES / "atmodist_real.yaml", *words, "--data.init_args.patches=2", "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
+    )  # fmt: skip
+    table = np.loadtxt(run / "lags" / "confusion_000.csv", delimiter=",", skiprows=1)
+    assert table[:, 0].tolist() == [24, 48, 72, 96]
