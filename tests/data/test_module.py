@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
+from etesian.data.dataset import Horizon
 from etesian.data.module import ForecastData
 from etesian.data.reader import TrainingStore
 
@@ -46,6 +47,20 @@ def test_leads_and_histories_out_of_order_are_refused(store: str) -> None:
     for history in ([], [0, -6], [-6], [0, 6]):
         with pytest.raises(RecipeError, match="must be ascending hours that end with 0"):
             data(store, history=history)
+
+
+def test_a_horizon_is_for_leads_drawn_at_random_and_begins_with_one_of_them(store: str) -> None:
+    kept = data(store, leads=[6, 12], leads_per_sample=2, horizon=Horizon(6, 10)).dataset("train")
+    assert (kept.leads_per_sample, kept.horizon) == (2, Horizon(6, 10))
+    assert data(store, leads=[6, 12], horizon=Horizon(6, 10)).dataset("validate").draw == "all"
+    for options in ({"horizon": Horizon(6, 10)}, {"leads_per_sample": 2}):
+        with pytest.raises(RecipeError, match="are for leads drawn at random"):
+            data(store, leads=[6, 12], draw="all", **options)
+    with pytest.raises(RecipeError, match="at least one; set"):
+        data(store, leads=[6, 12], leads_per_sample=0)
+    for horizon in (Horizon(3, 10), Horizon(6, 0)):
+        with pytest.raises(RecipeError, match="a horizon begins with the first lead, 6 h, or a longer one"):
+            data(store, leads=[6, 12], horizon=horizon)
 
 
 def test_what_the_recipe_names_wrongly_is_refused(store: str) -> None:
