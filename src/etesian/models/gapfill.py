@@ -27,7 +27,7 @@ from etesian.nn.sphere import spherical_harmonics
 _YEAR_WAVES, _DAY_WAVES = 4, 2
 _FIRST_LOG_VARIANCE = -3.0
 """Of the error that an untrained network expects, in normalised units."""
-_SCALES = ((3.0, 6.0, 1.0), (1.5, 3.0, 0.5), (0.7, 3.0, 0.5), (1.0, 2.5, 0.05), (0.6, 2.0, 0.02), (0.5, 1.0, 0.02))
+_SCALES = ((1.4, 5.2, 0.8), (2.0, 2.5, 0.14), (0.5, 2.6, 1.1), (0.7, 2.7, 0.004), (0.54, 2.0, 0.01), (0.46, 0.9, 0.01))
 
 
 class GapFiller(Reconstruction):
