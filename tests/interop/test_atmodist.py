@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError
 from etesian.interop.atmodist import load
 from etesian.models.atmodist import AtmoDist
+from etesian.tasks.checkpoint import load_network
 
 CHANNELS = ("vorticity_850", "divergence_850")
 GRID = Grid(np.linspace(-15.75, 15.75, 64), np.arange(64) * 0.5)
@@ -109,3 +111,21 @@ def test_the_originals_weights_give_its_features_and_probabilities(shared: Path)
         found = network(Fields(states, frame)).softmax(1).numpy()
     assert np.abs(features - expected).max() < 1e-5 * np.abs(expected).max()
     assert np.abs(found - probabilities).max() < 1e-4
+
+
+def test_the_command_imports_a_network_that_loads_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = random_network()
+    write(tmp_path / "weights.hdf5", network)
+    words = ["--grid", "0.5", "--patch", "64", "--variables", *CHANNELS]
+    with pytest.raises(SystemExit) as stop:
+        main(["import", str(tmp_path / "weights.hdf5"), str(tmp_path / "imported"), *words])
+    assert not stop.value.code
+    found = load_network(tmp_path / "imported")
+    assert isinstance(found, AtmoDist)
+    assert found.layout.inputs == tuple(map(Channel.parse, CHANNELS))
+    assert found.layout.grid == Grid(np.arange(64) * 0.5 - 15.75, np.arange(64) * 0.5)
+    states = torch.randn(1, 2, 64, 64)
+    assert torch.equal(found.eval().features(states), network.features(states))
+    with pytest.raises(SystemExit):
+        main(["import", str(tmp_path / "weights.hdf5"), str(tmp_path / "again")])
+    assert "give --grid (degrees) and --variables" in capsys.readouterr().err

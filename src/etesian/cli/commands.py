@@ -20,6 +20,7 @@ from etesian.evaluation.plots import plot
 from etesian.evaluation.sources import averaging_hours, is_training_store, lead_hours, open_forecast
 from etesian.inference.filler import Empty
 from etesian.inference.predictor import initial_times, predict_to
+from etesian.models.network import Network
 from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task
 from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution
@@ -288,30 +289,48 @@ def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: lis
 
 
 def import_checkpoint(
-    path: str, out: str, *, num_heads: int = 16, grid: str | None = None, variables: list[str] | None = None
+    path: str,
+    out: str,
+    *,
+    num_heads: int = 16,
+    grid: str | None = None,
+    variables: list[str] | None = None,
+    patch: int = 160,
 ) -> None:
-    """Turn a checkpoint of the original ClimaX into a network of this library, saying what became of each key.
+    """Turn a checkpoint of the original ClimaX or AtmoDist into a network of this library.
+
+    Of ClimaX it says what became of each key; AtmoDist's Keras weights, an HDF5 file, fit as a whole or are refused.
 
     Args:
-        path: `5.625deg.ckpt`, `1.40625deg.ckpt`, or another of the original's files.
+        path: `5.625deg.ckpt`, `1.40625deg.ckpt`, another of ClimaX's files, or AtmoDist's `model_weights.hdf5`.
         out: folder to write `weights.safetensors` and `network.json` into.
-        num_heads: attention heads, which the weights do not tell; 16 for the released checkpoints.
-        grid: resolution in degrees; by default the global grid that the weights fit.
-        variables: in the order of the weights; by default the 48 of the released checkpoints.
+        num_heads: ClimaX's attention heads, which the weights do not tell; 16 for the released checkpoints.
+        grid: resolution in degrees; by default the global grid that the weights fit; AtmoDist needs it.
+        variables: in the order of the weights; by default the 48 of the released checkpoints; AtmoDist needs them.
+        patch: rows and columns of AtmoDist's patches.
 
     Raises:
         CheckpointError: if the file cannot be read without running code, or keys do not fit.
     """
+    import h5py
     from safetensors.torch import save_file
 
-    from etesian.interop.climax import load
+    from etesian.interop import atmodist, climax
 
-    network, report = load(
-        path,
-        num_heads=num_heads,
-        grid=None if grid is None else Grid.equiangular(float(grid)),
-        variables=variables,
-    )
+    network: Network
+    if Path(path).is_file() and h5py.is_hdf5(path):
+        if grid is None or not variables:
+            raise RecipeError("AtmoDist's weights tell neither; give --grid (degrees) and --variables, in their order")
+        degrees = float(grid) * np.arange(patch)
+        network = atmodist.load(path, channels=variables, grid=Grid(degrees - degrees.mean(), degrees))
+        report: object = f"every weight of {path} has its place"
+    else:
+        network, report = climax.load(
+            path,
+            num_heads=num_heads,
+            grid=None if grid is None else Grid.equiangular(float(grid)),
+            variables=variables,
+        )
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
