@@ -16,8 +16,8 @@ from rich.progress import track
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from etesian.core import Fields, Frame
+from etesian.data.cutting import Cutter, LagDataset, Patch
 from etesian.data.dataset import Period
-from etesian.data.patches import Cutter, LagDataset, Patch
 from etesian.data.reader import TrainingStore
 from etesian.tasks.atmodistance import AtmoDistance
 

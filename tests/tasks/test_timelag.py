@@ -104,6 +104,8 @@ def test_training_tells_the_lags_of_waves_apart_and_writes_down_how_well(tmp_pat
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert float(rows[-1]["val_accuracy"]) > 0.5
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"]) < 2
+    assert round(float(rows[0]["train_accuracy"]) * 24 * 8, 2).is_integer()
     assert float(rows[-1]["val_loss"]) < np.log(LAGS)
     assert all(float(row["val_top3"]) == 1 for row in rows)
     table = np.loadtxt(tmp_path / "lags" / "confusion_001.csv", delimiter=",", skiprows=1)

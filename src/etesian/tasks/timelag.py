@@ -45,6 +45,7 @@ class TimeLagTask(Task):
     network: AtmoDist
     confusion: Tensor
     hits: Tensor
+    seen: Tensor
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class TimeLagTask(Task):
         lags = self.network.lags
         self.curves = LagCurves(lags, self.network.encoder.layers())
         self.register_buffer("confusion", torch.zeros(lags, lags, dtype=torch.int64), persistent=False)
+        self.register_buffer("seen", torch.zeros(3), persistent=False)
         self.register_buffer("hits", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def options(self) -> dict[str, Any]:
@@ -94,6 +96,19 @@ class TimeLagTask(Task):
         classes = self._classes(batch)
         scores = self(batch).float()
         return cross_entropy(scores, classes), {"accuracy": (scores.argmax(dim=1) == classes).float().mean()}
+
+    def on_train_epoch_start(self) -> None:
+        """Begin to sum the loss of the epoch anew."""
+        super().on_train_epoch_start()
+        self.seen.zero_()
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of a batch, log it and add it to that of the epoch."""
+        loss, parts = self.loss(batch)
+        self.seen += torch.stack([loss.detach(), parts["accuracy"], torch.ones_like(loss)]) * len(batch)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log("train_accuracy", parts["accuracy"], batch_size=len(batch))
+        return loss
 
     def _classes(self, batch: Batch) -> Tensor:
         return lag_classes(batch.inputs.frame, self.step_hours, self.network.lags)
@@ -129,10 +144,9 @@ class TimeLagTask(Task):
         scores = self._log_scores("val")
         if self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
-        known = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        scores = {
-            name: known[name] for name in ("train_loss_epoch", "train_accuracy", "val_loss") if name in known
-        } | scores
+        loss, right, pairs = self.seen.tolist()
+        training = {"train_loss": loss / pairs, "train_accuracy": right / pairs} if pairs else {}
+        scores = training | {"val_loss": float(self.trainer.callback_metrics["val_loss"])} | scores
         scores["learning_rate"] = (
             float(self.trainer.optimizers[0].param_groups[0]["lr"]) if self.trainer.optimizers else 0.0
         )
