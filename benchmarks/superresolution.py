@@ -18,7 +18,7 @@ import xarray as xr
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CHANNELS = ("vorticity_850", "divergence_850")
 FINE, COARSE = "runs/data/planet42.store.zarr", "runs/data/planet42.coarse.zarr"
-PERIOD = ("--init", "2001-10-10", "2001-12-20", "--leads", "0", "--every", "48", "--grid", FINE)
+PERIOD = ("--init", "2000-12-25", "2001-02-03", "--leads", "0", "--every", "24", "--grid", FINE)
 WAYS = ("squared error", "GAN, squared error", "GAN, AtmoDist")
 
 
@@ -42,8 +42,8 @@ def main() -> None:
         if not (options.out / f"{name}.zarr").exists():
             call("predict", run, COARSE, f"{name}.zarr", *PERIOD, *words)
 
-    raw, prepared = "runs/data/planet42.zarr", ("--train_end", "2001-08-15")
-    call("simulate", raw, "--truncation", "T42", "--days", 720, "--levels", 250, 850)
+    raw, prepared = "runs/data/planet42.zarr", ("--train_end", "2000-11-15")
+    call("simulate", raw, "--truncation", "T42", "--days", 400, "--levels", 250, 850)
     call("prepare", raw, FINE, "--variables", "vorticity", "divergence", "u_component_of_wind", *prepared)
     call("prepare", raw, COARSE, "--variables", "vorticity", "divergence", *prepared, "--coarsen", 4)
     fit("atmodist_planet.yaml", "runs/atmodist_planet")
