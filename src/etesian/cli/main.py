@@ -38,7 +38,9 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("etesian.cli.commands:predict", ("run", "store", "out"), "forecasts from a run or a baseline"),
     "evaluate": Command("etesian.cli.commands:evaluate", ("forecast", "truth"), "scores, baselines, report"),
     "plot": Command("etesian.cli.commands:plot", ("path", "out"), "maps and score curves"),
-    "import": Command("etesian.cli.commands:import_checkpoint", ("path", "out"), "an original checkpoint, ClimaX or AtmoDist"),
+    "import": Command(
+        "etesian.cli.commands:import_checkpoint", ("path", "out"), "an original ClimaX or AtmoDist checkpoint"
+    ),
 }
 TRAINING = ("fit", "validate", "test")
 
