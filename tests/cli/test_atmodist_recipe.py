@@ -8,22 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from running import etesian
 
-from etesian.cli.main import main
 from etesian.core.grid import Grid
 from etesian.tasks.atmodistance import AtmoDistance
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status
 
 
 def planet() -> xr.Dataset:
@@ -51,6 +41,7 @@ def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
     etesian(
         "fit", "-c", RECIPES / "atmodist_planet.yaml", "--run", run, f"--data.init_args.store={store}",
         "--data.init_args.lags=3", "--model.init_args.network.init_args.lags=3", "--data.init_args.times=24",
+        "--data.init_args.patch_size=[32, 32]",
         "--data.init_args.batch_size=24", '--data.init_args.train=["2000-01-01", "2000-01-15"]',
         '--data.init_args.validate=["2000-01-16", "2000-01-19"]', '--data.init_args.test=["2000-01-20", "2000-01-25"]',
         "--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from running import etesian
 
 from etesian.cli.main import main
 from etesian.core.grid import Grid
@@ -19,16 +20,6 @@ CLIMAX = (
     "{class_path: etesian.models.climax.ClimaX, "
     "init_args: {patch: 2, dim: 64, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0}}"
 )
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status
 
 
 def planet() -> xr.Dataset:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from running import etesian
 
 from etesian.cli.main import main
 from etesian.core import Layout
@@ -22,16 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = "{patch: 4, dim: 16, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0}"
 INIT = ("--init", "2000-02-10", "2000-02-12")
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status
 
 
 @pytest.fixture(scope="module")

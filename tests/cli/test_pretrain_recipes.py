@@ -7,23 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from running import etesian
 
-from etesian.cli.main import main
 from etesian.core.grid import Grid
 from etesian.tasks import PretrainTask, load_task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = "{patch: 4, dim: 32, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0, validity: true}"
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status
 
 
 def planet(levels: list[int], *, winds: bool, speed: float) -> xr.Dataset:

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from running import etesian
 from safetensors.torch import load_file
 
 from etesian.cli import quickstart
-from etesian.cli.main import main
 from etesian.core.grid import Grid
 from etesian.tasks import ForecastTask
 
@@ -23,16 +23,6 @@ CALM = (
     "--trainer.enable_model_summary=false",
     "--trainer.num_sanity_val_steps=0",
 )
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status
 
 
 def wave(time: pd.DatetimeIndex, grid: Grid, scale: float, offset: float, seed: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from running import etesian
 
 from etesian.cli.main import main
 from etesian.core.grid import Grid
@@ -19,16 +20,6 @@ SMALL = (
     "--model.init_args.network.init_args.blocks=1", "--trainer.enable_progress_bar=false",
     "--trainer.num_sanity_val_steps=0",
 )  # fmt: skip
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status
 
 
 def planet() -> xr.Dataset:

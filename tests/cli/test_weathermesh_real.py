@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from running import etesian
 
-from etesian.cli.main import main
 from etesian.core import Channel, Layout
 from etesian.core.errors import RecipeError
 from etesian.data.dataset import WindowReader
@@ -30,16 +30,6 @@ CASES: dict[str, tuple[str, Sequence[str], str]] = {
         "2011",
     ),
 }
-
-
-def etesian(*words: object) -> None:
-    """Run a command in this process; any exit status but 0 fails."""
-    status: int | str | None = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        status = stop.code
-    assert not status, words
 
 
 def small(layout: Layout) -> WeatherMesh:
