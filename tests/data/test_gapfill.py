@@ -259,6 +259,32 @@ def test_several_months_follow_one_another_without_a_gap(stores: tuple[str, str]
     assert sorted(by_month(data, "validate")) == ["2001-07", "2001-08"]
 
 
+@pytest.mark.parametrize("target", ["monthly", "daily"])
+def test_a_margin_gives_the_days_around_a_month_but_asks_for_none_of_them(stores: tuple[str, str], target: Any) -> None:
+    wide, narrow = (
+        by_month(GapFillData(stores[0], **PERIODS, truth=stores[1], target=target, margin=margin)) for margin in (4, 0)
+    )
+    batch, i = wide["2001-01"]  # named by its first day, 28 January
+    alone, j = narrow["2001-02"]
+    assert batch.inputs.values.shape[1] == 31 + 8
+    assert batch.inputs.valid is not None
+    assert not batch.inputs.valid[i, 36:].any()
+    seen = xr.open_zarr(stores[0]).fields[:, 0].sel(time=slice("2001-01-28", "2001-03-04")).values
+    np.testing.assert_array_equal(batch.inputs.values[i, :36, 0], np.nan_to_num(seen))
+    assert batch.targets is not None
+    assert batch.targets.valid is not None
+    assert alone.targets is not None
+    own = slice(4, 35) if target == "daily" else slice(None)
+    assert torch.equal(batch.targets.values[i, own], alone.targets.values[j])
+    if target == "daily":
+        assert np.flatnonzero(batch.targets.valid[i].any(dim=(1, 2, 3))).tolist() == list(range(4, 32))
+    # The first month of a period has nothing before it, the last nothing after it.
+    first, last = wide["2000-12"], wide["2001-05"]
+    for (sample, k), days in ((first, slice(4)), (last, slice(34, None))):
+        assert sample.inputs.valid is not None
+        assert not sample.inputs.valid[k, days].any()
+
+
 def test_months_of_a_model_calendar_have_30_days_and_hours_fill_744_times(tmp_path: Path) -> None:
     time = xr.date_range("2001-01-01", periods=360, calendar="360_day", use_cftime=True)
     prepare_dataset(sea(time, cloud=0.3), tmp_path / "model.zarr")

@@ -50,12 +50,13 @@ class TileMean(Reconstruction):
 
 
 def task(
-    grid: Grid, *, target: str = "monthly", months: int = 1, tile: tuple[int, int], overlap: int, offset: float = 0.0
-) -> GapFillTask:
+    grid: Grid, *, target: str = "monthly", months: int = 1, margin: int = 0, tile: tuple[int, int], overlap: int,
+    offset: float = 0.0,
+) -> GapFillTask:  # fmt: skip
     layout = Layout((Channel(SST),), (Channel(SST),), grid, statics=(LAND,))
     physical = Statistics((Channel(SST), LAND), np.zeros(2), np.ones(2))
     made = GapFillTask(lambda own: TileMean(own, offset=offset), layout, physical, anomalies=False)
-    cut = {"target": target, "months": months, "tile": list(tile), "overlap": overlap}
+    cut = {"target": target, "months": months, "margin": margin, "tile": list(tile), "overlap": overlap}
     made.provenance = {"gap_filling": cut}
     return made
 
@@ -209,6 +210,33 @@ def test_several_months_are_asked_together_and_each_is_written_once(box: Trainin
     assert (found.sel(time=["2001-04", "2001-05"])[SST][:, 2:] == 285.25).all()
     # March and April are one stretch; that April was seen does not fill March.
     assert (found.sel(time="2001-03")[f"{SST}_flag"][:, 2:] == 1).all()
+
+
+@pytest.mark.parametrize("target", ["monthly", "daily"])
+def test_days_of_the_margin_are_given_and_only_those_of_the_month_are_counted_and_written(
+    box: TrainingStore, tmp_path: Path, target: str
+) -> None:
+    made = task(BOX, target=target, margin=3, tile=(8, 12), overlap=3)
+    given: list[np.ndarray] = []
+
+    class Watch(TileMean):
+        """Answers each day with its number, each month with 0."""
+
+        def distribution(self, inputs: Fields, target: Frame, *, statics: Fields | None = None) -> Distribution:
+            assert inputs.valid is not None
+            given.append(np.flatnonzero(inputs.valid[0].any(dim=(1, 2, 3))))
+            times = torch.arange(target.time.shape[1]).float()[None, :, None, None, None]
+            values = times.expand(1, -1, 1, *target.grid.shape)
+            return Distribution(values, torch.ones_like(values))
+
+    made.network = Watch(made.layout)
+    found = write(tmp_path / "out.zarr", made, box, "2001-02", "2001-02")
+    # 29 to 31 January and all of February; March is overcast.
+    assert all(days.tolist() == list(range(31)) for days in given)
+    observed = np.isfinite(xr.open_zarr(box.path).fields.sel(time="2001-02")).sum("time")[0].values
+    assert (found[f"{SST}_observations"] == observed).all()
+    expected = np.arange(3, 31) if target == "daily" else np.zeros(1)
+    np.testing.assert_allclose(found[SST][:, 10, 10], expected, atol=1e-6)
 
 
 def test_a_stopped_filling_goes_on_and_equals_an_undisturbed_one(

@@ -36,6 +36,8 @@ class GapFillData(WindowData):
         statics: static fields that are given as well; default all, and the land.
         target: the means of the months, or the fields at each time.
         months: that follow one another in a sample.
+        margin: days before and after them that are given as well, so that a month's first and last days have neighbours
+            on both sides; those in another period are not.
         tile: rows and columns of a sample; default the whole grid.
         overlap: rows and columns that neighbouring tiles share at least.
         region: named box, or south,north,west,east in degrees; default the whole grid.
@@ -65,6 +67,7 @@ class GapFillData(WindowData):
         statics: list[str] | None = None,
         target: Target = "monthly",
         months: int = 1,
+        margin: int = 0,
         tile: tuple[int, int] | None = None,
         overlap: int = 0,
         region: str | None = None,
@@ -87,8 +90,11 @@ class GapFillData(WindowData):
             raise RecipeError(
                 f"hide = {self.hide:g} must be a share of the times, greater than 0 where there is no truth to learn"
             )
-        if months < 1 or not 1 <= min_days <= 28:
-            raise RecipeError(f"months = {months} must be at least 1 and min_days = {min_days} from 1 to 28")
+        if months < 1 or not 1 <= min_days <= 28 or not 0 <= margin <= 28:
+            raise RecipeError(
+                f"months = {months} must be at least 1, min_days = {min_days} from 1 to 28 and margin = {margin} from 0 "
+                "to 28"
+            )
         given = gappy.resolve(inputs)
         wanted = given if targets is None else (complete or gappy).resolve(targets)
         box = None if region is None else Region.parse(region)
@@ -103,7 +109,7 @@ class GapFillData(WindowData):
         self.tiling = Tiling(self.layout.grid, tile, overlap)
         self.sea = sea_mask(self.layout.grid, gappy, *([] if complete is None else [complete]), field=sea)
         self.library = None if clouds is None else _library(clouds)
-        self.target, self.months, self.min_days, self.sea_field = target, months, min_days, sea
+        self.target, self.months, self.margin, self.min_days, self.sea_field = target, months, margin, min_days, sea
 
     @property
     def statistics(self) -> Statistics:
@@ -136,6 +142,7 @@ class GapFillData(WindowData):
             "gap_filling": {
                 "target": self.target,
                 "months": self.months,
+                "margin": self.margin,
                 "tile": list(self.tiling.size),
                 "overlap": self.tiling.overlap,
                 "sea": self.sea_field,
@@ -165,6 +172,7 @@ class GapFillData(WindowData):
             self.period(part),
             target=self.target,
             months=self.months,
+            margin=self.margin,
             min_days=self.min_days,
             hide=self.hide if training or complete is None else 0.0,
             cloud_times=np.flatnonzero((gappy.time >= first) & (gappy.time <= last)),

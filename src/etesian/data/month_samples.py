@@ -55,6 +55,7 @@ class MonthDataset(WindowDataset):
         period: times outside are as if they were not there.
         target: means of the months, or the fields at each time.
         months: in a sample.
+        margin: days before and after them that are given as well.
         min_days: days of which something must be known for the mean of a month.
         hide: mean share of the times over which further clouds are laid, those of other times of the store.
         cloud_times: positions of the times that clouds are taken from.
@@ -77,13 +78,14 @@ class MonthDataset(WindowDataset):
         *,
         target: Target,
         months: int,
+        margin: int,
         min_days: int,
         hide: float,
         cloud_times: NDArray[np.int64],
         library: CloudLibrary | None,
         fixed: bool,
     ) -> None:
-        self.layout, self.target, self.months, self.min_days = layout, target, months, min_days
+        self.layout, self.target, self.months, self.margin, self.min_days = layout, target, months, margin, min_days
         self.hide, self.cloud_times, self.library, self.fixed = hide, cloud_times, library, fixed
         self.axis = MonthAxis(observed)
         self.first, self.last = period.seconds(observed.calendar)
@@ -128,12 +130,13 @@ class MonthDataset(WindowDataset):
 
     def _sample(self, pick: Pick, tile: Tile, sea: Bool[NDArray[np.bool_], "lat lon"]) -> "_Sample":
         assert isinstance(pick, MonthPick)
-        times, own = self.axis.times(pick.initial, self.months)
-        outside = (np.arange(len(times)) >= own) | (times < self.first) | (times > self.last)
+        times, own = self.axis.times(pick.initial, self.months, self.margin)
+        outside = (times < self.first) | (times > self.last)
+        outside[own.stop + own.start :] = True
         index = np.where(outside, -1, self.axis.find(times))
         values = self.reader.read(index, tile)
         values[:, :, ~sea] = np.nan
-        hidden = self._hidden(pick, tile, index, values)
+        hidden = self._hidden(pick, tile, index, values, own)
         if self.truth is not None and self.truth_axis is not None:
             answer = self.truth.read(np.where(outside, -1, self.truth_axis.find(times)), tile)
         else:
@@ -142,11 +145,12 @@ class MonthDataset(WindowDataset):
             if self.target == "daily":
                 answer = np.where(hidden[:, None], answer, np.nan).astype(np.float32)
         answer[:, :, ~sea] = np.nan
+        answer[: own.start], answer[own.stop :] = np.nan, np.nan
         values = np.where(hidden[:, None], np.nan, values).astype(np.float32)
         if self.target == "daily":
             return _Sample(times, values, times, answer)
         month = month_start(times, self.calendar)
-        month[own:] = -1
+        month[: own.start], month[own.stop :] = -1, -1
         asked = first_moments(pick.initial, self.months, self.calendar)
         means = [self._mean(answer[month == start], times[month == start], tile) for start in asked]
         return _Sample(times, values, asked, np.stack(means))
@@ -167,7 +171,7 @@ class MonthDataset(WindowDataset):
         enough = count >= self.min_days * self.axis.per_day
         return np.where(enough, anomaly + season.mean(axis=0), np.nan).astype(np.float32)
 
-    def _hidden(self, pick: MonthPick, tile: Tile, index: NDArray[np.int64], values: Maps) -> Mask:
+    def _hidden(self, pick: MonthPick, tile: Tile, index: NDArray[np.int64], values: Maps, own: slice) -> Mask:
         """Return which observed points to hide, where other times have clouds.
 
         The clouds are those of other times that follow one another as these do, so that they last as long.
@@ -180,7 +184,7 @@ class MonthDataset(WindowDataset):
         for _ in range(_TRIES):
             chosen = random.random(len(index)) < self.hide
             hidden = seen & self._clouds(random, tile, index) & chosen[:, None, None]
-            if hidden.any() and (seen & ~hidden).any():
+            if hidden[own].any() and (seen & ~hidden).any():
                 return hidden
         return nothing
 

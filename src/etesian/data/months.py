@@ -74,16 +74,23 @@ class MonthAxis:
         """Return how many times so many months have at most."""
         return months * (30 if self.calendar == "360_day" else 31) * self.per_day
 
-    def times(self, start: int, months: int) -> tuple[Seconds, int]:
-        """Return the times of some months from a first moment on, always equally many, and how many are theirs.
+    def times(self, start: int, months: int, margin: int = 0) -> tuple[Seconds, slice]:
+        """Return the times of some months from a first moment on, always equally many, and which of them are theirs.
 
-        The times after theirs go on with the same step.
+        The times before and after theirs go on with the same step.
+
+        Args:
+            start: first moment of the first month.
+            months: that follow one another.
+            margin: days before theirs, and after theirs at least.
         """
         end = start
         for _ in range(months):
             end = following_month(end, self.calendar)
-        times = start + self._offset + self.step * np.arange(self.length(months), dtype=np.int64)
-        return times, int((times < end).sum())
+        before = margin * self.per_day
+        count = self.length(months) + 2 * before
+        times = start + self._offset + self.step * np.arange(-before, count - before, dtype=np.int64)
+        return times, slice(before, int((times < end).sum()))
 
     def find(self, times: Seconds) -> NDArray[np.int64]:
         """Return the positions of some times in the store, -1 where it does not have one."""
@@ -111,8 +118,8 @@ class MonthAxis:
         found = []
         for number in chosen:
             times, own = self.times(int(starts[number]), months)
-            inside = (times[:own] >= first) & (times[:own] <= last)
-            if (self.find(times[:own])[inside] >= 0).any():
+            inside = (times[own] >= first) & (times[own] <= last)
+            if (self.find(times[own])[inside] >= 0).any():
                 found.append(starts[number])
         if not found:
             raise DataError(

@@ -127,6 +127,7 @@ class Filler:
             raise RecipeError("the run does not tell its months and tiles; train it with GapFillData")
         self.task, self.store, self.empty, self.layout = task, store, empty, task.layout
         self.daily, self.months = known["target"] == "daily", int(known["months"])
+        self.margin = int(known.get("margin", 0))
         self.axis = MonthAxis(store)
         self.tiling = Tiling(self.layout.grid, (known["tile"][0], known["tile"][1]), int(known["overlap"]))
         self.sea = sea_mask(self.layout.grid, store, field=known.get("sea"))
@@ -158,7 +159,7 @@ class Filler:
 
     def _has_times(self, start: int) -> bool:
         times, own = self.axis.times(start, 1)
-        return bool((self.axis.find(times[:own]) >= 0).any())
+        return bool((self.axis.find(times[own]) >= 0).any())
 
     def asked(self, stretch: Stretch) -> Seconds:
         """Return the times that are written of a stretch: its months, or all of their times."""
@@ -166,27 +167,28 @@ class Filler:
         if not self.daily:
             return months
         times, own = self.axis.times(int(months[0]), len(months))
-        return times[:own]
+        return times[own]
 
     def fill(self, stretch: Stretch, advance: Callable[[], object] = lambda: None) -> dict[str, NDArray[Any]]:
         """Return the maps of a stretch by the name of their variable."""
-        times, own = self.axis.times(int(stretch.months[0]), self.months)
+        times, own = self.axis.times(int(stretch.months[0]), self.months, self.margin)
         index = self.axis.find(times)
-        index[own:] = -1
+        index[own.stop + own.start :] = -1
         month = np.searchsorted(stretch.months, times, side="right") - 1
-        month[own:] = -1
+        month[own.stop :] = -1
+        count = own.stop - own.start if self.daily else self.months
         shape = len(self.layout.targets), *self.layout.grid.shape
         filled = _Filled(
-            np.zeros((own if self.daily else self.months, *shape)),
-            np.zeros((own if self.daily else self.months, *shape)) if self.task.network.gives_variance else None,
+            np.zeros((count, *shape)),
+            np.zeros((count, *shape)) if self.task.network.gives_variance else None,
             np.zeros((self.months, len(self.counted), *shape[1:]), dtype=np.int32),
             np.zeros((self.months, *shape[1:])),
         )
         for tile in self.tiling.tiles:
             if self.sea[np.ix_(tile.rows, tile.columns)].any():
-                self._add(filled, tile, stretch, times, index, month)
+                self._add(filled, tile, stretch, times, index, month, own)
             advance()
-        return self._finish(filled, stretch, times[:own], month[:own])
+        return self._finish(filled, stretch, times[own], month[own])
 
     def _add(
         self,
@@ -196,6 +198,7 @@ class Filler:
         times: Seconds,
         index: NDArray[np.int64],
         month: NDArray[np.int64],
+        own: slice,
     ) -> None:
         """Add the answer for one tile, in the months of which it has an observation."""
         place = np.ix_(tile.rows, tile.columns)
@@ -211,7 +214,9 @@ class Filler:
         if not seen.any():
             return
         answer, spread = self._ask(tile, stretch, times, values, valid)
-        asked_month = month[: len(filled.value)] if self.daily else np.arange(self.months)
+        if self.daily:
+            answer, spread = answer[own], None if spread is None else spread[own]
+        asked_month = month[own] if self.daily else np.arange(self.months)
         for position in np.flatnonzero(seen[asked_month]).tolist():
             filled.value[position][:, *place] += tile.weights * answer[position]
             if spread is not None and filled.spread is not None:
