@@ -92,8 +92,8 @@ class GapFillData(WindowData):
             )
         if months < 1 or not 1 <= min_days <= 28 or not 0 <= margin <= 28:
             raise RecipeError(
-                f"months = {months} must be at least 1, min_days = {min_days} from 1 to 28 and margin = {margin} from 0 "
-                "to 28"
+                f"months = {months} must be at least 1, min_days = {min_days} from 1 to 28 and margin = {margin} from "
+                "0 to 28"
             )
         given = gappy.resolve(inputs)
         wanted = given if targets is None else (complete or gappy).resolve(targets)
