@@ -1,8 +1,9 @@
 """First guesses of gappy fields."""
 
 import torch
+from torch import nn
 
-from etesian.nn.smoothing import SuccessiveCorrections
+from etesian.nn.smoothing import DailyRefinement, Guess, SuccessiveCorrections
 
 
 def test_each_pass_adds_the_smoothed_difference_of_the_observations_from_the_guess() -> None:
@@ -40,3 +41,29 @@ def test_iterations_draw_the_guess_to_what_is_observed_everywhere() -> None:
             float((analysis(values, seen, torch.zeros(1, 1), periodic=False).values - values).square().mean())
         )
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_a_refinement_adds_nothing_at_first_and_goes_round_the_globe_without_a_seam() -> None:
+    torch.manual_seed(0)
+    refine = DailyRefinement(1, 3, 4)
+    values, known, valid = torch.randn(2, 5, 1, 7, 12), torch.randn(2, 5, 3, 7, 12), torch.rand(2, 5, 1, 7, 12) < 0.5
+    guess = Guess(known[:, :, :1], known)
+    assert torch.equal(refine(guess, values, valid, periodic=True), torch.zeros_like(values))
+    nn.init.normal_(refine.leave.weight)
+    answer = refine(guess, values, valid, periodic=True)
+    turned = Guess(*(x.roll(4, -1) for x in guess))
+    moved = refine(turned, values.roll(4, -1), valid.roll(4, -1), periodic=True)
+    assert answer.std() > 1e-3
+    torch.testing.assert_close(moved, answer.roll(4, -1))
+    assert not torch.allclose(refine(guess, values, valid, periodic=False)[..., 0], answer[..., 0])
+
+
+def test_times_without_observation_enter_a_refinement_as_if_there_were_none() -> None:
+    torch.manual_seed(0)
+    refine = DailyRefinement(1, 3, 4)
+    nn.init.normal_(refine.leave.weight)
+    values, known, valid = torch.randn(1, 5, 1, 8, 8), torch.randn(1, 5, 3, 8, 8), torch.rand(1, 5, 1, 8, 8) < 0.5
+    valid[:, 3:] = False
+    whole = refine(Guess(known[:, :, :1], known), values, valid, periodic=False)[:, :3]
+    cut = [x[:, :3] for x in (known, values, valid)]
+    torch.testing.assert_close(refine(Guess(cut[0][:, :, :1], cut[0]), *cut[1:], periodic=False), whole)

@@ -21,7 +21,7 @@ from etesian.nn.attention import TransformerBlock
 from etesian.nn.neighborhood import NeighborhoodBlock
 from etesian.nn.patch import patchify
 from etesian.nn.position import sincos, sincos_2d
-from etesian.nn.smoothing import DailyRefinement, Guess, SuccessiveCorrections, observed_mean
+from etesian.nn.smoothing import SMALL, DailyRefinement, Guess, SuccessiveCorrections, observed_mean
 from etesian.nn.sphere import spherical_harmonics
 
 _YEAR_WAVES, _DAY_WAVES = 4, 2
@@ -57,8 +57,8 @@ class GapFiller(Reconstruction):
             what was observed in the month (both 0, in normalised units, where nothing was), or `nothing`.
         scales: the analysis to begin with, by pass: widths of the kernel in grid points and in days, and the number of
             observations that would halve a correction.
-        refine: channels of the convolutions over neighbouring times and points that refine the analysis of each time;
-            0 for none.
+        refine: channels of the convolutions over neighbouring times and points that refine the analysis of each time,
+            at half the resolution; 0 for none.
         variance: give the variance of the error, too.
         daily: decode the fields of each input time, too.
         hidden: channels of the decoder; half as many at full resolution.
@@ -89,7 +89,7 @@ class GapFiller(Reconstruction):
         month_attention: bool = True,
         residual: Literal["analysis", "mean", "nothing"] = "analysis",
         scales: Sequence[tuple[float, float, float]] = _SCALES,
-        refine: int = 8,
+        refine: int = 16,
         variance: bool = False,
         daily: bool = False,
         hidden: int = 128,
@@ -295,7 +295,8 @@ class GapFiller(Reconstruction):
         parts = torch.unflatten(maps, 2, (len(targets), -1))[:, :, [targets.index(c) for c in target.channels]]
         mean = parts[:, :, :, 0]
         if self.residual != "nothing":
-            mean = mean + guess.values[:, :, [self.layout.inputs.index(c) for c in target.channels]]
+            unit = SMALL if self.analysis is not None else 1.0
+            mean = unit * mean + guess.values[:, :, [self.layout.inputs.index(c) for c in target.channels]]
         variance = (parts[:, :, :, 1] + _FIRST_LOG_VARIANCE).clamp(-12, 12).exp() if self.gives_variance else None
         return Distribution(mean, variance)
 

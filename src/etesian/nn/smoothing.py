@@ -13,6 +13,8 @@ Maps = Float[Tensor, "batch time channel lat lon"]
 
 _GAIN = 10.0
 """By which the logarithms of kernels' widths learn faster than other parameters at the same learning rate."""
+SMALL = 0.05
+"""How large corrections of a guess and what it misses are beside the fields; networks are given them in this unit."""
 
 
 class Guess(NamedTuple):
@@ -20,7 +22,8 @@ class Guess(NamedTuple):
 
     Attributes:
         values: of the fields.
-        known: maps that tell how it came about: the guess, its corrections and logarithms of how much was observed.
+        known: maps that tell how it came about: the guess, its corrections and logarithms of how much was observed,
+            scaled to about 1.
     """
 
     values: Maps
@@ -82,25 +85,27 @@ class SuccessiveCorrections(nn.Module):
             total, weight = (_gaussian(north, space) @ (summed @ _gaussian(east, space))).unbind(2)
             correction = total / (weight + prior)
             guess = guess + correction
-            known += [correction, torch.log1p(weight)]
+            known += [correction / SMALL, torch.log1p(weight) - 1]
         return Guess(guess, torch.cat([guess, *known], dim=2))
 
 
 class DailyRefinement(nn.Module):
     """What a guess of each time misses, by convolutions over neighbouring times and points; begins as zero.
 
-    Times at which nothing was observed enter as if there were none.
+    Works at half the resolution, for what is missed is smooth. Times at which nothing was observed enter as if there
+    were none.
 
     Args:
         channels: of the fields.
         known: maps that tell of the guess.
         width: channels within.
+        depth: number of convolutions.
     """
 
-    def __init__(self, channels: int, known: int, width: int) -> None:
+    def __init__(self, channels: int, known: int, width: int, depth: int = 3) -> None:
         super().__init__()
-        self.enter = nn.Conv3d(known + 2 * channels, width, 3)
-        self.again = nn.Conv3d(width, width, 3)
+        inputs = [known + 2 * channels, *[width] * (depth - 1)]
+        self.convolutions = nn.ModuleList(nn.Conv3d(given, width, 3) for given in inputs)
         self.leave = nn.Conv3d(width, channels, 1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
@@ -110,11 +115,13 @@ class DailyRefinement(nn.Module):
     ) -> Maps:
         """Return what is to be added to the guess."""
         seen = valid.to(values.dtype)
-        told = torch.cat([guess.known, seen * (values - guess.values), seen], dim=2)
+        told = torch.cat([guess.known, seen * (values - guess.values) / SMALL, seen], dim=2)
         kept = valid.flatten(2).any(-1)[:, None, :, None, None].to(values.dtype)
-        hidden = F.gelu(self.enter(_padded(kept * told.transpose(1, 2), periodic)))
-        hidden = hidden + F.gelu(self.again(_padded(kept * hidden, periodic)))
-        return self.leave(hidden).transpose(1, 2)  # type: ignore[no-any-return]
+        hidden = F.avg_pool3d(told.transpose(1, 2), (1, 2, 2), ceil_mode=True)
+        for number, convolution in enumerate(self.convolutions):
+            more = F.gelu(convolution(_padded(kept * hidden, periodic)))
+            hidden = hidden + more if number else more
+        return SMALL * _doubled(self.leave(hidden).transpose(1, 2), values.shape[-2:], periodic)
 
 
 def _padded(maps: Float[Tensor, "batch map time lat lon"], periodic: bool) -> Tensor:
@@ -123,6 +130,13 @@ def _padded(maps: Float[Tensor, "batch map time lat lon"], periodic: bool) -> Te
     else:
         maps = F.pad(maps, (1, 1, 0, 0, 0, 0), mode="replicate")
     return F.pad(F.pad(maps, (0, 0, 1, 1, 0, 0), mode="replicate"), (0, 0, 0, 0, 1, 1))
+
+
+def _doubled(coarse: Tensor, size: torch.Size, periodic: bool) -> Tensor:
+    """Interpolate to twice the rows and columns, at most so many of them."""
+    maps = F.pad(coarse.flatten(0, 1), (1, 1, 0, 0), mode="circular" if periodic else "replicate")
+    fine = F.interpolate(maps, scale_factor=2.0, mode="bilinear")[..., : size[0], 2 : 2 + size[1]]
+    return torch.unflatten(fine, 0, coarse.shape[:2])
 
 
 def observed_mean(
