@@ -137,21 +137,24 @@ def test_training_goes_on_in_training_mode_and_the_best_weights_are_those_of_the
 
 
 @pytest.mark.parametrize("daily", [False, True])
-@pytest.mark.parametrize("network", [GapFiller, GapFillUNet])
+@pytest.mark.parametrize("residual", ["nothing", "analysis", None])
 def test_trained_networks_are_better_than_before_and_survive_the_checkpoint(
-    network: type, daily: bool, tmp_path: Path
+    residual: str | None, daily: bool, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
 
     def build(layout: Layout) -> Reconstruction:
-        return filler(layout, daily=daily) if network is GapFiller else GapFillUNet(layout, width=8, levels=2)
+        if residual is None:
+            return GapFillUNet(layout, width=8, levels=2)
+        return filler(layout, daily=daily, residual=residual)
 
-    loss = "l1" if network is GapFiller else "nll"
+    loss = "nll" if residual is None else "l1"
     task = GapFillTask(build, LAYOUT, STATISTICS, loss=loss, optimizer=adam(0.005), warmup_steps=5)  # type: ignore[arg-type]
     before = rmse(task, daily)
     fit(task.train(), tmp_path, epochs=6, daily=daily)
     after = rmse(task, daily)
-    assert after < (0.7 if network is GapFillUNet else 0.95) * before
+    # Before training the guess is the seasonal cycle, or an analysis of the observations, which is good already.
+    assert after < (0.8 if residual == "analysis" else 0.7) * before
     one = batch(200, daily=daily)
     assert one.targets is not None
     again = load_task(tmp_path / "last").predict(one, one.targets.frame)
