@@ -34,7 +34,7 @@ def predictors(distance: AtmoDistance, store: TrainingStore, layers: list[str]) 
     wanted = [store.channels.index(channel) for channel in channels]
     size = network.layout.grid.shape
     north = store.grid.latitude > 0
-    half = [(rows, columns) for rows, columns in tiles(store.grid, size) if store.grid.latitude[rows].mean() > 0]
+    half = [(rows, columns) for rows, columns in tiles(store.grid, size) if north[rows].mean() >= 0.5]
     found: dict[str, list[Array]] = {}
     for first in track(range(0, len(store.time), 16), "Encoding"):
         values = torch.from_numpy(np.asarray(store.read(range(first, min(first + 16, len(store.time))))))[:, wanted]
