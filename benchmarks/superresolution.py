@@ -22,7 +22,12 @@ FINE, COARSE = "runs/data/planet42.store.zarr", "runs/data/planet42.coarse.zarr"
 PERIOD = ("--init", "2000-12-25", "2001-02-03", "--leads", "0", "--every", "24", "--grid", FINE)
 FINE_WAVES = slice(17, 42)
 COLUMNS = ("RMSE (1e-6 s-1)", "fine power", "spectral miss")
-WAYS = ("squared error", "GAN, squared error", "GAN, AtmoDist")
+WAYS = {
+    "squared error": "mse",
+    "GAN, squared error": "gan_mse",
+    "GAN, AtmoDist": "gan_atmodist",
+    "GAN, both": "gan_both",
+}
 
 
 def main() -> None:
@@ -55,12 +60,16 @@ def main() -> None:
         chance = (f"--seed_everything={seed}", f"--data.init_args.seed={seed}")
         start = f"runs/mse{seed}"
         fit("superres_planet.yaml", start, *chance)
-        fit(
-            "superres_planet_gan.yaml", f"runs/gan_mse{seed}", *chance, f"--model.init_args.start={start}",
-            "--model.init_args.content=null",
-        )  # fmt: skip
-        fit("superres_planet_gan.yaml", f"runs/gan_atmodist{seed}", *chance, f"--model.init_args.start={start}")
-        for way, kind in zip(WAYS, ("mse", "gan_mse", "gan_atmodist"), strict=True):
+        for kind, content in (
+            ("gan_mse", "null"),
+            ("gan_atmodist", "{run: runs/atmodist_planet, layer: '1.2', error_weight: 0.0}"),
+            ("gan_both", "{run: runs/atmodist_planet, layer: '1.2', error_weight: 0.5}"),
+        ):
+            fit(
+                "superres_planet_gan.yaml", f"runs/{kind}{seed}", *chance, f"--model.init_args.start={start}",
+                "--model.init_args.content", content,
+            )  # fmt: skip
+        for way, kind in WAYS.items():
             predict(f"runs/{kind}{seed}", f"{kind}{seed}")
             names[way].append(f"{kind}{seed}")
     for baseline in ("interpolation", "bicubic"):

@@ -14,7 +14,7 @@ from etesian.data.spectral import high_pass, power_spectrum
 from etesian.evaluation.drawing import STYLE, draw_map, dress, map_height, value_range
 from etesian.evaluation.plots import colours
 from etesian.evaluation.structure import TRUTH
-from etesian.evaluation.tables import days, headline, pretty_units, title
+from etesian.evaluation.tables import days, headline, pretty_units, squared, title
 
 ZOOM = Region(25, 65, 280, 350)
 """The storm track over the western North Atlantic."""
@@ -173,10 +173,8 @@ def _colours(scores: xr.Dataset) -> dict[str, str]:
 
 
 def _units(scores: xr.Dataset, channel: str, *, square: bool = False) -> str:
-    units = pretty_units(str(scores.units.sel(channel=channel).values))
-    if not square or not units:
-        return units
-    return f"({units})²" if " " in units else f"{units}²"
+    units = str(scores.units.sel(channel=channel).values)
+    return pretty_units(squared(units) if square else units)
 
 
 def _row(names: list[str]) -> tuple[Figure, NDArray[np.object_]]:

@@ -53,6 +53,16 @@ def pretty_units(units: str) -> str:
     )
 
 
+def squared(units: str) -> str:
+    """Return the units of a square.
+
+    >>> squared("s-1"), squared("m2 s-2"), squared("K"), squared("1")
+    ('s-2', 'm4 s-4', 'K2', '1')
+    """
+    parts = [(part.rstrip("-0123456789"), part) for part in units.split()]
+    return " ".join(f"{name}{2 * int(part[len(name) :] or 1)}" if name else part for name, part in parts)
+
+
 def models(scores: xr.Dataset) -> list[str]:
     """Return the names of the forecasts that are not references."""
     names: list[str] = scores.forecast.values.tolist()
