@@ -12,7 +12,7 @@ from etesian.models.interpolators import Gappy
 from etesian.models.optimal_interpolation import Covariance, Estimate, fit_covariance, optimal_interpolation
 
 GRID = Grid(np.linspace(35, 36.9, 20), np.linspace(1, 3.3, 24))
-DAYS = np.array([0.0, 1, 2, 4, 5, 6])
+DAYS = np.array([0.0, 1, 1.5, 2.5, 3.5, 4.5])
 TRUE = Covariance(deviation=1.5, length=40.0, duration=2.0, noise=0.2)
 
 
@@ -54,6 +54,14 @@ def test_it_is_the_posterior_of_scikit_learns_gaussian_process(drawn: tuple[np.n
     assert_allclose(filled.deviation.ravel() ** 2, np.diag(covariance), atol=2e-4)
     of_mean = covariance.reshape(6, 480, 6, 480).mean((0, 2)).diagonal()
     assert_allclose(mean_deviation[0].ravel() ** 2, of_mean, atol=2e-4)
+
+
+def test_a_broader_part_is_that_of_a_sum_of_two_kernels() -> None:
+    both = Covariance(1.5, 40.0, 2.0, 0.2, broad=0.3)
+    kernel = 0.7 * RBF([40.0, 40, 40, 2.0]) + 0.3 * RBF([160.0, 160, 160, 8.0])
+    some = places()[::97]
+    assert_allclose(both.correlation(some, some), kernel(some), atol=1e-9)
+    assert_allclose(both.in_time(DAYS), kernel(np.column_stack([np.zeros((6, 3)), DAYS])), atol=1e-12)
 
 
 def test_its_errors_are_as_large_as_it_says(drawn: tuple[np.ndarray, Gappy, Estimate]) -> None:

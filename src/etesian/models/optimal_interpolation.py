@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError
@@ -17,6 +18,7 @@ from etesian.models.interpolators import Days, Filled, Gappy
 
 _Vector = Float[NDArray[np.float64], " n"]
 _CLUSTER = 250
+_BROADER = 4
 _TARGETS = 8192
 
 
@@ -24,19 +26,22 @@ _TARGETS = 8192
 class Covariance:
     """Gaussian covariance of what is observed, in space and time, and uncorrelated noise of the observations.
 
-    s² exp(−d²/2L² − t²/2τ²) between two points a distance d and a time t apart; distances are chords of the sphere.
+    s² [(1 − b) exp(−d²/2L² − t²/2τ²) + b exp(−d²/32L² − t²/32τ²)] between two points a distance d and a time t apart;
+    distances are chords of the sphere.
 
     Attributes:
         deviation: s, in the units of the observations.
         length: L, km.
         duration: τ, days.
         noise: standard deviation of an observation's error.
+        broad: b, the share of the variance that is four times as broad and lasts four times as long.
     """
 
     deviation: float
     length: float
     duration: float
     noise: float
+    broad: float = 0.0
 
     def correlation(
         self, ours: Float[NDArray[np.float64], "m 4"], theirs: Float[NDArray[np.float64], "n 4"]
@@ -45,7 +50,17 @@ class Covariance:
         scale = np.array([self.length] * 3 + [self.duration]) * np.sqrt(2)
         a, b = ours / scale, theirs / scale
         squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
-        return np.asarray(np.exp(-np.maximum(squared, 0)))
+        return self._mixed(-np.maximum(squared, 0))
+
+    def in_time(self, days: _Vector) -> Float[NDArray[np.float64], "day day"]:
+        """Return the correlation of one place with itself between days."""
+        return self._mixed(-((days[:, None] - days) ** 2) / (2 * self.duration**2))
+
+    def _mixed(self, exponent: NDArray[np.float64]) -> NDArray[np.float64]:
+        narrow = np.exp(exponent)
+        if self.broad == 0:
+            return np.asarray(narrow)
+        return np.asarray((1 - self.broad) * narrow + self.broad * np.exp(exponent / _BROADER**2))
 
 
 class Estimate(NamedTuple):
@@ -85,8 +100,9 @@ def fit_covariance(data: Gappy, *, clusters: int = 12, seed: int = 0) -> Covaria
     span = max(np.ptp(data.days), days)
 
     def evaluate(logarithms: _Vector) -> tuple[float, Covariance]:
-        length, duration, ratio = np.exp(logarithms).tolist()
-        shape = Covariance(1.0, length, duration, 0.0)
+        length, duration, ratio = np.exp(logarithms[:3]).tolist()
+        broad = float(expit(logarithms[3]))
+        shape = Covariance(1.0, length, duration, 0.0, broad)
         squares, determinants, freedom = 0.0, 0.0, 0
         for places, values in samples:
             correlation = shape.correlation(places, places)
@@ -101,14 +117,15 @@ def fit_covariance(data: Gappy, *, clusters: int = 12, seed: int = 0) -> Covaria
             determinants += 2 * np.log(np.diag(root)).sum() + np.log(own)
             freedom += values.size - 1
         variance = max(squares / freedom, 1e-300)
-        fitted = Covariance(float(np.sqrt(variance)), length, duration, float(np.sqrt(variance * ratio)))
+        fitted = Covariance(float(np.sqrt(variance)), length, duration, float(np.sqrt(variance * ratio)), broad)
         return freedom * np.log(variance) + determinants, fitted
 
     bounds = np.log([(spacing, 400 * spacing), (0.3 * days, 10 * span), (1e-5, 10.0)])
     start = np.log([8 * spacing, max(0.3 * span, days), 0.05]).clip(*bounds.T)
+    bounds, start = np.vstack([bounds, [-6, 6]]), np.append(start, -1.0)
     found = minimize(
         lambda x: evaluate(x)[0], start, method="Nelder-Mead", bounds=bounds,
-        options={"xatol": 0.02, "fatol": 0.1, "maxfev": 250},
+        options={"xatol": 0.02, "fatol": 0.1, "maxfev": 350},
     )  # fmt: skip
     return evaluate(found.x)[1]
 
@@ -124,9 +141,10 @@ def optimal_interpolation(
     """Interpolate all points from the observations around them, with the least expected square error.
 
     The posterior of a Gaussian process with a mean that is unknown and locally constant (ordinary kriging). Tiles are
-    interpolated from the observations within 2.5 L and 2.5 τ; where these are more than can be taken, one is taken of
-    each block of neighbours, of larger blocks away from the tile than within. Where there are none, the search goes on
-    further out.
+    interpolated, for spans of τ/2, from the observations within 2.5 of the broader lengths and durations; where these
+    are more than can be taken, one is taken of each block of neighbours, of larger blocks away from the tile than
+    within. Where there are none, the search goes on further out. The error of a mean is that of one such estimate for
+    the whole group, at most the mean of the errors, and a little too large where spans are shorter.
 
     Args:
         data: what was observed.
@@ -143,16 +161,36 @@ def optimal_interpolation(
     means = np.full((names.size, *data.grid.shape), np.nan)
     work = [(i, np.flatnonzero(number == name)) for i, name in enumerate(names)]
     places = _places(data)
-    tiles = [(i, times, *tile) for i, times in work for tile in _tiles(data, times.size)]
+    tiles = [
+        (i, times, *tile)
+        for i, times in work
+        for tile in _tiles(
+            data, times.size, max(map(len, _blocks(data.days, times, covariance.duration))), max_observations
+        )
+    ]
     for i, times, rows, columns in track(tiles, "Interpolating", disable=not progress, transient=True):
         sea = data.sea[rows, columns]
-        observed = _gather(data, places, covariance, times, rows, columns, max_observations)
-        found = _posterior(covariance, observed, places[rows, columns][sea], data.days[times])
-        for whole, part in zip((values, deviation), found[:2], strict=True):
-            block = whole[times[0] : times[-1] + 1, rows, columns]
-            block[:, sea] = part
-        means[i, rows, columns][sea] = found[2]
+        points = places[rows, columns][sea]
+        whole = _gather(data, places, covariance, times, rows, columns, max_observations)
+        for block in _blocks(data.days, times, covariance.duration):
+            near = whole
+            if block.size < times.size:
+                near = _gather(data, places, covariance, block, rows, columns, max_observations)
+            found = _posterior(covariance, near, points, data.days[block])
+            for fields, part in zip((values, deviation), found[:2], strict=True):
+                fields[block[0] : block[-1] + 1, rows, columns][:, sea] = part
+        if block.size < times.size:
+            found = _posterior(covariance, whole, points, data.days[times])
+        # The error of a mean is no larger than the mean of the errors.
+        most = deviation[times[0] : times[-1] + 1, rows, columns][:, sea].mean(0)
+        means[i, rows, columns][sea] = np.minimum(found[2], most)
     return Estimate(Filled(values, deviation), means, covariance)
+
+
+def _blocks(days: _Vector, times: NDArray[np.int64], duration: float) -> list[NDArray[np.int64]]:
+    """Cut the times of a group into spans of τ/2, so that near days are seen in detail."""
+    label = np.floor((days[times] - days[times[0]]) / (duration / 2)).astype(np.int64)
+    return np.split(times, np.flatnonzero(np.diff(label)) + 1)
 
 
 class _Observations(NamedTuple):
@@ -187,8 +225,7 @@ def _posterior(
     lack = (1 - cross.T @ white[:, 1]).reshape(shape)
     error = variance - np.square(cross).sum(0).reshape(shape) + lack**2 / information
     together = cross.reshape(-1, *shape).mean(1)
-    step = days[:, None] - days
-    prior = variance * np.exp(-(step**2) / (2 * covariance.duration**2)).mean()
+    prior = variance * covariance.in_time(days).mean()
     error_of_mean = prior - np.square(together).sum(0) + lack.mean(0) ** 2 / information
     least = 1e-12 * variance
     return estimate, np.sqrt(np.maximum(error, least)), np.sqrt(np.maximum(error_of_mean, least))
@@ -204,9 +241,10 @@ def _gather(
     most: int,
 ) -> _Observations:
     """Return the observations for a tile: those within and near it, and those further out more coarsely."""
+    broader = _BROADER if covariance.broad > 0.05 else 1
     reach_days = 2.5 * covariance.duration
     near = (data.days >= data.days[times[0]] - reach_days) & (data.days <= data.days[times[-1]] + reach_days)
-    reach = 2.5 * covariance.length
+    reach = 2.5 * covariance.length * broader
     while True:
         inner, outer = (_window(data, rows, columns, distance) for distance in (0.5 * covariance.length, reach))
         values = data.values[near][:, outer[0]][:, :, outer[1]]
@@ -218,6 +256,11 @@ def _gather(
         if whole:
             near = np.ones_like(near)
     inside = np.isin(outer[0], inner[0])[:, None] & np.isin(outer[1], inner[1])
+    day = data.days[near]
+    soon = (day >= data.days[times[0]] - covariance.duration / 2) & (
+        day <= data.days[times[-1]] + covariance.duration / 2
+    )
+    inside = soon[:, None, None] & inside
     parts = []
     for ring, share in ((inside, 0.6), (~inside, 0.4)):
         ring_known = known & ring
@@ -225,7 +268,7 @@ def _gather(
         if known.sum() <= most:
             allowed = int(known.sum())
         while True:
-            part = _thinned(values, ring_known, places[outer[0]][:, outer[1]], data.days[near], block)
+            part = _thinned(values, ring_known, places[outer[0]][:, outer[1]], day, block)
             if part.values.size <= allowed or block >= max(known.shape[1:]):
                 break
             block = max(block + 1, round(block * np.sqrt(part.values.size / allowed)))
@@ -241,10 +284,10 @@ def _thinned(
     days: _Vector,
     block: int,
 ) -> _Observations:
-    """Return, for blocks of so many points each way on each day, the observation nearest to the mean place of all."""
+    """Return, for blocks of so many points each way and half as many days, the observation nearest to their middle."""
     day, row, column = np.nonzero(known)
     width = -(-known.shape[2] // block)
-    label = (day * -(-known.shape[1] // block) + row // block) * width + column // block
+    label = (day // max(1, block // 2) * -(-known.shape[1] // block) + row // block) * width + column // block
     _, index = np.unique(label, return_inverse=True)
     count = np.bincount(index)
     off = np.zeros(index.size)
@@ -272,8 +315,10 @@ def _window(data: Gappy, rows: slice, columns: slice, reach: float) -> tuple[NDA
     return inside, ahead[np.argsort(offset[ahead], kind="stable")]
 
 
-def _tiles(data: Gappy, times: int) -> Iterator[tuple[slice, slice]]:
-    size = int(np.clip(np.sqrt(_TARGETS / times), 4, 24))
+def _tiles(data: Gappy, times: int, together: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Cut the grid so that about a quarter of the observations that can be taken lie in a tile and a span of time."""
+    density = together * data.observed.mean() / max(data.sea.mean(), 1e-9)
+    size = int(np.clip(min(np.sqrt(_TARGETS / times), np.sqrt(0.25 * most / density)), 4, 24))
     for row in range(0, data.grid.shape[0], size):
         for column in range(0, data.grid.shape[1], size):
             tile = slice(row, row + size), slice(column, column + size)
