@@ -70,10 +70,11 @@ def main() -> None:
         call("prepare", options.out / f"{name}.nc", options.out / f"{name}.zarr", "--overwrite")
     observed, truth = options.out / "observed.zarr", options.out / "all.zarr"
     period = ("--init", str(days.time.values[0])[:10], str(days.time.values[-1])[:10])
+    months = ("--init", period[1][:7], period[2][:7])
     filled = []
     for text in options.runs:
         name, _, run = text.partition("=")
-        call("predict", run, observed, options.out / f"{name}.zarr", *period, "--overwrite")
+        call("predict", run, observed, options.out / f"{name}.zarr", *months, "--overwrite")
         filled.append(f"{name}={options.out / name}.zarr")
     rest = list(options.baselines)
     if not filled:
