@@ -58,17 +58,17 @@ def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
 
 
 def test_the_recipe_on_real_fields_trains_on_one_channel_with_the_options_it_names(tmp_path: Path) -> None:
-    daily = planet().isel(level=0, time=slice(0, 31)).drop_vars(["divergence", "level"])
-    daily = daily.assign_coords(time=pd.date_range("2002-07-01T12", periods=31))
-    daily.to_netcdf(tmp_path / "daily.nc")
+    week = planet().isel(level=0, time=slice(0, 31)).drop_vars(["divergence", "level"])
+    week.assign_coords(time=pd.date_range("2006-01-01T06", periods=31, freq="6h")).to_netcdf(tmp_path / "week.nc")
     store, run = tmp_path / "store.zarr", tmp_path / "run"
-    etesian("prepare", tmp_path / "daily.nc", store, "--train_end", "2002-07-17")
+    etesian("prepare", tmp_path / "week.nc", store, "--train_end", "2006-01-05T18")
     options = [line.strip("# ") for line in (RECIPES / "atmodist_real.yaml").read_text().splitlines() if "--" in line]
     words = shlex.split(" ".join(line for line in options if line.startswith(("--run", "--data"))))
     words[1:4] = [str(run), words[2], str(store)]
     etesian(
-        "fit", "-c", RECIPES / "atmodist_real.yaml", *words, "--data.init_args.patches=2", "--trainer.max_epochs=1",
-        "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
+        "fit", "-c", RECIPES / "atmodist_real.yaml", *words, "--data.init_args.patch_size=[32, 32]",
+        "--data.init_args.times=32", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
+        "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
     table = np.loadtxt(run / "lags" / "confusion_000.csv", delimiter=",", skiprows=1)
-    assert table[:, 0].tolist() == [24, 48, 72, 96]
+    assert table[:, 0].tolist() == [6, 12, 18, 24]
