@@ -42,3 +42,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
         return f"; did you mean '{close[0]}'?"
     shown = ", ".join(options[:12]) + (f" and {len(options) - 12} more" if len(options) > 12 else "")
     return f"; known are {shown}" if options else "; there are none"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library said, shortened to the first line of it."""
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from etesian.core.errors import DataError, GridError
 from etesian.core.grid import Grid
 from etesian.data.pieces import in_pieces
+from etesian.data.times import timed
 
 REGRID_CURVILINEAR = "regrid it first, for example with `cdo remapcon,r360x180 IN OUT`"
 
 _LATITUDES = ("latitude", "lat", "lats", "nav_lat")
 _LONGITUDES = ("longitude", "lon", "long", "lons", "nav_lon")
-_TIMES = ("time", "valid_time", "t", "date", "datetime")
 _MEMBERS = ("member", "number", "ensemble", "realization", "member_id", "ens", "ensemble_member")
 
 Order = tuple[NDArray[np.intp], NDArray[np.float64]]
@@ -34,7 +34,7 @@ def with_axes(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         GridError: if the grid is not a latitude–longitude grid with finite coordinates.
         DataError: if the times have no dates.
     """
-    return _member(_timed(_on_grid(raw, label, notes), label))
+    return _member(timed(_on_grid(raw, label, notes), label))
 
 
 def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
@@ -130,38 +130,6 @@ def _longitude(values: NDArray[np.float64], notes: list[str]) -> Order:
     if not np.array_equal(east, values):
         notes.append(f"longitude {values[0]:g}…{values[-1]:g} becomes {east[0]:g}…{east[-1]:g}")
     return order, east
-
-
-def _timed(dataset: xr.Dataset, label: str) -> xr.Dataset:
-    """Give the time dimension its name, and every field a time where the file has one moment for all."""
-    moments = [name for name, c in dataset.variables.items() if c.ndim <= 1 and _is_time(name, dataset[name])]
-    along = [name for name in moments if dataset[name].ndim == 1]
-    if along:
-        name = min(along, key=lambda n: (str(n) != "valid_time", dataset[n].dims != (n,)))
-        dimension = dataset[name].dims[0]
-        if dataset[name].dtype.kind not in "MO":
-            units = dataset[name].attrs.get("units")
-            raise DataError(
-                f"{label} has times in '{name}' without a date ({'units ' + repr(units) if units else 'no units'}): "
-                f"give it units such as 'hours since 2000-01-01'"
-            )
-        times = dataset[name].variable
-        dataset = dataset.drop_vars([n for n in moments if n in dataset.variables])
-        dataset = dataset.rename({dimension: "time"}).assign_coords(time=("time", times.values))
-    elif moments:
-        name = min(moments, key=lambda n: str(n) != "valid_time")
-        time = dataset[name].values
-        dataset = dataset.drop_vars(moments).expand_dims(time=np.atleast_1d(time))
-    return dataset
-
-
-def _is_time(name: Hashable, array: xr.DataArray) -> bool:
-    standard_name = str(array.attrs.get("standard_name", ""))
-    if standard_name in ("forecast_reference_time", "forecast_period"):
-        return str(name).lower() == "time" and array.dtype.kind == "M"
-    is_date = array.dtype.kind == "M" or (array.dtype == object and standard_name == "time")
-    named = str(name).lower() in _TIMES and (array.dtype.kind in "MO" or array.dims == (name,))
-    return (is_date and standard_name == "time") or named or (array.attrs.get("axis") == "T" and array.ndim == 1)
 
 
 def _member(dataset: xr.Dataset) -> xr.Dataset:
