@@ -132,13 +132,12 @@ class MonthDataset(WindowDataset):
         assert isinstance(pick, MonthPick)
         times, own = self.axis.times(pick.initial, self.months, self.margin)
         outside = (times < self.first) | (times > self.last)
-        outside[own.stop + own.start :] = True
-        index = np.where(outside, -1, self.axis.find(times))
+        index = np.where(outside, -1, self.axis.given(times, own))
         values = self.reader.read(index, tile)
         values[:, :, ~sea] = np.nan
         hidden = self._hidden(pick, tile, index, values, own)
         if self.truth is not None and self.truth_axis is not None:
-            answer = self.truth.read(np.where(outside, -1, self.truth_axis.find(times)), tile)
+            answer = self.truth.read(np.where(outside, -1, self.truth_axis.given(times, own)), tile)
         else:
             assert self.answers is not None
             answer = self.answers.read(index, tile)

@@ -98,6 +98,12 @@ class MonthAxis:
         there = self.time.take(place, mode="clip") == times
         return np.where(there, place, -1)
 
+    def given(self, times: Seconds, own: slice) -> NDArray[np.int64]:
+        """Return the positions in the store of months' times and of as many after as before them, -1 elsewhere."""
+        found = self.find(times)
+        found[own.stop + own.start :] = -1
+        return found
+
     def windows(self, period: Period, months: int, stride: int, *, whole: bool = True) -> Seconds:
         """Return the first moments of stretches of months that lie in a period and of which the store has some time.
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from etesian.core.errors import ChannelError
 from etesian.evaluation.pairs import Pairs, Piece
+from etesian.evaluation.tables import LEARNED
 from etesian.evaluation.uncertainty import half_width
 from etesian.tasks.atmodistance import AtmoDistance
-
-SCORE = "atmodistance"
 
 
 class LearnedDistance:
@@ -53,9 +52,9 @@ class LearnedDistance:
             mean = np.where(present, cases, 0.0).sum(0) / present.sum(0)
         half = half_width(cases - mean, present)
         dims = ("forecast", "lead_time")
-        scores = {SCORE: mean, f"{SCORE}_low": mean - half, f"{SCORE}_high": mean + half}
+        scores = {LEARNED: mean, f"{LEARNED}_low": mean - half, f"{LEARNED}_high": mean + half}
         result = xr.Dataset({name: (dims, values) for name, values in scores.items()})
-        result[f"{SCORE}_by_initial_time"] = ("initial_time", *dims), cases
+        result[f"{LEARNED}_by_initial_time"] = ("initial_time", *dims), cases
         channels = ", ".join(map(str, self.distance.channels))
-        result[SCORE].attrs = {"units": "1", "long_name": "AtmoDist distance", "run": self.run, "channels": channels}
+        result[LEARNED].attrs = {"units": "1", "long_name": "AtmoDist distance", "run": self.run, "channels": channels}
         return result

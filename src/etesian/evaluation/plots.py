@@ -25,7 +25,7 @@ from etesian.evaluation.drawing import (
     value_range,
 )
 from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
-from etesian.evaluation.tables import days, headline, pretty_units, references, title
+from etesian.evaluation.tables import LEARNED, days, headline, pretty_units, references, title
 
 MODEL_COLOURS = (
     "#0b6e99", "#c8553d", "#6a4c93", "#2a9d6f", "#b5179e", "#e09f3e",
@@ -66,7 +66,7 @@ def distance_curves(scores: xr.Dataset) -> Figure:
     """Draw the learned distance against lead time, with 95 % bands."""
     figure = Figure(figsize=(5.4, 4.0), layout="constrained")
     panel = figure.subplots()
-    _curve(panel, scores, "atmodistance")
+    _curve(panel, scores, LEARNED)
     panel.set_ylabel("AtmoDist distance")
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), frameon=False)
@@ -87,7 +87,7 @@ def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
         )  # fmt: skip
         if f"{score}_low" in part:
             panel.fill_between(lead, part[f"{score}_low"], part[f"{score}_high"], color=colour, alpha=0.14, linewidth=0)
-    if score in ("rmse", "atmodistance"):
+    if score in ("rmse", LEARNED):
         panel.set_ylim(bottom=0)
     elif score == "acc":
         panel.axhline(0.6, color="#9aa3a8", linewidth=0.8, linestyle=":")

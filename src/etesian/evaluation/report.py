@@ -7,11 +7,22 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from etesian.evaluation.learned import SCORE
 from etesian.evaluation.page import evaluation_folder, page, picture, save_pictures, table, text
 from etesian.evaluation.plots import distance_curves, error_maps, example_maps, score_curves
 from etesian.evaluation.structure_plots import structure_figures
-from etesian.evaluation.tables import days, headline, models, number, pretty_units, references, tidy, title, verdicts
+from etesian.evaluation.tables import (
+    LEARNED,
+    days,
+    headline,
+    models,
+    number,
+    pretty_units,
+    references,
+    tidy,
+    title,
+    verdicts,
+    with_best,
+)
 
 _CURVES = {
     "rmse": "Root-mean-square error",
@@ -59,7 +70,7 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
                     "<p class='note'>Bands: 95 % intervals of the mean over initial times, allowing for the "
                     "correlation of successive forecasts.</p>"
                 )
-    if SCORE in scores:
+    if LEARNED in scores:
         parts += _distance(scores, pictures)
     for reference in references(scores):
         parts += [f"<h2>Skill against {text(reference)}</h2>", _skill_table(scores, reference)]
@@ -89,8 +100,8 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
         channels = [name for name in headline(scores) if np.isfinite(scores[score].sel(channel=name)).any()]
         if channels:
             yield f"{score}_curves", score_curves(scores, score, channels, region)
-    if SCORE in scores:
-        yield f"{SCORE}_curves", distance_curves(scores)
+    if LEARNED in scores:
+        yield f"{LEARNED}_curves", distance_curves(scores)
     for channel in headline(scores):
         yield f"forecast_{channel}", example_maps(scores, models(scores)[0], channel)
         yield f"bias_map_{channel}", error_maps(scores, channel, "bias_map")
@@ -100,20 +111,18 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
 
 
 def _distance(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
-    learned = scores[SCORE]
+    learned = scores[LEARNED]
     best = learned.min("forecast").values
-    rows = []
-    for name in scores.forecast.values.tolist():
-        values = learned.sel(forecast=name).values
-        rows.append(
-            [text(name), *(f"<b>{number(v)}</b>" if v == b else number(v) for v, b in zip(values, best, strict=True))]
-        )
+    rows = [
+        [text(name), *with_best(learned.sel(forecast=name).values, best, "<b>{}</b>")]
+        for name in scores.forecast.values.tolist()
+    ]
     return [
         "<h2>Learned distance (AtmoDist)</h2>",
         f"<p class='note'>Mean squared difference of the features of {text(learned.attrs['run'])}, scaled to that of "
         f"normalised fields, from {text(learned.attrs['channels'])}. The lowest is bold.</p>",
         table(["", *(days(lead) for lead in scores.lead_time.values)], rows, 1),
-        picture(pictures[f"{SCORE}_curves"], "Learned distance by lead time"),
+        picture(pictures[f"{LEARNED}_curves"], "Learned distance by lead time"),
     ]
 
 
@@ -153,8 +162,7 @@ def _rmse_table(scores: xr.Dataset) -> str:
     for channel in headline(scores):
         best = rmse.sel(channel=channel).min("forecast").values
         for row, name in enumerate(scores.forecast.values.tolist()):
-            values = rmse.sel(channel=channel, forecast=name).values
-            cells = [f"<b>{number(v)}</b>" if v == least else number(v) for v, least in zip(values, best, strict=True)]
+            cells = with_best(rmse.sel(channel=channel, forecast=name).values, best, "<b>{}</b>")
             rows.append([_named(scores, channel) if row == 0 else "", text(name), *cells])
     return table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
 

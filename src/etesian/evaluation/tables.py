@@ -10,6 +10,9 @@ from rich.table import Table
 
 from etesian.core.channels import Channel
 
+LEARNED = "atmodistance"
+"""Name of the learned distance among the scores."""
+
 INTERVALS = ("rmse", "mae", "bias", "acc", "pearson", "skill")
 SCORES = ("rmse", "mse", "mae", "bias", "acc", "pearson", "activity", "skill")
 
@@ -61,6 +64,11 @@ def squared(units: str) -> str:
     """
     parts = [(part.rstrip("-0123456789"), part) for part in units.split()]
     return " ".join(f"{name}{2 * int(part[len(name) :] or 1)}" if name else part for name, part in parts)
+
+
+def with_best(values: NDArray[np.floating], best: NDArray[np.floating], mark: str) -> list[str]:
+    """Write numbers, those that are the best of their column within a mark such as `<b>{}</b>`."""
+    return [mark.format(number(v)) if v == least else number(v) for v, least in zip(values, best, strict=True)]
 
 
 def models(scores: xr.Dataset) -> list[str]:
@@ -159,11 +167,10 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
                 cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
             table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
         table.add_section()
-    if "atmodistance" in scores and not _downscaled(scores):
+    if LEARNED in scores and not _downscaled(scores):
+        learned = scores[LEARNED]
         for row, name in enumerate(scores.forecast.values.tolist()):
-            values = scores.atmodistance.sel(forecast=name).values
-            best = scores.atmodistance.min("forecast").values
-            cells = [f"[bold]{number(v)}[/]" if v == b else number(v) for v, b in zip(values, best, strict=True)]
+            cells = with_best(learned.sel(forecast=name).values, learned.min("forecast").values, "[bold]{}[/]")
             table.add_row("AtmoDist distance" if row == 0 else "", name, *cells)
     return table
 

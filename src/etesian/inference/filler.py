@@ -172,8 +172,7 @@ class Filler:
     def fill(self, stretch: Stretch, advance: Callable[[], object] = lambda: None) -> dict[str, NDArray[Any]]:
         """Return the maps of a stretch by the name of their variable."""
         times, own = self.axis.times(int(stretch.months[0]), self.months, self.margin)
-        index = self.axis.find(times)
-        index[own.stop + own.start :] = -1
+        index = self.axis.given(times, own)
         month = np.searchsorted(stretch.months, times, side="right") - 1
         month[own.stop :] = -1
         count = own.stop - own.start if self.daily else self.months

@@ -19,6 +19,8 @@ from etesian.models.interpolators import Days, Filled, Gappy
 _Vector = Float[NDArray[np.float64], " n"]
 _CLUSTER = 250
 _BROADER = 4
+_LEAST_BROAD = 0.05
+"""Share of the variance below which observations further out are not looked for."""
 _TARGETS = 8192
 
 
@@ -141,8 +143,8 @@ def optimal_interpolation(
     """Interpolate all points from the observations around them, with the least expected square error.
 
     The posterior of a Gaussian process with a mean that is unknown and locally constant (ordinary kriging). Tiles are
-    interpolated, for spans of τ/2, from the observations within 2.5 of the broader lengths and durations; where these
-    are more than can be taken, one is taken of each block of neighbours, of larger blocks away from the tile than
+    interpolated, for spans of τ/2, from the observations within 2.5 of the broader length and 2.5 τ; where these are
+    more than can be taken, one is taken of each block of neighbours, of larger blocks away from the tile than
     within. Where there are none, the search goes on further out. The error of a mean is that of one such estimate for
     the whole group, at most the mean of the errors, and a little too large where spans are shorter.
 
@@ -172,14 +174,15 @@ def optimal_interpolation(
         sea = data.sea[rows, columns]
         points = places[rows, columns][sea]
         whole = _gather(data, places, covariance, times, rows, columns, max_observations)
-        for block in _blocks(data.days, times, covariance.duration):
+        blocks = _blocks(data.days, times, covariance.duration)
+        for block in blocks:
             near = whole
-            if block.size < times.size:
+            if len(blocks) > 1:
                 near = _gather(data, places, covariance, block, rows, columns, max_observations)
             found = _posterior(covariance, near, points, data.days[block])
             for fields, part in zip((values, deviation), found[:2], strict=True):
                 fields[block[0] : block[-1] + 1, rows, columns][:, sea] = part
-        if block.size < times.size:
+        if len(blocks) > 1:
             found = _posterior(covariance, whole, points, data.days[times])
         # The error of a mean is no larger than the mean of the errors.
         most = deviation[times[0] : times[-1] + 1, rows, columns][:, sea].mean(0)
@@ -241,7 +244,7 @@ def _gather(
     most: int,
 ) -> _Observations:
     """Return the observations for a tile: those within and near it, and those further out more coarsely."""
-    broader = _BROADER if covariance.broad > 0.05 else 1
+    broader = _BROADER if covariance.broad > _LEAST_BROAD else 1
     reach_days = 2.5 * covariance.duration
     near = (data.days >= data.days[times[0]] - reach_days) & (data.days <= data.days[times[-1]] + reach_days)
     reach = 2.5 * covariance.length * broader

@@ -127,9 +127,13 @@ class Task(L.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of a batch and log it."""
         loss, parts = self.loss(batch)
+        self.log_training(loss, parts, batch)
+        return loss
+
+    def log_training(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
+        """Log the loss of a training batch and its parts."""
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train_{name}": value for name, value in parts.items()}, batch_size=len(batch))
-        return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the task in plain data, from which `load_task` rebuilds it."""

@@ -106,8 +106,7 @@ class TimeLagTask(Task):
         """Return the loss of a batch, log it and add it to that of the epoch."""
         loss, parts = self.loss(batch)
         self.seen += torch.stack([loss.detach(), parts["accuracy"], torch.ones_like(loss)]) * len(batch)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
-        self.log("train_accuracy", parts["accuracy"], batch_size=len(batch))
+        self.log_training(loss, parts, batch)
         return loss
 
     def _classes(self, batch: Batch) -> Tensor:
