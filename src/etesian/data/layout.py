@@ -187,9 +187,14 @@ def write_climatology(path: Path, hours: Sequence[int], first: int, values: NDAr
         for day in range(values.shape[1]):
             file = path / "climatology" / "c" / str(hour) / str(day) / "0" / "0" / "0"
             file.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as stream:
+            with open(file, "r+b", opener=_made_if_missing) as stream:
                 stream.seek(4 * first)
                 stream.write(values[hour, day].astype("<f4").tobytes())
+
+
+def _made_if_missing(path: str, flags: int) -> int:
+    """Open a file, made if it is not there, without emptying it: several workers write parts of one."""
+    return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def create_climatology(path: Path, axes: Axes, hours: Sequence[int], days: int) -> None:

@@ -1,18 +1,19 @@
 """A folder beside the result in which long work is done, so that it can be killed, resumed and swapped in whole."""
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from etesian.core.errors import DataError, EtesianError
+
+LOCK = "lock"
 
 
 class Workplace:
@@ -34,7 +35,7 @@ class Workplace:
         """Finish a swap that was interrupted."""
         if self._complete.exists():
             self._swap()
-            self._clear()
+            self.clear()
 
     def begin(self, plan: Mapping[str, Any]) -> bool:
         """Note the plan; return whether work on the same plan is there to be continued, else clear the folder."""
@@ -42,17 +43,17 @@ class Workplace:
         self.begun = True
         if note.exists() and note.read_text() == text:
             return True
-        self._clear()
+        self.clear()
         temporary = note.with_suffix(".tmp")
         temporary.write_text(text)
-        temporary.rename(note)
+        temporary.replace(note)
         return False
 
     def save(self, name: str, **arrays: NDArray[Any]) -> None:
         """Keep the outcome of one piece of work; its existence says that the piece is done."""
         temporary = self.folder / f"{name}.tmp.npz"
         np.savez(temporary, allow_pickle=False, **arrays)
-        temporary.rename(self.folder / f"{name}.npz")
+        temporary.replace(self.folder / f"{name}.npz")
 
     def load(self, name: str) -> dict[str, NDArray[Any]] | None:
         """Return the outcome of a piece of work, None if it is not done."""
@@ -68,18 +69,19 @@ class Workplace:
             leftover.unlink()
         self._complete.touch()
         self._swap()
-        shutil.rmtree(self.folder)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        for entry in self.folder.iterdir():
+            if entry.name != LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _swap(self) -> None:
         if self.result.exists():
             if self.target.exists():
                 self.target.rename(self.old)
             self.result.rename(self.target)
-
-    def _clear(self) -> None:
-        for entry in self.folder.iterdir():
-            if entry.name != "lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 @contextmanager
@@ -90,25 +92,36 @@ def workplace(target: Path) -> Iterator[Workplace]:
         DataError: if another run is making the same result.
     """
     place = Workplace(target)
+    lock = FileLock(place.folder / LOCK, blocking=False)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(place.folder / "lock", os.O_RDWR | os.O_CREAT)
+        lock.acquire()
+    except Timeout:
+        raise DataError(f"{target} is being made by another run; wait for it or end it") from None
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error.strerror}; choose another place") from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{target} is being made by another run; wait for it or end it") from None
-        try:
-            place.recover()
-            yield place
-        except EtesianError:
-            if place.begun:
-                shutil.rmtree(place.folder, ignore_errors=True)
-            raise
-        finally:
-            if place.folder.exists() and [entry.name for entry in place.folder.iterdir()] == ["lock"]:
-                shutil.rmtree(place.folder)
+        place.recover()
+        yield place
+    except EtesianError:
+        if place.begun:
+            with suppress(OSError):
+                place.clear()
+        raise
     finally:
-        os.close(lock)
+        _leave(place.folder, lock)
+
+
+def _leave(folder: Path, lock: FileLock) -> None:
+    """Let go of the lock, and remove the folder if nothing else is in it."""
+    try:
+        if [entry.name for entry in folder.iterdir()] == [LOCK]:
+            # While it is held: another run must not come to hold a file that is gone. Windows, which cannot remove
+            # an open file, does it on release.
+            with suppress(PermissionError):
+                (folder / LOCK).unlink()
+    finally:
+        lock.release()
+    # Not empty: work to be continued, or another run that has come since.
+    with suppress(OSError):
+        folder.rmdir()

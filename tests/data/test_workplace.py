@@ -1,0 +1,100 @@
+"""The folder in which long work is done, and its lock."""
+
+import subprocess
+import sys
+
+import pytest
+
+from etesian.core.errors import DataError
+from etesian.data.workplace import workplace
+
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from etesian.data.workplace import workplace
+
+with workplace(Path(sys.argv[1])) as place:
+    place.begin({"seed": 1})
+    (place.folder / "half").write_text("done")
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that is making tmp_path/store.zarr."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "store.zarr")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_and_a_killed_one_is_succeeded(tmp_path, holder):
+    target = tmp_path / "store.zarr"
+    with pytest.raises(DataError, match=r"store\.zarr is being made by another run; wait for it or end it"):
+        workplace(target).__enter__()
+    holder.kill()
+    holder.wait()
+    with workplace(target) as place:
+        assert place.begin({"seed": 1})
+        assert (place.folder / "half").read_text() == "done"
+        place.result.mkdir()
+        place.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
+
+
+def test_a_second_run_in_the_same_process_is_refused(tmp_path):
+    with workplace(tmp_path / "a"), pytest.raises(DataError, match="being made by another run"):
+        workplace(tmp_path / "a").__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+def begin_and_fail(target, error):
+    with workplace(target) as place:
+        place.begin({"seed": 1})
+        raise error
+
+
+def test_an_error_of_the_users_leaves_nothing_behind_and_any_other_leaves_the_work(tmp_path):
+    for error, left in ((DataError("mend it"), []), (KeyboardInterrupt(), ["a.partial"])):
+        with pytest.raises(type(error)):
+            begin_and_fail(tmp_path / "a", error)
+        assert [path.name for path in tmp_path.iterdir()] == left
+    with workplace(tmp_path / "a") as place:
+        assert place.begin({"seed": 1})
+        assert not place.begin({"seed": 2})
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/a cannot be written: Not a directory; choose another place"):
+        workplace(tmp_path / "file" / "a").__enter__()
+
+
+# What Windows has not; a process of its own, since modules are imported once.
+WITHOUT_POSIX = """
+import pkgutil, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+import etesian
+names = [module.name for module in pkgutil.walk_packages(etesian.__path__, "etesian.") if "__main__" not in module.name]
+failed = []
+for name in names:
+    try:
+        __import__(name)
+    except ImportError as error:
+        failed.append(f"{name}: {error}")
+print(len(names))
+sys.exit("\\n".join(failed) or 0)
+"""
+
+
+def test_every_module_is_imported_where_posix_modules_are_missing():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
