@@ -60,29 +60,54 @@ def test_a_new_evaluation_replaces_the_old_one_in_whole(evaluated: Evaluated, tm
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
 
 
-def with_skill(scores: xr.Dataset, skill: list[float], low: list[float]) -> xr.Dataset:
+def with_skill(scores: xr.Dataset, skill: list[float], low: list[float], high: list[float]) -> xr.Dataset:
     changed = scores.copy()
-    for name, values in (("skill", skill), ("skill_low", low)):
+    for name, values in (("skill", skill), ("skill_low", low), ("skill_high", high)):
         changed[name] = xr.zeros_like(scores[name]) + xr.DataArray(values, dims="lead_time")
     return changed
 
 
 @pytest.mark.parametrize(
-    ("skill", "low", "ending"),
+    ("skill", "low", "high", "ending"),
     [
-        ([0.3, 0.2, 0.1, 0.1], [0.2, 0.1, -0.1, -0.2],
+        ([0.3, 0.2, 0.1, 0.1], [0.2, 0.1, -0.1, -0.2], [0.4] * 4,
          "beats persistence at every lead to 5 days (with 95 % confidence at leads to 2 days)."),
-        ([0.3, 0.2, -0.1, -0.1], [0.2, -0.1, -0.3, -0.3],
+        ([0.3, 0.2, -0.1, -0.1], [0.2, -0.1, -0.3, -0.3], [0.4, 0.3, 0.1, 0.1],
          "beats persistence to 2 days, not at 3 days (with 95 % confidence at leads to 1 day)."),
-        ([-0.3, -0.2, 0.1, -0.1], [-0.4, -0.4, 0.05, -0.3], "beats persistence only at 3 days."),
-        ([-0.3] * 4, [-0.4] * 4, "does not beat persistence at any lead."),
-        ([np.nan] * 4, [np.nan] * 4, "cannot be compared with persistence: nothing was scored."),
+        ([0.3, -0.2, 0.2, 0.1], [0.2, -0.3, 0.1, -0.3], [0.4, 0.1, 0.3, 0.3],
+         "beats persistence to 1 day, not at 2 days, and again at 3 days, 5 days "
+         "(with 95 % confidence at 1 day, 3 days)."),
+        ([-0.3, -0.2, 0.1, -0.1], [-0.4, -0.4, 0.05, -0.3], [-0.2, 0.1, 0.2, 0.1],
+         "beats persistence only at 3 days (with 95 % confidence at 3 days)."),
+        ([-0.3, -0.2, 0.1, -0.1], [-0.4, -0.4, -0.05, -0.3], [-0.2, 0.1, 0.2, 0.1],
+         "beats persistence only at 3 days (with 95 % confidence at no lead)."),
+        ([-0.3] * 4, [-0.4] * 4, [-0.2, -0.1, 0.1, 0.1],
+         "does not beat persistence at any lead (worse with 95 % confidence at leads to 2 days)."),
+        ([np.nan] * 4, [np.nan] * 4, [np.nan] * 4, "cannot be compared with persistence: nothing was scored."),
     ],
 )  # fmt: skip
-def test_verdicts_say_no_more_than_the_skill(
-    evaluated: Evaluated, skill: list[float], low: list[float], ending: str
+def test_verdicts_say_no_more_than_the_skill_and_always_how_certain(
+    evaluated: Evaluated, skill: list[float], low: list[float], high: list[float], ending: str
 ) -> None:
-    sentence = verdict(with_skill(evaluated[0], skill, low), "model", "persistence", "geopotential_500")
+    sentence = verdict(with_skill(evaluated[0], skill, low, high), "model", "persistence", "geopotential_500")
+    assert sentence == f"Geopotential at 500 hPa: model {ending}"
+
+
+@pytest.mark.parametrize(
+    ("skill", "low", "high", "ending"),
+    [
+        (0.2, 0.1, 0.3, "beats bilinear (with 95 % confidence)."),
+        (0.2, -0.1, 0.5, "beats bilinear (without 95 % confidence)."),
+        (-0.2, -0.3, -0.1, "does not beat bilinear (worse with 95 % confidence)."),
+        (-0.2, -0.5, 0.1, "does not beat bilinear (no different with 95 % confidence)."),
+    ],
+)
+def test_verdicts_on_downscaled_fields_say_how_certain_they_are(
+    evaluated: Evaluated, skill: float, low: float, high: float, ending: str
+) -> None:
+    scores = with_skill(evaluated[0], [skill] * 4, [low] * 4, [high] * 4).isel(lead_time=[0])
+    scores = scores.assign_coords(lead_time=[0], reference=["bilinear", "climatology"])
+    sentence = verdict(scores, "model", "bilinear", "geopotential_500")
     assert sentence == f"Geopotential at 500 hPa: model {ending}"
 
 

@@ -88,32 +88,33 @@ def headline(scores: xr.Dataset) -> list[str]:
 
 
 def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str:
-    """Say in one sentence whether a forecast beats a reference, in the first region.
+    """Say in one sentence whether a forecast beats a reference, in the first region, and how certain that is.
 
-    `beats` means a lower RMSE over the same cases; `certain` that the 95 % interval of the skill lies above 0.
+    `beats` means a lower RMSE over the same cases; with 95 % confidence, that the interval of the skill lies above 0
+    (below 0 where the reference is better).
     """
     chosen = scores.isel(region=0).sel(forecast=model, reference=reference, channel=channel)
     leads = scores.lead_time.values
     scored = np.isfinite(chosen.skill.values)
-    better, certain = chosen.skill.values > 0, chosen.skill_low.values > 0
+    better, certain, worse = chosen.skill.values > 0, chosen.skill_low.values > 0, chosen.skill_high.values < 0
     subject = f"{title(channel)}: {model}"
     if not scored.any():
         return f"{subject} cannot be compared with {reference}: nothing was scored."
     if _downscaled(scores):
-        beats = "beats" if better[0] else "does not beat"
-        return f"{subject} {beats} {reference}{' with 95 % confidence' if certain[0] else ''}."
+        if better[0]:
+            return f"{subject} beats {reference} ({'with' if certain[0] else 'without'} 95 % confidence)."
+        sure = "worse" if worse[0] else "no different"
+        return f"{subject} does not beat {reference} ({sure} with 95 % confidence)."
+    confidence = f"with 95 % confidence at {_at(certain, leads)}"
     upto = _prefix(better)
-    if upto == 0 and not better.any():
-        return f"{subject} does not beat {reference} at any lead."
+    if not better.any():
+        return f"{subject} does not beat {reference} at any lead (worse with 95 % confidence at {_at(worse, leads)})."
     if upto == 0:
-        return f"{subject} beats {reference} only at {', '.join(days(lead) for lead in leads[better])}."
-    sure = _prefix(certain)
-    until = "every lead" if sure == leads.size else f"leads to {days(leads[sure - 1])}" if sure else "no lead"
-    confidence = f"with 95 % confidence at {until}"
+        return f"{subject} beats {reference} only at {_listed(better, leads)} ({confidence})."
     if upto == leads.size:
         return f"{subject} beats {reference} at every lead to {days(leads[-1])} ({confidence})."
-    later = [days(lead) for lead, wins in zip(leads[upto:], better[upto:], strict=True) if wins]
-    again = f", and again at {', '.join(later)}" if later else ""
+    later = better & (np.arange(leads.size) > upto)
+    again = f", and again at {_listed(later, leads)}" if later.any() else ""
     lost = days(leads[upto])
     return f"{subject} beats {reference} to {days(leads[upto - 1])}, not at {lost}{again} ({confidence})."
 
@@ -222,3 +223,15 @@ def _downscaled(scores: xr.Dataset) -> bool:
 def _prefix(wins: NDArray[np.bool_]) -> int:
     """Return how many leads from the first are won without a break."""
     return int(wins.size if wins.all() else np.argmin(wins))
+
+
+def _at(chosen: NDArray[np.bool_], leads: NDArray[np.integer]) -> str:
+    """Name some leads in words."""
+    if chosen.all() or not chosen.any():
+        return "every lead" if chosen.all() else "no lead"
+    together = _prefix(chosen)
+    return f"leads to {days(leads[together - 1])}" if together == chosen.sum() else _listed(chosen, leads)
+
+
+def _listed(chosen: NDArray[np.bool_], leads: NDArray[np.integer]) -> str:
+    return ", ".join(days(lead) for lead in leads[chosen])
