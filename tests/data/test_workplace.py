@@ -74,27 +74,3 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/a cannot be written: Not a directory; choose another place"):
         workplace(tmp_path / "file" / "a").__enter__()
-
-
-# What Windows has not; a process of its own, since modules are imported once.
-WITHOUT_POSIX = """
-import pkgutil, sys
-for name in ("fcntl", "resource", "pwd", "grp", "termios"):
-    sys.modules[name] = None
-import etesian
-names = [module.name for module in pkgutil.walk_packages(etesian.__path__, "etesian.") if "__main__" not in module.name]
-failed = []
-for name in names:
-    try:
-        __import__(name)
-    except ImportError as error:
-        failed.append(f"{name}: {error}")
-print(len(names))
-sys.exit("\\n".join(failed) or 0)
-"""
-
-
-def test_every_module_is_imported_where_posix_modules_are_missing():
-    done = subprocess.run([sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100

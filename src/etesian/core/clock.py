@@ -132,7 +132,7 @@ def year_phase(seconds: ArrayLike, calendar: str) -> NDArray[np.float64]:
     return np.asarray(day / length.get(calendar, 366.0))
 
 
-def seasonal_terms(seconds: ArrayLike, calendar: str) -> Float[NDArray[np.float64], "... 5"]:
+def seasonal_terms(seconds: ArrayLike, calendar: str) -> Float[np.ndarray, "... 5"]:
     """Return 1, cos φ, sin φ, cos 2φ, sin 2φ with φ the phase of the year: the terms of a seasonal cycle."""
     phase = 2 * np.pi * year_phase(seconds, calendar)
     return np.stack([np.ones_like(phase), np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)], axis=-1)
@@ -140,7 +140,7 @@ def seasonal_terms(seconds: ArrayLike, calendar: str) -> Float[NDArray[np.float6
 
 def cosine_solar_zenith(
     seconds: ArrayLike, grid: Grid, calendar: str = "proleptic_gregorian"
-) -> Float[NDArray[np.float64], "... lat lon"]:
+) -> Float[np.ndarray, "... lat lon"]:
     """Return the cosine of the solar zenith angle, negative at night.
 
     Spencer's Fourier series for the declination and the equation of time (Spencer 1971, Search 2 (5), 172),

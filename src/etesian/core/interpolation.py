@@ -11,7 +11,7 @@ Float64 = NDArray[np.float64]
 _TOLERANCE = 1e-6
 
 
-def linear_weights(source: Float64, target: Float64) -> Float[Float64, "target source"]:
+def linear_weights(source: Float64, target: Float64) -> Float[np.ndarray, "target source"]:
     """Return linear interpolation weights; rows of points outside the source are zero."""
     weights = np.zeros((target.size, source.size))
     inside = np.flatnonzero((target >= source[0] - _TOLERANCE) & (target <= source[-1] + _TOLERANCE))
@@ -25,7 +25,7 @@ def linear_weights(source: Float64, target: Float64) -> Float[Float64, "target s
     return weights
 
 
-def longitude_weights(source: Grid, target: Grid) -> Float[Float64, "target source"]:
+def longitude_weights(source: Grid, target: Grid) -> Float[np.ndarray, "target source"]:
     """Return linear interpolation weights between the longitudes of two grids, round the circle where it closes."""
     west = source.longitude[0]
     position = west + (target.longitude - west + _TOLERANCE) % 360 - _TOLERANCE
@@ -36,12 +36,12 @@ def longitude_weights(source: Grid, target: Grid) -> Float[Float64, "target sour
     return weights[:, :-1]
 
 
-def cubic_weights(source: Float64, target: Float64) -> Float[Float64, "target source"]:
+def cubic_weights(source: Float64, target: Float64) -> Float[np.ndarray, "target source"]:
     """Return cubic-spline weights of points between the first and the last of the source."""
     return np.asarray(CubicSpline(source, np.eye(source.size))(target))
 
 
-def cubic_longitude_weights(source: Grid, target: Grid) -> Float[Float64, "target source"]:
+def cubic_longitude_weights(source: Grid, target: Grid) -> Float[np.ndarray, "target source"]:
     """Return cubic-spline weights between the longitudes of two grids, round the circle where it closes."""
     west = source.longitude[0]
     position = west + (target.longitude - west + _TOLERANCE) % 360 - _TOLERANCE

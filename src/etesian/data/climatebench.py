@@ -39,10 +39,10 @@ class Scenario:
     """
 
     name: str
-    years: Int64[NDArray[np.int64], " year"]
+    years: Int64[np.ndarray, " year"]
     first: int
-    inputs: Float[NDArray[np.float32], "year input lat lon"]
-    targets: Float[NDArray[np.float32], "year target lat lon"]
+    inputs: Float[np.ndarray, "year input lat lon"]
+    targets: Float[np.ndarray, "year target lat lon"]
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _open(path: Path, variables: Sequence[str], folder: Path) -> xr.Dataset:
     return found.sortby([axis for axis in ("latitude", "longitude") if axis in found.dims])
 
 
-def _maps(field: xr.DataArray, grid: Grid, path: str) -> Float[NDArray[np.float64], "year lat lon"]:
+def _maps(field: xr.DataArray, grid: Grid, path: str) -> Float[np.ndarray, "year lat lon"]:
     """Return a variable as maps, the same everywhere where it is one number a year."""
     if other := set(field.dims) - {"time", "latitude", "longitude"}:
         raise DataError(f"{path}: '{field.name}' has the dimension '{other.pop()}'; only time and space are understood")

@@ -77,7 +77,7 @@ class Seasons:
         return np.asarray(last & (self.days == 366))
 
     @cached_property
-    def window(self) -> Float[Float64, "day day"]:
+    def window(self) -> Float[np.ndarray, "day day"]:
         """Weight of each day of the year in the climatology of each, wrapped over New Year."""
         day = np.arange(self.days)
         distance = np.abs(day[:, None] - day[None, :])
@@ -108,7 +108,7 @@ class SeasonalSums:
             self._sum = np.zeros((*cells, points))
             self._count = np.zeros((*cells, points if gaps else 1))
 
-    def add(self, first: int, block: Float[Float64, "time points"]) -> None:
+    def add(self, first: int, block: Float[np.ndarray, "time points"]) -> None:
         """Add times from position `first` of the training period on, NaN where missing."""
         times = slice(first, first + len(block))
         design = self.design[times]
@@ -130,13 +130,13 @@ class SeasonalSums:
                 self._sum[hours[i], day] += block[i]
                 self._count[hours[i], day] += valid[i]
 
-    def climatology(self) -> Float[NDArray[np.float32], "hour day points"]:
+    def climatology(self) -> Float[np.ndarray, "hour day points"]:
         """Return the weighted means, NaN where no value lies within the window."""
         with np.errstate(invalid="ignore", divide="ignore"):
             result = np.matmul(self.seasons.window, self._sum) / np.matmul(self.seasons.window, self._count)
         return np.asarray(result.astype(np.float32))
 
-    def coefficients(self, fallback: Float[Float64, " points"]) -> Float[NDArray[np.float32], "harmonic=5 points"]:
+    def coefficients(self, fallback: Float[np.ndarray, " points"]) -> Float[np.ndarray, "harmonic=5 points"]:
         """Return the least-squares coefficients of 1, cos φ, sin φ, cos 2φ, sin 2φ.
 
         Where the observed times do not determine the cycle (a sea that freezes over for half of the year), only

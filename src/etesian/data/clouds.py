@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool
-from numpy.typing import NDArray
 from scipy import fft, ndimage, special
 
 from etesian.core.errors import DataError, RecipeError
 from etesian.data.random_fields import RandomField
 
-Mask = Bool[NDArray[np.bool_], "row column"]
-Masks = Bool[NDArray[np.bool_], "time row column"]
+Mask = Bool[np.ndarray, "row column"]
+Masks = Bool[np.ndarray, "time row column"]
 
 _WIND = 200.0
 """Mean drift of cloud systems eastward, km a day."""

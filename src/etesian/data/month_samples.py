@@ -20,8 +20,8 @@ from etesian.data.reader import TrainingStore
 from etesian.data.tiling import Tile, Tiling
 
 Target = Literal["monthly", "daily"]
-Maps = Float[NDArray[np.float32], "time channel lat lon"]
-Mask = Bool[NDArray[np.bool_], "time lat lon"]
+Maps = Float[np.ndarray, "time channel lat lon"]
+Mask = Bool[np.ndarray, "time lat lon"]
 
 _TRIES = 20
 _ANY_EPOCH = 2**31
@@ -72,7 +72,7 @@ class MonthDataset(WindowDataset):
         truth: TrainingStore | None,
         layout: Layout,
         tiling: Tiling,
-        sea: Bool[NDArray[np.bool_], "lat lon"],
+        sea: Bool[np.ndarray, "lat lon"],
         starts: Seconds,
         period: Period,
         *,
@@ -128,7 +128,7 @@ class MonthDataset(WindowDataset):
             statics=fixed_fields(self.statics, statics, tile, times, self.calendar),
         )
 
-    def _sample(self, pick: Pick, tile: Tile, sea: Bool[NDArray[np.bool_], "lat lon"]) -> "_Sample":
+    def _sample(self, pick: Pick, tile: Tile, sea: Bool[np.ndarray, "lat lon"]) -> "_Sample":
         assert isinstance(pick, MonthPick)
         times, own = self.axis.times(pick.initial, self.months, self.margin)
         outside = (times < self.first) | (times > self.last)
@@ -154,7 +154,7 @@ class MonthDataset(WindowDataset):
         means = [self._mean(answer[month == start], times[month == start], tile) for start in asked]
         return _Sample(times, values, asked, np.stack(means))
 
-    def _mean(self, values: Maps, times: Seconds, tile: Tile) -> Float[NDArray[np.float32], "channel lat lon"]:
+    def _mean(self, values: Maps, times: Seconds, tile: Tile) -> Float[np.ndarray, "channel lat lon"]:
         """Return the mean over a month, NaN where too little of it is known.
 
         Without a truth only some days are known: the season between them and the others is made up for by the seasonal
@@ -182,7 +182,7 @@ class MonthDataset(WindowDataset):
         random = np.random.default_rng(pick.draw)
         for _ in range(_TRIES):
             chosen = random.random(len(index)) < self.hide
-            hidden = seen & self._clouds(random, tile, index) & chosen[:, None, None]
+            hidden: NDArray[np.bool_] = seen & self._clouds(random, tile, index) & chosen[:, None, None]
             if hidden[own].any() and (seen & ~hidden).any():
                 return hidden
         return nothing
@@ -202,7 +202,7 @@ class _Sample:
     times: Seconds
     values: Maps
     asked: Seconds
-    answer: Float[NDArray[np.float32], "asked target lat lon"]
+    answer: Float[np.ndarray, "asked target lat lon"]
 
 
 def first_moments(start: int, months: int, calendar: str) -> Seconds:
@@ -214,7 +214,7 @@ def first_moments(start: int, months: int, calendar: str) -> Seconds:
 
 
 def fixed_fields(
-    values: Float[NDArray[np.float32], "static lat lon"],
+    values: Float[np.ndarray, "static lat lon"],
     statics: tuple[Channel, ...],
     tile: Tile,
     times: Tensor,
@@ -227,7 +227,7 @@ def fixed_fields(
     return Fields(own.expand(len(times), 1, *own.shape), Frame(statics, times[:, :1], tile.grid, calendar))
 
 
-def _fields(values: Float[NDArray[np.float32], "sample time channel lat lon"], frame: Frame) -> Fields:
+def _fields(values: Float[np.ndarray, "sample time channel lat lon"], frame: Frame) -> Fields:
     tensor = torch.from_numpy(values)
     valid = torch.isfinite(tensor)
     return Fields(tensor.masked_fill(~valid, 0.0), frame, valid)

@@ -151,7 +151,7 @@ class MonthReader:
         self._rows = np.arange(store.grid.shape[0])[rows]
         self._columns = np.arange(store.grid.shape[1])[columns]
 
-    def read(self, index: NDArray[np.int64], tile: Tile) -> Float[NDArray[np.float32], "index channel lat lon"]:
+    def read(self, index: NDArray[np.int64], tile: Tile) -> Float[np.ndarray, "index channel lat lon"]:
         """Return the fields at some positions of the time axis, NaN where missing and where the position is -1."""
         values = np.full((len(index), len(self.channels), *tile.grid.shape), np.nan, dtype=np.float32)
         there = np.flatnonzero(index >= 0)
@@ -160,7 +160,7 @@ class MonthReader:
         return values
 
 
-def sea_mask(grid: Grid, *stores: TrainingStore, field: str | None = None) -> Bool[NDArray[np.bool_], "lat lon"]:
+def sea_mask(grid: Grid, *stores: TrainingStore, field: str | None = None) -> Bool[np.ndarray, "lat lon"]:
     """Return where there is sea: by the `land_sea_mask` of the first store that has one, below one half.
 
     Where none has one, sea is where the last store ever saw a value.
@@ -201,8 +201,8 @@ def with_land(layout: Layout) -> Layout:
 
 
 def static_fields(
-    store: TrainingStore, layout: Layout, sea: Bool[NDArray[np.bool_], "lat lon"]
-) -> Float[NDArray[np.float32], "static lat lon"]:
+    store: TrainingStore, layout: Layout, sea: Bool[np.ndarray, "lat lon"]
+) -> Float[np.ndarray, "static lat lon"]:
     """Return the static fields of a layout on its grid; the land is where there is no sea.
 
     Raises:

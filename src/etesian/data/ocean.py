@@ -157,7 +157,7 @@ class Sea:
         self.random = np.random.default_rng((seed, 0))
         self.land = self._coast(land)
 
-    def _coast(self, share: float) -> Bool[NDArray[np.bool_], "lat lon"]:
+    def _coast(self, share: float) -> Bool[np.ndarray, "lat lon"]:
         rough = self._smooth(800, 2.5)
         height = rough - 3 * np.linspace(0, 1, self.grid.shape[1]) ** 0.7
         if share == 0:
@@ -173,7 +173,7 @@ class Sea:
         )
         return whole.values()[: self.grid.shape[0], : self.grid.shape[1]]
 
-    def days(self, seconds: NDArray[np.int64], calendar: str) -> Iterator[Float[NDArray[np.float64], "lat lon"]]:
+    def days(self, seconds: NDArray[np.int64], calendar: str) -> Iterator[Float[np.ndarray, "lat lon"]]:
         """Yield the temperature of one day after another in K, NaN on land."""
         rows, columns = self.grid.shape
         north = (self.grid.latitude - self.grid.latitude[0]) / np.ptp(self.grid.latitude)

@@ -14,7 +14,7 @@ from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 
 Truncation = Literal["T21", "T42"]
-Map = Float[NDArray[np.float32], "lat lon"]
+Map = Float[np.ndarray, "lat lon"]
 State = Mapping[str, NDArray[np.float32]]
 
 LAYERS = 8
@@ -194,7 +194,7 @@ def planet(truncation: Truncation, levels: tuple[int, ...], step_hours: int, con
     return Planet(truncation, levels, step_hours, contrast)
 
 
-def _mountains(grid: Grid) -> Float[NDArray[np.float64], "lat lon"]:
+def _mountains(grid: Grid) -> Float[np.ndarray, "lat lon"]:
     height = np.zeros(grid.shape)
     for top, latitude, longitude, half_height, half_width in _MOUNTAINS:
         east = (grid.longitude - longitude + 180) % 360 - 180

@@ -28,8 +28,8 @@ from etesian.nn.normalizer import Statistics
 CALENDAR = "noleap"
 
 YearNumber = tuple[Scenario, int]
-Inputs = Float[NDArray[np.float32], "sample input lat lon"]
-Targets = Float[NDArray[np.float32], "sample target lat lon"]
+Inputs = Float[np.ndarray, "sample input lat lon"]
+Targets = Float[np.ndarray, "sample target lat lon"]
 
 
 class YearDataset(Dataset[Batch]):

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Complex128, Float
-from numpy.typing import NDArray
 from scipy import fft
 
-Map = Float[NDArray[np.float64], "row column"]
+Map = Float[np.ndarray, "row column"]
 Scale = Callable[[Map], Map]
 
 
@@ -27,7 +26,7 @@ class RandomField:
         waves: the field's Fourier coefficients.
     """
 
-    waves: Complex128[NDArray[np.complex128], "row half"]
+    waves: Complex128[np.ndarray, "row half"]
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class RandomField:
         self.memory = memory(size)
         self.waves = self._noise()
 
-    def _noise(self) -> Complex128[NDArray[np.complex128], "row half"]:
+    def _noise(self) -> Complex128[np.ndarray, "row half"]:
         return np.asarray(self.amplitude * fft.rfft2(self.random.standard_normal(self.shape)))
 
     def advance(self, days: float, drift: tuple[float, float] = (0.0, 0.0)) -> None:
@@ -68,6 +67,6 @@ class RandomField:
         """Return the field as it is now."""
         return self.of(self.waves)
 
-    def of(self, waves: Complex128[NDArray[np.complex128], "row half"]) -> Map:
+    def of(self, waves: Complex128[np.ndarray, "row half"]) -> Map:
         """Return the field of other Fourier coefficients."""
         return np.asarray(fft.irfft2(waves, self.shape))

@@ -83,7 +83,7 @@ class TrainingStore:
         return f"TrainingStore({self.path!r}: {len(self.time)} times, {len(self.channels)} channels, {self.grid})"
 
     @cached_property
-    def statics(self) -> Float[NDArray[np.float32], "static lat lon"]:
+    def statics(self) -> Float[np.ndarray, "static lat lon"]:
         """Static fields in physical units."""
         return np.asarray(self.dataset["statics"].values, dtype=np.float32)
 
@@ -105,7 +105,7 @@ class TrainingStore:
 
     def climatology_at(
         self, seconds: NDArray[np.int64], channels: Sequence[Channel]
-    ) -> Float[NDArray[np.float32], "time channel lat lon"]:
+    ) -> Float[np.ndarray, "time channel lat lon"]:
         """Return the climatology by hour and day of the year at some times.
 
         Raises:
@@ -167,7 +167,7 @@ class TrainingStore:
         channels: Index | slice = slice(None),
         rows: Index | slice = slice(None),
         columns: Index | slice = slice(None),
-    ) -> Float[NDArray[np.float32], "index channel lat lon"]:
+    ) -> Float[np.ndarray, "index channel lat lon"]:
         """Read some times, in any order, as float32 with NaN where missing.
 
         Args:
@@ -190,7 +190,7 @@ class TrainingStore:
 
     def patches(
         self, i: int, channels: Index | slice, places: Sequence[tuple[int, int]], size: tuple[int, int]
-    ) -> Float[NDArray[np.float32], "patch channel lat lon"]:
+    ) -> Float[np.ndarray, "patch channel lat lon"]:
         """Cut patches of one size from the fields of one time; those that reach past the last column wrap round.
 
         Args:

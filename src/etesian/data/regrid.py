@@ -153,14 +153,14 @@ def _with_poles(field: Float64, valid: NDArray[np.bool_], rows: int) -> tuple[Fl
     return padded, observed
 
 
-def _overlap(source: Float64, target: Float64) -> Float[Float64, "target source"]:
+def _overlap(source: Float64, target: Float64) -> Float[np.ndarray, "target source"]:
     """Return which share of each target interval lies in each source interval, from ascending bounds."""
     low = np.maximum(target[:-1, None], source[None, :-1])
     high = np.minimum(target[1:, None], source[None, 1:])
     return np.asarray(np.clip(high - low, 0, None) / np.diff(target)[:, None])
 
 
-def _periodic_overlap(source: Grid, target: Grid) -> Float[Float64, "target source"]:
+def _periodic_overlap(source: Grid, target: Grid) -> Float[np.ndarray, "target source"]:
     bounds = target.longitude_bounds
     turns = range(-2, 3)
     return np.asarray(np.sum([_overlap(source.longitude_bounds + 360 * turn, bounds) for turn in turns], axis=0))

@@ -12,9 +12,9 @@ from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.data.climatebench import HISTORICAL, SECONDS_PER_DAY
 
-Series = Float[NDArray[np.float64], " year"]
-Map = Float[NDArray[np.float64], "lat lon"]
-Maps = Float[NDArray[np.float64], "year lat lon"]
+Series = Float[np.ndarray, " year"]
+Map = Float[np.ndarray, "lat lon"]
+Maps = Float[np.ndarray, "year lat lon"]
 
 START, PRESENT, END = 1850, 2015, 2101
 EARTH_AREA = 5.1e14
@@ -75,7 +75,7 @@ def simulate_scenarios(folder: str, *, resolution: float = 11.25, members: int =
         _write_members(target / f"outputs_{name}.nc", response, years[shown], grid, members, random)
 
 
-def _emissions(name: str) -> tuple[NDArray[np.int64], Float[NDArray[np.float64], "year kind"]]:
+def _emissions(name: str) -> tuple[NDArray[np.int64], Float[np.ndarray, "year kind"]]:
     """Return the years since 1850 and CO2 so far (Gt), CH4 (Gt/yr), SO2 and BC (Tg/yr) in each."""
     years = np.arange(START, END if name in _PATHWAYS else PRESENT)
     past = ((np.minimum(years, PRESENT - 1) - START) / (PRESENT - 1 - START))[:, None]
@@ -114,7 +114,7 @@ def _bump(grid: Grid, latitude: float, longitude: float, width: float) -> Map:
     return np.asarray(np.exp(-0.5 * (np.degrees(np.arccos(np.clip(cosine, -1, 1))) / width) ** 2))
 
 
-def _response(rates: Float[NDArray[np.float64], "year kind"], sulphur: Maps, grid: Grid) -> dict[str, tuple[Maps, str]]:
+def _response(rates: Float[np.ndarray, "year kind"], sulphur: Maps, grid: Grid) -> dict[str, tuple[Maps, str]]:
     """Return the forced change of each target since 1850, and its units."""
     concentration = 278 + 0.45 * rates[:, 0] / 7.8
     forcing = 5.35 * np.log(concentration / 278) + 1.0 * np.sqrt((rates[:, 1] - 0.03).clip(0) / 0.36)

@@ -111,7 +111,7 @@ def kinetic_energy_spectrum(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
     return energy.rename("kinetic_energy").assign_attrs(units="m2 s-2")
 
 
-def synthesise(coefficients: Complex[NDArray[Any], "*batch n m"], grid: Grid) -> Float[NDArray[Any], "*batch lat lon"]:
+def synthesise(coefficients: Complex[np.ndarray, "*batch n m"], grid: Grid) -> Float[np.ndarray, "*batch lat lon"]:
     """Return the fields on a grid that spherical-harmonic coefficients mean.
 
     Args:

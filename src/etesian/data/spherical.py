@@ -64,7 +64,7 @@ class SphericalHarmonics:
             self._to_grid = [_interpolation(nodes, colatitude, *series) for series in zip(_SERIES, waves, strict=True)]
         self._phase = np.exp(-1j * np.arange(self.truncation + 1) * np.radians(grid.longitude[0]))
 
-    def analyse(self, values: Float[NDArray[Any], "*batch lat lon"]) -> Complex[NDArray[Any], "*batch n m"]:
+    def analyse(self, values: Float[np.ndarray, "*batch lat lon"]) -> Complex[np.ndarray, "*batch n m"]:
         """Return the coefficients of scalar fields.
 
         Raises:
@@ -78,7 +78,7 @@ class SphericalHarmonics:
             coefficients[m:, m] = _product(table, north) + self._parity(m) * _product(table, south)
         return self._unpacked(coefficients, values.shape[:-2])
 
-    def synthesise(self, coefficients: Complex[NDArray[Any], "*batch n m"]) -> Float[NDArray[Any], "*batch lat lon"]:
+    def synthesise(self, coefficients: Complex[np.ndarray, "*batch n m"]) -> Float[np.ndarray, "*batch lat lon"]:
         """Return scalar fields; coefficients beyond the truncation are left out."""
         packed = self._packed(coefficients)
         modes = []
@@ -88,8 +88,8 @@ class SphericalHarmonics:
         return self._values(np.stack(modes), coefficients.shape[:-2], sine_for_odd=True)
 
     def analyse_winds(
-        self, u: Float[NDArray[Any], "*batch lat lon"], v: Float[NDArray[Any], "*batch lat lon"]
-    ) -> tuple[Complex[NDArray[Any], "*batch n m"], Complex[NDArray[Any], "*batch n m"]]:
+        self, u: Float[np.ndarray, "*batch lat lon"], v: Float[np.ndarray, "*batch lat lon"]
+    ) -> tuple[Complex[np.ndarray, "*batch n m"], Complex[np.ndarray, "*batch n m"]]:
         """Return the coefficients of vorticity and divergence, s⁻¹, of winds in m s⁻¹.
 
         With D = dPₙᵐ/dφ and M = m Pₙᵐ/cos φ, aζ = ½∫(D u + iM v)dμ and aδ = ½∫(iM u − D v)dμ, by parts and thus without
@@ -110,8 +110,8 @@ class SphericalHarmonics:
         return self._unpacked(vorticity, u.shape[:-2]), self._unpacked(divergence, u.shape[:-2])
 
     def synthesise_winds(
-        self, vorticity: Complex[NDArray[Any], "*batch n m"], divergence: Complex[NDArray[Any], "*batch n m"]
-    ) -> tuple[Float[NDArray[Any], "*batch lat lon"], Float[NDArray[Any], "*batch lat lon"]]:
+        self, vorticity: Complex[np.ndarray, "*batch n m"], divergence: Complex[np.ndarray, "*batch n m"]
+    ) -> tuple[Float[np.ndarray, "*batch lat lon"], Float[np.ndarray, "*batch lat lon"]]:
         """Return u and v, m s⁻¹, from the coefficients of vorticity and divergence, s⁻¹; their means are no wind."""
         inverse = inverse_laplacian(self.truncation)[:, None, None] / EARTH_RADIUS
         psi, chi = (self._packed(part) * inverse for part in (vorticity, divergence))
@@ -194,13 +194,13 @@ def spherical_harmonics(grid: Grid, truncation: int | None = None) -> SphericalH
     return SphericalHarmonics(grid, truncation)
 
 
-def inverse_laplacian(truncation: int) -> Float[NDArray[np.float64], " n"]:
+def inverse_laplacian(truncation: int) -> Float[np.ndarray, " n"]:
     """Return −a²/(n(n+1)) for n = 0 … N, m², and 0 for the mean: streamfunction over vorticity."""
     n = np.arange(truncation + 1, dtype=np.float64)
     return -(EARTH_RADIUS**2) * np.divide(1.0, n * (n + 1), out=np.zeros_like(n), where=n > 0)
 
 
-def power(coefficients: Complex[NDArray[Any], "*batch n m"]) -> Float[NDArray[Any], "*batch n"]:
+def power(coefficients: Complex[np.ndarray, "*batch n m"]) -> Float[np.ndarray, "*batch n"]:
     """Return how much each total wavenumber adds to the area mean of the field's square."""
     square = np.abs(coefficients) ** 2
     return np.asarray(2 * square.sum(axis=-1) - square[..., 0])

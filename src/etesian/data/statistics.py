@@ -33,7 +33,7 @@ class Moments:
         return cls(np.zeros(channels, dtype=np.int64), np.zeros(channels), np.zeros(channels), *extremes)
 
     @classmethod
-    def of(cls, block: Float[NDArray[np.float32], "time channel lat lon"]) -> "Moments":
+    def of(cls, block: Float[np.ndarray, "time channel lat lon"]) -> "Moments":
         """Return the moments of a block of fields with NaN where missing."""
         result = cls.none(block.shape[1])
         for i in range(block.shape[1]):

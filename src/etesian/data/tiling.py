@@ -25,7 +25,7 @@ class Tile:
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     grid: Grid
-    weights: Float[NDArray[np.float64], "lat lon"]
+    weights: Float[np.ndarray, "lat lon"]
 
 
 class Tiling:
@@ -64,7 +64,7 @@ class Tiling:
         ]
 
     @cached_property
-    def coverage(self) -> Float[NDArray[np.float64], "lat lon"]:
+    def coverage(self) -> Float[np.ndarray, "lat lon"]:
         """Sum of the weights of all tiles at each point."""
         total = np.zeros(self.grid.shape)
         for tile in self.tiles:

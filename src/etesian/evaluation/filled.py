@@ -19,8 +19,8 @@ from etesian.evaluation.sources import LEAD, Source, open_any, open_truth, same_
 SUFFIXES = ("_standard_deviation", "_observations", "_flag")
 _LAND = 2
 
-Field = Float[NDArray[np.float64], "lat lon"]
-Mask = Bool[NDArray[np.bool_], "lat lon"]
+Field = Float[np.ndarray, "lat lon"]
+Mask = Bool[np.ndarray, "lat lon"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Moment:
     deviation: dict[str, Field]
     truth: Field
     observed: Mask
-    count: Int[NDArray[np.int64], "lat lon"]
+    count: Int[np.ndarray, "lat lon"]
     cloud_share: float
     distance: Field
     sea: Mask
@@ -203,14 +203,14 @@ class FilledPairs:
 
     def observations(
         self, number: int, channel: Channel, *, whole_month: bool = False
-    ) -> Float[NDArray[np.float64], "time lat lon"]:
+    ) -> Float[np.ndarray, "time lat lon"]:
         """Return what was observed on the day, or on the days of the month."""
         index = np.flatnonzero(np.isin(self.observed.times[0], self.times_of(number, whole_month=whole_month)))
         return self.observed.read([_as(self.observed, channel)], time=index)[:, 0].astype(np.float64)
 
     def true_fields(
         self, number: int, channel: Channel, *, whole_month: bool = False
-    ) -> Float[NDArray[np.float64], "time lat lon"]:
+    ) -> Float[np.ndarray, "time lat lon"]:
         """Return the truth on the day, or at the observed times of the month; a truth of months is one field."""
         wanted = self.times_of(number, whole_month=whole_month)
         index = np.flatnonzero(np.isin(self.truth.times[0], wanted))

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -21,7 +20,7 @@ from etesian.metrics.climatebench import nrmse
 from etesian.models.emulators import EMULATORS
 from etesian.tasks.projection import ProjectionTask
 
-Maps = Float[NDArray[np.floating], "year channel lat lon"]
+Maps = Float[np.ndarray, "year channel lat lon"]
 
 
 class ProjectionReport(Callback):
@@ -83,7 +82,7 @@ def score_table(maps: dict[str, Maps], truth: Maps, targets: list[str], grid: Gr
     return pd.DataFrame(rows)
 
 
-def mean_maps(means: dict[str, Float[NDArray[np.floating], "lat lon"]], target: str, units: str, grid: Grid) -> Figure:
+def mean_maps(means: dict[str, Float[np.ndarray, "lat lon"]], target: str, units: str, grid: Grid) -> Figure:
     """Draw the mean over the years of the truth, and the error of every forecast beneath its map."""
     names = list(means)
     height = 3.6 * float(np.ptp(grid.latitude_bounds) / np.ptp(grid.longitude_bounds))

@@ -188,13 +188,13 @@ class _Gradients:
         self.x = longitude * metres
         self.narrowing = np.cos(np.radians(grid.latitude)).clip(min=1e-6)[:, None]
 
-    def __call__(self, fields: Float[Array, "case lat lon"]) -> Float[Array, "case lat lon"]:
+    def __call__(self, fields: Float[np.ndarray, "case lat lon"]) -> Float[np.ndarray, "case lat lon"]:
         padded = np.concatenate([fields[..., -1:], fields, fields[..., :1]], axis=-1) if self.periodic else fields
         eastward = np.gradient(padded, self.x, axis=-1) / self.narrowing
         eastward = eastward[..., 1:-1] if self.periodic else eastward
         # On a pole itself every meridian meets, and the difference along the row has no meaning.
         eastward = np.where(self.narrowing > 1e-5, eastward, 0.0)
-        return np.hypot(eastward, np.gradient(fields, self.y, axis=-2))
+        return np.asarray(np.hypot(eastward, np.gradient(fields, self.y, axis=-2)))
 
 
 def _harmonics(grid: Grid) -> SphericalHarmonics | None:

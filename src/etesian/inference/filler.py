@@ -46,10 +46,10 @@ class Stretch:
 class _Filled:
     """What a stretch has come to; the first axis of the maps is that of the answers, of the counts the months."""
 
-    value: Float[NDArray[np.float64], "asked channel lat lon"]
-    spread: Float[NDArray[np.float64], "asked channel lat lon"] | None
-    count: Int[NDArray[np.int32], "month channel lat lon"]
-    weight: Float[NDArray[np.float64], "month lat lon"]
+    value: Float[np.ndarray, "asked channel lat lon"]
+    spread: Float[np.ndarray, "asked channel lat lon"] | None
+    count: Int[np.ndarray, "month channel lat lon"]
+    weight: Float[np.ndarray, "month lat lon"]
 
 
 def fill_to(
@@ -228,8 +228,8 @@ class Filler:
         tile: Tile,
         stretch: Stretch,
         times: Seconds,
-        values: Float[NDArray[np.float32], "time channel lat lon"],
-        valid: Bool[NDArray[np.bool_], "time channel lat lon"],
+        values: Float[np.ndarray, "time channel lat lon"],
+        valid: Bool[np.ndarray, "time channel lat lon"],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         calendar, device = self.store.calendar, self.task.device
         when = torch.from_numpy(times[None])

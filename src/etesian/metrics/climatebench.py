@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 
-Maps = Float[NDArray[np.float64], "year lat lon"]
+Maps = Float[np.ndarray, "year lat lon"]
 
 GLOBAL_WEIGHT = 5.0
 
@@ -28,7 +27,7 @@ class NRMSE(NamedTuple):
     total: float
 
 
-def domain_mean(maps: Float[NDArray[np.floating], "*axes lat lon"], grid: Grid) -> Float[NDArray[np.float64], "*axes"]:
+def domain_mean(maps: Float[np.ndarray, "*axes lat lon"], grid: Grid) -> Float[np.ndarray, "*axes"]:
     """Return means over the grid, rows weighted by cos φ as in ClimateBench."""
     return np.asarray((maps.mean(-1, dtype=np.float64) * grid.cosine_weights).mean(-1))
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-Values = Float[NDArray[np.float64], "*axes"]
+Values = Float[np.ndarray, "*axes"]
 
 LEVELS = (0.5, 0.68, 0.9, 0.95)
 """Probabilities of the central intervals whose coverage is counted."""

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 
 
 class Spectrum(NamedTuple):
@@ -15,11 +14,11 @@ class Spectrum(NamedTuple):
         power: variance per wavenumber; its sum times the rings' width is the variance of the tapered map.
     """
 
-    wavenumber: Float[NDArray[np.float64], " ring"]
-    power: Float[NDArray[np.float64], "*maps ring"]
+    wavenumber: Float[np.ndarray, " ring"]
+    power: Float[np.ndarray, "*maps ring"]
 
 
-def isotropic_spectrum(maps: Float[NDArray[np.float64], "*maps row column"], spacing: tuple[float, float]) -> Spectrum:
+def isotropic_spectrum(maps: Float[np.ndarray, "*maps row column"], spacing: tuple[float, float]) -> Spectrum:
     """Return the spectrum of maps without gaps, summed over rings of wavenumber up to the coarser Nyquist wavenumber.
 
     A plane fitted by least squares is taken off, and the rest multiplied by a Hann window of mean square 1, so that the
@@ -48,7 +47,7 @@ def isotropic_spectrum(maps: Float[NDArray[np.float64], "*maps row column"], spa
     return Spectrum((np.arange(count) + 1) * width, power)
 
 
-def largest_rectangle(mask: Bool[NDArray[np.bool_], "row column"]) -> tuple[slice, slice]:
+def largest_rectangle(mask: Bool[np.ndarray, "row column"]) -> tuple[slice, slice]:
     """Return the largest rectangle of points that are all True; empty slices if there is none."""
     best, area = (slice(0, 0), slice(0, 0)), 0
     height = np.zeros(mask.shape[1] + 1, dtype=int)

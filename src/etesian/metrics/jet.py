@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
@@ -11,8 +10,8 @@ SOUTH, NORTH = 15.0, 75.0
 
 
 def jet_latitude(
-    wind: Float[NDArray[np.floating], "time lat lon"], grid: Grid, *, south: float = SOUTH, north: float = NORTH
-) -> Float[NDArray[np.float64], " time"]:
+    wind: Float[np.ndarray, "time lat lon"], grid: Grid, *, south: float = SOUTH, north: float = NORTH
+) -> Float[np.ndarray, " time"]:
     """Return the latitude of the maximum of the zonal-mean zonal wind in a band of latitude, in degrees north.
 
     The low-level jet of Woollings et al. (2010, QJRMS 136, 856), who look for the maximum from 15 to 75° N in the North

@@ -11,8 +11,8 @@ from scipy import ndimage
 from etesian.core.errors import DataError
 from etesian.models.interpolators import Filled, Gappy
 
-Table = Float[NDArray[np.float64], "point time"]
-Mask = Bool[NDArray[np.bool_], "point time"]
+Table = Float[np.ndarray, "point time"]
+Mask = Bool[np.ndarray, "point time"]
 
 PATIENCE = 3
 """Ranks beyond the best one so far that are tried before the search ends."""
@@ -132,15 +132,15 @@ class DINEOFResult(Filled):
         iterations: of the last fill.
     """
 
-    smoothed: Float[NDArray[np.float64], "time lat lon"] | None = None
+    smoothed: Float[np.ndarray, "time lat lon"] | None = None
     rank: int = 0
-    errors: Float[NDArray[np.float64], " tried"] | None = None
+    errors: Float[np.ndarray, " tried"] | None = None
     iterations: int = 0
 
 
 def withhold(
     data: Gappy, share: float | None = None, holes: Literal["clouds", "random"] = "clouds", seed: int = 0
-) -> Bool[NDArray[np.bool_], "time lat lon"]:
+) -> Bool[np.ndarray, "time lat lon"]:
     """Choose observations to withhold: under the gaps of another day, or at random.
 
     Connected clouds are laid over days one by one, larger ones more often; those that would take more than a quarter of
@@ -181,9 +181,7 @@ def withhold(
     return hidden
 
 
-def _clouds(
-    gaps: Bool[NDArray[np.bool_], "time lat lon"], wanted: int
-) -> list[tuple[int, Int[NDArray[np.int64], " point"]]]:
+def _clouds(gaps: Bool[np.ndarray, "time lat lon"], wanted: int) -> list[tuple[int, Int[np.ndarray, " point"]]]:
     """Return the connected gaps of each time: those up to a quarter of what is wanted, or all if none is so small."""
     found = []
     for day, gap in enumerate(gaps):

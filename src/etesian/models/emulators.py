@@ -18,10 +18,10 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from etesian.core.grid import Grid
 
-Inputs = Float[NDArray[np.floating], "sample input lat lon"]
-Targets = Float[NDArray[np.floating], "sample target lat lon"]
-Table = Float[NDArray[np.float64], "sample column"]
-Wanted = Float[NDArray[np.float64], "sample amplitude"]
+Inputs = Float[np.ndarray, "sample input lat lon"]
+Targets = Float[np.ndarray, "sample target lat lon"]
+Table = Float[np.ndarray, "sample column"]
+Wanted = Float[np.ndarray, "sample amplitude"]
 
 INPUT_PATTERNS, TARGET_PATTERNS = 5, 10
 """Leading patterns that stand for maps of an input and of a target."""
@@ -68,9 +68,9 @@ class PatternScaling(Emulator):
     def predict(self, inputs: Inputs) -> Targets:
         """Return the targets of other years."""
         level = self._predictors(inputs) @ self._to_level
-        return (_with_constant(level) @ self._to_maps).reshape(-1, *self._shape)
+        return np.reshape(_with_constant(level) @ self._to_maps, (-1, *self._shape))
 
-    def _predictors(self, inputs: Inputs) -> Float[NDArray[np.float64], "sample column"]:
+    def _predictors(self, inputs: Inputs) -> Float[np.ndarray, "sample column"]:
         return _with_constant((_domain_means(inputs, self._grid) - self._centre) / self._scale)
 
 
@@ -148,7 +148,7 @@ class _Patterns:
     Amplitudes are divided by one number, so that patterns keep their relative strength and noise its flat spectrum.
     """
 
-    def __init__(self, maps: Float[NDArray[np.floating], "sample lat lon"], grid: Grid, count: int) -> None:
+    def __init__(self, maps: Float[np.ndarray, "sample lat lon"], grid: Grid, count: int) -> None:
         self._weight = np.sqrt(np.maximum(grid.cosine_weights, 1e-6))[:, None]
         self._shape = maps.shape[1:]
         flat = self._flat(maps)
@@ -158,14 +158,14 @@ class _Patterns:
         self._modes = modes[: 1 if np.ptp(maps, axis=(1, 2)).max() == 0 else count]
         self._scale = float(_nonzero(((flat - self._mean) @ self._modes[0]).std()))
 
-    def _flat(self, maps: Float[NDArray[np.floating], "sample lat lon"]) -> Table:
+    def _flat(self, maps: Float[np.ndarray, "sample lat lon"]) -> Table:
         return np.asarray((maps * self._weight).reshape(len(maps), -1), dtype=np.float64)
 
-    def reduce(self, maps: Float[NDArray[np.floating], "sample lat lon"]) -> Table:
+    def reduce(self, maps: Float[np.ndarray, "sample lat lon"]) -> Table:
         """Return the amplitudes of maps."""
         return np.asarray((self._flat(maps) - self._mean) @ self._modes.T / self._scale)
 
-    def rebuild(self, amplitudes: Table) -> Float[NDArray[np.float64], "sample lat lon"]:
+    def rebuild(self, amplitudes: Table) -> Float[np.ndarray, "sample lat lon"]:
         """Return the maps of amplitudes."""
         flat = amplitudes * self._scale @ self._modes + self._mean
         return np.asarray(flat.reshape(-1, *self._shape) / self._weight)
@@ -175,7 +175,7 @@ def _domain_means(maps: Inputs, grid: Grid) -> Table:
     return np.asarray((maps.mean(-1, dtype=np.float64) * grid.cosine_weights).mean(-1))
 
 
-def _with_constant(table: Table) -> Float[NDArray[np.float64], "sample one_more"]:
+def _with_constant(table: Table) -> Float[np.ndarray, "sample one_more"]:
     return np.column_stack([np.ones(len(table)), table])
 
 

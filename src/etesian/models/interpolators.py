@@ -4,15 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from scipy.ndimage import binary_dilation
 
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 
-Days = Float[NDArray[np.float64], "time lat lon"]
-Groups = Int[NDArray[np.int64], " time"]
+Days = Float[np.ndarray, "time lat lon"]
+Groups = Int[np.ndarray, " time"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Gappy:
     """
 
     values: Days
-    sea: Bool[NDArray[np.bool_], "lat lon"]
-    days: Float[NDArray[np.float64], " time"]
+    sea: Bool[np.ndarray, "lat lon"]
+    days: Float[np.ndarray, " time"]
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -47,9 +46,9 @@ class Gappy:
             raise DataError("nothing was observed at sea in the whole period, so there is nothing to fill gaps from")
 
     @property
-    def observed(self) -> Bool[NDArray[np.bool_], "time lat lon"]:
+    def observed(self) -> Bool[np.ndarray, "time lat lon"]:
         """Where there is an observation at sea."""
-        return np.isfinite(self.values) & self.sea
+        return np.asarray(np.isfinite(self.values) & self.sea)
 
 
 @dataclass(frozen=True)

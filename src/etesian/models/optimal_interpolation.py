@@ -16,7 +16,7 @@ from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError
 from etesian.models.interpolators import Days, Filled, Gappy
 
-_Vector = Float[NDArray[np.float64], " n"]
+_Vector = Float[np.ndarray, " n"]
 _CLUSTER = 250
 _BROADER = 4
 _LEAST_BROAD = 0.05
@@ -45,16 +45,14 @@ class Covariance:
     noise: float
     broad: float = 0.0
 
-    def correlation(
-        self, ours: Float[NDArray[np.float64], "m 4"], theirs: Float[NDArray[np.float64], "n 4"]
-    ) -> Float[NDArray[np.float64], "m n"]:
+    def correlation(self, ours: Float[np.ndarray, "m 4"], theirs: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
         """Return the correlation between places (x, y, z in km, days)."""
         scale = np.array([self.length] * 3 + [self.duration]) * np.sqrt(2)
         a, b = ours / scale, theirs / scale
         squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
         return self._mixed(-np.maximum(squared, 0))
 
-    def in_time(self, days: _Vector) -> Float[NDArray[np.float64], "day day"]:
+    def in_time(self, days: _Vector) -> Float[np.ndarray, "day day"]:
         """Return the correlation of one place with itself between days."""
         return self._mixed(-((days[:, None] - days) ** 2) / (2 * self.duration**2))
 
@@ -75,7 +73,7 @@ class Estimate(NamedTuple):
     """
 
     filled: Filled
-    mean_deviation: Float[NDArray[np.float64], "group lat lon"]
+    mean_deviation: Float[np.ndarray, "group lat lon"]
     covariance: Covariance
 
 
@@ -197,14 +195,14 @@ def _blocks(days: _Vector, times: NDArray[np.int64], duration: float) -> list[ND
 
 
 class _Observations(NamedTuple):
-    places: Float[NDArray[np.float64], "n 4"]
+    places: Float[np.ndarray, "n 4"]
     values: _Vector
 
 
 def _posterior(
     covariance: Covariance,
     observed: _Observations,
-    points: Float[NDArray[np.float64], "point 3"],
+    points: Float[np.ndarray, "point 3"],
     days: _Vector,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation (day, point), and the standard deviation of the mean over days (point)."""
@@ -236,7 +234,7 @@ def _posterior(
 
 def _gather(
     data: Gappy,
-    places: Float[NDArray[np.float64], "lat lon 3"],
+    places: Float[np.ndarray, "lat lon 3"],
     covariance: Covariance,
     times: NDArray[np.int64],
     rows: slice,
@@ -283,7 +281,7 @@ def _gather(
 def _thinned(
     values: Days,
     known: NDArray[np.bool_],
-    places: Float[NDArray[np.float64], "lat lon 3"],
+    places: Float[np.ndarray, "lat lon 3"],
     days: _Vector,
     block: int,
 ) -> _Observations:
@@ -329,7 +327,7 @@ def _tiles(data: Gappy, times: int, together: int, most: int) -> Iterator[tuple[
                 yield tile
 
 
-def _places(data: Gappy) -> Float[NDArray[np.float64], "lat lon 3"]:
+def _places(data: Gappy) -> Float[np.ndarray, "lat lon 3"]:
     """Return the points on the sphere, km."""
     latitude, longitude = np.radians(data.grid.latitude)[:, None], np.radians(data.grid.longitude)
     axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
@@ -344,7 +342,7 @@ def _spacing(data: Gappy) -> float:
 
 def _cluster(
     data: Gappy, observed: NDArray[np.bool_], random: np.random.Generator
-) -> tuple[Float[NDArray[np.float64], "n 4"], _Vector]:
+) -> tuple[Float[np.ndarray, "n 4"], _Vector]:
     """Draw observations from a box of random size about a random one."""
     centre = np.unravel_index(random.choice(np.flatnonzero(observed)), observed.shape)
     half = int(np.exp(random.uniform(np.log(4), np.log(60))))

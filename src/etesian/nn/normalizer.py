@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
@@ -37,12 +36,12 @@ class Statistics:
     """
 
     channels: tuple[Channel, ...]
-    mean: Float[NDArray[np.float64], " channel"]
-    std: Float[NDArray[np.float64], " channel"]
-    harmonics: Float[NDArray[np.float32], "5 channel lat lon"] | None = None
-    anomaly_std: Float[NDArray[np.float64], " channel"] | None = None
-    log1p_mean: Float[NDArray[np.float64], " channel"] | None = None
-    log1p_std: Float[NDArray[np.float64], " channel"] | None = None
+    mean: Float[np.ndarray, " channel"]
+    std: Float[np.ndarray, " channel"]
+    harmonics: Float[np.ndarray, "5 channel lat lon"] | None = None
+    anomaly_std: Float[np.ndarray, " channel"] | None = None
+    log1p_mean: Float[np.ndarray, " channel"] | None = None
+    log1p_std: Float[np.ndarray, " channel"] | None = None
 
     def index(self, channels: Sequence[Channel]) -> list[int]:
         """Return the positions of some channels.
@@ -82,10 +81,10 @@ class Statistics:
 
 
 def anomaly_std(
-    mean: Float[NDArray[np.float64], " channel"],
-    std: Float[NDArray[np.float64], " channel"],
-    harmonics: Float[NDArray[np.float32], "5 channel lat lon"],
-) -> Float[NDArray[np.float64], " channel"]:
+    mean: Float[np.ndarray, " channel"],
+    std: Float[np.ndarray, " channel"],
+    harmonics: Float[np.ndarray, "5 channel lat lon"],
+) -> Float[np.ndarray, " channel"]:
     """Return the standard deviation about the seasonal cycle.
 
     The cycle is a least-squares fit, so that what it explains and what is left add up to the variance.

@@ -11,7 +11,7 @@ from etesian.core.interpolation import linear_weights
 from etesian.nn.patch import Patch, patch_counts
 
 
-def sincos(dim: int, positions: ArrayLike) -> Float[NDArray[np.float64], "position dim"]:
+def sincos(dim: int, positions: ArrayLike) -> Float[np.ndarray, "position dim"]:
     """Return sines, then cosines, of positions at `dim`/2 wavelengths from 2π to 20000π (Vaswani et al. 2017).
 
     Raises:
@@ -24,7 +24,7 @@ def sincos(dim: int, positions: ArrayLike) -> Float[NDArray[np.float64], "positi
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
 
-def sincos_2d(dim: int, rows: int, columns: int) -> Float[NDArray[np.float64], "row column dim"]:
+def sincos_2d(dim: int, rows: int, columns: int) -> Float[np.ndarray, "row column dim"]:
     """Return an embedding of patch numbers, half for the column and half for the row, as masked autoencoders have it.
 
     Raises:
@@ -68,7 +68,7 @@ def _centres(coordinate: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 def _weights(
     source: NDArray[np.float64], target: NDArray[np.float64], *, periodic: bool
-) -> Float[NDArray[np.float64], "target source"]:
+) -> Float[np.ndarray, "target source"]:
     """Return the matrix of linear interpolation between centres; beyond the outermost ones the nearest is taken."""
     if not periodic:
         return linear_weights(source, np.clip(target, source[0], source[-1]))

@@ -2,12 +2,12 @@
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 
 def spherical_harmonics(
     latitude: ArrayLike, longitude: ArrayLike, degree: int
-) -> Float[NDArray[np.float64], "lat lon harmonic"]:
+) -> Float[np.ndarray, "lat lon harmonic"]:
     """Return the real spherical harmonics up to a degree, on the product of latitudes and longitudes in degrees.
 
     Normalised so that the mean of each one's square over the sphere is 1. By degree l, then order −l…l; negative

@@ -165,7 +165,7 @@ def fit_ridge(
 
 def training_anomalies(
     store: TrainingStore, channel: Channel
-) -> tuple[Float[NDArray[np.float64], "time point"], NDArray[np.int64]]:
+) -> tuple[Float[np.ndarray, "time point"], NDArray[np.int64]]:
     """Return deviations from the seasonal cycle over the training period, zero where missing, and their times."""
     first, last = (parse_time(store.dataset.attrs[name], store.calendar) for name in ("train_start", "train_end"))
     index = np.flatnonzero((store.time >= first) & (store.time <= last))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def accuracy(confusion: Int64[NDArray[np.int64], "true predicted"]) -> float:
+def accuracy(confusion: Int64[np.ndarray, "true predicted"]) -> float:
     """Return the share of pairs whose lag was told exactly."""
     return float(np.trace(confusion) / confusion.sum())
 
@@ -21,7 +21,7 @@ def top_hits(scores: Float[Tensor, "batch lag"], classes: Int64[Tensor, " batch"
 
 
 def write_epoch(
-    folder: Path, epoch: int, scores: dict[str, float], confusion: Int64[NDArray[np.int64], "true predicted"], step: int
+    folder: Path, epoch: int, scores: dict[str, float], confusion: Int64[np.ndarray, "true predicted"], step: int
 ) -> None:
     """Write the scores of an epoch into scores.csv and its confusion matrix into a file of its own, and draw both.
 
@@ -53,7 +53,7 @@ def write_epoch(
 
 
 def _draw_confusion(
-    path: Path, confusion: Int64[NDArray[np.int64], "true predicted"], hours: NDArray[np.int64], epoch: int
+    path: Path, confusion: Int64[np.ndarray, "true predicted"], hours: NDArray[np.int64], epoch: int
 ) -> None:
     from matplotlib.figure import Figure
 
