@@ -2,4 +2,5 @@
 
 from etesian.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

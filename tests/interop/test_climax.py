@@ -206,3 +206,38 @@ def test_pickled_code_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> 
         load(path, num_heads=4)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         load(tmp_path / "absent.ckpt", num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"cannot be read as tensors alone \(it is empty\); download it again"),
+        (b"<html>", "cut short, or no file of torch.save; download it again"),
+        ({"state_dict": {"net.pos_embed": "words"}}, "'net.pos_embed' is text"),
+        ({"net.pos_embed": [torch.ones(2)]}, "'net.pos_embed' is a list"),
+        ([torch.ones(2)], "holds no state dictionary"),
+        ({"state_dict": {}}, "holds no state dictionary"),
+        ({"net.pos_embed": torch.full((1, 2, 3), torch.nan)}, "pos_embed is not finite in 6 of its 6 values"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_by_name(content: object, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "5.625deg.ckpt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(CheckpointError, match=rf"5.625deg.ckpt .*{said}"):
+        load(file, num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("net.pos_embed", torch.ones(3)), ("net.token_embeds.0.proj.weight", torch.ones(3)), ("net.pos_embed", 1.0)],
+)
+def test_weights_of_impossible_shapes_are_refused(
+    key: str, value: object, weights: dict[str, Tensor], golden: Arrays
+) -> None:
+    assert key in weights
+    changed = weights | {key: value}
+    with pytest.raises(CheckpointError, match=r"the checkpoint has weights that make no network of its kind"):
+        load(changed, num_heads=4)

@@ -14,7 +14,7 @@ from etesian.core.errors import CheckpointError
 from etesian.data.module import ForecastData
 from etesian.models.climax import ClimaX
 from etesian.tasks import ForecastTask, load_task
-from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last, find_checkpoint
+from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last, find_checkpoint, load_network
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -161,6 +161,89 @@ def test_a_run_does_not_resume_from_a_damaged_checkpoint(copied: Path, size: int
         (copied / "training.pt").write_bytes((copied / "training.pt").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"the checkpoint .*last is damaged"):
         SafeCheckpoints().load_checkpoint(copied)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "description.json is a list"),
+        ('"words"', "description.json is a str"),
+        ("[" * 100_000, "recursion"),
+        ('{"format": 1}', "description.json lacks 'version', 'task', 'options'"),
+    ],
+)
+def test_a_description_that_is_none_is_refused(copied: Path, text: str, said: str) -> None:
+    (copied / "description.json").write_text(text)
+    with pytest.raises(CheckpointError, match=rf"the checkpoint .*last is damaged \(.*{said}.*\); use another one"):
+        load_task(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("step", None, "lacks 'step'"),
+        ("provenance", None, "lacks 'provenance'"),
+        ("step", "many", "has a str as 'step'"),
+        ("network", {}, "KeyError 'class'"),
+        ("network", {"class": 7, "arguments": {}}, ""),
+        ("network", {"class": "etesian.models.climax.ClimaX", "arguments": {"layout": {"mapping": [1]}}}, "TypeError"),
+        ("channels", [{"channel": "temperature"}], "KeyError 'level'"),
+        ("options", {"mapping": [["loss"]]}, "ValueError"),
+    ],
+)
+def test_a_description_with_a_fault_is_refused(copied: Path, name: str, value: object, said: str) -> None:
+    file = copied / "description.json"
+    description = json.loads(file.read_text())
+    changed = description | {name: value} if value is not None else {k: v for k, v in description.items() if k != name}
+    file.write_text(json.dumps(changed))
+    with pytest.raises(
+        CheckpointError, match=rf"the checkpoint .*last is damaged \(description.json:? {said}"
+    ) as caught:
+        load_task(copied)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(copied: Path, number: float) -> None:
+    tensors = load_file(copied / "weights.safetensors")
+    name = next(name for name in tensors if name.startswith("network."))
+    tensors[name].view(-1)[0] = number
+    save_file(tensors, copied / "weights.safetensors")
+    said = rf"last/weights.safetensors cannot be used: {name} is not finite in 1 of its {tensors[name].numel()} values"
+    with pytest.raises(CheckpointError, match=said):
+        load_task(copied)
+    with pytest.raises(CheckpointError, match=said):
+        SafeCheckpoints().load_checkpoint(copied)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [([1, 2], "training.pt is a list"), ({"loops": {}}, "training.pt lacks 'optimizer_states', 'lr_schedulers'")],
+)
+def test_a_state_of_training_that_is_none_is_refused(copied: Path, state: object, said: str) -> None:
+    torch.save(state, copied / "training.pt")
+    with pytest.raises(CheckpointError, match=rf"last is damaged \({said}.*; resume from another one"):
+        SafeCheckpoints().load_checkpoint(copied)
+
+
+def test_code_in_the_state_of_training_is_not_run(copied: Path, tmp_path: Path) -> None:
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"loops": Touch()}, copied / "training.pt")
+    with pytest.raises(CheckpointError, match="last is damaged"):
+        SafeCheckpoints().load_checkpoint(copied)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_of_lightnings_is_told_apart_from_a_damaged_checkpoint(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    for read in (load_task, load_network, SafeCheckpoints().load_checkpoint):
+        with pytest.raises(
+            CheckpointError, match=r"x.ckpt is a file, but a checkpoint here is a folder: give L.Trainer"
+        ):
+            read(tmp_path / "x.ckpt")
 
 
 def test_checkpoints_that_are_not_there_or_of_another_format_are_refused(copied: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from etesian.inference.filler import Empty
 from etesian.inference.predictor import initial_times, predict_to
 from etesian.models.network import Network
 from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
-from etesian.tasks.checkpoint import find_checkpoint, load_task
+from etesian.tasks.checkpoint import find_checkpoint, load_task, read_description
 from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution
 from etesian.tasks.reconstruct import GapFillTask
 from etesian.tasks.superresolve import SuperResolutionTask
@@ -161,7 +161,7 @@ def _load(run: str, checkpoint: str | None) -> tuple[Task, dict[str, object]]:
     if not Path(run).exists():
         raise RecipeError(f"there is no run or baseline '{run}'{suggest(run, (*BASELINES, *INTERPOLATIONS))}")
     folder = find_checkpoint(run, checkpoint)
-    description = json.loads((folder / "description.json").read_text())
+    description = read_description(folder)
     identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}
     return load_task(folder), identity
 
@@ -321,14 +321,14 @@ def import_checkpoint(
     if Path(path).is_file() and h5py.is_hdf5(path):
         if grid is None or not variables:
             raise RecipeError("AtmoDist's weights tell neither; give --grid (degrees) and --variables, in their order")
-        degrees = float(grid) * np.arange(patch)
+        degrees = _degrees(grid) * np.arange(patch)
         network = atmodist.load(path, channels=variables, grid=Grid(degrees - degrees.mean(), degrees))
         report: object = f"every weight of {path} has its place"
     else:
         network, report = climax.load(
             path,
             num_heads=num_heads,
-            grid=None if grid is None else Grid.equiangular(float(grid)),
+            grid=None if grid is None else Grid.equiangular(_degrees(grid)),
             variables=variables,
         )
     folder = Path(out)
@@ -338,3 +338,13 @@ def import_checkpoint(
     )
     (folder / "network.json").write_text(json.dumps(network.describe(), indent=1))
     Console().print(report)
+
+
+def _degrees(text: str) -> float:
+    try:
+        degrees = float(text)
+    except ValueError:
+        degrees = 0.0
+    if not 0 < degrees <= 90:
+        raise RecipeError(f"--grid is a resolution in degrees, such as 5.625, not '{text}'")
+    return degrees

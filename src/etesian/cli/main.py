@@ -3,6 +3,7 @@
 import errno
 import importlib
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from etesian import __version__
-from etesian.core.errors import EtesianError, suggest
+from etesian.core.errors import EtesianError, RecipeError, suggest
 
 
 class Command(NamedTuple):
@@ -43,6 +44,8 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 TRAINING = ("fit", "validate", "test")
+TRUSTED: list[str] = []
+"""Modules that the user has named by `--trust`."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,16 +59,17 @@ def main(arguments: list[str] | None = None) -> None:
         return
     # Every reader that matters understands it, and without it opening a store lists each of its arrays.
     warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-    name, rest = arguments[0], arguments[1:]
-    if kind := next((word for word in rest if f"{name} {word}" in COMMANDS), None):
-        name, rest = f"{name} {kind}", [word for word in rest if word != kind]
+    name = arguments[0]
     try:
+        rest = trust(arguments[1:])
+        if kind := next((word for word in rest if f"{name} {word}" in COMMANDS), None):
+            name, rest = f"{name} {kind}", [word for word in rest if word != kind]
         if name not in COMMANDS:
             raise EtesianError(f"there is no command '{name}'{suggest(name, COMMANDS)}")
         if name in TRAINING:
             from etesian.cli.training import train
 
-            train(arguments)
+            train([name, *rest])
             return
         status = _run(name, COMMANDS[name], rest)
     except EtesianError as error:
@@ -87,6 +91,33 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.filename}: {(error.strerror or str(error)).lower()}")
     else:
         sys.exit(status)
+
+
+def trust(words: list[str]) -> list[str]:
+    """Import the modules behind `--trust` and return the other words.
+
+    Recipes and checkpoints then may name what is in them; whatever they name beyond this library and those it is built
+    on is otherwise not imported.
+
+    Raises:
+        RecipeError: if there is no such module.
+    """
+    rest: list[str] = []
+    given = iter(words)
+    for word in given:
+        option, equals, value = word.partition("=")
+        if option != "--trust":
+            rest.append(word)
+            continue
+        module = value if equals else next(given, "")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise RecipeError(f"--trust takes a module that can be imported, not '{module}' ({error})") from None
+        TRUSTED.append(module)
+    return rest
 
 
 def _run(name: str, command: Command, arguments: list[str]) -> int:
@@ -162,6 +193,7 @@ def _usage() -> str:
             *lines,
             "",
             "etesian COMMAND --help tells what a command takes; every long one can be interrupted and run again.",
+            "--trust MODULE lets recipes and checkpoints of any command name what is in a module of yours.",
         ]
     )
 

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import sys
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -108,13 +109,7 @@ def rebuild(description: dict[str, Any]) -> Any:
     Raises:
         CheckpointError: if the class cannot be found, does not record its construction, or has changed its arguments.
     """
-    module_name, _, class_name = description["class"].rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError):
-        raise CheckpointError(f"the checkpoint needs {description['class']}, which is not installed") from None
-    if not (inspect.isclass(found) and issubclass(found, Recorded)):
-        raise CheckpointError(f"the checkpoint names {description['class']}, which is not one of its kind")
+    found = find_class(Recorded, description["class"])
     arguments = {name: from_plain(value) for name, value in description["arguments"].items()}
     try:
         return found(**arguments)
@@ -122,3 +117,30 @@ def rebuild(description: dict[str, Any]) -> Any:
         raise CheckpointError(
             f"{description['class']} no longer takes what the checkpoint gives it: {error}"
         ) from error
+
+
+def find_class(kind: type, path: str) -> Any:
+    """Return the class of a kind that a checkpoint names.
+
+    Nothing is imported but modules of this library: a class of the user's is known once its module was imported.
+
+    Args:
+        kind: what the class must be.
+        path: module and name of the class.
+
+    Raises:
+        CheckpointError: if there is no such class, or it is of another kind.
+    """
+    module_name, _, name = path.rpartition(".")
+    own = module_name.split(".")[0] == "etesian"
+    try:
+        module = importlib.import_module(module_name) if own else sys.modules[module_name]
+        found = vars(module)[name]
+    except (ImportError, KeyError):
+        remedy = "" if own else f"; where you trust it, import {module_name} first, on the command line by --trust"
+        state = "which is not installed" if own else "which nothing has imported"
+        raise CheckpointError(f"the checkpoint needs {path}, {state}{remedy}") from None
+    if not (inspect.isclass(found) and issubclass(found, kind)):
+        expected = "not one of its kind" if kind is Recorded else f"no {kind.__name__.lower()}"
+        raise CheckpointError(f"the checkpoint names {path}, which is {expected}")
+    return found

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from etesian.core.channels import Channel
-from etesian.core.errors import CheckpointError
+from etesian.core.errors import CheckpointError, first_line
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
+from etesian.interop.climax import fitting
 from etesian.models.atmodist import AtmoDist
-from etesian.tasks.checkpoint import load_strictly
+from etesian.tasks.checkpoint import load_strictly, refuse_not_finite
 
 _LAYERS = {
     "in_conv": "encoder.stem.0",
@@ -58,15 +59,17 @@ def load(path: str | Path, *, channels: Sequence[Channel | str], grid: Grid) -> 
     """
     named: dict[str, Tensor] = {}
     for key, values in read_keras(path).items():
-        layer, weight = re.fullmatch(r"(?:.*/)?([^/]+)/([^/:]+)(?::0)?", key).groups()  # type: ignore[union-attr]
+        *_, layer, weight = ("", *key.removesuffix(":0").split("/"))
         place = _place(layer)
         if place is None or weight not in _WEIGHTS:
             raise CheckpointError(f"{path} has '{key}', which is no part of the small AtmoDist network")
         named[f"{place}.{_WEIGHTS[weight]}"] = _to_torch(values)
     if "answer.weight" not in named:
         raise CheckpointError(f"{path} lacks the layer 'pred', which tells how many lags there are")
+    refuse_not_finite(named, str(path))
     own = tuple(channel if isinstance(channel, Channel) else Channel.parse(channel) for channel in channels)
-    network = AtmoDist(Layout(own, (), grid), lags=named["answer.weight"].shape[0])
+    with fitting(path):
+        network = AtmoDist(Layout(own, (), grid), lags=named["answer.weight"].shape[0])
     # PyTorch counts batches, Keras does not.
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     load_strictly(network, named | counters, str(path))
@@ -89,8 +92,8 @@ def read_keras(path: str | Path) -> dict[str, NDArray[np.float32]]:
         with h5py.File(path) as file:
             weights = file.get("model_weights", file)
             weights.visititems(collect)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read as HDF5 ({error})") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as HDF5 ({first_line(error)})") from None
     return arrays
 
 

@@ -1,21 +1,25 @@
 """Reading checkpoints of the original ClimaX (github.com/microsoft/ClimaX, arXiv 2301.10343)."""
 
 import re
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from etesian.core.channels import Channel, canonical_name
-from etesian.core.errors import CheckpointError, suggest
+from etesian.core.errors import CheckpointError, EtesianError, first_line, suggest
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
 from etesian.models.climax import ClimaX
 from etesian.nn.patch import patch_counts
 from etesian.nn.position import interpolate_position
+from etesian.tasks.checkpoint import refuse_not_finite
 
 _STATICS = ("land_sea_mask", "orography", "latitude_field")
 _SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
@@ -122,32 +126,68 @@ def load(
     if len(weights) < sum(name is not None for name in named.values()):
         raise CheckpointError("the checkpoint holds a key twice, once under its older name")
 
-    network, interpolated = _build(weights, num_heads, grid, variables, dropout, drop_path)
-    state, fates = _translate(weights, network, interpolated)
-    network.load_state_dict(state)
+    with fitting():
+        network, interpolated = _build(weights, num_heads, grid, variables, dropout, drop_path)
+        state, fates = _translate(weights, network, interpolated)
+        network.load_state_dict(state)
     return network, Report(
         {key: "ignored, as asked" if name is None else fates[name] for key, name in named.items()},
     )
 
 
+@contextmanager
+def fitting(source: str | Path = "the checkpoint") -> Iterator[None]:
+    """Say in one sentence that weights have other shapes than a network of their family can have.
+
+    Raises:
+        CheckpointError: for whatever goes wrong inside.
+    """
+    try:
+        yield
+    except EtesianError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{source} has weights that make no network of its kind ({first_line(error)})") from error
+
+
 def read_tensors(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by original key."""
+    """Return the tensors of a checkpoint by original key.
+
+    Raises:
+        CheckpointError: if it cannot be read without running code, or holds anything but finite numbers.
+    """
     content: Any = source
+    name = "the checkpoint"
     if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            raise CheckpointError(f"there is no checkpoint {source}")
-        try:
-            content = torch.load(source, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{source} cannot be read as tensors alone ({str(error).splitlines()[0]}); "
-                "where you trust it, save its 'state_dict' by itself"
-            ) from None
+        name = str(source)
+        content = _content(Path(source))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError("the checkpoint holds no state dictionary")
-    return {str(key): torch.as_tensor(value) for key, value in content.items()}
+        raise CheckpointError(f"{name} holds no state dictionary")
+    for key, value in content.items():
+        if not isinstance(value, Tensor | np.ndarray | int | float):
+            kind = "text" if isinstance(value, str) else f"a {type(value).__name__}"
+            raise CheckpointError(f"{name} cannot be read as tensors alone: '{key}' is {kind}; download it again")
+    tensors = {str(key): torch.as_tensor(value) for key, value in content.items()}
+    refuse_not_finite(tensors, name)
+    return tensors
+
+
+def _content(path: Path) -> Any:
+    """Return what `torch.save` wrote."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} cannot be read as tensors alone (it is empty); download it again")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if "Weights only load failed" in str(error) and zipfile.is_zipfile(path):
+            remedy = "it holds more than tensors; where you trust it, save its 'state_dict' by itself"
+        else:
+            remedy = "it is cut short, or no file of torch.save; download it again"
+        raise CheckpointError(f"{path} cannot be read as tensors alone: {remedy}") from None
 
 
 def _modern_names(original: Mapping[str, Tensor]) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from etesian.core.errors import CheckpointError
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
 from etesian.data.climatebench import HOURS_PER_YEAR
-from etesian.interop.climax import read_tensors, rename_shared
+from etesian.interop.climax import fitting, read_tensors, rename_shared
 from etesian.models.projection import ClimaXProjection
 
 CLIMATEBENCH_INPUTS = ("CO2", "SO2", "CH4", "BC")
@@ -72,23 +72,24 @@ def load(
     needed = {"aggregation.query", "time_position", "blocks.0.mlp.expand.weight"} - named.keys()
     if needed:
         raise CheckpointError(f"the checkpoint lacks the weights for {needed.pop()}; it is no projection network")
-    dim, years = named["aggregation.query"].numel(), named["time_position"].shape[-2]
-    network = ClimaXProjection(
-        Layout(
-            tuple(Channel(name) for name in variables),
-            (Channel(target),),
-            grid,
-            history=tuple(-HOURS_PER_YEAR * age for age in reversed(range(years))),
-        ),
-        patch=tuple(embedding["weight"][0].shape[-2:]),
-        dim=dim,
-        depth=len({key.split(".")[1] for key in named if key.startswith("blocks.")}),
-        heads=num_heads,
-        mlp_ratio=named["blocks.0.mlp.expand.weight"].shape[0] / dim,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
-    return _filled(network, named, len(variables))
+    with fitting():
+        dim, years = named["aggregation.query"].numel(), named["time_position"].shape[-2]
+        network = ClimaXProjection(
+            Layout(
+                tuple(Channel(name) for name in variables),
+                (Channel(target),),
+                grid,
+                history=tuple(-HOURS_PER_YEAR * age for age in reversed(range(years))),
+            ),
+            patch=tuple(embedding["weight"][0].shape[-2:]),
+            dim=dim,
+            depth=len({key.split(".")[1] for key in named if key.startswith("blocks.")}),
+            heads=num_heads,
+            mlp_ratio=named["blocks.0.mlp.expand.weight"].shape[0] / dim,
+            dropout=dropout,
+            drop_path=drop_path,
+        )
+        return _filled(network, named, len(variables))
 
 
 def _filled(network: ClimaXProjection, named: dict[str, Any], inputs: int) -> ClimaXProjection:

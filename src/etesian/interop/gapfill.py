@@ -13,7 +13,7 @@ from etesian.core.channels import Channel
 from etesian.core.errors import CheckpointError
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
-from etesian.interop.climax import read_tensors
+from etesian.interop.climax import fitting, read_tensors
 from etesian.models.gapfill import GapFiller
 from etesian.models.gapfill_parts import MapDecoder
 from etesian.nn.position import sincos
@@ -161,20 +161,21 @@ def load(source: str | Path | Mapping[str, Any], *, channel: str, grid: Grid, nu
     }
     if len(sizes) < 3 or "blocks.0.linear1.weight" not in named:
         raise CheckpointError("the checkpoint lacks the weights of an encoder, a transformer or a decoder")
-    dim, inputs, days, *patch = sizes["embed.weight"]
-    if inputs != 2 or days != 1:
-        raise CheckpointError(f"the checkpoint has patches of {days} days and {inputs} channels; 1 and 2 are known")
-    named["embed.weight"] = named["embed.weight"].flatten(1)
-    named["decoder.project.weight"] = named["decoder.project.weight"].flatten(1)
-    network = Prototype(
-        Layout((Channel.parse(channel),), (Channel.parse(channel),), grid),
-        patch=(patch[0], patch[1]),
-        dim=dim,
-        depth=len({name.split(".")[1] for name in named if name.startswith("blocks.")}),
-        heads=num_heads,
-        mlp_ratio=named["blocks.0.linear1.weight"].shape[0] / dim,
-        hidden=sizes["decoder.project.weight"][0],
-        overlap=(sizes["decoder.spread.weight"][2] - patch[0]) // 2,
-    )
+    with fitting():
+        dim, inputs, days, *patch = sizes["embed.weight"]
+        if inputs != 2 or days != 1:
+            raise CheckpointError(f"the checkpoint has patches of {days} days and {inputs} channels; 1 and 2 are known")
+        named["embed.weight"] = named["embed.weight"].flatten(1)
+        named["decoder.project.weight"] = named["decoder.project.weight"].flatten(1)
+        network = Prototype(
+            Layout((Channel.parse(channel),), (Channel.parse(channel),), grid),
+            patch=(patch[0], patch[1]),
+            dim=dim,
+            depth=len({name.split(".")[1] for name in named if name.startswith("blocks.")}),
+            heads=num_heads,
+            mlp_ratio=named["blocks.0.linear1.weight"].shape[0] / dim,
+            hidden=sizes["decoder.project.weight"][0],
+            overlap=(sizes["decoder.spread.weight"][2] - patch[0]) // 2,
+        )
     load_strictly(network, named, "the checkpoint")
     return network

@@ -1,11 +1,10 @@
 """Checkpoints: safetensors for numbers, JSON for what they mean, and no pickled code on loading."""
 
-import importlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import etesian
-from etesian.core.errors import CheckpointError
-from etesian.core.recorded import from_plain, rebuild, to_plain
+from etesian.core.errors import CheckpointError, EtesianError, first_line
+from etesian.core.recorded import find_class, from_plain, rebuild, to_plain
 from etesian.models.network import Network
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.task import Task
@@ -27,6 +26,19 @@ FORMAT = 1
 WEIGHTS, DESCRIPTION, TRAINING = "weights.safetensors", "description.json", "training.pt"
 NETWORK = "network.json"
 """What `etesian import` writes beside the weights: a network by itself, without task and statistics."""
+_DESCRIBED = {
+    "version": str,
+    "task": str,
+    "options": dict,
+    "network": dict,
+    "channels": list,
+    "epoch": int,
+    "step": int,
+    "provenance": dict,
+}
+"""What a description must hold, and of what kind."""
+_RESUMED = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict, "random_state": Tensor}
+"""What the state of training must hold, and of what kind."""
 _ARRAYS = ("mean", "std", "harmonics", "anomaly_std", "log1p_mean", "log1p_std")
 
 
@@ -74,8 +86,10 @@ class SafeCheckpoints(CheckpointIO):
             checkpoint: dict[str, Any] = torch.load(
                 folder / TRAINING, map_location=map_location or "cpu", weights_only=True
             )
-        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-            raise CheckpointError(f"the checkpoint {folder} is damaged ({error}); resume from another one") from None
+        except Exception as error:
+            raise _damaged(folder, first_line(error), "resume from another one") from None
+        if fault := _fault(checkpoint, _RESUMED):
+            raise _damaged(folder, f"{TRAINING} {fault}", "resume from another one")
         checkpoint["state_dict"] = {k: v for k, v in tensors.items() if not k.startswith("statistics.")}
         return checkpoint
 
@@ -124,6 +138,8 @@ def find_checkpoint(run: str | Path, which: str | None = None) -> Path:
         CheckpointError: if there is none.
     """
     folder = Path(run)
+    if folder.is_file():
+        raise _no_folder(folder)
     if (folder / DESCRIPTION).exists():
         return folder
     for name in (which,) if which else ("best", "last"):
@@ -141,16 +157,20 @@ def load_task(run: str | Path, which: str | None = None) -> Task:
     """
     folder = find_checkpoint(run, which)
     description, tensors = read_checkpoint(folder)
-    network: Network = rebuild(description["network"])
-    task_class = _find_task(description["task"])
-    task = task_class(
-        network=lambda _: network,
-        layout=network.layout,
-        statistics=_statistics_from_tensors(description, tensors),
-        **from_plain(description["options"]),
-    )
+    try:
+        network: Network = rebuild(description["network"])
+        task: Task = find_class(Task, description["task"])(
+            network=lambda _: network,
+            layout=network.layout,
+            statistics=_statistics_from_tensors(description, tensors),
+            **from_plain(description["options"]),
+        )
+    except EtesianError:
+        raise
+    except Exception as error:
+        raise _damaged(folder, f"{DESCRIPTION}: {type(error).__name__} {first_line(error)}") from error
     task.provenance = description["provenance"]
-    load_strictly(task, {k: v for k, v in tensors.items() if not k.startswith("statistics.")}, str(folder))
+    load_strictly(task, {k: v for k, v in tensors.items() if not k.startswith("statistics.")}, str(folder / WEIGHTS))
     return task.eval()
 
 
@@ -166,9 +186,12 @@ def load_network(path: str | Path) -> Network:
     try:
         network: Network = rebuild(json.loads((folder / NETWORK).read_text()))
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"the network in {folder} is damaged ({error}); import it again") from None
-    load_strictly(network, tensors, str(folder))
+        refuse_not_finite(tensors, str(folder / WEIGHTS))
+    except EtesianError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"the network in {folder} is damaged ({first_line(error)}); import it again") from error
+    load_strictly(network, tensors, str(folder / WEIGHTS))
     return network
 
 
@@ -176,19 +199,82 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return description and tensors of a checkpoint folder.
 
     Raises:
-        CheckpointError: if a file is damaged or of another format.
+        CheckpointError: if a file is damaged or of another format, or a weight is not finite.
     """
+    description = read_description(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"the checkpoint {folder} is damaged ({error}); use another one") from None
-    if description.get("format") != FORMAT:
+        raise _damaged(folder, first_line(error)) from None
+    refuse_not_finite(tensors, str(folder / WEIGHTS))
+    return description, tensors
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of a checkpoint folder.
+
+    Raises:
+        CheckpointError: if it is damaged or of another format.
+    """
+    if folder.is_file():
+        raise _no_folder(folder)
+    try:
+        description: Any = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, first_line(error)) from None
+    if isinstance(description, dict) and description.get("format") != FORMAT:
         raise CheckpointError(
             f"the checkpoint {folder} has format {description.get('format')}, this version reads {FORMAT}; "
             f"it was written by etesian {description.get('version')}"
         )
-    return description, tensors
+    if fault := _fault(description, _DESCRIBED):
+        raise _damaged(folder, f"{DESCRIPTION} {fault}")
+    return dict(description)
+
+
+def _fault(content: Any, kinds: dict[str, type]) -> str:
+    """Say what a file of a checkpoint holds other than it must; nothing if it is as it must be."""
+    if not isinstance(content, dict):
+        return f"is a {type(content).__name__}"
+    if missing := [f"'{name}'" for name in kinds if name not in content]:
+        return f"lacks {', '.join(missing)}"
+    for name, kind in kinds.items():
+        if not isinstance(content[name], kind):
+            return f"has a {type(content[name]).__name__} as '{name}'"
+    return ""
+
+
+def _damaged(folder: Path, why: str, remedy: str = "use another one") -> CheckpointError:
+    return CheckpointError(f"the checkpoint {folder} is damaged ({why}); {remedy}")
+
+
+def _no_folder(file: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{file} is a file, but a checkpoint here is a folder: give L.Trainer plugins=[SafeCheckpoints()] and "
+        "callbacks=best_and_last(FOLDER) from etesian.tasks.checkpoint, or read an original's with `etesian import`"
+    )
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are no numbers, which a loss that was NaN leaves behind.
+
+    Args:
+        tensors: by name.
+        source: file or whatever else they are from.
+
+    Raises:
+        CheckpointError: naming the first one that holds NaN or infinite values.
+    """
+    for name, tensor in tensors.items():
+        # A seasonal cycle has none where nothing was ever observed.
+        if name == "statistics.harmonics" or not tensor.is_floating_point():
+            continue
+        wrong = int((~torch.isfinite(tensor)).sum())
+        if wrong:
+            raise CheckpointError(
+                f"{source} cannot be used: {name} is not finite in {wrong} of its {tensor.numel()} values; use "
+                "another checkpoint, or train again with a lower learning rate"
+            )
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -208,17 +294,6 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], source: s
     if faults:
         raise CheckpointError(f"{source} does not fit the network: {'; '.join(sorted(faults))}")
     module.load_state_dict(tensors)
-
-
-def _find_task(path: str) -> type[Task]:
-    module_name, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError):
-        raise CheckpointError(f"the checkpoint needs {path}, which is not installed") from None
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise CheckpointError(f"the checkpoint names {path}, which is no task")
-    return found
 
 
 def _statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
