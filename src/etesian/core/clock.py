@@ -1,5 +1,6 @@
 """Time as numbers: calendars, day of year, and where the sun stands."""
 
+from collections.abc import Callable
 from typing import Any
 
 import cftime
@@ -12,47 +13,92 @@ from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 
 Seconds = NDArray[np.int64]
-STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-CALENDARS = (*STANDARD_CALENDARS, "noleap", "365_day", "all_leap", "366_day", "360_day", "julian")
+LAST_YEAR = 9999
+"""Dates go from year 1, or 0 where the calendar has one, to the end of this year."""
+
 _EPOCH = "seconds since 1970-01-01"
+_PROLEPTIC, _MIXED = "proleptic_gregorian", "standard"
+_NAMES = {"gregorian": _MIXED, "365_day": "noleap", "366_day": "all_leap"}
+CALENDARS = (_MIXED, _PROLEPTIC, "noleap", "all_leap", "360_day", "julian", *_NAMES)
+_YEAR_DAYS = {"360_day": 360, "noleap": 365, "all_leap": 366}
+_CYCLE_DAYS = 4 * 365 + 1
+_REFORM = int(np.datetime64("1582-10-15", "s").astype(np.int64))
+_NEXT_MONTH = int(np.datetime64("1582-11-01", "s").astype(np.int64))
+
+
+def settle_calendar(seconds: ArrayLike, calendar: str) -> str:
+    """Return the one name of the calendar in which times are counted.
+
+    From 1582-10-15 on, the standard calendar counts as the proleptic Gregorian does, whose name it then takes.
+
+    >>> settle_calendar([0], "gregorian"), settle_calendar([-20_000_000_000], "gregorian")
+    ('proleptic_gregorian', 'standard')
+    """
+    name = _NAMES.get(calendar, calendar)
+    earliest = np.min(np.asarray(seconds), initial=np.iinfo(np.int64).max)
+    return _PROLEPTIC if name == _MIXED and earliest >= _REFORM else name
+
+
+def count_alike(ours: Seconds, calendar: str, theirs: Seconds, other: str) -> bool:
+    """Whether times in two calendars can be compared: equal numbers are equal dates.
+
+    The standard calendar differs from the proleptic Gregorian before 1582-10-15 only.
+    """
+    if calendar == other:
+        return True
+    proleptic = ours if calendar == _PROLEPTIC else theirs
+    return {calendar, other} == {_PROLEPTIC, _MIXED} and settle_calendar(proleptic, _MIXED) == _PROLEPTIC
 
 
 def encode_time(times: ArrayLike) -> tuple[Seconds, str]:
-    """Turn numpy datetimes or cftime dates into seconds since 1970-01-01 and their calendar.
+    """Turn numpy datetimes or cftime dates into whole seconds since 1970-01-01 and their calendar.
+
+    Fractions of a second are rounded: a file's hours or days are seldom exact to the last digit.
 
     Raises:
-        DataError: if the values are neither.
+        DataError: if the values are neither, or one is missing.
 
-    >>> encode_time(np.array(["1970-01-02"], "datetime64[ns]"))
-    (array([86400]), 'proleptic_gregorian')
+    >>> encode_time(np.array(["1970-01-02", "1970-01-02T23:59:59.8"], "datetime64[ns]"))
+    (array([ 86400, 172800]), 'proleptic_gregorian')
     """
     array = np.asarray(times)
     if np.issubdtype(array.dtype, np.datetime64):
-        return array.astype("datetime64[s]").astype(np.int64), "proleptic_gregorian"
+        if np.isnat(array).any():
+            raise DataError("time holds missing values: select the steps that are dated")
+        whole = array.astype("datetime64[s]")
+        half = np.timedelta64(500, "ms")
+        return np.asarray(whole + (array - whole >= half)).astype(np.int64), _PROLEPTIC
     first = array.flat[0] if array.size else None
     if not isinstance(first, cftime.datetime):
         raise DataError(f"time holds {array.dtype} values, not dates: give it units such as 'hours since 2000-01-01'")
-    seconds = cftime.date2num(array, _EPOCH, calendar=first.calendar)
-    return np.round(np.asarray(seconds, dtype=np.float64)).astype(np.int64), str(first.calendar)
+    try:
+        numbers = cftime.date2num(array, _EPOCH, calendar=first.calendar)
+    except (TypeError, ValueError, AttributeError):
+        raise DataError("time holds missing values, or dates of several calendars: select the steps that fit") from None
+    seconds = np.round(np.asarray(numbers, dtype=np.float64)).astype(np.int64)
+    return seconds, settle_calendar(seconds, str(first.calendar))
 
 
 def decode_time(seconds: ArrayLike, calendar: str) -> NDArray[Any]:
-    """Turn seconds since 1970-01-01 into numpy datetimes, or cftime dates where the calendar is not Gregorian.
+    """Turn seconds since 1970-01-01 into numpy datetimes of whole seconds, or cftime dates in other calendars.
+
+    Dates of the standard calendar are numpy datetimes from 1582-10-15 on, where it is the Gregorian.
 
     >>> decode_time([86400 * 359], "360_day")[0].strftime("%Y-%m-%d")
     '1970-12-30'
     """
     numbers = np.asarray(seconds, dtype=np.int64)
-    if calendar in STANDARD_CALENDARS:
-        return numbers.astype("datetime64[s]").astype("datetime64[ns]")
-    return np.asarray(cftime.num2date(numbers, _EPOCH, calendar=calendar))
+    name = settle_calendar(numbers, calendar)
+    if name == _PROLEPTIC:
+        return numbers.astype("datetime64[s]")
+    return _dates(numbers, name)
 
 
 def parse_time(text: str, calendar: str) -> int:
     """Read `2008`, `2008-02`, `2008-02-30` or `2008-02-30T06` as seconds since 1970-01-01 of a calendar.
 
     Raises:
-        DataError: if the text is no date of that calendar.
+        DataError: if the text is no date of that calendar, or beyond the year 9999.
 
     >>> parse_time("1971", "360_day") // 86400
     360
@@ -61,10 +107,11 @@ def parse_time(text: str, calendar: str) -> int:
     try:
         parts = [int(part) for part in date.split("-")] + [1, 1]
         hours = [int(part) for part in clock.split(":")] if clock else [0]
-        moment = cftime.datetime(*parts[:3], *hours[:3], calendar=_cf(calendar))
+        if not int(calendar not in _YEAR_DAYS) <= parts[0] <= LAST_YEAR:
+            raise ValueError
+        return _moment(calendar, *parts[:3], *hours[:3])
     except (ValueError, TypeError):
         raise DataError(f"'{text}' is no date of the {calendar} calendar; write YYYY-MM-DDTHH") from None
-    return round(float(cftime.date2num(moment, _EPOCH, calendar=_cf(calendar))))
 
 
 def end_of(text: str, calendar: str) -> int:
@@ -76,11 +123,8 @@ def end_of(text: str, calendar: str) -> int:
     parts = [int(part) for part in date.split("-")]
     if len(parts) == 3:
         return start + SECONDS_PER_DAY - 1
-    following = [parts[0] + 1] if len(parts) == 1 or parts[1] == 12 else [parts[0], parts[1] + 1]
-    return (
-        parse_time("-".join(f"{part:04d}" if i == 0 else f"{part:02d}" for i, part in enumerate(following)), calendar)
-        - 1
-    )
+    year, month = (parts[0] + 1, 1) if len(parts) == 1 or parts[1] == 12 else (parts[0], parts[1] + 1)
+    return _moment(calendar, year, month, 1) - 1
 
 
 def hour_of_day(seconds: ArrayLike) -> NDArray[np.float64]:
@@ -95,17 +139,14 @@ def day_of_year(seconds: ArrayLike, calendar: str) -> NDArray[np.int64]:
     array([ 1, 32])
     """
     numbers = np.asarray(seconds, dtype=np.int64)
-    if calendar in STANDARD_CALENDARS:
+    name = _NAMES.get(calendar, calendar)
+    if name in (_PROLEPTIC, _MIXED):
         days = numbers.astype("datetime64[s]").astype("datetime64[D]")
-        return np.asarray((days - days.astype("datetime64[Y]")).astype(np.int64) + 1)
-    if calendar == "360_day":
-        return np.asarray(np.mod(numbers // SECONDS_PER_DAY, 360) + 1)
-    if calendar in ("noleap", "365_day"):
-        return np.asarray(np.mod(numbers // SECONDS_PER_DAY, 365) + 1)
-    if calendar in ("all_leap", "366_day"):
-        return np.asarray(np.mod(numbers // SECONDS_PER_DAY, 366) + 1)
-    dates = np.asarray(decode_time(numbers, calendar), dtype=object)
-    return np.array([date.dayofyr for date in dates.flat], dtype=np.int64).reshape(numbers.shape)
+        result = np.asarray((days - days.astype("datetime64[Y]")).astype(np.int64) + 1)
+        return _mend(result, numbers, name, _REFORM, _julian_day_of_year)
+    if name in _YEAR_DAYS:
+        return np.asarray(np.mod(numbers // SECONDS_PER_DAY, _YEAR_DAYS[name]) + 1)
+    return _julian_day_of_year(numbers, name)
 
 
 def month_start(seconds: ArrayLike, calendar: str) -> Seconds:
@@ -115,21 +156,19 @@ def month_start(seconds: ArrayLike, calendar: str) -> Seconds:
     array([31, 59])
     """
     numbers = np.asarray(seconds, dtype=np.int64)
-    if calendar in STANDARD_CALENDARS:
+    name = _NAMES.get(calendar, calendar)
+    if name in (_PROLEPTIC, _MIXED):
         months = numbers.astype("datetime64[s]").astype("datetime64[M]")
-        return np.asarray(months.astype("datetime64[s]").astype(np.int64))
-    if calendar == "360_day":
+        return _mend(months.astype("datetime64[s]").astype(np.int64), numbers, name, _NEXT_MONTH, _counted_months)
+    if name == "360_day":
         return np.asarray(numbers - numbers % (30 * SECONDS_PER_DAY))
-    days = [date.day - 1 for date in np.asarray(decode_time(numbers, calendar), dtype=object).flat]
-    midnight = numbers - numbers % SECONDS_PER_DAY
-    return np.asarray(midnight - SECONDS_PER_DAY * np.array(days, dtype=np.int64).reshape(numbers.shape))
+    return _counted_months(numbers, name)
 
 
 def year_phase(seconds: ArrayLike, calendar: str) -> NDArray[np.float64]:
     """Return how far the year has gone, 0 ≤ phase < 1, in years of the calendar's mean length."""
-    length = {"360_day": 360.0, "noleap": 365.0, "365_day": 365.0, "all_leap": 366.0, "366_day": 366.0}
     day = day_of_year(seconds, calendar) - 1 + hour_of_day(seconds) / 24
-    return np.asarray(day / length.get(calendar, 366.0))
+    return np.asarray(day / _YEAR_DAYS.get(_NAMES.get(calendar, calendar), 366))
 
 
 def seasonal_terms(seconds: ArrayLike, calendar: str) -> Float[np.ndarray, "... 5"]:
@@ -170,5 +209,34 @@ def cosine_solar_zenith(
     return np.asarray(sin_part + cos_part)
 
 
-def _cf(calendar: str) -> str:
-    return "proleptic_gregorian" if calendar in STANDARD_CALENDARS else calendar
+def _moment(calendar: str, *parts: int) -> int:
+    """Return the seconds since 1970-01-01 of a year, month, day and so on; ValueError where there is no such date."""
+    moment = cftime.datetime(*parts, calendar=calendar)
+    return round(float(cftime.date2num(moment, _EPOCH, calendar=calendar)))
+
+
+def _dates(numbers: Seconds, calendar: str) -> NDArray[Any]:
+    return np.asarray(cftime.num2date(numbers, _EPOCH, calendar=calendar), dtype=object)
+
+
+def _julian_day_of_year(numbers: Seconds, calendar: str) -> NDArray[np.int64]:
+    """Count by cycles of four years, of which the fourth has the leap day."""
+    days = (numbers - _moment(calendar, 1, 1, 1)) // SECONDS_PER_DAY
+    year, day = np.divmod(days % _CYCLE_DAYS, 365)
+    return np.asarray(np.where(year == 4, 366, day + 1))
+
+
+def _counted_months(numbers: Seconds, calendar: str) -> Seconds:
+    midnight = {"day": 1, "hour": 0, "minute": 0, "second": 0}
+    starts = [date.replace(**midnight) for date in _dates(numbers, calendar).flat]
+    return np.asarray(cftime.date2num(starts, _EPOCH, calendar=calendar), dtype=np.int64).reshape(numbers.shape)
+
+
+def _mend(
+    result: NDArray[np.int64], numbers: Seconds, calendar: str, until: int, count: Callable[..., NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Count anew what the Gregorian rules get wrong in the standard calendar, whose earlier dates are Julian."""
+    early = numbers < until
+    if calendar == _MIXED and early.any():
+        result[early] = count(numbers[early], calendar)
+    return result

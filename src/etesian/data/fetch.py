@@ -110,7 +110,7 @@ def fetch(
             raw[name] = raw[name].isel(time=steps[0], drop=True)
     failure: str | None = None
     with workplace(target) as place:
-        times = raw["time"].values[steps] if "time" in raw.dims else np.array([], "datetime64[ns]")
+        times = raw["time"].values[steps] if "time" in raw.dims else np.array([], "datetime64[s]")
         place.begin({**plan, "times": [str(value) for value in times[[0, -1]]] if times.size else []})
         try:
             if place.load("done") is None:

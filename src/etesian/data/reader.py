@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel, parse_channels
-from etesian.core.clock import day_of_year, decode_time, encode_time, hour_of_day
+from etesian.core.clock import day_of_year, decode_time, hour_of_day, settle_calendar
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid, Region
 from etesian.nn.normalizer import Statistics, anomaly_std
@@ -58,7 +58,7 @@ class TrainingStore:
         if "://" not in self.path and not Path(self.path).exists():
             raise DataError(f"there is no training store at {self.path}; make one with `etesian prepare`")
         try:
-            self.dataset = xr.open_zarr(self.path, chunks=None)
+            self.dataset = xr.open_zarr(self.path, chunks=None, decode_times=False)
         except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
             raise DataError(f"{self.path} cannot be read as a training store ({error}); remake it") from None
         if self.dataset.attrs.get("etesian_store") != 1:
@@ -68,8 +68,8 @@ class TrainingStore:
             tuple(Channel.parse(str(name)) for name in self.dataset.static.values) if "statics" in self.dataset else ()
         )
         self.grid = Grid(self.dataset.latitude.values, self.dataset.longitude.values)
-        self.calendar = str(self.dataset.attrs["calendar"])
-        self.time, _ = encode_time(self.dataset.time.values)
+        self.time = np.asarray(self.dataset.time.values, dtype=np.int64)
+        self.calendar = settle_calendar(self.time, str(self.dataset.attrs["calendar"]))
         self.step_hours = int(self.dataset.attrs["step_hours"])
         self.fingerprint = str(self.dataset.attrs["fingerprint"])
         self.has_gaps = bool(self.dataset["missing"].values.any())

@@ -43,10 +43,10 @@ def read_shards(folder: Path) -> xr.Dataset:
 
 
 def _year_steps(year: int, steps: int, folder: Path) -> np.ndarray:
-    start, end = np.datetime64(f"{year}-01-01", "h"), np.datetime64(f"{year + 1}-01-01", "h")
+    start, end = np.datetime64(f"{year:04d}-01-01", "h"), np.datetime64(f"{year + 1:04d}-01-01", "h")
     for hours in (8760, int((end - start).astype(int))):
         if hours % steps == 0:
-            return (start + np.arange(steps) * np.timedelta64(hours // steps, "h")).astype("datetime64[ns]")
+            return (start + np.arange(steps) * np.timedelta64(hours // steps, "h")).astype("datetime64[s]")
     raise DataError(
         f"the shards of {year} in {folder} hold {steps} steps, which do not divide the hours of the year: "
         f"a shard is missing or of another kind"

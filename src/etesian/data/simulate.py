@@ -19,7 +19,7 @@ from etesian.data.workplace import Workplace, workplace
 
 BLOCK_DAYS = 10
 """Days per chunk of the store, and between two saved states."""
-FIRST_TIME = np.datetime64("2000-01-01T00", "ns")
+FIRST_TIME = np.datetime64("2000-01-01T00", "s")
 
 _COMMENTS = {
     "2m_temperature": "temperature of the lowest model layer, about 500 m above the ground",

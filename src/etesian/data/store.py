@@ -11,7 +11,7 @@ import xarray as xr
 from rich.progress import track
 
 from etesian.core.channels import Channel
-from etesian.core.clock import encode_time
+from etesian.core.clock import count_alike, decode_time, encode_time
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
 from etesian.data.canonical import canonicalise, side_by_side
@@ -121,12 +121,7 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         return parts[0][1]
     first_path, first = parts[0]
     grid = Grid(first.latitude.values, first.longitude.values)
-    dated = [(path, _calendar(dataset)) for path, dataset in parts if "time" in dataset.dims]
-    for path, calendar in dated:
-        if calendar != dated[0][1]:
-            raise DataError(
-                f"{path} counts its times in the {calendar} calendar, {dated[0][0]} in {dated[0][1]}: open them apart"
-            )
+    parts = _in_one_calendar(parts)
     fields: dict[str, list[tuple[str, xr.DataArray]]] = {}
     for path, dataset in parts:
         other = Grid(dataset.latitude.values, dataset.longitude.values)
@@ -142,6 +137,27 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
     for axis in ("time", "member"):
         joined = _aligned(axis, joined, owners)
     return side_by_side(joined.values())
+
+
+def _in_one_calendar(parts: Sequence[tuple[str, xr.Dataset]]) -> Sequence[tuple[str, xr.Dataset]]:
+    """Give all times the type that holds them all: files in the standard calendar may lie on both sides of 1582."""
+    dated = {i: encode_time(dataset["time"].values) for i, (_, dataset) in enumerate(parts) if "time" in dataset.dims}
+    if len({calendar for _, calendar in dated.values()}) < 2:
+        return parts
+    first, (seconds, calendar) = min(dated.items(), key=lambda item: (item[1][1] != "standard", item[0]))
+    for i, (others, other) in dated.items():
+        if not count_alike(seconds, calendar, others, other):
+            raise DataError(
+                f"{parts[i][0]} counts its times in the {other} calendar, {parts[first][0]} in {calendar}: "
+                f"open them apart"
+            )
+    together = decode_time(np.concatenate([seconds for seconds, _ in dated.values()]), calendar)
+    times = np.split(together, np.cumsum([seconds.size for seconds, _ in dated.values()])[:-1])
+    replaced = list(parts)
+    for i, values in zip(dated, times, strict=True):
+        path, dataset = parts[i]
+        replaced[i] = path, dataset.assign_coords(time=values)
+    return replaced
 
 
 def _aligned(axis: str, joined: dict[str, xr.DataArray], owners: dict[str, str]) -> dict[str, xr.DataArray]:
@@ -165,10 +181,6 @@ def _aligned(axis: str, joined: dict[str, xr.DataArray], owners: dict[str, str])
         name: array if name not in indexes or indexes[name].equals(union) else array.reindex({axis: union})
         for name, array in joined.items()
     }
-
-
-def _calendar(dataset: xr.Dataset) -> str:
-    return encode_time(dataset.time.values[:1])[1]
 
 
 def _extent(index: pd.Index) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import numpy as np
 import xarray as xr
 
+from etesian.core.clock import decode_time, encode_time
 from etesian.core.errors import DataError
 
 _TIMES = ("time", "valid_time", "t", "date", "datetime")
@@ -25,10 +26,10 @@ def timed(dataset: xr.Dataset, label: str) -> xr.Dataset:
             )
         times = dataset[name].variable
         dataset = dataset.drop_vars([n for n in moments if n in dataset.variables])
-        dataset = dataset.rename({dimension: "time"}).assign_coords(time=("time", times.values))
+        dataset = dataset.rename({dimension: "time"}).assign_coords(time=("time", decode_time(*encode_time(times))))
     elif moments:
         name = min(moments, key=lambda n: str(n) != "valid_time")
-        time = dataset[name].values
+        time = decode_time(*encode_time(dataset[name].values))
         dataset = dataset.drop_vars(moments).expand_dims(time=np.atleast_1d(time))
     return dataset
 

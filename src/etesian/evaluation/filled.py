@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from etesian.core.channels import Channel
-from etesian.core.clock import Seconds, decode_time, month_start
+from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
-from etesian.evaluation.sources import LEAD, Source, open_any, open_truth, same_calendar
+from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
 
 SUFFIXES = ("_standard_deviation", "_observations", "_flag")
 _LAND = 2
@@ -82,7 +82,7 @@ class FilledPairs:
         for source in (*self.filled.values(), self.observed):
             if source.grid != self.grid:
                 raise GridError(f"{source.name} is on the grid {source.grid}, the truth on {self.grid}")
-            if not same_calendar(source.times[1], self.calendar):
+            if not count_alike(*source.times, *self.truth.times):
                 raise DataError(f"{source.name} has the calendar {source.times[1]}, the truth {self.calendar}")
         self.channels = self._common(channels)
         self._check_units()

@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
-from etesian.core.clock import STANDARD_CALENDARS, Seconds, day_of_year, encode_time, hour_of_day
+from etesian.core.clock import Seconds, count_alike, day_of_year, encode_time, hour_of_day
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid
@@ -281,11 +281,6 @@ class Climatology:
         return np.stack(found).reshape(*seconds.shape, len(index), *self.grid.shape)
 
 
-def same_calendar(ours: str, theirs: str) -> bool:
-    """Whether two calendars count days alike."""
-    return ours == theirs or {ours, theirs} <= set(STANDARD_CALENDARS)
-
-
 def check_match(forecast: Source, truth: Source, channels: Sequence[Channel]) -> None:
     """Make sure that forecasts and truth lie on one grid, in one calendar and in the same units.
 
@@ -298,7 +293,7 @@ def check_match(forecast: Source, truth: Source, channels: Sequence[Channel]) ->
             f"{forecast.name} is on the grid {forecast.grid}, the truth on {truth.grid}; "
             "bring the truth to the forecasts' grid with `etesian prepare`"
         )
-    if not same_calendar(forecast.times[1], truth.times[1]):
+    if not count_alike(*forecast.times, *truth.times):
         raise DataError(f"{forecast.name} has the calendar {forecast.times[1]}, the truth {truth.times[1]}")
     for channel in channels:
         if (ours := forecast.units(channel)) != (theirs := truth.units(channel)):
