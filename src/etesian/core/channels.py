@@ -111,8 +111,8 @@ def _variables() -> Iterable[Variable]:
     surface = [
         ("2m_temperature", "", "K", "t2m 2t tas air_temperature_2m", 170, 340),
         ("2m_dewpoint_temperature", "dew_point_temperature", "K", "d2m 2d", 150, 320),
-        ("maximum_2m_temperature", "", "K", "tasmax mx2t tmax", 170, 345),
-        ("minimum_2m_temperature", "", "K", "tasmin mn2t tmin", 165, 340),
+        ("maximum_2m_temperature", "", "K", "tasmax mx2t tmax mx2t3 mx2t6 mx2t24", 170, 345),
+        ("minimum_2m_temperature", "", "K", "tasmin mn2t tmin mn2t3 mn2t6 mn2t24", 165, 340),
         ("10m_u_component_of_wind", "", "m s-1", "u10 10u uas", -100, 100),
         ("10m_v_component_of_wind", "", "m s-1", "v10 10v vas", -100, 100),
         ("100m_u_component_of_wind", "", "m s-1", "u100 100u", -120, 120),

@@ -40,6 +40,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
     fields: dict[str, xr.DataArray] = {}
     for name, array in dataset.data_vars.items():
         if {"latitude", "longitude"} <= set(array.dims) and array.dtype.kind in "fiub":
+            notes += [array.attrs["note"]] if "note" in array.attrs else []
             for place, part in _layers(array, label, notes):
                 field = _field(str(name), place, part, notes)
                 if field.name in fields:

@@ -1,6 +1,6 @@
 """Spherical-harmonic coefficients of GRIB files → fields on the Gaussian grid that holds them all."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,26 +12,38 @@ from etesian.data.pieces import in_pieces
 from etesian.data.spherical import spherical_harmonics
 
 
-def to_grid(cube: xr.Dataset, path: str) -> xr.Dataset:
-    """Bring one variable as cfgrib gives it, (…, values), to N + 1 Gaussian latitudes for a truncation N, lazily.
+class Triangle(NamedTuple):
+    """The truncation of spherical harmonics as GRIB gives it: J, K and M are equal where it is triangular."""
+
+    j: int
+    k: int
+    m: int
+
+    @property
+    def size(self) -> int:
+        """Numbers that a message holds: real and imaginary parts."""
+        return (self.j + 1) * (self.j + 2)
+
+
+def to_grid(cube: xr.Dataset, truncation: Triangle, path: str) -> xr.Dataset:
+    """Bring one variable of coefficients, (…, values), to N + 1 Gaussian latitudes for a truncation N, lazily.
 
     Raises:
         DataError: if the truncation is not triangular.
     """
     (name,) = cube.data_vars
     array = cube[name]
-    pentagon = [int(array.attrs[f"GRIB_{key}"]) for key in "JKM"]
-    truncation = pentagon[0]
-    if array.sizes["values"] != (truncation + 1) * (truncation + 2) or len(set(pentagon)) > 1:
+    if len(set(truncation)) > 1:
         raise DataError(
-            f"'{name}' in {path} has coefficients of the truncation J, K, M = {pentagon}, not a triangular one: "
+            f"'{name}' in {path} has coefficients of the truncation J, K, M = {list(truncation)}, "
+            f"not a triangular one: "
             f"transform them first with `cdo sp2gp IN OUT`"
         )
-    grid = Grid.gaussian(truncation + 1)
+    grid = Grid.gaussian(truncation.j + 1)
     field: xr.DataArray = xr.apply_ufunc(
         _synthesise,
         in_pieces(array),
-        kwargs={"grid": grid, "truncation": truncation},
+        kwargs={"grid": grid, "truncation": truncation.j},
         input_core_dims=[["values"]],
         output_core_dims=[["latitude", "longitude"]],
         dask="parallelized",

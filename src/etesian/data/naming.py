@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from etesian.core.channels import CATALOGUE, Variable, canonical_name
+from etesian.core.channels import ACCUMULATED, CATALOGUE, Variable, canonical_name
 from etesian.data.units import conversion, parse_units
 
 ON_LEVELS = frozenset(
@@ -24,6 +24,19 @@ ON_LEVELS = frozenset(
     }
 )
 """Variables that the catalogue means on pressure levels."""
+
+OVER_TIME = frozenset(
+    {
+        "total_precipitation",
+        *(f"total_precipitation_{hours}hr" for hours in ACCUMULATED),
+        "precipitation_flux",
+        "surface_solar_radiation_downwards",
+        "toa_incident_solar_radiation",
+        "maximum_2m_temperature",
+        "minimum_2m_temperature",
+    }
+)
+"""Variables that the catalogue means as sums, means or extremes over time, and not at an instant."""
 
 PRESSURE, HEIGHT, SURFACE, UNKNOWN = "pressure", "heightAboveGround", "surface", ""
 _WHOLE_COLUMN = ("meanSea", "atmosphere", "atmosphereSingleLayer", "entireAtmosphere", "nominalTop")
