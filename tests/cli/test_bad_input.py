@@ -70,7 +70,7 @@ def changed(words: Sequence[str], **positions: str) -> list[str]:
         (["evaluate", "nothing.zarr", "store.zarr"], "there is no 'nothing.zarr'"),
         (["evaluate", "store.zarr", "store.zarr"], "is not in WeatherBench 2's layout"),
         (["plot", "nothing.zarr", "out.png"], "there is no 'nothing.zarr'"),
-        (["simulate", "words.txt", "--days", "2"], "words.txt exists and is no Zarr store"),
+        (["simulate", "words.txt", "--days", "2"], "words.txt exists and holds no fields that etesian wrote"),
         (["simulate", "x.zarr", "--days", "many"], "days"),
     ],
 )

@@ -269,7 +269,7 @@ def test_overwriting_replaces_another_planet(tmp_path):
 def test_what_is_no_store_is_never_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("words")
-    with pytest.raises(DataError, match="thesis exists and is no Zarr store"):
+    with pytest.raises(DataError, match="thesis exists and holds no fields that etesian wrote"):
         brief(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "words"
 

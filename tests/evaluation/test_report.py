@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from rich.console import Console
 
 from etesian.core.errors import ChannelError, DataError
+from etesian.core.outputs import mark
 from etesian.evaluation.plots import plot
 from etesian.evaluation.report import write_report
 from etesian.evaluation.tables import summary, verdict, verdicts
@@ -46,7 +47,7 @@ def test_the_files_hold_the_scores_that_were_returned(evaluated: Evaluated) -> N
 
 def test_a_folder_that_holds_something_else_is_left_alone(evaluated: Evaluated, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="is no evaluation; choose another folder"):
+    with pytest.raises(DataError, match="exists and holds no evaluation that etesian wrote"):
         write_report(evaluated[0], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -55,6 +56,7 @@ def test_a_new_evaluation_replaces_the_old_one_in_whole(evaluated: Evaluated, tm
     out = tmp_path / "scores"
     write_report(evaluated[0], out)
     (out / "left_over.png").write_bytes(b"")
+    mark(out, "evaluation")
     write_report(evaluated[0], out)
     assert not (out / "left_over.png").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]

@@ -11,6 +11,7 @@ from etesian.cli.filling import fill, fill_gaps, judge
 from etesian.core import Grid
 from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
+from etesian.core.outputs import claim, complete_or_absent, keep_apart
 from etesian.data.dataset import Period, exists
 from etesian.data.reader import TrainingStore
 from etesian.data.regrid import parse_grid
@@ -86,6 +87,8 @@ def predict(
     Raises:
         EtesianError: if the run, the store and the options do not fit together.
     """
+    blended = [_named(text)[1] for text in blend or []]
+    keep_apart(out, [run, store, *(others or []), *([grid] if grid else []), *blended])
     if run in GAP_BASELINES:
         if leads or others:
             raise RecipeError(f"{run} fills gaps, without leads or other runs; leave --leads and --others out")
@@ -230,6 +233,8 @@ def evaluate(
         EtesianError: if files cannot be read or compared.
     """
     forecasts = dict(_named(text) for text in [forecast, *(others or [])])
+    inputs = [*forecasts.values(), truth, *(path for path in (observed, climatology, distance) if path is not None)]
+    claim(out, "evaluation", inputs)
     if observed is not None:
         unused = {"references": references, "climatology": climatology, "leads": leads, "regions": regions}
         if given := [name for name, value in unused.items() if value]:
@@ -244,7 +249,10 @@ def evaluate(
             f"baselines are fitted to a training store, which {truth} is not; pass --baselines with nothing behind it"
         )
     for name in baselines:
-        forecasts[name] = _baseline_forecast(name, next(iter(forecasts.values())), truth, out, channels)
+        path = f"{out}.baselines/{name}.zarr"
+        keep_apart(path, inputs)
+        _forecast_baseline(name, next(iter(forecasts.values())), truth, path, channels)
+        forecasts[name] = path
     scores = score(
         forecasts,
         truth,
@@ -270,7 +278,7 @@ def _named(text: str) -> tuple[str, str]:
     return (name, path) if equals else (Path(text).name.removesuffix(".zarr"), text)
 
 
-def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: list[str] | None) -> str:
+def _forecast_baseline(name: str, like: str, truth: str, path: str, channels: list[str] | None) -> None:
     """Forecast with a baseline for the initial times, leads and channels of another forecast."""
     store, other = TrainingStore(truth), open_forecast(name, like)
     wanted = store.channels if channels is None else store.resolve(channels)
@@ -279,13 +287,10 @@ def _baseline_forecast(name: str, like: str, truth: str, out: str, channels: lis
     if 0 in leads and name not in ("climatology", "seasonal_cycle"):
         raise RecipeError(f"at lead 0 {name} is the truth itself; compare downscaled fields with `interpolation`")
     initial, _ = encode_time(other.dataset["time"].values)
-    path = Path(f"{out}.baselines") / f"{name}.zarr"
-    path.parent.mkdir(parents=True, exist_ok=True)
     task = baseline_task(name, store, shared, leads, averaging_hours({name: other}))
     usable = exists(store, task.layout.history, np.ones(len(store.time), dtype=bool))
     initial = initial[np.isin(initial, store.time[usable])]
-    predict_to(task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name)
-    return str(path)
+    predict_to(task, store, path, initial, leads, source={"baseline": name}, overwrite=True, label=name)
 
 
 def import_checkpoint(
@@ -317,6 +322,7 @@ def import_checkpoint(
 
     from etesian.interop import atmodist, climax
 
+    claim(out, "network", [path])
     network: Network
     if Path(path).is_file() and h5py.is_hdf5(path):
         if grid is None or not variables:
@@ -331,12 +337,11 @@ def import_checkpoint(
             grid=None if grid is None else Grid.equiangular(_degrees(grid)),
             variables=variables,
         )
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors"
-    )
-    (folder / "network.json").write_text(json.dumps(network.describe(), indent=1))
+    with complete_or_absent(out, "network") as folder:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors"
+        )
+        (folder / "network.json").write_text(json.dumps(network.describe(), indent=1))
     Console().print(report)
 
 

@@ -1,12 +1,10 @@
 """Gaps filled by baselines and runs, and filled fields judged: `predict` and `evaluate` where there are no leads."""
 
-import shutil
-from pathlib import Path
-
 from rich.console import Console
 
 from etesian.core.clock import decode_time, month_start
 from etesian.core.errors import DataError, RecipeError
+from etesian.core.outputs import claim, complete_or_absent, keep_apart
 from etesian.data.dataset import Period
 from etesian.data.reader import TrainingStore
 from etesian.evaluation.filled import FilledPairs
@@ -33,16 +31,12 @@ def fill(
     Raises:
         DataError: if OUT exists and may not be replaced.
     """
-    path, partial = Path(out), Path(f"{out}.partial")
-    if path.exists() and not overwrite:
+    if claim(out, "filled fields", [store], overwrite=overwrite).exists() and not overwrite:
         raise DataError(f"{out} exists; remove it or pass --overwrite")
     source = TrainingStore(store)
     filled = fill_baseline(name, source, source.resolve(channels), *init, target, progress=True)
-    shutil.rmtree(partial, ignore_errors=True)
-    filled.to_zarr(partial, zarr_format=3, consolidated=True)
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
+    with complete_or_absent(out, "filled fields") as folder:
+        filled.to_zarr(folder, mode="a", zarr_format=3, consolidated=True)
 
 
 def fill_gaps(
@@ -85,6 +79,7 @@ def judge(
     target: Resolution = "monthly" if pairs.monthly else "daily"
     for name in wanted:
         path = f"{out}.baselines/{name}.zarr"
+        keep_apart(path, [*filled.values(), truth, observed])
         fill(name, observed, path, (first, last), target, [str(c) for c in pairs.channels], overwrite=True)
         filled = {**filled, name: path}
     scores = evaluate_filled(filled, truth, observed, channels=channels, out=out)

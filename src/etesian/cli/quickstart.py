@@ -39,7 +39,8 @@ def quickstart(folder: str = "quickstart", *, days: int = 620) -> None:
     prepare([str(planet)], str(store), train_end="2001-05-15")
     console.rule("3/5  train ClimaX")
     recipe = base / "planet_climax.yaml"
-    recipe.write_text((importlib.resources.files("etesian") / "recipes" / "planet_climax.yaml").read_text())
+    if not recipe.exists():
+        recipe.write_text((importlib.resources.files("etesian") / "recipes" / "planet_climax.yaml").read_text())
     command = [sys.executable, "-m", "etesian", "fit", "-c", str(recipe), "--run", str(run)]
     if subprocess.run([*command, "--data.stores", f"[{store}]"], check=False).returncode != 0:
         raise SystemExit(1)

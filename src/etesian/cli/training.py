@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import etesian.tasks.sharding  # noqa: F401  makes strategy: sharded known
 from etesian.core import Layout
+from etesian.core.outputs import claim_run, mark
 from etesian.data.loading import TaskData
 from etesian.models.network import Transfer
 from etesian.nn.normalizer import Statistics
@@ -32,6 +33,7 @@ class SaveRecipe(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "recipe.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
+            mark(path.parent, "run")
             self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
 
 
@@ -62,6 +64,8 @@ class TrainingCLI(LightningCLI):
         recipes = config.get("config") or []
         name = Path(str(recipes[0])).stem if recipes else "run"
         self.run_directory = Path(config.run or f"runs/{name}")
+        if self.subcommand == "fit":
+            claim_run(self.run_directory)
         checkpoints = self.run_directory / "checkpoints"
         wanted = checkpoints / ("last" if self.subcommand == "fit" else "best")
         if config.get("ckpt_path") is None and wanted.exists():

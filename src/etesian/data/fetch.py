@@ -18,6 +18,7 @@ from etesian.core.clock import encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, EtesianError, GridError, RecipeError, suggest
 from etesian.core.grid import Region
+from etesian.core.outputs import claim
 from etesian.data import remote
 from etesian.data.canonical import canonicalise
 from etesian.data.remote import UnreachableError, open_remote
@@ -98,7 +99,7 @@ def fetch(
         "region": region,
         "every": every,
     }
-    target = Path(path)
+    target = claim(path, "fields", [url], overwrite=overwrite)
     if is_finished(target, plan, overwrite=overwrite):
         return
     raw = _pick_variables(open_remote(url, retries=retries, anonymous=anonymous), variables, url)
@@ -109,7 +110,7 @@ def fetch(
         if known and known.static and "time" in raw[name].dims:
             raw[name] = raw[name].isel(time=steps[0], drop=True)
     failure: str | None = None
-    with workplace(target) as place:
+    with workplace(target, "fields") as place:
         times = raw["time"].values[steps] if "time" in raw.dims else np.array([], "datetime64[s]")
         place.begin({**plan, "times": [str(value) for value in times[[0, -1]]] if times.size else []})
         try:

@@ -16,6 +16,7 @@ from etesian.core.clock import decode_time, parse_time, year_phase
 from etesian.core.constants import EARTH_RADIUS, SECONDS_PER_DAY
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
+from etesian.core.outputs import claim
 from etesian.data.clouds import CloudLibrary, Mask, moving_clouds
 from etesian.data.random_fields import Map, RandomField
 from etesian.data.skeleton import is_finished, plan_text
@@ -86,8 +87,12 @@ def simulate_ocean(
         )
     if not 0 <= land < 1 or noise < 0:
         raise RecipeError(f"land = {land:g} must be a share from 0 to below 1 and noise = {noise:g} at least 0")
-    observed = Path(path)
-    complete = Path(truth) if truth is not None else observed.with_name(f"{observed.stem}_truth{observed.suffix}")
+    seen_through = [] if clouds is None else [clouds]
+    observed = claim(path, "fields", seen_through, overwrite=overwrite)
+    beside = observed.with_name(f"{observed.stem}_truth{observed.suffix}")
+    complete = claim(truth or beside, "fields", seen_through, overwrite=overwrite)
+    if complete.resolve() == observed.resolve():
+        raise RecipeError(f"truth = {truth} is where the observations go; name another place")
     plan: dict[str, Any] = {
         "years": years,
         "points": points,
@@ -264,7 +269,7 @@ def _write(
         {"Conventions": "CF-1.11", "title": title, "plan": plan_text(plan)},
     )
     encoding = {"time": {"units": "seconds since 1970-01-01", "dtype": "int64"}, SST: {"chunks": (32, *sea.grid.shape)}}
-    with workplace(target) as place:
+    with workplace(target, "fields") as place:
         place.begin(plan)
         dataset.to_zarr(place.result, zarr_format=3, consolidated=True, encoding=encoding)
         place.finish()

@@ -19,6 +19,7 @@ from rich.progress import Progress
 from etesian.core.channels import Channel, canonical_name
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
+from etesian.core.outputs import claim
 from etesian.data import layout
 from etesian.data.climatology import Seasons
 from etesian.data.hdf5 import companions
@@ -101,6 +102,7 @@ def prepare(
     Raises:
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
     """
+    claim(store, "training store", [*expand(list(sources)), *([grid] if grid else [])], overwrite=overwrite)
     dataset = select_member(open_store(list(sources)), member)
     derived = names_to_derive(derive or [])
     kept = variables
@@ -159,7 +161,7 @@ def prepare_dataset(
     Raises:
         DataError: if the dataset cannot be used, another store is in the way, or the disk is full.
     """
-    target = Path(store)
+    target = claim(store, "training store", overwrite=overwrite)
     channels, units, parts = _stack(dataset, with_time=True)
     static_channels, _, static_parts = _stack(dataset, with_time=False)
     if not channels:
@@ -167,7 +169,7 @@ def prepare_dataset(
     axes = layout.axes_of(dataset, channels, units, static_channels)
     train = _training(axes, train_start, train_end)
     plan = _plan(axes, train, [dask.base.tokenize(dataset)] if sources is None else sources)
-    with Workers(scheduler, memory_limit) as workers, workplace(target) as place:
+    with Workers(scheduler, memory_limit) as workers, workplace(target, "training store") as place:
         if target.exists():
             if _fingerprint(target) == plan["fingerprint"]:
                 return

@@ -47,6 +47,7 @@ def simulate_scenarios(folder: str, *, resolution: float = 11.25, members: int =
 
     Raises:
         RecipeError: if there are files already, or the options make no sense.
+        DataError: if the folder is a file.
     """
     target = Path(folder)
     if members < 1:

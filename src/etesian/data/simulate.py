@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from etesian.core.channels import CATALOGUE
 from etesian.core.errors import RecipeError
+from etesian.core.outputs import claim
 from etesian.data.planet import EARTHLIKE, Planet, Truncation, planet
 from etesian.data.skeleton import create_skeleton, is_finished, plan_text
 from etesian.data.workplace import Workplace, workplace
@@ -75,11 +76,11 @@ def simulate(
         "truncation": truncation,
         "contrast": contrast,
     }
-    target = Path(path)
+    target = claim(path, "fields", overwrite=overwrite)
     if is_finished(target, plan, overwrite=overwrite):
         return
     model = planet(truncation, tuple(sorted(levels)), step_hours, contrast)
-    with workplace(target) as place:
+    with workplace(target, "fields") as place:
         if not place.begin(plan) or place.load("state") is None:
             _create(place.result, model, plan)
         _run(place, model, seed, spinup_days * 24 // step_hours, days * 24 // step_hours, step_hours)

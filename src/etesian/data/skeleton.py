@@ -20,20 +20,14 @@ def plan_text(plan: Mapping[str, Any]) -> str:
 
 
 def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Return whether the finished store of a plan is at a path, so that nothing is left to do.
+    """Return whether the finished store of a plan is at a path that is claimed, so that nothing is left to do.
 
     Raises:
-        DataError: if something else is there: a store of another plan that is not to be overwritten, or
-            no store at all.
+        DataError: if a store of another plan is there that is not to be overwritten.
     """
-    if not path.exists():
+    if overwrite or not (path / "zarr.json").exists():
         return False
-    try:
-        attributes = zarr.open_group(path, mode="r").attrs.asdict()
-    except (OSError, ValueError):
-        raise DataError(f"{path} exists and is no Zarr store; choose another path") from None
-    if overwrite:
-        return False
+    attributes = zarr.open_group(path, mode="r").attrs.asdict()
     if attributes.get("plan") != plan_text(plan):
         raise DataError(f"{path} exists{_difference(attributes.get('plan'), plan)}; use --overwrite to replace it")
     return True

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from etesian.core.errors import DataError, EtesianError
+from etesian.core.outputs import Kind, claim, mark, unfinished
 
 LOCK = "lock"
 
@@ -23,9 +24,9 @@ class Workplace:
         result: what is being made, inside the work folder until it is complete.
     """
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.folder = target.with_name(target.name + ".partial")
+    def __init__(self, target: Path, kind: Kind) -> None:
+        self.target, self.kind = target, kind
+        self.folder = unfinished(target)
         self.result = self.folder / "result"
         self.old = self.folder / "old"
         self.begun = False
@@ -79,19 +80,22 @@ class Workplace:
 
     def _swap(self) -> None:
         if self.result.exists():
+            # What was there when the work began may have made room for something else.
+            claim(self.target, self.kind)
+            mark(self.result, self.kind)
             if self.target.exists():
                 self.target.rename(self.old)
             self.result.rename(self.target)
 
 
 @contextmanager
-def workplace(target: Path) -> Iterator[Workplace]:
+def workplace(target: Path, kind: Kind) -> Iterator[Workplace]:
     """Hold the work folder of a result; work that the user must mend leaves nothing behind.
 
     Raises:
-        DataError: if another run is making the same result.
+        DataError: if another run is making the same result, or something else is in its place.
     """
-    place = Workplace(target)
+    place = Workplace(claim(target, kind, overwrite=False), kind)
     lock = FileLock(place.folder / LOCK, blocking=False)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,10 @@ import pandas as pd
 import xarray as xr
 from rich.table import Table
 
+from etesian.core.outputs import complete_or_absent
 from etesian.evaluation.filled import FilledPairs
 from etesian.evaluation.gapfill_plots import example, film, gapfill_figures, strip
-from etesian.evaluation.page import evaluation_folder, page, picture, save_pictures, table, text
+from etesian.evaluation.page import page, picture, save_pictures, table, text
 from etesian.evaluation.tables import number as digits
 from etesian.evaluation.tables import pretty_units, title
 
@@ -38,7 +39,7 @@ def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path
     Raises:
         DataError: if the folder exists and holds something else.
     """
-    with evaluation_folder(out) as folder:
+    with complete_or_absent(out, "evaluation") as folder:
         scores.to_netcdf(folder / "scores.nc")
         tidy(scores).to_csv(folder / "scores.csv", index=False)
         pictures = save_pictures(gapfill_figures(scores, pairs), folder)

@@ -1,16 +1,12 @@
-"""The pieces of a report: a folder that is complete or not there, pages that open offline, tables, pictures."""
+"""The pieces of a report: pages that open offline, tables, pictures."""
 
 import base64
 import html
 import io
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-
-from etesian.core.errors import DataError
 
 STYLE = """
 :root{--ink:#22292e;--soft:#5b666e;--line:#dfe4e7;--ground:#fff;--card:#f6f8f9;--accent:#0b6e99}
@@ -31,36 +27,6 @@ td.coloured{color:#1c2226}td.bad{color:#c8553d;font-weight:600}tbody tr:hover{ba
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;font-size:.93rem}dt{color:var(--soft)}
 dd{margin:0}
 """
-
-
-@contextmanager
-def evaluation_folder(out: str | Path) -> Iterator[Path]:
-    """Give a folder to write an evaluation into, which gets its name when all is written, or vanishes.
-
-    An earlier evaluation of that name is replaced.
-
-    Raises:
-        DataError: if the folder exists and holds something else.
-    """
-    folder = Path(out)
-    if folder.exists() and not (folder / "scores.nc").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"'{folder}' exists and is no evaluation; choose another folder")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if folder.exists():
-            old = folder.with_name(f"{folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old)
-        else:
-            partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def save_pictures(figures: Iterable[tuple[str, Figure]], folder: Path) -> dict[str, bytes]:

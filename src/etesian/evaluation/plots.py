@@ -27,6 +27,13 @@ from etesian.evaluation.drawing import (
 from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
 from etesian.evaluation.tables import LEARNED, days, headline, pretty_units, references, title
 
+_DRAWN_BY = "drawn by etesian plot"
+_NOTED = {
+    ".png": {"Software": _DRAWN_BY},
+    **{ending: {"Creator": _DRAWN_BY} for ending in (".pdf", ".svg", ".ps", ".eps")},
+}
+"""Where each format of pictures says who drew it."""
+
 MODEL_COLOURS = (
     "#0b6e99", "#c8553d", "#6a4c93", "#2a9d6f", "#b5179e", "#e09f3e",
     "#1b1f3b", "#8c564b", "#7cb518", "#00a6d6", "#ff8fab", "#9a031e",
@@ -208,9 +215,13 @@ def plot(
         region: of scores; the first one by default.
 
     Raises:
-        DataError: if the path cannot be read or has no such time or lead.
+        DataError: if the path cannot be read or has no such time or lead, or the picture would replace something
+            that was not drawn by this command.
         ChannelError: if there is no such channel.
     """
+    target = Path(out)
+    if target.exists() and not _is_drawn_here(target):
+        raise DataError(f"{out} exists and is no picture that etesian drew: choose another name, or remove it yourself")
     dataset = open_any(path)
     if "mse_by_initial_time" in dataset:
         figure = _score_figure(dataset, score, channel, region)
@@ -224,13 +235,18 @@ def plot(
         figure = _single(
             field, str(what), source.units(what), source.dataset, str(source.dataset.time.values[index])[:16]
         )
-    temporary = Path(out).with_name(f".{Path(out).stem}.partial{Path(out).suffix}")
+    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, metadata=_NOTED.get(target.suffix.lower()))
     except (ValueError, OSError) as error:
         temporary.unlink(missing_ok=True)
         raise DataError(f"cannot write '{out}': {error}") from None
-    temporary.replace(out)
+    temporary.replace(target)
+
+
+def _is_drawn_here(picture: Path) -> bool:
+    """Whether a picture says that `plot` drew it; formats without a place for that are never replaced."""
+    return picture.is_file() and _DRAWN_BY.encode() in picture.read_bytes()
 
 
 def _score_figure(scores: xr.Dataset, score: str, channel: str | None, region: str | None) -> Figure:

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from etesian.evaluation.page import evaluation_folder, page, picture, save_pictures, table, text
+from etesian.core.outputs import complete_or_absent
+from etesian.evaluation.page import page, picture, save_pictures, table, text
 from etesian.evaluation.plots import distance_curves, error_maps, example_maps, score_curves
 from etesian.evaluation.structure_plots import structure_figures
 from etesian.evaluation.tables import (
@@ -43,7 +44,7 @@ def write_report(scores: xr.Dataset, out: str | Path) -> Path:
     Raises:
         DataError: if the folder exists and holds something else.
     """
-    with evaluation_folder(out) as folder:
+    with complete_or_absent(out, "evaluation") as folder:
         scores.to_netcdf(folder / "scores.nc")
         tidy(scores).to_csv(folder / "scores.csv", index=False)
         pictures = save_pictures(_figures(scores), folder)

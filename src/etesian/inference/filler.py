@@ -99,7 +99,7 @@ def fill_to(
         "empty": empty,
         "source": source | {"store": store.fingerprint},
     }
-    target = ResumableStore(path, plan, lambda: filler.describe(times, path), overwrite=overwrite)
+    target = ResumableStore(path, "filled fields", plan, lambda: filler.describe(times, path), overwrite=overwrite)
     done = target.done()
     with Progress(transient=True) as progress:
         bar = progress.add_task(label, total=len(stretches) * len(filler.tiling.tiles))

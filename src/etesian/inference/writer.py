@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import dask.array
@@ -19,6 +18,7 @@ from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS, CATALOGUE
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
+from etesian.core.outputs import Kind, claim, mark, put_in_place, unfinished
 
 CHUNK_BYTES = 8 * 2**20
 """Of the leads of one variable that are written together, if there is more than one."""
@@ -33,6 +33,7 @@ class ResumableStore:
 
     Args:
         path: of the store to make.
+        kind: of what it will hold.
         plan: all that its contents follow from, as plain data; an unfinished attempt of another plan is discarded.
         describe: returns the store without its values.
         overwrite: replace an existing store when the new one is complete.
@@ -45,16 +46,25 @@ class ResumableStore:
     """
 
     def __init__(
-        self, path: str, plan: dict[str, Any], describe: Callable[[], xr.Dataset], *, overwrite: bool = False
+        self,
+        path: str,
+        kind: Kind,
+        plan: dict[str, Any],
+        describe: Callable[[], xr.Dataset],
+        *,
+        overwrite: bool = False,
     ) -> None:
-        self.path, self.partial = Path(path), Path(f"{path}.partial")
+        self.path, self.kind = claim(path, kind, overwrite=overwrite), kind
+        self.partial = unfinished(self.path)
         if self.path.exists() and not overwrite:
             raise DataError(f"{path} exists; remove it or pass --overwrite")
         self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         known = self.partial / _PLAN
         if not known.exists() or known.read_text() != self.plan:
             shutil.rmtree(self.partial, ignore_errors=True)
-            describe().to_zarr(self.partial, compute=False, zarr_format=3, consolidated=True)
+            self.partial.mkdir(parents=True)
+            mark(self.partial, "unfinished")
+            describe().to_zarr(self.partial, mode="a", compute=False, zarr_format=3, consolidated=True)
             known.write_text(self.plan)
         self.group = zarr.open_group(self.partial, mode="r+")
 
@@ -72,14 +82,7 @@ class ResumableStore:
         """Give the complete store its name."""
         for name in (_PLAN, _DONE):
             (self.partial / name).unlink(missing_ok=True)
-        if self.path.exists():
-            old = self.path.with_name(f".{self.path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.path.rename(old)
-            self.partial.rename(self.path)
-            shutil.rmtree(old)
-        else:
-            self.partial.rename(self.path)
+        put_in_place(self.partial, self.path, self.kind)
 
 
 class ForecastWriter(ResumableStore):
@@ -132,7 +135,7 @@ class ForecastWriter(ResumableStore):
                     template[name].attrs[AVERAGING_HOURS] = averaging_hours
             return template
 
-        super().__init__(path, plan, describe, overwrite=overwrite)
+        super().__init__(path, "forecasts", plan, describe, overwrite=overwrite)
         self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: _levels(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
