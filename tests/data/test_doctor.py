@@ -114,7 +114,7 @@ def test_suspicious_values_and_units_are_named(
     assert diagnosis.exit_status == (severity is Severity.BROKEN)
 
 
-@pytest.mark.parametrize("fill", [-9999.0, 1e20, 9.96921e36])
+@pytest.mark.parametrize("fill", [-9999.0, 1e20, -1e34])
 @pytest.mark.parametrize("name", ["t2m", "unheard_of"])
 def test_fill_values_that_are_not_declared_are_found(tmp_path: Path, fill: float, name: str) -> None:
     dataset = series(name)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from etesian.core.channels import canonical_name
 from etesian.core.errors import DataError, GridError
+from etesian.data import remarks
 from etesian.data.axes import with_axes
 from etesian.data.naming import HEIGHT, ON_LEVELS, PRESSURE, SURFACE, UNKNOWN, Place, identify, own_name
 from etesian.data.pieces import in_pieces
@@ -35,7 +36,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         GridError: if the grid is not a latitude–longitude grid with finite coordinates.
         DataError: if a dimension means nothing here, or nothing is on the grid.
     """
-    notes: list[str] = []
+    notes = remarks.all_mended(raw)
     dataset = with_axes(raw, label, notes)
     fields: dict[str, xr.DataArray] = {}
     for name, array in dataset.data_vars.items():

@@ -18,6 +18,7 @@ from etesian.core.clock import encode_time
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import EtesianError
 from etesian.core.grid import Grid
+from etesian.data import remarks
 from etesian.data.canonical import canonicalise
 from etesian.data.diagnosis import Diagnosis, Finding, Severity, Summary
 from etesian.data.formats import read_file
@@ -62,6 +63,7 @@ def examine(source: Source) -> Diagnosis:
                 dataset, notes = canonicalise(raw, path)
                 parts.append((path, dataset))
                 findings += [Finding(Severity.FIXED, note) for note in notes]
+                findings += [Finding(Severity.LOOK, text) for text in remarks.to_look_at(raw)]
                 findings += _judge_left_out(raw, dataset)
                 usable = _judge_times(dataset, path, findings) and usable
         except EtesianError as error:

@@ -16,13 +16,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from etesian.core.channels import CATALOGUE, canonical_name
 from etesian.core.clock import encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import ChannelError, DataError, EtesianError, GridError, RecipeError, suggest
+from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Region
 from etesian.core.outputs import claim
 from etesian.data import remote
 from etesian.data.canonical import canonicalise
-from etesian.data.remote import UnreachableError, open_remote
+from etesian.data.remote import open_remote
 from etesian.data.skeleton import create_skeleton, is_finished, plan_text
+from etesian.data.values import DamagedError, UnreachableError
 from etesian.data.workplace import Workplace, workplace
 
 PUBLIC_STORES = {
@@ -274,10 +275,8 @@ def _load(block: xr.Dataset, retries: int) -> xr.Dataset:
     for attempt in range(retries + 1):
         try:
             return block.copy().load()
-        except (UnreachableError, EtesianError):
-            raise
-        except Exception as error:
+        except DamagedError as error:
             if attempt == retries:
-                raise UnreachableError(f"what arrives is damaged: {error}") from error
+                raise UnreachableError(f"what arrives is damaged: {error.__cause__}") from error
             time.sleep(remote.FIRST_PAUSE * 2**attempt)
     raise AssertionError

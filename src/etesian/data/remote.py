@@ -1,7 +1,6 @@
 """Reading remote Zarr stores over connections that fail."""
 
 import asyncio
-import warnings
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -12,16 +11,14 @@ import zarr
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from etesian.core.errors import DataError
+from etesian.data.values import UnreachableError
+from etesian.data.zarrs import open_zarr
 
 FIRST_PAUSE = 1.0
 """Seconds before the first repetition of a failed request; each further one waits twice as long."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 _WORTH_REPEATING = (408, 425, 429)
-
-
-class UnreachableError(Exception):
-    """A request failed every time."""
 
 
 class PersistentStore(WrapperStore):
@@ -72,10 +69,7 @@ def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
             inner: Any = LocalStore(url2pathname(urlsplit(url).path) if "://" in url else url, read_only=True)
         else:
             inner = FsspecStore.from_url(url, storage_options=options.get(scheme, {}), read_only=True)
-        with warnings.catch_warnings():
-            # Without consolidated metadata, opening only takes longer.
-            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
-            dataset: xr.Dataset = xr.open_zarr(PersistentStore(inner, retries), chunks=None, decode_timedelta=False)
+        dataset = open_zarr(PersistentStore(inner, retries), url)
     except ImportError as error:
         raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
     except UnreachableError as error:

@@ -11,13 +11,20 @@ import xarray as xr
 from etesian.core.channels import Channel
 from etesian.core.errors import DataError
 
+_NAME = re.compile(r"(\d{4})_(\d+)")
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder holds files named YEAR_SHARD.npz, by themselves or in `train`; others may lie anywhere."""
+    return any(_NAME.fullmatch(path.stem) for place in (folder, folder / "train") for path in place.glob("*.npz"))
+
 
 def read_shards(folder: Path) -> xr.Dataset:
     """Read ClimaX's shards `{train,val,test}/{year}_{shard}.npz`, dated by the year and their number of steps."""
     paths = sorted(folder.glob("*.npz")) + sorted(folder.glob("*/*.npz"))
     years: dict[int, list[tuple[int, Path]]] = {}
     for path in paths:
-        if match := re.fullmatch(r"(\d{4})_(\d+)", path.stem):
+        if match := _NAME.fullmatch(path.stem):
             years.setdefault(int(match[1]), []).append((int(match[2]), path))
     if not years:
         raise DataError(f"{folder} holds no shards named YEAR_SHARD.npz, such as 1979_0.npz")

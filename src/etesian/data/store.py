@@ -4,6 +4,8 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pandas as pd
@@ -15,11 +17,9 @@ from etesian.core.clock import count_alike, decode_time, encode_time
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
 from etesian.data.canonical import canonicalise, side_by_side
-from etesian.data.formats import is_store, read_file
+from etesian.data.formats import SUFFIXES, is_store, read_file
 
 Source = str | Path | Sequence[str | Path]
-
-_SUFFIXES = (".nc", ".nc4", ".cdf", ".grib", ".grib1", ".grib2", ".grb", ".grb2", ".h5", ".hdf5")
 
 
 def open_store(source: Source) -> xr.Dataset:
@@ -61,17 +61,21 @@ def expand(source: Source) -> list[str]:
             raise DataError("no files were given to read")
         return paths
     text = os.fspath(source)
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
     if "://" in text:
         return [text]
     path = Path(text).expanduser()
     if path.is_dir():
         if is_store(path):
             return [str(path)]
-        inside = sorted(
-            str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES or _is_folder_store(file)
-        )
+        try:
+            files = sorted(path.iterdir())
+        except OSError as error:
+            raise DataError(f"the folder {path} cannot be read: {error.strerror}") from None
+        inside = [str(file) for file in files if file.suffix.lower() in SUFFIXES or _is_folder_store(file)]
         if not inside:
-            raise DataError(f"the folder {path} holds no files ending in {', '.join(_SUFFIXES)} and no Zarr store")
+            raise DataError(f"the folder {path} holds no files ending in {', '.join(SUFFIXES)} and no Zarr store")
         return inside
     if path.exists():
         return [str(path)]
@@ -80,6 +84,8 @@ def expand(source: Source) -> list[str]:
         if not found:
             raise DataError(f"the pattern '{text}' matches no file")
         return [member for file in found for member in expand(file)]
+    if path.is_symlink():
+        raise DataError(f"{path} is a link to {os.readlink(path)}, which is not there")
     parent = path.parent
     while not parent.is_dir():
         path, parent = parent, parent.parent
