@@ -46,6 +46,7 @@ class Variable:
         standard_name: CF standard name; empty where CF has none.
         units: canonical units, as written into files.
         aliases: short and long names under which centres and model archives store it.
+        also: standard names, besides its own, that a file may give a variable that bears one of these names.
         minimum: smallest value that is physically credible, in `units`.
         maximum: largest value that is physically credible, in `units`.
         static: does not change in time.
@@ -62,6 +63,7 @@ class Variable:
     maximum: float
     static: bool = False
     limits: tuple[float | None, float | None] = (None, None)
+    also: tuple[str, ...] = ()
     accumulation_hours: int | None = None
 
 
@@ -75,6 +77,48 @@ NEVER_NEGATIVE = {
     "surface_solar_radiation_downwards", "toa_incident_solar_radiation", "total_column_water",
     "total_column_water_vapour",
 }  # fmt: skip
+
+ALSO_CALLED = {
+    "geopotential": "geopotential_height",
+    "u_component_of_wind": "x_wind grid_eastward_wind",
+    "v_component_of_wind": "y_wind grid_northward_wind",
+    "vertical_velocity": "vertical_air_velocity_expressed_as_tendency_of_pressure",
+    "vorticity": "atmosphere_upward_relative_vorticity relative_vorticity",
+    "2m_temperature": "air_temperature",
+    "2m_dewpoint_temperature": "dew_point_temperature",
+    "maximum_2m_temperature": "air_temperature",
+    "minimum_2m_temperature": "air_temperature",
+    **dict.fromkeys(("10m_u_component_of_wind", "100m_u_component_of_wind"), "eastward_wind x_wind grid_eastward_wind"),
+    **dict.fromkeys(
+        ("10m_v_component_of_wind", "100m_v_component_of_wind"), "northward_wind y_wind grid_northward_wind"
+    ),
+    "skin_temperature": "surface_skin_temperature land_surface_skin_temperature",
+    "mean_sea_level_pressure": "air_pressure_at_sea_level air_pressure_reduced_to_mean_sea_level air_pressure",
+    "surface_pressure": "air_pressure",
+    "sea_surface_temperature": (
+        "sea_surface_foundation_temperature sea_surface_skin_temperature sea_surface_subskin_temperature "
+        "sea_water_temperature sea_water_potential_temperature sea_water_conservative_temperature surface_temperature"
+    ),
+    "sea_surface_temperature_anomaly": "surface_temperature_anomaly sea_surface_temperature",
+    "total_cloud_cover": "cloud_area_fraction_in_atmosphere",
+    "total_precipitation": (
+        "precipitation_amount thickness_of_precipitation_amount lwe_precipitation_rate precipitation_flux"
+    ),
+    "precipitation_flux": "lwe_precipitation_rate precipitation_rate",
+    "surface_solar_radiation_downwards": "surface_downwelling_shortwave_flux surface_downward_shortwave_flux",
+    "total_column_water": "atmosphere_mass_content_of_water lwe_thickness_of_atmosphere_mass_content_of_water",
+    "total_column_water_vapour": (
+        "atmosphere_water_vapor_content lwe_thickness_of_atmosphere_mass_content_of_water_vapor"
+    ),
+    "toa_incident_solar_radiation": "toa_incoming_shortwave_fluence",
+    "orography": (
+        "altitude height geopotential_height ground_level_altitude height_above_mean_sea_level height_above_geoid "
+        "height_above_reference_ellipsoid surface_elevation"
+    ),
+    "geopotential_at_surface": "geopotential surface_geopotential",
+    "land_sea_mask": "land_area_fraction",
+}
+"""Standard names that do not gainsay a variable's name; any other that is not its own does."""
 
 
 def _variables() -> Iterable[Variable]:
@@ -182,6 +226,7 @@ def _variables() -> Iterable[Variable]:
                 maximum,
                 is_static,
                 SHARES.get(name, (0.0, None) if name in NEVER_NEGATIVE or summed else (None, None)),
+                tuple(ALSO_CALLED.get("total_precipitation" if summed else name, "").split()),
                 int(summed[1]) if summed else None,
             )
 
@@ -213,7 +258,8 @@ def parse_channels(names: Sequence[str], known: Iterable[Channel]) -> tuple[Chan
     """Resolve names against the channels that exist; a variable's bare name stands for all its levels.
 
     Args:
-        names: such as `temperature_850`, `2m_temperature`, or `temperature` for every level there is.
+        names: such as `temperature_850`, `2m_temperature`, or `temperature` for every level there is. A short name
+            (`t2m`) that no channel bears stands for what it means.
         known: the channels to choose from, whose order is kept within a bare name.
 
     Raises:
@@ -226,7 +272,9 @@ def parse_channels(names: Sequence[str], known: Iterable[Channel]) -> tuple[Chan
     available = list(known)
     chosen: list[Channel] = []
     for name in names:
-        matching = [c for c in available if str(c) == name] or [c for c in available if c.name == name]
+        exact = [c for c in available if str(c) == name]
+        matching = exact or [c for c in available if c.name == name]
+        matching = matching or [c for c in available if c.name == canonical_name(name)]
         if not matching:
             options = {str(c) for c in available} | {c.name for c in available}
             raise ChannelError(f"there is no channel '{name}'{suggest(name, options)}")

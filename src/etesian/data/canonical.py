@@ -1,6 +1,7 @@
 """One dataset as a file holds it → canonical names, units, coordinates and dimension order."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,31 @@ from etesian.core.channels import canonical_name
 from etesian.core.errors import DataError, GridError
 from etesian.data import remarks
 from etesian.data.axes import with_axes
-from etesian.data.naming import HEIGHT, ON_LEVELS, PRESSURE, SURFACE, UNKNOWN, Place, identify, own_name
+from etesian.data.levels import (
+    is_named_as_levels,
+    on_pressure,
+    pressures,
+    refuse_repeated,
+    says_model_levels,
+    vertical_place,
+)
+from etesian.data.naming import (
+    HEIGHT,
+    ON_LEVELS,
+    PRESSURE,
+    SURFACE,
+    UNKNOWN,
+    Identity,
+    Place,
+    Said,
+    identify,
+    level_in_name,
+)
 from etesian.data.pieces import in_pieces
-from etesian.data.units import conversion, parse_units
+from etesian.data.units import conversion
 
 DIMENSIONS = ("time", "member", "level", "latitude", "longitude")
 """The order of dimensions in a canonical dataset."""
-
-_PRESSURES = ("level", "levels", "lev", "plev", "pressure_level", "isobaricinhpa", "pressure", "air_pressure", "p")
-_PRESSURE_UNITS = parse_units("Pa")
 
 
 def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
@@ -38,26 +55,39 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
     """
     notes = remarks.all_mended(raw)
     dataset = with_axes(raw, label, notes)
+    on_grid = {
+        str(name): array
+        for name, array in dataset.data_vars.items()
+        if {"latitude", "longitude"} <= set(array.dims) and array.dtype.kind in "fiub"
+    }
+    scalars = _scalars_of(raw, list(on_grid))
     fields: dict[str, xr.DataArray] = {}
-    for name, array in dataset.data_vars.items():
-        if {"latitude", "longitude"} <= set(array.dims) and array.dtype.kind in "fiub":
-            notes += [array.attrs["note"]] if "note" in array.attrs else []
-            for place, part in _layers(array, label, notes):
-                field = _field(str(name), place, part, notes)
-                if field.name in fields:
-                    raise DataError(
-                        f"{label} holds '{field.name}' twice, as '{fields[str(field.name)].attrs['source_name']}' and "
-                        f"'{name}'; delete one of them, for example with `cdo delname,{name} IN OUT`"
-                    )
-                fields[str(field.name)] = field
+    for name, array in on_grid.items():
+        notes += [array.attrs["note"]] if "note" in array.attrs else []
+        array = array.drop_vars([c for c in array.coords if array[c].ndim == 0 and c not in scalars[name]])
+        for place, part in _layers(array, label, notes):
+            field = _field(name, place, part, label, notes)
+            there = fields.get(str(field.name))
+            fields[str(field.name)] = field if there is None else _stacked(there, field, label)
     if not fields:
         raise DataError(f"{label} holds no numbers on its latitude–longitude grid")
     return side_by_side(fields.values()), notes
 
 
 def side_by_side(fields: Iterable[xr.DataArray]) -> xr.Dataset:
-    """Put named fields on one grid together; a level that one of them lacks is NaN, and not in its `levels`."""
+    """Put named fields on one grid together; a level that one of them lacks is NaN, and not in its `levels`.
+
+    Raises:
+        DataError: if a variable bears the name of another's level.
+    """
     arrays = list(fields)
+    channels = {f"{array.name}_{level}" for array in arrays if "level" in array.dims for level in array.level.values}
+    for array in arrays:
+        if array.name in channels:
+            raise DataError(
+                f"the channel '{array.name}' occurs twice, as a variable and as a level of another: leave one out, "
+                f"for example with `cdo delname,{array.attrs.get('source_name', array.name)} IN OUT`"
+            )
     every = sorted({int(level) for array in arrays if "level" in array.dims for level in array.level.values})
     for i, array in enumerate(arrays):
         if "level" in array.dims and array.sizes["level"] < len(every):
@@ -66,29 +96,51 @@ def side_by_side(fields: Iterable[xr.DataArray]) -> xr.Dataset:
     return merged.transpose(*(name for name in DIMENSIONS if name in merged.dims))
 
 
+def _scalars_of(raw: xr.Dataset, names: list[str]) -> dict[str, set[str]]:
+    """Tell which coordinates without a dimension belong to which variable: xarray hangs each on all of them.
+
+    They belong to the variables whose attribute `coordinates` names them; those that nobody names, to the only field
+    of a file.
+    """
+    named = {name: set(str(raw[name].encoding.get("coordinates", "")).split()) for name in names}
+    everywhere = {str(name) for name, c in raw.coords.items() if c.ndim == 0}
+    unclaimed = everywhere - set().union(*named.values()) if len(names) == 1 else set()
+    return {name: (own & everywhere) | unclaimed for name, own in named.items()}
+
+
 def _layers(array: xr.DataArray, label: str, notes: list[str]) -> list[tuple[Place, xr.DataArray]]:
     """Split a field into parts that lie at one place each: on pressure levels, or at one other height or depth."""
-    place = _scalar_place(array)
-    if (canonical_name(str(array.name)) or next(iter(ON_LEVELS))) in ON_LEVELS:
-        scalars = [name for name, c in array.coords.items() if c.ndim == 0 and _pressures(c, label) is not None]
-        array = array.expand_dims(scalars)
-    others = [str(name) for name in array.dims if name not in DIMENSIONS or name == "level"]
-    parts = [(place, array)]
-    for name in others:
+    may_have_levels = _may_have_levels(array)
+    kind = str(array.attrs.get("GRIB_typeOfLevel", "isobaric"))
+    if may_have_levels is not False:
+        scalars = [c for c in array.coords.values() if c.ndim == 0 and (may_have_levels or not _is_bare(c))]
+        array = array.expand_dims([str(c.name) for c in scalars if pressures(c, label, is_scalar=True) is not None])
+    parts = [(_scalar_place(array), array)]
+    for name in [str(name) for name in array.dims if name not in DIMENSIONS or name == "level"]:
         coordinate = array[name]
-        pressures = _pressures(coordinate, label)
-        if pressures is not None:
-            parts = [piece for _, part in parts for piece in _on_pressure(part, name, pressures)]
-        elif array.sizes[name] == 1:
-            kind = _vertical_kind(coordinate)
-            value = float(coordinate.values[0]) or None if kind and coordinate.dtype.kind in "fiu" else None
-            parts = [(Place(kind, value) if kind else where, part.isel({name: 0})) for where, part in parts]
-        elif kind := _vertical_kind(coordinate):
+        if array.sizes[name] == 1 and not may_have_levels and _is_bare(coordinate):
+            parts = [(where, part.isel({name: 0}, drop=True)) for where, part in parts]
+            continue
+        if name not in array.coords and array.sizes[name] > 1 and is_named_as_levels(coordinate):
+            raise GridError(
+                f"{label} has a dimension '{name}' without values: give it its levels, for example with xarray's "
+                f"assign_coords({name}=('{name}', [850, 500], {{'units': 'hPa'}}))"
+            )
+        # GRIB says which of its levels are pressures, and what single model levels are called.
+        is_asked = kind.startswith("isobaric") or ("hybrid" in kind and coordinate.size > 1)
+        levels = pressures(coordinate, label) if is_asked else None
+        if levels is not None:
+            parts = [piece for _, part in parts for piece in on_pressure(part, name, levels)]
+            continue
+        found = vertical_place(coordinate)
+        if array.sizes[name] == 1:
+            parts = [(_single(found) or where, part.isel({name: 0})) for where, part in parts]
+        elif found is not None:
+            kind, values = found
+            refuse_repeated(values, coordinate, label)
             notes.append(f"'{array.name}' lies at {coordinate.size} values of '{name}': one variable made of each")
             parts = [
-                (Place(kind, float(value)), part.isel({name: i}))
-                for _, part in parts
-                for i, value in enumerate(coordinate.values)
+                (Place(kind, float(value)), part.isel({name: i})) for _, part in parts for i, value in enumerate(values)
             ]
         else:
             raise DataError(
@@ -98,86 +150,79 @@ def _layers(array: xr.DataArray, label: str, notes: list[str]) -> list[tuple[Pla
     return [(where, part.reset_coords(drop=True)) for where, part in parts]
 
 
+def _may_have_levels(array: xr.DataArray) -> bool | None:
+    """Whether the catalogue means a variable on pressure levels; None where it does not know it."""
+    name = str(array.name)
+    base, _ = level_in_name(name) or (name, 0)
+    known = canonical_name(base)
+    return None if known is None else known in ON_LEVELS
+
+
+def _is_bare(coordinate: xr.DataArray) -> bool:
+    """Whether a single level says nothing: no units and no usual pressure."""
+    try:
+        levels = pressures(coordinate, "")
+    except GridError:
+        return not says_model_levels(coordinate)
+    return False if levels is not None else coordinate.name not in coordinate.coords
+
+
 def _scalar_place(array: xr.DataArray) -> Place:
     """Read where a field lies from coordinates without a dimension, or from the level type that GRIB gives."""
     kind = str(array.attrs.get("GRIB_typeOfLevel", ""))
     if kind and not kind.startswith("isobaric"):
         at = array.coords.get(kind)
         return Place(kind, float(at) if at is not None and at.ndim == 0 and kind == HEIGHT else None)
-    height = array.coords.get("height")
-    if height is not None and height.ndim == 0 and height.attrs.get("units", "m") == "m":
-        return Place(HEIGHT, float(height))
-    return Place(UNKNOWN)
+    places = [_single(vertical_place(c)) for c in array.coords.values() if c.ndim == 0]
+    heights = [place for place in places if place is not None and place.kind == HEIGHT]
+    others = [place for place in places if place is not None and canonical_name(str(array.name)) is not None]
+    return next(iter([*heights, *others]), Place(UNKNOWN))
 
 
-def _pressures(coordinate: xr.DataArray, label: str) -> np.ndarray | None:
-    """Return pressure levels in hPa, or None if the coordinate is something else.
+def _single(found: tuple[str, np.ndarray] | None) -> Place | None:
+    if found is None:
+        return None
+    kind, values = found
+    return Place(kind, None if np.isnan(values[0]) else float(values[0]) or None)
+
+
+def _stacked(there: xr.DataArray, field: xr.DataArray, label: str) -> xr.DataArray:
+    """Put levels of one variable that a file holds under several names (`ta850`, `ta500`) together.
 
     Raises:
-        GridError: if they are numbered rather than given as pressures.
+        DataError: if both hold the same.
     """
-    words = f"{coordinate.attrs.get('standard_name', '')} {coordinate.attrs.get('long_name', '')}".lower()
-    if coordinate.dtype.kind not in "fiu" or any(word in words for word in ("sigma", "hybrid", "model level")):
-        return None
-    values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
-    units = str(coordinate.attrs.get("units", "")).strip()
-    unit = parse_units(units)
-    if unit is not None and _PRESSURE_UNITS is not None and unit.dimension == _PRESSURE_UNITS.dimension:
-        return values * unit.scale / 100
-    is_named = str(coordinate.name).lower() in _PRESSURES and coordinate.attrs.get("positive") != "up"
-    if units or not is_named:
-        return None
-    if values.size > 3 and np.array_equal(values, np.arange(values.size) + values[0]):
-        raise GridError(
-            f"{label} is on model levels ('{coordinate.name}' counts {values[0]:g}…{values[-1]:g}): "
-            f"interpolate to pressure levels first, for example with `cdo ml2pl,85000,50000 IN OUT`"
+    first, second = there.attrs["source_name"], field.attrs["source_name"]
+    levels = [array.level.values if "level" in array.dims else None for array in (there, field)]
+    if levels[0] is None or levels[1] is None or np.isin(levels[0], levels[1]).any() or there.dims != field.dims:
+        raise DataError(
+            f"{label} holds '{field.name}' twice, as '{first}' and '{second}'; delete one of them, for example with "
+            f"`cdo delname,{second} IN OUT`"
         )
-    return values / 100 if values.max() > 1100 else values
+    both = xr.concat([there, field], dim="level", combine_attrs="override", join="exact").sortby("level")
+    both.attrs |= {"source_name": f"{first}, {second}", "levels": [int(level) for level in both.level.values]}
+    return both
 
 
-def _vertical_kind(coordinate: xr.DataArray) -> str:
-    """Return what a vertical coordinate other than pressure measures, or an empty string."""
-    name = str(coordinate.name)
-    attrs = coordinate.attrs
-    standard_name = str(attrs.get("standard_name", ""))
-    if standard_name == "height" or name.lower() in ("height", HEIGHT.lower()):
-        return HEIGHT
-    words = ("depth", "altitude", "sigma", "hybrid", "level", "layer", "vertical")
-    is_vertical = (
-        attrs.get("axis") == "Z"
-        or "positive" in attrs
-        or any(word in f"{name} {standard_name}".lower() for word in words)
-        or str(attrs.get("long_name", "")).startswith("original GRIB coordinate")
-        or (name.lower() == "z" and parse_units(str(attrs.get("units", ""))) == parse_units("m"))
-    )
-    return name if is_vertical else ""
-
-
-def _on_pressure(part: xr.DataArray, dimension: str, pressures: np.ndarray) -> list[tuple[Place, xr.DataArray]]:
-    """Name the level dimension in whole hPa, ascending; a level between whole hPa becomes a variable of its own."""
-    whole = np.isclose(pressures, np.round(pressures), rtol=0, atol=1e-6) & (np.round(pressures) > 0)
-    order = np.flatnonzero(whole)[np.argsort(pressures[whole], kind="stable")]
-    pieces = [(Place(f"{pressures[i]:g}hPa"), part.isel({dimension: i})) for i in np.flatnonzero(~whole)]
-    if order.size:
-        levels = np.round(pressures[order]).astype(np.int64)
-        renamed = part.isel({dimension: order}).drop_vars(dimension, errors="ignore").rename({dimension: "level"})
-        pieces.insert(0, (Place(PRESSURE), renamed.assign_coords(level=levels)))
-    return pieces
-
-
-def _field(name: str, place: Place, array: xr.DataArray, notes: list[str]) -> xr.DataArray:
+def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list[str]) -> xr.DataArray:
     """Give one field its canonical name, units, type and attributes."""
     attrs = array.attrs
-    units = str(attrs.get("units", "")).strip()
-    units = "" if units == "unknown" else units
-    variable = identify(
+    units = _text(attrs, "units")
+    said = Said(
         name,
         place,
-        standard_name=str(attrs.get("standard_name", "")).replace("unknown", ""),
+        standard_name=_text(attrs, "standard_name"),
+        long_name=_text(attrs, "long_name"),
         units=units,
-        cell_methods=str(attrs.get("cell_methods", "")),
+        cell_methods=_text(attrs, "cell_methods") or _text(attrs, "GRIB_stepType"),
         static="time" not in array.dims or (array.sizes["time"] == 1 and place.kind == SURFACE),
     )
+    identity = identify(said)
+    if identity.variable is None and (flat := level_in_name(name)) is not None:
+        identity, array = _at_named_level(said, flat, array, label) or (identity, array)
+    variable = identity.variable
+    if identity.note:
+        notes.append(identity.note)
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
     array = in_pieces(array).astype(dtype, copy=False)
     kept = {key: attrs[key] for key in ("long_name", "cell_methods") if key in attrs}
@@ -187,10 +232,9 @@ def _field(name: str, place: Place, array: xr.DataArray, notes: list[str]) -> xr
     if "level" in array.dims:
         kept["levels"] = [int(level) for level in array.level.values]
     if variable is None:
-        return array.rename(own_name(name, place)).pipe(_with_attrs, kept | {"units": units})
-    if variable.static and "time" in array.dims:
+        return array.rename(identity.name).pipe(_with_attrs, kept | {"units": units})
+    if variable.static and array.sizes.get("time") == 1:
         array = array.isel(time=0, drop=True)
-        notes.append(f"'{variable.name}' does not change in time: its first time kept")
     factor, offset = conversion(units, variable) or (1.0, 0.0)
     if (factor, offset) != (1.0, 0.0):
         array = array * array.dtype.type(factor) + array.dtype.type(offset)
@@ -199,6 +243,36 @@ def _field(name: str, place: Place, array: xr.DataArray, notes: list[str]) -> xr
     if variable.standard_name:
         kept["standard_name"] = variable.standard_name
     return array.rename(variable.name).pipe(_with_attrs, kept)
+
+
+def _at_named_level(
+    said: Said, flat: tuple[str, int], array: xr.DataArray, label: str
+) -> tuple[Identity, xr.DataArray] | None:
+    """Read `ta850` as `ta` at 850 hPa; None if it is something else.
+
+    Raises:
+        DataError: if the file puts it on another level than its name.
+    """
+    base, level = flat
+    identity = identify(replace(said, name=base, place=Place(PRESSURE, level)))
+    if identity.variable is None or said.place.kind not in (PRESSURE, UNKNOWN, SURFACE):
+        return None
+    if "level" not in array.dims:
+        return identity, array.expand_dims(level=[level], axis=array.dims.index("latitude"))
+    if array.sizes["level"] > 1:
+        return None
+    if int(array.level[0]) != level:
+        raise DataError(
+            f"'{said.name}' in {label} lies at {int(array.level[0])} hPa by its coordinate: rename it, for example "
+            f"with `cdo chname,{said.name},{base} IN OUT`"
+        )
+    return identity, array
+
+
+def _text(attrs: dict[str, Any], key: str) -> str:
+    """Return an attribute as text; `unknown` is what GRIB says where it knows none."""
+    text = str(attrs.get(key, "")).strip()
+    return "" if text == "unknown" else text
 
 
 def _with_attrs(array: xr.DataArray, attrs: dict[str, Any]) -> xr.DataArray:

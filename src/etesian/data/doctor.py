@@ -87,7 +87,7 @@ def examine(source: Source) -> Diagnosis:
 
 def _judge_left_out(raw: xr.Dataset, dataset: xr.Dataset) -> list[Finding]:
     """Name the fields of a file that are not on its grid."""
-    used = {array.attrs["source_name"] for array in dataset.data_vars.values()}
+    used = {name for array in dataset.data_vars.values() for name in array.attrs["source_name"].split(", ")}
     return [
         Finding(Severity.LOOK, f"'{name}' is left out: it lies on {' × '.join(map(str, array.dims))}, not on the grid")
         for name, array in raw.data_vars.items()

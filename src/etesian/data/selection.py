@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etesian.core.channels import CATALOGUE, canonical_name, parse_channels
+from etesian.core.channels import CATALOGUE, parse_channels
 from etesian.core.clock import decode_time, encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError
@@ -38,19 +38,19 @@ def select_channels(
     known = channels(dataset)
     chosen = known
     if variables is not None:
-        chosen = parse_channels([canonical_name(name) or name for name in variables], known)
-        chosen += tuple(c for c in known if "time" not in dataset[c.name].dims and c not in chosen)
+        chosen = parse_channels(variables, known)
+        chosen += tuple(c for c in known if _is_still(dataset[c.name]) and c not in chosen)
     if exclude is not None:
-        left_out = parse_channels([canonical_name(name) or name for name in exclude], chosen)
+        left_out = parse_channels(exclude, chosen)
         chosen = tuple(channel for channel in chosen if channel not in left_out)
     if levels is not None:
         for name in dict.fromkeys(channel.name for channel in chosen):
             there = [c.level for c in chosen if c.name == name and c.level is not None]
-            for level in levels if there and "time" in dataset[name].dims else ():
+            for level in levels if there and not _is_still(dataset[name]) else ():
                 if level not in there:
                     closest = min(there, key=lambda other: abs(other - level))
                     raise ChannelError(f"there is no '{name}_{level}'; the closest level is {closest} hPa")
-        chosen = tuple(c for c in chosen if c.level is None or "time" not in dataset[c.name].dims or c.level in levels)
+        chosen = tuple(c for c in chosen if c.level is None or _is_still(dataset[c.name]) or c.level in levels)
     kept = dataset[list(dict.fromkeys(channel.name for channel in chosen))]
     if "level" in kept.dims:
         kept = kept.sel(level=sorted({c.level for c in chosen if c.level is not None}))
@@ -58,6 +58,10 @@ def select_channels(
             if "level" in array.dims:
                 array.attrs["levels"] = [c.level for c in chosen if c.name == str(array.name)]
     return kept
+
+
+def _is_still(array: xr.DataArray) -> bool:
+    return "time" not in array.dims or is_static(str(array.name))
 
 
 def select_member(dataset: xr.Dataset, member: int | None) -> xr.Dataset:
@@ -83,17 +87,27 @@ def unchanging(dataset: xr.Dataset) -> xr.Dataset:
     """Take the time from variables that the catalogue knows as static, such as a land-sea mask kept at every time.
 
     Raises:
-        DataError: if one changes from the first to the last time.
+        DataError: if one changes in time.
     """
     for name, array in dataset.data_vars.items():
-        known = CATALOGUE.get(str(name))
-        if known is None or not known.static or "time" not in array.dims:
-            continue
-        first, last = array.isel(time=0, drop=True).load(), array.isel(time=-1, drop=True)
-        if not first.equals(last):
-            raise DataError(f"'{name}' should not change in time but does; rename it, or leave it out")
-        dataset = dataset.assign({name: first})
+        if is_static(str(name)) and "time" in array.dims:
+            first = array.isel(time=0, drop=True).load()
+            if bool(changes(array, first)):
+                raise DataError(
+                    f"'{name}' should not change in time but does: leave it out with --exclude {name}, or rename it"
+                )
+            dataset = dataset.assign({name: first})
     return dataset
+
+
+def is_static(name: str) -> bool:
+    """Whether the catalogue knows that a variable does not change in time."""
+    return name in CATALOGUE and CATALOGUE[name].static
+
+
+def changes(array: xr.DataArray, first: xr.DataArray) -> xr.DataArray:
+    """Whether a field differs from its first time anywhere, as a lazy scalar; what is missing in both does not."""
+    return ((array != first) & ~(array.isnull() & first.isnull())).any()
 
 
 def select_period(dataset: xr.Dataset, start: str | None, end: str | None) -> xr.Dataset:
