@@ -81,7 +81,8 @@ def side_by_side(fields: Iterable[xr.DataArray]) -> xr.Dataset:
         DataError: if a variable bears the name of another's level.
     """
     arrays = list(fields)
-    channels = {f"{array.name}_{level}" for array in arrays if "level" in array.dims for level in array.level.values}
+    layered = [array for array in arrays if "level" in array.dims]
+    channels = {f"{a.name}_{level}" for a in layered for level in a.attrs.get("levels", a.level.values)}
     for array in arrays:
         if array.name in channels:
             raise DataError(
@@ -215,7 +216,7 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
         long_name=_text(attrs, "long_name"),
         units=units,
         cell_methods=_text(attrs, "cell_methods") or _text(attrs, "GRIB_stepType"),
-        static="time" not in array.dims or (array.sizes["time"] == 1 and place.kind == SURFACE),
+        static="time" not in array.dims,
     )
     identity = identify(said)
     if identity.variable is None and (flat := level_in_name(name)) is not None:
@@ -233,8 +234,6 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
         kept["levels"] = [int(level) for level in array.level.values]
     if variable is None:
         return array.rename(identity.name).pipe(_with_attrs, kept | {"units": units})
-    if variable.static and array.sizes.get("time") == 1:
-        array = array.isel(time=0, drop=True)
     factor, offset = conversion(units, variable) or (1.0, 0.0)
     if (factor, offset) != (1.0, 0.0):
         array = array * array.dtype.type(factor) + array.dtype.type(offset)

@@ -109,7 +109,10 @@ def fetch(
     for name in raw.data_vars:
         known = CATALOGUE.get(canonical_name(str(name)) or "")
         if known and known.static and "time" in raw[name].dims:
-            raw[name] = raw[name].isel(time=steps[0], drop=True)
+            first, last = (raw[name].isel(time=steps[i], drop=True) for i in (0, -1))
+            # One that changes keeps its time, so that nothing is lost.
+            if steps.size == 1 or first.equals(last):
+                raw[name] = first
     failure: str | None = None
     with workplace(target, "fields") as place:
         times = raw["time"].values[steps] if "time" in raw.dims else np.array([], "datetime64[s]")

@@ -75,7 +75,7 @@ class Said:
         long_name: in words.
         units: as they are written.
         cell_methods: CF's, or what GRIB calls the type of step.
-        static: whether it has no time, or a single one at the surface.
+        static: whether it has no time.
     """
 
     name: str

@@ -8,11 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etesian.core.channels import CATALOGUE, parse_channels
+from etesian.core.channels import parse_channels
 from etesian.core.clock import decode_time, encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid, Region
+from etesian.data.statics import is_static, without_time
 from etesian.data.store import channels
 
 Resampling = Literal["instant", "mean"]
@@ -89,25 +90,12 @@ def unchanging(dataset: xr.Dataset) -> xr.Dataset:
     Raises:
         DataError: if one changes in time.
     """
-    for name, array in dataset.data_vars.items():
-        if is_static(str(name)) and "time" in array.dims:
-            first = array.isel(time=0, drop=True).load()
-            if bool(changes(array, first)):
-                raise DataError(
-                    f"'{name}' should not change in time but does: leave it out with --exclude {name}, or rename it"
-                )
-            dataset = dataset.assign({name: first})
-    return dataset
-
-
-def is_static(name: str) -> bool:
-    """Whether the catalogue knows that a variable does not change in time."""
-    return name in CATALOGUE and CATALOGUE[name].static
-
-
-def changes(array: xr.DataArray, first: xr.DataArray) -> xr.DataArray:
-    """Whether a field differs from its first time anywhere, as a lazy scalar; what is missing in both does not."""
-    return ((array != first) & ~(array.isnull() & first.isnull())).any()
+    still = {
+        name: without_time(array)
+        for name, array in dataset.data_vars.items()
+        if is_static(str(name)) and "time" in array.dims
+    }
+    return dataset.assign(still)
 
 
 def select_period(dataset: xr.Dataset, start: str | None, end: str | None) -> xr.Dataset:

@@ -18,6 +18,7 @@ from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
 from etesian.data.canonical import canonicalise, side_by_side
 from etesian.data.formats import SUFFIXES, is_store, read_file
+from etesian.data.statics import at_rest
 
 Source = str | Path | Sequence[str | Path]
 
@@ -124,7 +125,7 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         DataError: if two files hold the same field, or variables have different times.
     """
     if len(parts) == 1:
-        return parts[0][1]
+        return side_by_side(at_rest(parts[0][1].data_vars.values()))
     first_path, first = parts[0]
     grid = Grid(first.latitude.values, first.longitude.values)
     parts = _in_one_calendar(parts)
@@ -138,7 +139,7 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         aligned = dataset.assign_coords(latitude=first.latitude, longitude=first.longitude)
         for name, array in aligned.data_vars.items():
             fields.setdefault(str(name), []).append((path, array))
-    joined = {name: _join(name, arrays) for name, arrays in fields.items()}
+    joined = {str(array.name): array for array in at_rest(_join(name, arrays) for name, arrays in fields.items())}
     owners = {name: pieces[0][0] for name, pieces in fields.items()}
     for axis in ("time", "member"):
         joined = _aligned(axis, joined, owners)
