@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         if name in TRAINING:
             from etesian.cli.training import train
 
-            train([name, *rest])
+            train([name, *rest], TRUSTED)
             return
         status = _run(name, COMMANDS[name], rest)
     except EtesianError as error:
@@ -200,14 +200,22 @@ def _usage() -> str:
 
 def sentence(message: str) -> str:
     """Turn what the parser says of a wrong recipe or option into one sentence."""
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
+        module = denied[1].rpartition(".")[0]
+        return (
+            f"the recipe names {denied[1]}, but only what is in torch, lightning, pytorch_optimizer, torchmetrics or "
+            f"etesian is called; where you trust it, add --trust {module}"
+        )
+    if "SignatureArguments.add_function_arguments" in message:
+        return "a class_path of the recipe names a function; it must name a class, such as torch.optim.AdamW"
     wrong = re.search(r"Option '([\w.]+)' is not accepted", message)
     if wrong:
         before = re.findall(r"class_path[= ]'([\w.]+)'", message[: wrong.end() + 200])
         owner = before[-1] if before else ""
         module_name, _, class_name = owner.rpartition(".")
         try:
-            known = list(inspect.signature(getattr(importlib.import_module(module_name), class_name)).parameters)
-        except (ImportError, AttributeError, ValueError):
+            known = list(inspect.signature(vars(sys.modules[module_name])[class_name]).parameters)
+        except (KeyError, TypeError, ValueError):
             known = []
         return f"{class_name or 'the recipe'} has no option '{wrong[1]}'{suggest(wrong[1], known) if known else ''}"
     noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")

@@ -3,17 +3,22 @@
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from jsonargparse import set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import etesian.tasks.sharding  # noqa: F401  makes strategy: sharded known
+from etesian.cli.trusted import check, read, restrict
 from etesian.core import Layout
+from etesian.core.errors import RecipeError, first_line
 from etesian.core.outputs import claim_run, mark
 from etesian.data.loading import TaskData
 from etesian.models.network import Transfer
@@ -41,6 +46,8 @@ class TrainingCLI(LightningCLI):
     """Builds data, task and trainer from a recipe and gives the run a directory of its own."""
 
     run_directory: Path
+    trusted: tuple[str, ...] = ()
+    """Modules that the recipe may name something of beyond the known ones."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -58,9 +65,13 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.layout", "model.init_args.layout", apply_on="instantiate")
         parser.link_arguments("data.statistics", "model.init_args.statistics", apply_on="instantiate")
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no options from a checkpoint: the recipe is all there is."""
+
     def before_instantiate_classes(self) -> None:
         """Choose the run directory and go on from its last checkpoint if it has one."""
         config = self.config[self.subcommand]
+        check(config, self.trusted)
         recipes = config.get("config") or []
         name = Path(str(recipes[0])).stem if recipes else "run"
         self.run_directory = Path(config.run or f"runs/{name}")
@@ -78,13 +89,16 @@ class TrainingCLI(LightningCLI):
         if self.config[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         self.trainer_defaults = {"callbacks": callbacks}
-        return super().instantiate_trainer(
-            default_root_dir=str(run),
-            logger=[CSVLogger(run, name="log"), TensorBoardLogger(str(run), name="tensorboard")],
-            plugins=[SafeCheckpoints()],
-            use_distributed_sampler=False,
-            **kwargs,
-        )
+        try:
+            return super().instantiate_trainer(
+                default_root_dir=str(run),
+                logger=[CSVLogger(run, name="log"), TensorBoardLogger(str(run), name="tensorboard")],
+                plugins=[SafeCheckpoints()],
+                use_distributed_sampler=False,
+                **kwargs,
+            )
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+            raise RecipeError(f"the trainer cannot be made: {first_line(error)}") from error
 
     def before_fit(self) -> None:
         """Tell the task what it is about to see, for its checkpoints."""
@@ -102,12 +116,28 @@ def _summary(transfer: Transfer) -> str:
     return "\n".join([f"Begins with {loaded} trained tensors" + (", and" if rest else ""), *rest])
 
 
-def train(arguments: list[str]) -> None:
-    """Run one of the training commands."""
-    sys.argv[1:] = arguments
+def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
+    """Run one of the training commands.
+
+    Args:
+        arguments: the command and its options.
+        trusted: modules that the recipe may name something of beyond the known ones.
+
+    Raises:
+        RecipeError: if a recipe cannot be read, or names what is neither known nor trusted.
+    """
+    # Further processes are started with these words.
+    sys.argv[1:] = [*arguments, *(f"--trust={module}" for module in trusted)]
+    restrict(trusted)
+    for before, word in pairwise(["", *arguments]):
+        recipe = word.removeprefix("--config=") if word.startswith("--config=") else word
+        if (before in ("-c", "--config") or recipe != word) and Path(recipe).is_file():
+            read(Path(recipe))
+    TrainingCLI.trusted = tuple(trusted)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
         ".*LeafSpec.*",
+        "LightningCLI's args parameter.*",
         ".*does not have many workers.*",
         ".*litlogger.*",
         ".*exists and is not empty.*",
@@ -117,6 +147,7 @@ def train(arguments: list[str]) -> None:
     TrainingCLI(
         Task,
         TaskData,
+        args=arguments,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveRecipe,
