@@ -1,4 +1,10 @@
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
+import xarray as xr
 
 from etesian.cli.main import COMMANDS, TRAINING, build_parser, main, sentence
 
@@ -53,3 +59,30 @@ def test_a_misspelt_key_names_the_closest_one() -> None:
         "Problem with given class_path 'etesian.data.module.ForecastData':\n        Option 'leeds' is not accepted\n"
     )
     assert sentence(message) == "ForecastData has no option 'leeds'; did you mean 'leads'?"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+@pytest.mark.parametrize("command", ["help", "doctor", "mistake"])
+def test_what_a_pipe_cannot_encode_is_replaced(
+    encoding: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = np.arange("2001-01-01", "2001-01-05", dtype="datetime64[D]").astype("datetime64[ns]")
+    axes = {"time": days, "latitude": [-30.0, 0.0, 30.0], "longitude": [0.0, 120.0, 240.0]}
+    field = np.arange(36, dtype=np.float32).reshape(4, 3, 3) + 270
+    file = tmp_path / "températures–été.nc"
+    xr.Dataset({"t2m": (tuple(axes), field, {"units": "K"})}, axes).to_netcdf(file)
+    arguments = {"help": ["--help"], "doctor": ["doctor", str(file)], "mistake": ["doctör → file"]}
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    try:
+        main(arguments[command])
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    for stream in streams:
+        stream.flush()
+    out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+    said = {"help": "usage: etesian COMMAND", "doctor": "2m_temperature", "mistake": "there is no command 'doct"}
+    assert status == (1 if command == "mistake" else 0)
+    assert said[command] in (err if command == "mistake" else out)

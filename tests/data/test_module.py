@@ -1,5 +1,11 @@
 """A forecast run's data: splits, layout, statistics, and loaders that Lightning drives."""
 
+import pickle
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import lightning as L
@@ -154,3 +160,50 @@ def test_lightning_tells_the_sampler_the_epoch_also_after_a_resume(store: str, t
         first = fit(data(store, workers=workers), 2, tmp_path, at_end=at_end).seen
         checkpoint = tmp_path / str(at_end) / "2.ckpt"
         assert first + fit(data(store, workers=workers), 4, tmp_path, checkpoint, at_end=at_end).seen == undisturbed
+
+
+class _Ranges(SimpleHTTPRequestHandler):
+    """Serves files and the parts of them that Zarr's shards are read by."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, status = path.read_bytes(), 200
+        if wanted := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):
+            first, last = wanted.groups()
+            start = int(first) if first else len(content) - int(last)
+            content, status = content[start : int(last) + 1 if first and last else None], 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def address(store: str) -> Iterator[str]:
+    handler = partial(_Ranges, directory=str(Path(store).parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/{Path(store).name}"
+        server.shutdown()
+
+
+def test_workers_on_a_store_behind_an_address_start_afresh_and_read_what_one_process_reads(
+    store: str, address: str
+) -> None:
+    """A fork would not take along the thread that holds the connections."""
+    assert data(store, workers=1).val_dataloader().multiprocessing_context is None
+    loader = data(address, workers=1).val_dataloader()
+    assert loader.multiprocessing_context.get_start_method() == "forkserver"
+    sent = pickle.loads(pickle.dumps(loader.dataset))
+    pick = sent.picks[3]
+    ours, theirs = sent[[pick]], data(store).dataset("validate")[[pick]]
+    assert torch.equal(ours.inputs.values, theirs.inputs.values)
+    assert torch.equal(ours.inputs.frame.time, theirs.inputs.frame.time)

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import inspect
+import io
 import os
 import re
 import sys
@@ -51,6 +52,10 @@ TRUSTED: list[str] = []
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that the user can mend are one sentence and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe may be of a code page without arrows and superscripts; a question mark is better than a traceback.
+            stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return

@@ -55,7 +55,8 @@ class WindowData(TaskData):
         validate: first and last date to choose on.
         test: first and last date to judge on.
         batch_size: samples in a batch, per process.
-        workers: processes that read ahead.
+        workers: processes that read ahead; where a store lies behind an address they start afresh, and a script that
+            reads it needs `if __name__ == "__main__":`.
         seed: of the order of samples and of whatever else is drawn.
 
     Raises:
@@ -113,6 +114,7 @@ class WindowData(TaskData):
     def _loader(self, part: str) -> Loader:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         dataset = self.dataset(part)
+        remote = any("://" in store.path for store in self.stores)
         sampler = WindowSampler(
             dataset,
             self.batch_size,
@@ -127,6 +129,10 @@ class WindowData(TaskData):
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            # Connections to an address live in a thread of this process, which a fork would not take along.
+            multiprocessing_context="forkserver"
+            if self.workers and any("://" in s.path for s in self.stores)
+            else None,
         )
 
     def train_dataloader(self) -> Loader:
