@@ -58,6 +58,13 @@ def test_the_block_means_of_a_consistent_output_are_the_input() -> None:
     assert ((block_means(kept.values) - batch.inputs.values) / scale).abs().max() < 1e-6
 
 
+def test_block_means_are_the_input_on_the_way_to_disk_too() -> None:
+    task, batch = make_task(consistent=True).eval(), batch_of()
+    (written,) = task.forecast(batch, (0,))
+    means = written.values.reshape(*written.values.shape[:3], 4, 4, 4, 4).mean(dim=(-3, -1))
+    torch.testing.assert_close(means, batch.inputs.values, rtol=1e-4, atol=1e-9)
+
+
 def test_a_consistent_loss_sees_the_corrected_fields() -> None:
     batch = batch_of()
     assert batch.targets is not None

@@ -136,6 +136,10 @@ class SeasonalSums:
             result = np.matmul(self.seasons.window, self._sum) / np.matmul(self.seasons.window, self._count)
         return np.asarray(result.astype(np.float32))
 
+    def observed(self) -> NDArray[np.bool_]:
+        """Return which points have any value."""
+        return np.broadcast_to(self._gram[0, 0] > 0, (self._projection.shape[1],))
+
     def coefficients(self, fallback: Float[np.ndarray, " points"]) -> Float[np.ndarray, "harmonic=5 points"]:
         """Return the least-squares coefficients of 1, cos φ, sin φ, cos 2φ, sin 2φ.
 

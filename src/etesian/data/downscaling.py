@@ -9,7 +9,7 @@ from etesian.core import Batch, Grid, Layout, Region
 from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import Period, Pick, WindowDataset, WindowReader
 from etesian.data.loading import WindowData, check_history
-from etesian.data.reader import TrainingStore
+from etesian.data.reader import TrainingStore, observed_targets
 from etesian.nn.normalizer import Statistics
 
 
@@ -92,10 +92,12 @@ class DownscalingData(WindowData):
             (coarse.statistics, others),
             (fine.static_statistics, self.layout.statics),
         ]
+        everything = tuple(channel for _, channels in parts for channel in channels)
         return Statistics(
-            tuple(channel for _, channels in parts for channel in channels),
+            everything,
             np.concatenate([known.mean[known.index(channels)] for known, channels in parts]),
             np.concatenate([known.std[known.index(channels)] for known, channels in parts]),
+            observed=observed_targets([fine], self.layout, everything),
         )
 
     def dataset(self, part: str) -> "PairDataset":

@@ -8,8 +8,8 @@ import lightning as L
 import torch.distributed
 from torch.utils.data import DataLoader
 
-from etesian.core import Batch, Layout
-from etesian.core.errors import RecipeError
+from etesian.core import Batch, Channel, Layout
+from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import Period, WindowDataset, WindowSampler
 from etesian.data.reader import TrainingStore
 from etesian.nn.normalizer import Statistics
@@ -61,6 +61,7 @@ class WindowData(TaskData):
 
     Raises:
         RecipeError: if the periods overlap.
+        DataError: if two stores hold a channel in different units.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class WindowData(TaskData):
         seed: int,
     ) -> None:
         super().__init__()
-        self.stores = list(stores)
+        self.stores, self.units = list(stores), common_units(stores)
         self.periods = {"train": Period(*train), "validate": Period(*validate)}
         if test is not None:
             self.periods["test"] = Period(*test)
@@ -90,11 +91,12 @@ class WindowData(TaskData):
 
     @property
     def provenance(self) -> dict[str, object]:
-        """What the run has seen, for its checkpoint: stores with their fingerprints, periods, calendar."""
+        """What the run has seen, for its checkpoint: stores with their fingerprints, periods, calendar, units."""
         return {
             "stores": {store.path: store.fingerprint for store in self.stores},
             "periods": {name: list(period) for name, period in self.periods.items()},
             "calendar": self.stores[0].calendar,
+            "units": {str(channel): units for channel, units in self.units.items()},
         }
 
     @abstractmethod
@@ -130,9 +132,7 @@ class WindowData(TaskData):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             # Connections to an address live in a thread of this process, which a fork would not take along.
-            multiprocessing_context="forkserver"
-            if self.workers and any("://" in s.path for s in self.stores)
-            else None,
+            multiprocessing_context="forkserver" if self.workers and remote else None,
         )
 
     def train_dataloader(self) -> Loader:
@@ -146,6 +146,24 @@ class WindowData(TaskData):
     def test_dataloader(self) -> Loader:
         """Return the test period in order."""
         return self._loader("test")
+
+
+def common_units(stores: Sequence[TrainingStore]) -> dict[Channel, str]:
+    """Return the units of every channel of some stores.
+
+    Raises:
+        DataError: if two of them differ in the units of a channel.
+    """
+    found: dict[Channel, str] = {}
+    for store in stores:
+        for channel, units in store.units.items():
+            if units and found.setdefault(channel, units) != units:
+                other = next(each for each in stores if each.units.get(channel) == found[channel])
+                raise DataError(
+                    f"'{channel}' is in {found[channel]} in {other.path} and in {units} in {store.path}; convert one "
+                    "of the files and prepare it again"
+                )
+    return found
 
 
 def check_history(history: Sequence[int]) -> tuple[int, ...]:

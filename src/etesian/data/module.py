@@ -11,7 +11,7 @@ from etesian.core.channels import parse_channels
 from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import Horizon, WindowDataset
 from etesian.data.loading import WindowData, check_history
-from etesian.data.reader import TrainingStore
+from etesian.data.reader import TrainingStore, observed_targets
 from etesian.nn.normalizer import HARMONICS, Statistics
 
 
@@ -143,6 +143,7 @@ class ForecastData(WindowData):
             np.array([part.std[0] for part in parts]),
             np.concatenate([part.harmonics for part in parts], axis=1) if one_grid else None,
             np.concatenate([part.anomaly_std for part in parts]) if one_grid else None,
+            observed=observed_targets(self.stores, layout, channels + layout.statics) if one_grid else None,
         )
 
     def _pooled(self, channel: Channel, *, one_grid: bool) -> Statistics:

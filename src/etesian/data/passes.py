@@ -91,6 +91,8 @@ def write_seasons(
     shape = (5, len(axes.channels), *axes.grid.shape)
     harmonics = np.concatenate([outcome["harmonics"] for outcome in outcomes], axis=1).reshape(shape)
     layout.write_array(group, "harmonics", harmonics, ["harmonic", "channel", "latitude", "longitude"])
+    observed = np.concatenate([outcome["observed"] for outcome in outcomes]).reshape(shape[1:])
+    layout.write_array(group, "observed", observed, ["channel", "latitude", "longitude"])
     sums = np.sum([outcome["log1p"] for outcome in outcomes], axis=0) / moments.count
     layout.write_array(group, "log1p_mean", sums[0], ["channel"])
     layout.write_array(group, "log1p_std", np.sqrt(sums[1] - sums[0] ** 2), ["channel"])
@@ -119,7 +121,7 @@ def _write_band(
     if seasons.covers_year:
         layout.write_climatology(place.result, seasons.hours, band.start, sums.climatology())
     by_channel = np.stack([np.bincount(channel, row, len(axes.channels)) for row in log1p])
-    place.save(f"seasons-{number}", harmonics=sums.coefficients(mean), log1p=by_channel)
+    place.save(f"seasons-{number}", harmonics=sums.coefficients(mean), observed=sums.observed(), log1p=by_channel)
 
 
 def write_statics(path: Path, parts: Sequence[da.Array]) -> None:

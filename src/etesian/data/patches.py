@@ -1,5 +1,7 @@
 """The data of runs on patches: pairs of states some steps apart, and fine patches with their block means."""
 
+from dataclasses import replace
+
 from etesian.core import Layout
 from etesian.core.errors import GridError, RecipeError
 from etesian.data.cutting import Cutter, LagDataset, SuperResolutionDataset, coarse_grid
@@ -34,8 +36,8 @@ class PatchData(WindowData):
 
     @property
     def statistics(self) -> Statistics:
-        """Distribution of every channel of the store; patches have no seasonal cycle of their own."""
-        return self.stores[0].statistics.without_seasons()
+        """Distribution of every channel of the store; of patches, which lie anywhere, nothing is known by point."""
+        return replace(self.stores[0].statistics.without_seasons(), observed=None)
 
 
 class LagData(PatchData):

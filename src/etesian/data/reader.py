@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import day_of_year, decode_time, hour_of_day, settle_calendar
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
+from etesian.core.fields import Layout
 from etesian.core.grid import Grid, Region
 from etesian.nn.normalizer import Statistics, anomaly_std
 
@@ -41,6 +42,28 @@ def positions(wanted: Sequence[Channel], known: Sequence[Channel], where: str) -
         if channel not in known:
             raise ChannelError(f"{where} has no channel '{channel}'{suggest(str(channel), map(str, known))}")
     return [list(known).index(channel) for channel in wanted]
+
+
+def observed_targets(
+    stores: "Sequence[TrainingStore]", layout: Layout, channels: Sequence[Channel]
+) -> Bool[np.ndarray, "channel lat lon"] | None:
+    """Return where the stores have ever seen a target in their training period; None if that is everywhere.
+
+    Args:
+        stores: that hold the targets' grid.
+        layout: of which the targets and their grid are taken.
+        channels: of the result; those that are no targets, or in no store, count as seen.
+    """
+    seen = np.ones((len(channels), *layout.output_grid.shape), dtype=bool)
+    for number, channel in enumerate(channels):
+        holders = [store for store in stores if channel in layout.targets and channel in store.channels]
+        if holders:
+            parts = []
+            for store in holders:
+                rows, columns = store.locate(layout.output_grid)
+                parts.append(store.observed[store.channels.index(channel)][rows][:, columns])
+            seen[number] = np.any(parts, axis=0)
+    return None if seen.all() else seen
 
 
 class TrainingStore:
@@ -92,8 +115,28 @@ class TrainingStore:
         """Distribution of channels and statics over the training period, with the seasonal cycle."""
         mean, std = (np.asarray(self.dataset[name].values, dtype=np.float64) for name in ("mean", "std"))
         harmonics = np.asarray(self.dataset["harmonics"].values, dtype=np.float32)
-        log1p = (np.asarray(self.dataset[f"log1p_{name}"].values, dtype=np.float64) for name in ("mean", "std"))
-        return Statistics(self.channels, mean, std, harmonics, anomaly_std(mean, std, harmonics), *log1p)
+        log1p = [np.asarray(self.dataset[f"log1p_{name}"].values, dtype=np.float64) for name in ("mean", "std")]
+        observed = None if self.observed.all() else self.observed
+        return Statistics(
+            self.channels, mean, std, harmonics, anomaly_std(mean, std, harmonics), log1p[0], log1p[1], observed
+        )
+
+    @cached_property
+    def observed(self) -> Bool[np.ndarray, "channel lat lon"]:
+        """Where the training period has a value at any time."""
+        if not self.has_gaps:
+            return np.ones((len(self.channels), *self.grid.shape), dtype=bool)
+        if "observed" in self.dataset:
+            return np.asarray(self.dataset["observed"].values, dtype=bool)
+        # Stores of earlier versions have the channel's mean as the whole cycle of a point that was never observed.
+        cycle = np.asarray(self.dataset["harmonics"].values, dtype=np.float32)
+        mean = np.asarray(self.dataset["mean"].values, dtype=np.float32)[:, None, None]
+        return np.asarray((cycle[0] != mean) | (cycle[1:] != 0).any(0))
+
+    @cached_property
+    def units(self) -> dict[Channel, str]:
+        """Units of every channel."""
+        return dict(zip(self.channels, map(str, self.dataset["units"].values), strict=True))
 
     @cached_property
     def static_statistics(self) -> Statistics:

@@ -21,6 +21,7 @@ from etesian.data.month_samples import fixed_fields
 from etesian.data.months import MonthAxis, MonthReader, month_starts, sea_mask, static_fields
 from etesian.data.reader import TrainingStore
 from etesian.data.tiling import Tile, Tiling
+from etesian.inference.predictor import channel_units
 from etesian.inference.writer import ResumableStore
 from etesian.tasks.gap_baselines import FILLED, LAND, UNOBSERVED, filled_attributes
 from etesian.tasks.reconstruct import GapFillTask
@@ -300,11 +301,12 @@ class Filler:
         kinds: dict[str, tuple[Any, Any]] = {"": (np.float32, np.nan), _COUNT: (np.int32, 0), _FLAG: (np.int8, 1)}
         if self.task.network.gives_variance:
             kinds[_SPREAD] = np.float32, np.nan
+        units = channel_units(self.task, [self.store])
         for channel in self.layout.targets:
             for suffix, (kind, nothing) in kinds.items():
                 if suffix == _COUNT and channel not in self.counted:
                     continue
-                attributes = filled_attributes(self.store, channel, suffix, "daily" if self.daily else "monthly")
+                attributes = filled_attributes(units[channel], channel, suffix, "daily" if self.daily else "monthly")
                 values = dask.array.full(shape, nothing, dtype=kind, chunks=(1, *grid.shape))
                 variables[f"{channel}{suffix}"] = ("time", "latitude", "longitude"), values, attributes
         coordinates = {

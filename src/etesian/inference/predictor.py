@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from etesian.core import Batch, Fields, Layout
+from etesian.core import Batch, Channel, Fields, Layout
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
 from etesian.data.dataset import Period, WindowReader, exists
 from etesian.data.downscaling import given_side
-from etesian.data.reader import TrainingStore
+from etesian.data.reader import TrainingStore, observed_targets
 from etesian.inference.writer import ForecastWriter
 from etesian.models.network import shares
+from etesian.tasks.forecast import ForecastTask
 from etesian.tasks.task import Task
 
 
@@ -97,8 +98,9 @@ def predict_to(
     Raises:
         GridError: if the store lies on another grid than the run.
         ChannelError: if the store lacks a channel that the run needs.
-        RecipeError: if the tasks for different leads predict different things.
-        DataError: if the path exists and may not be replaced.
+        RecipeError: if the tasks for different leads predict different things, or a lead is beyond training.
+        DataError: if the path exists and may not be replaced, the store has a channel in other units than the run was
+            trained on, or there is not a single number to write.
     """
     parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
     analyses = [(encoder, store), *(blend or {}).items()]
@@ -108,6 +110,12 @@ def predict_to(
     if weights and len(weights) != len(analyses):
         raise RecipeError(f"weights {list(weights)} must be {len(analyses)} numbers, one for each store")
     first = parts[0][0]
+    units: dict[Channel, str] = {}
+    for each, asked in parts:
+        if isinstance(each, ForecastTask):
+            each.check_leads(asked)
+            _know_observed(each, store)
+        units |= channel_units(each, [given for _, given in analyses])
     targets, grid, averaging = first.layout.targets, first.layout.output_grid, first.provenance.get("average_hours")
     for each, (lead, *_) in parts:
         own = (each.layout.targets, each.layout.output_grid, each.provenance.get("average_hours"))
@@ -121,8 +129,9 @@ def predict_to(
         identity |= {"sources": given, "weights": list(weights)}
     plain = json.loads(json.dumps(identity))
     writer = ForecastWriter(
-        path, targets, grid, initial, leads, store.calendar, plain, averaging_hours=averaging, overwrite=overwrite
-    )
+        path, targets, grid, initial, leads, store.calendar, plain, units=units, averaging_hours=averaging,
+        overwrite=overwrite,
+    )  # fmt: skip
     done = writer.done()
     left = [i for i in range(len(initial)) if i not in done]
     blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
@@ -133,6 +142,34 @@ def predict_to(
             (part for (each, own), given in pairs for part in stream(each, given, initial[block], own, weights)),
         )
     writer.finish()
+
+
+def channel_units(task: Task, stores: Sequence[TrainingStore]) -> dict[Channel, str]:
+    """Return the units of the channels that a task gives: those of its training, or of the stores with the states.
+
+    Raises:
+        DataError: if a store has an input in other units than training.
+    """
+    trained: dict[str, str] = task.provenance.get("units", {})
+    found: dict[Channel, str] = {}
+    for channel in (*task.layout.inputs, *task.layout.targets):
+        found[channel] = trained.get(str(channel), "")
+        for store in stores:
+            units = store.units.get(channel, "")
+            found[channel] = found[channel] or units
+            if channel in task.layout.inputs and units and units != found[channel]:
+                raise DataError(
+                    f"'{channel}' is in {units} in {store.path}, but the run knows it in {found[channel]}; convert it "
+                    "and prepare the store again"
+                )
+    return found
+
+
+def _know_observed(task: ForecastTask, store: TrainingStore) -> None:
+    """Let a run whose checkpoint does not tell where its targets were ever observed ask the store with the states."""
+    layout = task.layout
+    if task.observed is None and "stores" in task.provenance and layout.target_grid is None:
+        task.know_observed(observed_targets([store], layout, layout.targets))
 
 
 def _given(task: Task, source: str | None) -> Layout:

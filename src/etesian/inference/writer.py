@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dask.array
@@ -96,6 +96,7 @@ class ForecastWriter(ResumableStore):
         leads: hours after the initial time.
         calendar: of the times.
         source: what the forecasts are made from, as plain data; an unfinished attempt from other sources is discarded.
+        units: of the channels; those of the catalogue where nothing is said.
         averaging_hours: forecasts are means over so many hours up to the lead; None for states at the lead.
         overwrite: replace an existing store when the new one is complete.
 
@@ -113,6 +114,7 @@ class ForecastWriter(ResumableStore):
         calendar: str,
         source: dict[str, Any],
         *,
+        units: Mapping[Channel, str] | None = None,
         averaging_hours: int | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -128,7 +130,7 @@ class ForecastWriter(ResumableStore):
         }
 
         def describe() -> xr.Dataset:
-            template = _template(channels, grid, decode_time(initial, calendar), leads)
+            template = _template(channels, grid, decode_time(initial, calendar), leads, units or {})
             template.attrs["source"] = json.dumps(source)
             if averaging_hours is not None:
                 for name in template.data_vars:
@@ -136,6 +138,7 @@ class ForecastWriter(ResumableStore):
             return template
 
         super().__init__(path, "forecasts", plan, describe, overwrite=overwrite)
+        self.has_numbers = False
         self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: _levels(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
@@ -157,6 +160,7 @@ class ForecastWriter(ResumableStore):
             after = fields.frame.time.cpu().numpy() - self.initial[positions][:, None]
             leads = (after[0] // SECONDS_PER_HOUR).tolist()
             values = fields.filled(float("nan")).cpu().numpy()
+            self.has_numbers = self.has_numbers or bool(np.isfinite(values).any())
             for name, levels in self.levels.items():
                 index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
                 own = values[:, :, index[0]] if levels == [None] else values[:, :, index]
@@ -164,6 +168,26 @@ class ForecastWriter(ResumableStore):
                 self._write_chunks(name, positions, waiting[name])
         assert not any(waiting.values()), "a forecast must hold every lead"
         self.mark(positions)
+
+    def finish(self) -> None:
+        """Give the complete store its name.
+
+        Raises:
+            DataError: if it does not hold a single number; nothing of it is kept then.
+        """
+        if not (self.has_numbers or self._earlier_numbers()):
+            shutil.rmtree(self.partial)
+            raise DataError(
+                f"the forecasts for {self.path} hold not a single number, so nothing was written: the states at all "
+                f"{len(self.initial)} initial times are missing, or the weights of the run are of no use"
+            )
+        super().finish()
+
+    def _earlier_numbers(self) -> bool:
+        """Whether an earlier attempt has written any number."""
+        return any(
+            bool(np.isfinite(array[position]).any()) for array in self.arrays.values() for position in self.done()
+        )
 
     def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
@@ -185,7 +209,13 @@ def _levels(channels: tuple[Channel, ...], name: str) -> list[int | None]:
     return sorted((c.level for c in channels if c.name == name), key=lambda level: level or 0)
 
 
-def _template(channels: tuple[Channel, ...], grid: Grid, initial: NDArray[Any], leads: tuple[int, ...]) -> xr.Dataset:
+def _template(
+    channels: tuple[Channel, ...],
+    grid: Grid,
+    initial: NDArray[Any],
+    leads: tuple[int, ...],
+    units: Mapping[Channel, str],
+) -> xr.Dataset:
     """Describe the store without any values."""
     levels = sorted({c.level for c in channels if c.level is not None})
     coordinates: dict[str, Any] = {
@@ -209,7 +239,9 @@ def _template(channels: tuple[Channel, ...], grid: Grid, initial: NDArray[Any], 
         together = max(1, min(len(leads), CHUNK_BYTES // (4 * math.prod(shape[2:]))))
         values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, together, *shape[2:]))
         known = CATALOGUE.get(name)
-        attributes: dict[str, Any] = {"units": known.units, "standard_name": known.standard_name} if known else {}
+        attributes: dict[str, Any] = {"standard_name": known.standard_name} if known else {}
+        given = next((units[c] for c in channels if c.name == name and units.get(c)), "")
+        attributes["units"] = given or (known.units if known else "")
         if known and known.accumulation_hours is not None:
             attributes[ACCUMULATION_HOURS] = known.accumulation_hours
         # Where another variable has further levels, NaN stands in; `levels` tells which are meant to be there.

@@ -21,6 +21,8 @@ class Network(nn.Module, Recorded):
     """
 
     layout: Layout
+    steps_in_time = False
+    """Whether a lead is reached by steps, so that it may be longer than those of training."""
 
     @abstractmethod
     def forward(

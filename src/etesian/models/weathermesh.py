@@ -83,6 +83,8 @@ class WeatherMesh(Network):
             sizes do not fit one another.
     """
 
+    steps_in_time = True
+
     def __init__(
         self,
         layout: Layout,

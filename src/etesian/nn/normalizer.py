@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
@@ -33,6 +33,8 @@ class Statistics:
         anomaly_std: per channel, about the seasonal cycle of each grid point; None if not wanted.
         log1p_mean: per channel, of sign(z)·log1p(0.2·|z|) of the standardised values z; None if not wanted.
         log1p_std: per channel, of the same.
+        observed: where training has seen a value at any time, on the grid of the targets; None where that is everywhere
+            or is not known.
     """
 
     channels: tuple[Channel, ...]
@@ -42,6 +44,7 @@ class Statistics:
     anomaly_std: Float[np.ndarray, " channel"] | None = None
     log1p_mean: Float[np.ndarray, " channel"] | None = None
     log1p_std: Float[np.ndarray, " channel"] | None = None
+    observed: Bool[np.ndarray, "channel lat lon"] | None = None
 
     def index(self, channels: Sequence[Channel]) -> list[int]:
         """Return the positions of some channels.
@@ -76,7 +79,10 @@ class Statistics:
             self.mean[index],
             self.std[index],
             None if self.harmonics is None else self.harmonics[:, index],
-            *(None if part is None else part[index] for part in (self.anomaly_std, self.log1p_mean, self.log1p_std)),
+            *(
+                None if part is None else part[index]
+                for part in (self.anomaly_std, self.log1p_mean, self.log1p_std, self.observed)
+            ),
         )
 
 

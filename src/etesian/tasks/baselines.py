@@ -63,7 +63,7 @@ def baseline_task(
     layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, history=history)
     if average_hours is not None:
         return _averaged_baseline(name, store, layout, average_hours)
-    statistics = _select(store.statistics, channels)
+    statistics = store.statistics.select(channels)
     if name == "damped_persistence" or name in HISTORIES:
         damped = name == "damped_persistence"
         coefficients = (
@@ -85,7 +85,8 @@ def _averaged_baseline(name: str, store: TrainingStore, layout: Layout, hours: i
     if name == "persistence":
         task = ForecastTask(Persistence, replace(layout, history=window), physical)
     elif name in ("seasonal_cycle", "climatology"):
-        seasonal = Normalizer(_select(store.statistics, channels), anomalies=True)
+        statistics = store.statistics.select(channels)
+        seasonal, physical = Normalizer(statistics, anomalies=True), replace(physical, observed=statistics.observed)
 
         def cycle(target: Frame) -> Tensor:
             return seasonal.denormalize(_no_anomaly(target), target)
@@ -215,19 +216,6 @@ def _pairs(time: NDArray[np.int64], lead: int, path: str) -> tuple[NDArray[np.in
 def _physical(channels: Sequence[Channel]) -> Statistics:
     """Return statistics that leave values as they are."""
     return Statistics(tuple(channels), np.zeros(len(channels)), np.ones(len(channels)))
-
-
-def _select(statistics: Statistics, channels: Sequence[Channel]) -> Statistics:
-    index = statistics.index(channels)
-    assert statistics.harmonics is not None
-    assert statistics.anomaly_std is not None
-    return Statistics(
-        tuple(channels),
-        statistics.mean[index],
-        statistics.std[index],
-        statistics.harmonics[:, index],
-        statistics.anomaly_std[index],
-    )
 
 
 def _no_anomaly(target: Frame) -> Tensor:

@@ -39,7 +39,7 @@ _DESCRIBED = {
 """What a description must hold, and of what kind."""
 _RESUMED = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict, "random_state": Tensor}
 """What the state of training must hold, and of what kind."""
-_ARRAYS = ("mean", "std", "harmonics", "anomaly_std", "log1p_mean", "log1p_std")
+_ARRAYS = ("mean", "std", "harmonics", "anomaly_std", "log1p_mean", "log1p_std", "observed")
 
 
 class SafeCheckpoints(CheckpointIO):

@@ -74,5 +74,10 @@ def kept_statistics(start: Start, statistics: Statistics) -> Statistics:
         return np.where(chosen, theirs.take(places, axis), own)
 
     return Statistics(
-        statistics.channels, merged("mean"), merged("std"), merged("harmonics", axis=1), merged("anomaly_std")
+        statistics.channels,
+        merged("mean"),
+        merged("std"),
+        merged("harmonics", axis=1),
+        merged("anomaly_std"),
+        observed=statistics.observed,
     )

@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
@@ -66,6 +67,8 @@ class ForecastTask(ScoredTask):
         RecipeError: if the options cannot work with the layout.
     """
 
+    observed: Tensor | None
+
     def __init__(
         self,
         network: NetworkFactory,
@@ -122,6 +125,7 @@ class ForecastTask(ScoredTask):
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
             if start.statistics == "trained" and predict == "departure":
                 self._keep_decay(start)
+        self.know_observed(None if statistics.observed is None else statistics.select(layout.targets).observed)
         self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
         self.scored_leads, self.sums = [], {}
 
@@ -131,6 +135,39 @@ class ForecastTask(ScoredTask):
         if trained is None or trained.shape != self.decay_rate.shape:
             raise RecipeError(f"{start.checkpoint} did not predict the departure of the same targets; change `predict`")
         self.decay_rate = nn.Parameter(trained.clone(), requires_grad=False)
+
+    def know_observed(self, observed: Bool[np.ndarray, "channel lat lon"] | None) -> None:
+        """Take to heart where targets were ever observed: forecasts are missing elsewhere, such as of the sea on land.
+
+        Args:
+            observed: of the targets, on their grid; None if that is everywhere, or is not known.
+        """
+        known = None if observed is None else torch.from_numpy(observed)
+        # Rebuilt from the statistics that a checkpoint holds.
+        self.register_buffer("observed", known, persistent=False)
+
+    def check_leads(self, leads: Sequence[int]) -> None:
+        """Refuse leads that the network would have to guess; what steps through time may go on beyond its training.
+
+        Args:
+            leads: hours.
+
+        Raises:
+            RecipeError: if a lead is no whole number of steps, or, without steps, outside those of training.
+        """
+        if self.step_hours is not None:
+            if odd := [lead for lead in leads if lead % self.step_hours]:
+                raise RecipeError(
+                    f"{odd[0]} h is no whole number of the steps of {self.step_hours} h that the run takes"
+                )
+            return
+        trained = sorted(int(lead) for lead in self.provenance.get("leads", ()))
+        beyond = [lead for lead in leads if trained and not trained[0] <= lead <= trained[-1]]
+        if beyond and not self.network.steps_in_time:
+            known = f"{trained[0]} h" if len(trained) == 1 else f"leads of {trained[0]} to {trained[-1]} h"
+            raise RecipeError(
+                f"the run was trained for {known}, not for {beyond[0]} h; ask for those, or train another run"
+            )
 
     def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
         """Return the weight of each channel and latitude of a frame in the loss."""
@@ -290,8 +327,12 @@ class ForecastTask(ScoredTask):
         return self._physical(self(self.normalized(batch), target), target)
 
     def _physical(self, values: Values, frame: Frame) -> Fields:
-        """Return normalised predictions in physical units."""
-        return Fields(self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame), frame)
+        """Return normalised predictions in physical units, missing where the channel was never observed."""
+        physical = self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame)
+        if self.observed is None or frame.grid != self.layout.output_grid:
+            return Fields(physical, frame)
+        seen = self.observed[[self.layout.targets.index(c) for c in frame.channels]]
+        return Fields(physical, frame, seen.expand_as(physical))
 
     def forecast(
         self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()

@@ -137,13 +137,12 @@ def _where(flag: NDArray[np.int8], values: NDArray[np.float64]) -> NDArray[np.fl
 def _variable(
     store: TrainingStore, channel: Channel, suffix: str, values: NDArray[Any], target: Resolution
 ) -> xr.DataArray:
-    attributes = filled_attributes(store, channel, suffix, target)
+    attributes = filled_attributes(store.units.get(channel, ""), channel, suffix, target)
     return xr.DataArray(values, dims=("time", "latitude", "longitude"), attrs=attributes)
 
 
-def filled_attributes(store: TrainingStore, channel: Channel, suffix: str, target: Resolution) -> dict[str, Any]:
+def filled_attributes(units: str, channel: Channel, suffix: str, target: Resolution) -> dict[str, Any]:
     """Return the attributes of a filled channel, or of what stands beside it under its name and a suffix."""
-    units = str(store.dataset["units"].values[store.channels.index(channel)]) if channel in store.channels else ""
     known: dict[str, dict[str, Any]] = {
         "": {"units": units},
         "_standard_deviation": {"units": units, "long_name": f"standard deviation of the error of {channel}"},

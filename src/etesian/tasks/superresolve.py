@@ -1,5 +1,6 @@
 """Super-resolution: fine fields from block means of them, by their error or against a discriminator."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from etesian.nn.normalizer import Normalizer, Statistics
 from etesian.tasks.atmodistance import Content
 from etesian.tasks.checkpoint import load_network
 from etesian.tasks.forecast import ForecastTask
-from etesian.tasks.task import NetworkFactory, OptimizerFactory
+from etesian.tasks.task import NetworkFactory, OptimizerFactory, Task
 
 Values = Float[Tensor, "batch time channel lat lon"]
 
@@ -124,6 +125,10 @@ class SuperResolutionTask(ForecastTask):
         """Return fine fields in physical units on the frame that is asked for."""
         fields = super().predict(batch, target)
         return with_block_means(fields, batch.inputs) if self.consistent else fields
+
+    def forecast(self, batch: Batch, leads: Sequence[int], *others: Any, **more: Any) -> Iterator[Fields]:
+        """Return what `predict` gives, with its block means; see `Task.forecast`."""
+        return Task.forecast(self, batch, leads, *others, **more)
 
     def spread(self, coarse: Grid, fine: Grid) -> None:
         """Prepare for predictions from another coarse grid to another fine one, such as those of the whole globe.
