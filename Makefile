@@ -3,18 +3,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Files whose change means that the environment has to be made again.
 MADE_FROM := pyproject.toml constraints.txt
+IS_NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("etesian needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+# Where the wheel is tried, away from the source tree.
+TRIAL := .wheel
 
-.PHONY: help setup quickstart test lint format clean
+.PHONY: help setup quickstart test lint wheel-test format clean
 
 help:
 	@echo "make setup       make .venv with everything in it"
 	@echo "make quickstart  set up, then run the main job on the embedded planet"
 	@echo "make test        set up, then run every check"
+	@echo "make wheel-test  build the wheel, install it without constraints and try it; PYTHON=python3.13 names another Python"
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: $(MADE_FROM)
-	$(PYTHON) -c 'import sys; sys.exit("etesian needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(IS_NEW_ENOUGH)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulate,dev]"
@@ -32,9 +36,21 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
+# What a user gets today: the newest releases that pyproject.toml allows. Only torch is the tested one, whose newest build
+# would be gigabytes of CUDA.
+wheel-test:
+	$(IS_NEW_ENOUGH)
+	rm -rf $(TRIAL) build
+	$(PYTHON) -m venv $(TRIAL)
+	$(TRIAL)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(TRIAL)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(TRIAL) .
+	$(TRIAL)/bin/python -m pip install --quiet $(TRIAL)/etesian-*.whl
+	OMP_NUM_THREADS=1 $(TRIAL)/bin/python .ci/check_installed.py
+	rm -rf $(TRIAL) build
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TRIAL) build .mypy_cache .pytest_cache .ruff_cache
