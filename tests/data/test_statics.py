@@ -8,6 +8,8 @@ import pytest
 import xarray as xr
 
 from etesian.core.errors import DataError
+from etesian.data.diagnosis import Severity
+from etesian.data.doctor import examine
 from etesian.data.prepare import prepare
 from etesian.data.store import open_store
 
@@ -62,3 +64,12 @@ def test_a_static_field_kept_at_other_times_than_the_rest_loses_them(tmp_path: P
 def test_files_of_one_and_of_several_times_join_their_static_fields(tmp_path: Path) -> None:
     files = written(tmp_path, days(0, 4, "lsm", "1", MASK), days(4, 1, "lsm", "1", MASK))
     assert open_store(files).land_sea_mask.sizes["time"] == 5
+
+
+def test_the_doctor_says_so_too(tmp_path: Path) -> None:
+    mask = days(0, 3, "lsm", "1", MASK)
+    mask.lsm[1, 0, 0] = 0.5
+    diagnosis = examine(written(tmp_path, mask))
+    assert [f.text for f in diagnosis.findings if f.severity is Severity.BROKEN] == [
+        "'land_sea_mask' should not change in time but does: leave it out with --exclude land_sea_mask, or rename it"
+    ]

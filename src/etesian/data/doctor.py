@@ -23,6 +23,7 @@ from etesian.data.canonical import canonicalise
 from etesian.data.diagnosis import Diagnosis, Finding, Severity, Summary
 from etesian.data.formats import read_file
 from etesian.data.naming import ON_LEVELS
+from etesian.data.statics import changes, is_timed, refusal
 from etesian.data.store import Source, check_times, combine, expand
 
 MOST_BYTES = 8 * 2**30
@@ -166,7 +167,9 @@ def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
         findings.append(Finding(Severity.LOOK, f"there are many values: only every {every}th time is judged"))
         dataset = dataset.isel(time=slice(None, None, every))
     held = {str(name): _reductions(array) for name, array in dataset.data_vars.items()}
-    computed = _compute(held, "Reading values")
+    still = {str(name): changes(a, a.isel(time=0, drop=True)) for name, a in dataset.data_vars.items() if is_timed(a)}
+    computed, changed = _compute({"values": held, "changes": still}, "Reading values").values()
+    findings += [Finding(Severity.BROKEN, refusal(name)) for name, does_change in changed.items() if bool(does_change)]
     summaries = []
     for name, array in dataset.data_vars.items():
         statistics = computed[str(name)]

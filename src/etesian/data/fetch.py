@@ -254,10 +254,19 @@ def _copy(place: Workplace, raw: xr.Dataset, steps: NDArray[np.int64], retries: 
                     block = _load(_at(raw[[name]], steps[begin:end]), retries)
                     for field in canonicalise(block, str(name))[0].data_vars.values():
                         if "time" in field.dims:
-                            group[field.name][begin:end] = field.values
+                            group[field.name].oindex[_within(group, field, slice(begin, end))] = field.values
                     done[str(name)] = end
                     place.save("done", **{key: np.asarray(value) for key, value in done.items()})
                 progress.advance(bar, size * (end - begin))
+
+
+def _within(group: zarr.Group, field: xr.DataArray, times: slice) -> tuple[Any, ...]:
+    """Say where in the array of its variable a field lies: on all levels, or on some (`temperature_850`)."""
+    index: list[Any] = [times, *[slice(None)] * (field.ndim - 1)]
+    if "level" in field.dims:
+        every = np.asarray(group["level"]).tolist()
+        index[field.dims.index("level")] = [every.index(level) for level in field["level"].values.tolist()]
+    return tuple(index)
 
 
 def _blocks(array: xr.DataArray, steps: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

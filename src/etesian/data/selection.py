@@ -13,7 +13,7 @@ from etesian.core.clock import decode_time, encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid, Region
-from etesian.data.statics import is_static, without_time
+from etesian.data.statics import is_static, is_timed, without_time
 from etesian.data.store import channels
 
 Resampling = Literal["instant", "mean"]
@@ -90,11 +90,7 @@ def unchanging(dataset: xr.Dataset) -> xr.Dataset:
     Raises:
         DataError: if one changes in time.
     """
-    still = {
-        name: without_time(array)
-        for name, array in dataset.data_vars.items()
-        if is_static(str(name)) and "time" in array.dims
-    }
+    still = {name: without_time(array) for name, array in dataset.data_vars.items() if is_timed(array)}
     return dataset.assign(still)
 
 

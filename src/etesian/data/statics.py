@@ -19,6 +19,11 @@ def changes(array: xr.DataArray, first: xr.DataArray) -> xr.DataArray:
     return ((array != first) & ~(array.isnull() & first.isnull())).any()
 
 
+def refusal(name: str) -> str:
+    """Return the sentence that refuses a static field that changes."""
+    return f"'{name}' should not change in time but does: leave it out with --exclude {name}, or rename it"
+
+
 def without_time(array: xr.DataArray) -> xr.DataArray:
     """Return a static field without its time; all its values are read.
 
@@ -30,9 +35,7 @@ def without_time(array: xr.DataArray) -> xr.DataArray:
         return first
     first = first.load()
     if bool(changes(array, first)):
-        raise DataError(
-            f"'{array.name}' should not change in time but does: leave it out with --exclude {array.name}, or rename it"
-        )
+        raise DataError(refusal(str(array.name)))
     return first
 
 
@@ -43,11 +46,9 @@ def at_rest(fields: Iterable[xr.DataArray]) -> list[xr.DataArray]:
         DataError: if one of the latter changes in time.
     """
     arrays = list(fields)
-    moving = next((array.indexes["time"] for array in arrays if "time" in array.dims and not _is_timed(array)), None)
+    moving = next((array.indexes["time"] for array in arrays if "time" in array.dims and not is_timed(array)), None)
     return [
-        without_time(array)
-        if _is_timed(array) and (array.sizes["time"] == 1 or not _is_along(array, moving))
-        else array
+        without_time(array) if is_timed(array) and (array.sizes["time"] == 1 or not _is_along(array, moving)) else array
         for array in arrays
     ]
 
@@ -56,5 +57,6 @@ def _is_along(array: xr.DataArray, times: pd.Index | None) -> bool:
     return times is None or array.indexes["time"].equals(times)
 
 
-def _is_timed(array: xr.DataArray) -> bool:
+def is_timed(array: xr.DataArray) -> bool:
+    """Whether a static field is kept for every time."""
     return "time" in array.dims and is_static(str(array.name))
