@@ -1,5 +1,9 @@
 """What a file says and how it becomes canonical: names, units, coordinates, times, and what is refused."""
 
+import bz2
+import gzip
+import lzma
+import os
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +308,7 @@ def unstructured() -> xr.Dataset:
         (curvilinear(), "curvilinear grid .y, x.: regrid it first, for example with `cdo remapcon,r360x180 IN OUT`"),
         (unstructured(), "unstructured grid of 3 points along 'cell': regrid it first, .* `cdo remapcon"),
         (maps(latitude=(0.0, np.nan, 2.0)), "has 1 missing values in its latitude; write the coordinate anew"),
-        (maps(latitude=(0.0, 1.0, 1.0)), "latitude must be finite and strictly ascending"),
+        (maps(latitude=(0.0, 1.0, 1.0)), "holds the latitude 1 twice: drop one with xarray's drop_duplicates"),
         (maps(latitude=(0.0, 50.0, 100.0)), "latitude reaches 100°, beyond the pole"),
         (maps().drop_vars(["lat", "lon"]), "has no latitude; its dimensions are time, lat, lon: add coordinates"),
     ],
@@ -372,6 +376,40 @@ def test_grids_that_differ_by_rounding_are_one(opened: Any) -> None:
 def test_overlapping_times_are_refused_by_name(opened: Any) -> None:
     with pytest.raises(DataError, match=r"b\.nc and .*a\.nc both hold '2m_temperature' for 2001-01-02 .*: leave one"):
         opened(maps(), maps(times=days(2, "2001-01-02")))
+
+
+def test_a_file_of_several_without_units_or_in_others_is_named(opened: Any) -> None:
+    later = maps("swell", None, times=days(2, "2001-01-03"))
+    with pytest.raises(
+        DataError, match=r"'swell' has no units in .*b\.nc, but furlong in .*: .*ncatted -a units,swell"
+    ):
+        opened(maps("swell", "furlong"), later)
+    later.swell.attrs["units"] = "ell"
+    with pytest.raises(DataError, match=r"'swell' is in ell in .*b\.nc but in furlong in .*a\.nc: convert one"):
+        opened(maps("swell", "furlong"), later)
+
+
+def test_what_is_no_data_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    os.symlink("gone.nc", tmp_path / "link.nc")
+    os.mkfifo(tmp_path / "pipe.nc")
+    for name, content, message in (
+        ("empty.nc", b"", "is empty: copy or download it again"),
+        ("login.nc", b"\n<!DOCTYPE html>", "is a web page, perhaps one that asks to log in"),
+        ("a.nc.gz", gzip.compress(b"CDF"), r"is compressed with gzip: unpack it with `gunzip < .* > OUT`"),
+        ("a.nc.bz2", bz2.compress(b"CDF"), "is compressed with bzip2: unpack it with `bunzip2 <"),
+        ("a.nc.xz", lzma.compress(b"CDF"), "is compressed with xz: unpack it with `unxz <"),
+        ("refs.json", b'{"version": 1, "refs": {}}', "holds references of kerchunk"),
+        ("link.nc", None, "link.nc is a link to gone.nc, which is not there"),
+        ("pipe.nc", None, "is no file but a device or pipe"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            open_store(tmp_path / name)
+    with pytest.raises(
+        DataError, match=r"nothing else is read from an address: .* `curl -O http://example\.org/a\.nc`"
+    ):
+        open_store("http://example.org/a.nc")
 
 
 def test_other_calendars_are_refused_by_name(opened: Any) -> None:

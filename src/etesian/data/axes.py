@@ -1,5 +1,6 @@
 """The axes of a dataset as a file holds it → latitude, longitude, time and member, named, ordered and checked."""
 
+import math
 import re
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -13,11 +14,21 @@ from etesian.core.grid import Grid
 from etesian.data.pieces import in_pieces
 from etesian.data.times import timed
 
-REGRID_CURVILINEAR = "regrid it first, for example with `cdo remapcon,r360x180 IN OUT`"
+REGRID_CURVILINEAR = (
+    "regrid it first, for example with `cdo remapcon,r360x180 IN OUT`, or with remapdis where the file tells no "
+    "corners of its cells"
+)
 
 _LATITUDES = ("latitude", "lat", "lats", "nav_lat")
 _LONGITUDES = ("longitude", "lon", "long", "lons", "nav_lon")
 _MEMBERS = ("member", "number", "ensemble", "realization", "member_id", "ens", "ensemble_member")
+
+_CELLS = ("cell", "cells", "ncell", "ncells", "node", "nodes", "values", "npoints", "ncol")
+_SEPARABLE = ("latitude_longitude", "mercator", "lambert_cylindrical_equal_area")
+_ROUNDING = 1e-3
+"""Degrees beyond a pole that rounding explains."""
+_NOMINAL = 1e-2
+"""Degrees by which the same coordinate may differ between one and two dimensions."""
 
 Order = tuple[NDArray[np.intp], NDArray[np.float64]]
 
@@ -41,6 +52,7 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
     """Rename, order and check the two horizontal coordinates."""
     latitude = _horizontal(raw, label, "latitude", _LATITUDES, r"degrees?_?n(orth)?")
     longitude = _horizontal(raw, label, "longitude", _LONGITUDES, r"degrees?_?e(ast)?")
+    _refuse_nominal(raw, label, latitude, longitude)
     if latitude.ndim == 2 or longitude.ndim == 2:
         raise GridError(f"{label} is on a curvilinear grid ({_listing(latitude.dims)}): {REGRID_CURVILINEAR}")
     if latitude.ndim == 1 and latitude.dims == longitude.dims:
@@ -60,6 +72,9 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
                 f"{label} has {np.count_nonzero(~np.isfinite(values))} missing values in its {axis}; "
                 f"write the coordinate anew"
             )
+        if (beyond := np.abs(values) - 90).max() > 0 and axis == "latitude" and beyond.max() <= _ROUNDING:
+            notes.append(f"latitude {values[beyond.argmax()]:.7g} lies beyond the pole by rounding: set to 90")
+            values = values.clip(-90, 90)
         dimension = coordinate.dims[0] if coordinate.ndim else axis
         dataset = dataset.rename({dimension: axis}) if coordinate.ndim else dataset.expand_dims(axis)
         order, ordered = _latitude(values, notes) if axis == "latitude" else _longitude(values, notes)
@@ -69,6 +84,11 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
             index = slice(None, None, -1)
         else:
             dataset, index = dataset.map(in_pieces), order
+        if (twice := ordered[1:][np.diff(ordered) == 0]).size:
+            raise GridError(
+                f"{label} holds the {axis} {twice[0]:g} twice: drop one with xarray's "
+                f"drop_duplicates('{coordinate.name}')"
+            )
         dataset = dataset.isel({axis: index}).assign_coords({axis: ordered})
     try:
         Grid(dataset.latitude.values, dataset.longitude.values)
@@ -92,11 +112,57 @@ def _horizontal(raw: xr.Dataset, label: str, axis: str, names: tuple[str, ...], 
     found = [array for name, array in variables.items() if matches(name, array)]
     found = [array for array in found if not str(array.name).endswith(("_bnds", "_bounds", "_vertices"))]
     if not found:
+        if cells := _cells(raw):
+            raise GridError(
+                f"{label} is on {cells}, without latitudes and longitudes: interpolate it to a grid of latitudes and "
+                f"longitudes first"
+            )
         raise GridError(
             f"{label} has no {axis}; its dimensions are {_listing(raw.dims)}: add coordinates with units "
             f"degrees_north and degrees_east"
         )
     return min(found, key=lambda array: (array.dims != (array.name,), array.ndim != 2))
+
+
+def _refuse_nominal(raw: xr.Dataset, label: str, latitude: xr.DataArray, longitude: xr.DataArray) -> None:
+    """Refuse axes that are not where the values lie: rotated or projected ones, nominal ones of curvilinear grids."""
+    plane = {*latitude.dims, *longitude.dims}
+    for name, array in raw.data_vars.items():
+        for word in re.findall(
+            r"[^\s:]+", str(array.attrs.get("grid_mapping", array.encoding.get("grid_mapping", "")))
+        ):
+            mapping = str(raw[word].attrs.get("grid_mapping_name", "")) if word in raw.variables else ""
+            if mapping and mapping not in _SEPARABLE and plane <= set(array.dims):
+                raise GridError(f"'{name}' in {label} is on a grid in the mapping {mapping}: {REGRID_CURVILINEAR}")
+    if latitude.ndim != 1 or longitude.ndim != 1 or latitude.dims == longitude.dims:
+        return
+    for nominal, axis, units in ((latitude, "latitude", "n"), (longitude, "longitude", "e")):
+        for name, array in {name: raw[name] for name in raw.variables}.items():
+            given = str(array.attrs.get("units", "")).strip().lower()
+            is_axis = array.attrs.get("standard_name") == axis or (
+                name in raw.coords and re.fullmatch(rf"degrees?_?{units}(orth|ast)?", given) is not None
+            )
+            if is_axis and array.ndim == 2 and set(array.dims) == plane and array.dtype.kind == "f":
+                apart = array.variable - nominal.variable
+                # Longitudes may be counted from elsewhere.
+                if (np.abs(np.mod(apart + 180, 360) - 180) > _NOMINAL).any():
+                    raise GridError(
+                        f"{label} is on a curvilinear grid, whose {axis} is '{name}', '{nominal.name}' is nominal: "
+                        f"{REGRID_CURVILINEAR}"
+                    )
+
+
+def _cells(raw: xr.Dataset) -> str:
+    """Say which grid of cells along one dimension a dataset without coordinates is on, if it is."""
+    told = " ".join(f"{name} {array.attrs}" for name, array in raw.variables.items()) + str(raw.attrs)
+    for dimension, size in raw.sizes.items():
+        if "healpix" in f"{dimension} {told}".lower() and (
+            size % 12 == 0 and math.isqrt(size // 12) ** 2 == size // 12
+        ):
+            return f"a HEALPix grid of {size} cells along '{dimension}'"
+        if str(dimension).lower() in _CELLS:
+            return f"an unstructured grid of {size} cells along '{dimension}'"
+    return ""
 
 
 def _latitude(values: NDArray[np.float64], notes: list[str]) -> Order:

@@ -94,11 +94,7 @@ def _what_else(path: str, head: bytes) -> str:
     """Say in one sentence what a file is that is not read, and the remedy."""
     for magic, (kind, remedy) in _PACKED.items():
         if head.startswith(magic):
-            return f"{path} is compressed with {kind}: unpack it with `{remedy} {path}`" + (
-                ""
-                if path.endswith((".gz", ".bz2", ".zst", ".xz"))
-                else f", which wants {kind}'s own ending in its name"
-            )
+            return f"{path} is compressed with {kind}: unpack it with `{remedy} < {path} > OUT`"
     if head.startswith(b"PK\x03\x04"):
         return _what_a_zip_holds(path)
     if head[257:262] == b"ustar":

@@ -2,14 +2,16 @@
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import dask.array
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
-from etesian.core.errors import DataError
+from etesian.core.errors import DataError, first_line
 
 _NAME = re.compile(r"(\d{4})_(\d+)")
 
@@ -31,14 +33,14 @@ def read_shards(folder: Path) -> xr.Dataset:
     roots = [root for root in (folder, folder.parent) if (root / "lat.npy").exists() and (root / "lon.npy").exists()]
     if not roots:
         raise DataError(f"{folder} holds shards but neither it nor the folder above holds lat.npy and lon.npy")
-    latitude, longitude = (np.load(roots[0] / f"{name}.npy") for name in ("lat", "lon"))
+    latitude, longitude = (_axis(roots[0] / f"{name}.npy") for name in ("lat", "lon"))
     blocks: dict[str, list[dask.array.Array]] = {}
     times = []
     for year, shards in sorted(years.items()):
         lengths = []
         for _, path in sorted(shards):
             shapes = _shapes(path)
-            lengths.append(next(iter(shapes.values()))[0][0])
+            lengths.append(_steps(path, shapes, (latitude.size, longitude.size)))
             if blocks and set(shapes) != set(blocks):
                 odd = sorted(set(shapes) ^ set(blocks))[0]
                 raise DataError(f"'{odd}' is not in every shard of {folder}: {path.name} differs from those before it")
@@ -49,10 +51,35 @@ def read_shards(folder: Path) -> xr.Dataset:
     return _stack_channels(blocks, np.concatenate(times), latitude, longitude)
 
 
+def _axis(path: Path) -> NDArray[np.float64]:
+    """Read the latitudes or longitudes of all shards."""
+    try:
+        values: NDArray[np.float64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} holds no plain numbers ({first_line(error)}): write it with np.save") from None
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise DataError(f"{path} holds {values.dtype} of shape {values.shape}, where a row of numbers is needed")
+    return values.astype(np.float64)
+
+
+def _steps(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], grid: tuple[int, int]) -> int:
+    """Return how many steps a shard holds, once every array is seen to be steps × 1 × latitudes × longitudes."""
+    if not shapes:
+        raise DataError(f"{path} holds no arrays: make it anew or leave it out")
+    steps = next(iter(shapes.values()))[0][:1]
+    for name, (shape, dtype) in shapes.items():
+        if shape != (*steps, 1, *grid) or dtype.kind not in "iufb":
+            raise DataError(
+                f"{path} holds '{name}' as {dtype} of shape {shape}, but steps × 1 × {grid[0]} latitudes in lat.npy × "
+                f"{grid[1]} longitudes in lon.npy are needed: make it anew or leave it out"
+            )
+    return steps[0]
+
+
 def _year_steps(year: int, steps: int, folder: Path) -> np.ndarray:
     start, end = np.datetime64(f"{year:04d}-01-01", "h"), np.datetime64(f"{year + 1:04d}-01-01", "h")
     for hours in (8760, int((end - start).astype(int))):
-        if hours % steps == 0:
+        if steps and hours % steps == 0:
             return (start + np.arange(steps) * np.timedelta64(hours // steps, "h")).astype("datetime64[s]")
     raise DataError(
         f"the shards of {year} in {folder} hold {steps} steps, which do not divide the hours of the year: "
@@ -81,8 +108,13 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def _load(path: Path, name: str) -> np.ndarray:
-    with np.load(path) as shard:
-        return np.asarray(shard[name])
+    try:
+        with np.load(path, allow_pickle=False) as shard:
+            return np.asarray(shard[name])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read at '{name}', it is damaged ({first_line(error)}); copy or download it again"
+        ) from None
 
 
 def _stack_channels(

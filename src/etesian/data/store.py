@@ -196,6 +196,7 @@ def _extent(index: pd.Index) -> str:
 
 def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
     """Join the pieces of one variable along level, member and time, whichever tells them apart."""
+    _refuse_other_units(name, arrays)
     for axis in ("level", "member", "time"):
         groups: dict[tuple[object, ...], list[tuple[str, xr.DataArray]]] = {}
         for path, array in arrays:
@@ -210,6 +211,22 @@ def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
             f"{other_path} and {path} both hold '{name}' {where}: leave one of them out, or rename one of the variables"
         )
     return array
+
+
+def _refuse_other_units(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
+    """Refuse pieces of which one is in other units, or in none."""
+    known = next((piece for piece in arrays if piece[1].attrs.get("units")), arrays[0])
+    units = known[1].attrs.get("units", "")
+    for path, array in arrays:
+        given, source = array.attrs.get("units", ""), array.attrs.get("source_name", name)
+        if given == units:
+            continue
+        if given:
+            raise DataError(f"'{source}' is in {given} in {path} but in {units} in {known[0]}: convert one of them")
+        raise DataError(
+            f"'{source}' has no units in {path}, but {units} in {known[0]}: if they are the same, give them, for "
+            f"example with `ncatted -a units,{source},o,c,'{units}' IN OUT`"
+        )
 
 
 def _along(axis: str, group: list[tuple[str, xr.DataArray]]) -> list[tuple[str, xr.DataArray]]:
