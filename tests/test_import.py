@@ -1,7 +1,11 @@
-"""Importing the library where the world differs from here."""
+"""What importing the library needs, and what it loads."""
 
 import subprocess
 import sys
+
+import pytest
+
+from etesian import core
 
 # Modules that Windows has not; NumPy 2.5's NDArray, which needs Python 3.12, as an alias that is no class.
 ELSEWHERE = """
@@ -32,3 +36,24 @@ def test_every_module_is_imported_without_posix_and_with_the_arrays_of_numpy_2_5
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["prepar"]])
+def test_the_help_and_a_wrong_command_load_no_library_for_numbers(words):
+    script = """
+import sys
+from etesian.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(*{"torch", "lightning", "numpy", "xarray", "dask", "jsonargparse"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if words == ["prepar"] else 0), done.stderr
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_the_core_gives_its_names_and_no_others():
+    assert {name: getattr(core, name).__name__ for name in core.__all__} == {name: name for name in core.__all__}
+    with pytest.raises(AttributeError, match=r"module 'etesian\.core' has no attribute 'Grids'"):
+        core.Grids  # noqa: B018
