@@ -115,9 +115,14 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(
         evaluate({"m": model}, truth, leads=[12], progress=False)
     with pytest.raises(RecipeError, match="did you mean 'persistence'"):
         evaluate({"persistence": model}, truth, references=("persistance",), progress=False)
-    celsius = model.copy()
-    celsius["temperature"] = model.temperature.assign_attrs(units="degC")
-    with pytest.raises(DataError, match="'temperature' is in degC, in the truth in K; convert it"):
-        evaluate({"m": celsius}, truth, progress=False)
+    furlongs = model.copy()
+    furlongs["temperature"] = model.temperature.assign_attrs(units="furlong")
+    with pytest.raises(DataError, match="'temperature' is in furlong, and in the truth it is in K; convert it"):
+        evaluate({"m": furlongs}, truth, progress=False)
+    void = xr.full_like(model, np.nan)
+    with pytest.raises(DataError, match="forecast 'void' holds no number where the truth has one"):
+        evaluate({"m": model, "void": void}, truth, progress=False)
+    with pytest.raises(DataError, match="the truth holds no number at the times and points"):
+        evaluate({"m": model}, xr.full_like(truth, np.nan), progress=False)
     with pytest.raises(DataError, match="no map for day 337, hour 0; its hours are 12"):
         evaluate({"m": model}, truth, climatology=weather.climatology().assign_coords(hour=[12]), progress=False)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
 from etesian.core.clock import decode_time
-from etesian.core.errors import GridError, RecipeError, suggest
+from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.evaluation.learned import LearnedDistance
 from etesian.evaluation.pairs import Pairs, Piece
@@ -123,6 +123,7 @@ def evaluate(
     if distance is not None:
         gathered.append(LearnedDistance(pairs, distance))
     sums = _accumulate(pairs, boxes, weights, gathered, progress)
+    _refuse_nothing(sums)
     scores = _scores(sums, pairs, references)
     for each in gathered:
         scores.update(each.result())
@@ -224,6 +225,28 @@ def _accumulate(
                 each.add(piece, where)
             bar.advance(task, piece.verified.numel())
     return sums
+
+
+def _refuse_nothing(sums: Mapping[str, Sums]) -> None:
+    """Refuse to score where not a single point of any channel, lead and initial time counts.
+
+    Raises:
+        DataError: naming the forecast that holds no numbers.
+    """
+
+    def total(part: Sums, name: str) -> float:
+        return float(part.values[..., STATISTICS.index(name)].sum())
+
+    if any(total(part, "points") for part in sums.values()):
+        return
+    missing = {name: total(part, "missing_forecast") for name, part in sums.items()}
+    worst = max(missing, key=lambda name: missing[name])
+    if missing[worst]:
+        raise DataError(
+            f"forecast '{worst}' holds no number where the truth has one and the others do, so there is nothing to "
+            "score; look at it with `etesian plot`, or leave it out"
+        )
+    raise DataError("the truth holds no number at the times and points of the forecasts, so there is nothing to score")
 
 
 def _scores(sums: Mapping[str, Sums], pairs: Pairs, references: Sequence[str]) -> xr.Dataset:

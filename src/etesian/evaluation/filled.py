@@ -14,7 +14,8 @@ from etesian.core.channels import Channel
 from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
-from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
+from etesian.evaluation.foreign import find_lead
+from etesian.evaluation.sources import Source, open_any, open_truth
 
 SUFFIXES = ("_standard_deviation", "_observations", "_flag")
 _LAND = 2
@@ -253,9 +254,9 @@ def open_filled(name: str, source: str | Path | xr.Dataset) -> Source:
         if "://" not in str(source) and not Path(source).exists():
             raise DataError(f"filled fields '{name}': there is no '{source}'")
         dataset = open_any(str(source))
-    if LEAD in dataset.dims:
+    if lead := find_lead(dataset):
         raise DataError(
-            f"'{name}' holds forecasts, with lead times in {LEAD}, and no filled fields; evaluate it without --observed"
+            f"'{name}' holds forecasts, with lead times in {lead}, and no filled fields; evaluate it without --observed"
         )
     if "time" not in dataset.dims:
         raise DataError(f"'{name}' holds no filled fields, which have the dimensions time, latitude and longitude")

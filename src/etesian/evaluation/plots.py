@@ -24,7 +24,8 @@ from etesian.evaluation.drawing import (
     map_height,
     value_range,
 )
-from etesian.evaluation.sources import LEAD, Source, open_any, open_truth
+from etesian.evaluation.foreign import LEAD, find_lead
+from etesian.evaluation.sources import Source, open_any, open_forecast, open_truth
 from etesian.evaluation.tables import LEARNED, days, headline, pretty_units, references, title
 
 _DRAWN_BY = "drawn by etesian plot"
@@ -225,7 +226,7 @@ def plot(
     dataset = open_any(path)
     if "mse_by_initial_time" in dataset:
         figure = _score_figure(dataset, score, channel, region)
-    elif LEAD in dataset.dims:
+    elif find_lead(dataset) is not None:
         figure = _forecast_figure(dataset, channel, time, lead, truth)
     else:
         source = open_truth(path)
@@ -263,10 +264,10 @@ def _score_figure(scores: xr.Dataset, score: str, channel: str | None, region: s
 def _forecast_figure(
     dataset: xr.Dataset, channel: str | None, time: str | None, leads: list[int] | None, truth: str | None
 ) -> Figure:
-    source = Source("the forecast", dataset, ("time", LEAD))
+    source = open_forecast("the forecast", dataset)
     what = _channel(source, channel)
     start = _time_index(source, time)
-    known = (dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
+    known = (source.dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
     chosen = leads or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})]
     if missing := [hours for hours in chosen if hours not in known]:
         raise DataError(f"the forecast has no lead of {missing[0]} h; its leads are {', '.join(map(str, known))} h")

@@ -17,9 +17,10 @@ from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid
 from etesian.data.layout import to_dataset
 from etesian.data.store import open_store
+from etesian.data.units import parse_units
+from etesian.evaluation.foreign import LEAD, canonical_forecast
 
 Array = NDArray[Any]
-LEAD = "prediction_timedelta"
 
 
 class Source:
@@ -180,20 +181,15 @@ def averaging_hours(forecasts: Mapping[str, Source]) -> int | None:
 
 
 def open_forecast(name: str, source: str | Path | xr.Dataset) -> Source:
-    """Open forecasts in WeatherBench 2's layout: dimensions `time` (initial), `prediction_timedelta` and the grid's.
+    """Open forecasts in WeatherBench 2's layout or one that is close to it; see `canonical_forecast`.
 
     Raises:
         DataError: if the path cannot be opened or holds something else.
+        GridError: if its grid cannot be read.
     """
-    dataset = source if isinstance(source, xr.Dataset) else _open(f"forecast '{name}'", str(source))
-    if not {"time", LEAD} <= set(dataset.dims):
-        raise DataError(
-            f"forecast '{name}' is not in WeatherBench 2's layout: it needs the dimensions time (initial) and {LEAD}, "
-            f"and has {_listed(dataset.sizes)}; filled gaps are evaluated with --observed, the store that has them"
-        )
-    if not np.issubdtype(dataset[LEAD].dtype, np.timedelta64):
-        raise DataError(f"forecast '{name}': {LEAD} holds {dataset[LEAD].dtype} values; give it units such as 'hours'")
-    return Source(f"forecast '{name}'", dataset, ("time", LEAD))
+    label = f"forecast '{name}'"
+    dataset = source if isinstance(source, xr.Dataset) else _open(label, str(source))
+    return Source(label, canonical_forecast(dataset, label), ("time", LEAD))
 
 
 def open_truth(source: str | Path | xr.Dataset) -> Source:
@@ -296,8 +292,12 @@ def check_match(forecast: Source, truth: Source, channels: Sequence[Channel]) ->
     if not count_alike(*forecast.times, *truth.times):
         raise DataError(f"{forecast.name} has the calendar {forecast.times[1]}, the truth {truth.times[1]}")
     for channel in channels:
-        if (ours := forecast.units(channel)) != (theirs := truth.units(channel)):
-            raise DataError(f"{forecast.name}: '{channel.name}' is in {ours}, in the truth in {theirs}; convert it")
+        ours, theirs = forecast.units(channel), truth.units(channel)
+        if ours != theirs and (parse_units(ours) is None or parse_units(ours) != parse_units(theirs)):
+            given, wanted = (f"is in {units}" if units else "has no units" for units in (ours, theirs))
+            raise DataError(
+                f"{forecast.name}: '{channel.name}' {given}, and in the truth it {wanted}; convert it, or set its units"
+            )
 
 
 def common_channels(forecasts: Mapping[str, Source], truth: Source, names: Sequence[str] | None) -> tuple[Channel, ...]:
