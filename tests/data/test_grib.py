@@ -43,6 +43,36 @@ def over(step_type: str, steps: str, value: float, **keys: object) -> int:
     return message(value, productDefinitionTemplateNumber=8, **{"stepType": step_type, "stepRange": steps} | keys)
 
 
+def pressure(number: int, value: float, **keys: object) -> int:
+    """The mean sea level pressure as NCEP reduces it: 1 is `prmsl`, 192 is `mslet`."""
+    kind = {"centre": "kwbc", "discipline": 0, "parameterCategory": 3, "parameterNumber": number}
+    return message(value, **kind, typeOfFirstFixedSurface=101, **keys)
+
+
+def test_two_parameters_of_one_meaning_are_both_kept(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / f"{step}.grib2", pressure(192, 1e5 + step, step=step), pressure(1, 1.01e5 + step, step=step))
+        for step in (0, 6)
+    ]
+    for source, times in ((paths[0], 1), (paths, 2)):
+        opened = open_store(source)
+        assert set(opened.data_vars) == {"mean_sea_level_pressure", "mslet"}
+        assert means(opened, "mean_sea_level_pressure") == pytest.approx([1.01e5, 1.01e5 + 6][:times])
+        assert means(opened, "mslet") == pytest.approx([1e5, 1e5 + 6][:times])
+    alone = open_store(write(tmp_path / "alone.grib2", pressure(192, 1e5)))
+    assert list(alone.data_vars) == ["mean_sea_level_pressure"]
+    assert examine(paths[0]).exit_status == 0
+
+
+def test_sums_over_several_lengths_in_several_files_are_refused(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{end}.grib2", rain(f"0-{end}", end / 1000)) for end in (6, 12)]
+    with pytest.raises(DataError, match=r"12.grib2 holds 'total_precipitation' over 12h, .*6.grib2 over 6h: .*`cat"):
+        open_store(paths)
+    together = tmp_path / "all.grib2"
+    together.write_bytes(b"".join(path.read_bytes() for path in paths))
+    assert means(open_store(together), "total_precipitation") == pytest.approx([0.006, 0.006])
+
+
 def rain(steps: str, value: float, **keys: object) -> int:
     return over("accum", steps, value, shortName="tp", **keys)
 
@@ -123,11 +153,12 @@ def test_a_part_of_a_field_reads_no_other_message(tmp_path: Path, monkeypatch: p
     ("sample", "words", "remedy"),
     [
         ("reduced_gg_sfc_grib1", "a reduced Gaussian grid", "cdo setgridtype,regular"),
-        ("reduced_ll_sfc_grib2", "a reduced latitude–longitude grid", "cdo setgridtype,regular"),
+        ("reduced_ll_sfc_grib2", "a reduced latitude–longitude grid", "cdo remapnn,r360x180 -setgrid,GRID IN OUT"),
+        ("rotated_gg_sfc_grib2", "a grid of the kind 'rotated_gg'", "grid=1/1"),
         ("rotated_ll_sfc_grib1", "a rotated latitude–longitude grid", "cdo remapcon,r360x180"),
         ("polar_stereographic_sfc_grib2", "a polar stereographic grid", "cdo remapcon,r360x180"),
         ("lambert", "Lambert's conformal grid", "cdo remapcon,r360x180"),
-        ("healpix", "a HEALPix grid", "cdo remapcon,r360x180"),
+        ("healpix", "a grid of the kind 'healpix'", "grid=1/1"),
     ],
 )
 def test_other_grids_are_refused_with_a_remedy(tmp_path: Path, sample: str, words: str, remedy: str) -> None:

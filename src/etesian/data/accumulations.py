@@ -1,8 +1,12 @@
 """Sums, means and extremes over time → one series for each length of the period that they cover."""
 
 import itertools
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
 
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
@@ -59,3 +63,58 @@ def span(seconds: int) -> str:
         if shortest <= days <= longest:
             return word
     return f"{seconds // SECONDS_PER_HOUR}h" if seconds % SECONDS_PER_HOUR == 0 else f"{seconds / 60:g}min"
+
+
+_LEADS = ("step", "forecast_period", "prediction_timedelta", "lead_time", "leadtime", "lead")
+_UNEVEN = 1.2
+"""Ratio of two periods from which on they are no longer months, seasons or years of one kind."""
+
+
+def named_by_period(raw: xr.Dataset, notes: list[str]) -> xr.Dataset:
+    """Rename the sums of a dataset that are no series over steps of one length, so that they pass for none.
+
+    A sum is what says so by `cell_methods` or, as the Climate Data Store does, by GRIB's type of step. The bounds of
+    its times tell over what it is taken; where it runs over lead times without them, it may start with the forecast.
+
+    Args:
+        raw: decoded dataset.
+        notes: gains a sentence for each variable that was renamed.
+    """
+    names = {}
+    for name, array in raw.data_vars.items():
+        methods = str(array.attrs.get("cell_methods", ""))
+        is_sum = array.attrs.get("GRIB_stepType") == "accum" or re.search(r"\btime: sum\b", methods)
+        why = _why_uneven(raw, array) if is_sum else ""
+        if why:
+            names[name] = f"{name}_accumulated"
+            notes.append(
+                f"'{name}' is a sum {why}: kept as '{names[name]}', since a series would mix several lengths; "
+                f"take differences along its lead times where it starts with the forecast"
+            )
+    renamed = raw.rename(names)
+    for name in names.values():
+        renamed[name].attrs.pop("standard_name", None)
+    return renamed
+
+
+def _why_uneven(raw: xr.Dataset, array: xr.DataArray) -> str:
+    """Say what keeps a sum from being a series, or nothing."""
+    leads = [c for c in array.coords.values() if c.ndim == 1 and _is_lead(c) and np.unique(c.values).size > 1]
+    axes = [c for c in array.coords.values() if c.ndim == 1 and (_is_lead(c) or c.dtype.kind in "MO")]
+    bounds = [raw[c.attrs["bounds"]] for c in axes if c.attrs.get("bounds") in raw.variables]
+    pairs = [bound for bound in bounds if bound.ndim == 2 and bound.shape[0] and bound.shape[1] == 2]
+    for pair in pairs:
+        starts, ends = np.asarray(pair.values).T
+        lengths = ends - starts
+        if (starts[1:] < ends[:-1]).any():
+            return "over periods that overlap"
+        if lengths.max() > _UNEVEN * lengths.min():
+            return "over periods of several lengths"
+    if leads and not pairs:
+        return f"over the lead times of '{leads[0].name}', maybe since the start of the forecast"
+    return ""
+
+
+def _is_lead(coordinate: xr.DataArray) -> bool:
+    named = str(coordinate.name).lower() in _LEADS
+    return named or coordinate.attrs.get("standard_name") == "forecast_period"

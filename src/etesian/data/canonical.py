@@ -10,6 +10,7 @@ import xarray as xr
 from etesian.core.channels import canonical_name
 from etesian.core.errors import DataError, GridError
 from etesian.data import remarks
+from etesian.data.accumulations import named_by_period
 from etesian.data.axes import with_axes
 from etesian.data.levels import (
     is_named_as_levels,
@@ -54,6 +55,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         DataError: if a dimension means nothing here, or nothing is on the grid.
     """
     notes = remarks.all_mended(raw)
+    raw = named_by_period(raw, notes)
     dataset = with_axes(raw, label, notes)
     on_grid = {
         str(name): array
@@ -63,7 +65,6 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
     scalars = _scalars_of(raw, list(on_grid))
     fields: dict[str, xr.DataArray] = {}
     for name, array in on_grid.items():
-        notes += [array.attrs["note"]] if "note" in array.attrs else []
         array = array.drop_vars([c for c in array.coords if array[c].ndim == 0 and c not in scalars[name]])
         for place, part in _layers(array, label, notes):
             field = _field(name, place, part, label, notes)
@@ -226,7 +227,7 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
         notes.append(identity.note)
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
     array = in_pieces(array).astype(dtype, copy=False)
-    kept = {key: attrs[key] for key in ("long_name", "cell_methods") if key in attrs}
+    kept = {key: attrs[key] for key in ("long_name", "cell_methods", "period") if key in attrs}
     kept |= {"source_name": name, "source_units": units}
     if not units:
         kept["units_missing"] = 1

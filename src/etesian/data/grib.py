@@ -14,6 +14,7 @@ from etesian.core.channels import canonical_name
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
+from etesian.data import remarks
 from etesian.data.accumulations import Period, over_steps, span
 from etesian.data.coefficients import Triangle, to_grid
 from etesian.data.grib_grid import Raster
@@ -69,7 +70,8 @@ class _Series:
 
     field: _Field
     cells: Cells
-    note: str = ""
+    length: str
+    notes: tuple[str, ...]
 
 
 def read_grib(path: str) -> list[xr.Dataset]:
@@ -152,7 +154,8 @@ def _in_time(field: _Field, path: str) -> list[_Series]:
     for length in spans:
         part = [step for step in steps if span(step[2].length) == length]
         suffixes = (*field.suffixes, length) if len(spans) > 1 else field.suffixes
-        series.append(_Series(replace(field, suffixes=suffixes), _cells(part, field, path), "; ".join(notes)))
+        told = replace(field, suffixes=suffixes)
+        series.append(_Series(told, _cells(part, field, path), length, tuple(notes)))
     return series
 
 
@@ -231,7 +234,9 @@ def _dataset(series: _Series, found: Catalogue, path: str) -> xr.Dataset:
     dataset = xr.Dataset({name: variable}, coords)
     dataset = dataset if isinstance(grid, Raster) else to_grid(dataset, grid, path)
     dataset = dataset.isel(number=0, drop=True) if len(members) == 1 else dataset
-    return dataset.rename({field.surface: "level"}) if field.surface == "isobaricInhPa" else dataset
+    dataset = dataset.rename({field.surface: "level"}) if field.surface == "isobaricInhPa" else dataset
+    remarks.mended(dataset, *series.notes)
+    return dataset
 
 
 def _attributes(series: _Series) -> dict[str, Any]:
@@ -252,8 +257,7 @@ def _attributes(series: _Series) -> dict[str, Any]:
     method = "mean" if field.process in _MONTHLY else _CELL_METHODS.get(field.process, field.process)
     if field.process != "instant":
         attrs["cell_methods"] = f"time: {method}"
-    if series.note:
-        attrs["note"] = series.note
+        attrs["period"] = series.length
     return attrs
 
 

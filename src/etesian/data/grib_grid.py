@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import GridError, first_line
 
-_REGRID = "cdo remapcon,r360x180 IN OUT"
+_REGRID = "interpolate it with `cdo remapcon,r360x180 IN OUT`"
+_BY_POINTS = "interpolate it with `cdo remapnn,r360x180 -setgrid,GRID IN OUT`, GRID being a file that lists its points"
 _KINDS = {
-    "reduced_gg": ("a reduced Gaussian grid", "cdo setgridtype,regular IN OUT"),
-    "reduced_ll": ("a reduced latitude–longitude grid", "cdo setgridtype,regular IN OUT"),
+    "reduced_gg": ("a reduced Gaussian grid", "interpolate it with `cdo setgridtype,regular IN OUT`"),
+    "reduced_ll": ("a reduced latitude–longitude grid", _BY_POINTS),
+    "unstructured_grid": ("an unstructured grid", _BY_POINTS),
     "rotated_ll": ("a rotated latitude–longitude grid", _REGRID),
-    "rotated_gg": ("a rotated Gaussian grid", _REGRID),
     "lambert": ("Lambert's conformal grid", _REGRID),
-    "lambert_azimuthal_equal_area": ("Lambert's azimuthal grid", _REGRID),
     "polar_stereographic": ("a polar stereographic grid", _REGRID),
-    "mercator": ("a Mercator grid", _REGRID),
-    "healpix": ("a HEALPix grid", _REGRID),
 }
+# CDO reads none of the others.
+_ELSEWHERE = "ask its archive for regular latitudes and longitudes, at ECMWF with `grid=1/1`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,8 @@ def raster(handle: int, where: str) -> Raster:
     """
     kind = str(eccodes.codes_get(handle, "gridType"))
     if kind not in ("regular_ll", "regular_gg"):
-        words, remedy = _KINDS.get(kind, (f"a grid of the kind '{kind}'", _REGRID))
-        raise GridError(f"{where} is on {words}: interpolate it with `{remedy}`")
+        words, remedy = _KINDS.get(kind, (f"a grid of the kind '{kind}'", _ELSEWHERE))
+        raise GridError(f"{where} is on {words}: {remedy}")
     try:
         rows, columns = (int(eccodes.codes_get(handle, key)) for key in ("Nj", "Ni"))
         by_columns, alternating = (

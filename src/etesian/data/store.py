@@ -1,6 +1,7 @@
 """The one door: any file, store, folder or pattern → one canonical, lazily loaded dataset."""
 
 import glob
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from rich.progress import track
 
-from etesian.core.channels import Channel
+from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import count_alike, decode_time, encode_time
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
@@ -139,8 +140,12 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
         aligned = dataset.assign_coords(latitude=first.latitude, longitude=first.longitude)
         for name, array in aligned.data_vars.items():
             fields.setdefault(str(name), []).append((path, array))
-    joined = {str(array.name): array for array in at_rest(_join(name, arrays) for name, arrays in fields.items())}
-    owners = {name: pieces[0][0] for name, pieces in fields.items()}
+    told: dict[str, list[tuple[str, xr.DataArray]]] = {}
+    for name, pieces in fields.items():
+        for own, apart in _told_apart(name, pieces).items():
+            told.setdefault(own, []).extend(apart)
+    joined = {str(array.name): array for array in at_rest(_join(name, arrays) for name, arrays in told.items())}
+    owners = {name: pieces[0][0] for name, pieces in told.items()}
     for axis in ("time", "member"):
         joined = _aligned(axis, joined, owners)
     return side_by_side(joined.values())
@@ -194,9 +199,37 @@ def _extent(index: pd.Index) -> str:
     return f"{index[0]} … {index[-1]}, {index.size} in all"
 
 
+def _told_apart(name: str, pieces: list[tuple[str, xr.DataArray]]) -> dict[str, list[tuple[str, xr.DataArray]]]:
+    """Where one file holds several fields that the catalogue takes for one, let the first of its aliases have the name.
+
+    The others keep their own, as the two reductions to sea level of every GFS file do.
+    """
+    sources: dict[str, list[tuple[str, xr.DataArray]]] = {}
+    for path, array in pieces:
+        sources.setdefault(array.attrs["source_name"], []).append((path, array))
+    pairs = itertools.combinations(pieces, 2)
+    if len(sources) < 2 or not any(one[0] == two[0] and _overlap(one[1], two[1]) for one, two in pairs):
+        return {name: pieces}
+    aliases = CATALOGUE[name].aliases if name in CATALOGUE else ()
+    first = min(sources, key=lambda source: aliases.index(source) if source in aliases else len(aliases))
+    return {
+        own: [(path, array.rename(own)) for path, array in arrays]
+        for source, arrays in sources.items()
+        for own in [name if source == first else source]
+    }
+
+
+def _overlap(one: xr.DataArray, two: xr.DataArray) -> bool:
+    """Whether two fields of one file cannot be one: they share a place, or cover periods of several lengths."""
+    shared = [axis for axis in ("level", "member", "time") if axis in one.dims and axis in two.dims]
+    is_same = one.attrs.get("period") == two.attrs.get("period")
+    return not is_same or all(one.indexes[axis].intersection(two.indexes[axis]).size for axis in shared)
+
+
 def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
     """Join the pieces of one variable along level, member and time, whichever tells them apart."""
     _refuse_other_units(name, arrays)
+    _refuse_other_periods(name, arrays)
     for axis in ("level", "member", "time"):
         groups: dict[tuple[object, ...], list[tuple[str, xr.DataArray]]] = {}
         for path, array in arrays:
@@ -211,6 +244,18 @@ def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
             f"{other_path} and {path} both hold '{name}' {where}: leave one of them out, or rename one of the variables"
         )
     return array
+
+
+def _refuse_other_periods(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
+    """Refuse sums, means and extremes of one variable over periods of several lengths."""
+    periods = {array.attrs["period"]: path for path, array in arrays if "period" in array.attrs}
+    if len(periods) > 1:
+        (period, path), (other, other_path), *_ = periods.items()
+        files = " ".join(dict.fromkeys(file for file, _ in arrays))
+        raise DataError(
+            f"{other_path} holds '{name}' over {other}, {path} over {period}: open them apart, or put the GRIB files "
+            f"of one forecast together with `cat {files} > OUT`, so that sums become those over each step"
+        )
 
 
 def _refuse_other_units(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
