@@ -59,7 +59,8 @@ def test_bounds_tell_over_what_a_sum_is(tmp_path: Path, starts: list[int], ends:
     dataset = forecast(cell_methods="time: sum").drop_vars(["time", "valid_time", "step"]).rename(step="time")
     dataset = dataset.assign_coords(time=("time", moments[1], {"bounds": "time_bnds", "standard_name": "time"}))
     dataset["time_bnds"] = (("time", "bnds"), np.stack(moments, axis=1))
-    dataset.to_netcdf(tmp_path / "a.nc")
+    units = {"units": "hours since 2001-01-01"}
+    dataset.to_netcdf(tmp_path / "a.nc", encoding={"time": units, "time_bnds": units})
     assert list(open_store(tmp_path / "a.nc").data_vars) == [name]
 
 
