@@ -219,8 +219,11 @@ def sentence(message: str) -> str:
         owner = before[-1] if before else ""
         module_name, _, class_name = owner.rpartition(".")
         try:
-            known = list(inspect.signature(vars(sys.modules[module_name])[class_name]).parameters)
-        except (KeyError, TypeError, ValueError):
+            # What a recipe names elsewhere has been loaded by the parser, if it may be.
+            own = module_name.startswith("etesian.")
+            module = importlib.import_module(module_name) if own else sys.modules[module_name]
+            known = list(inspect.signature(vars(module)[class_name]).parameters)
+        except (ImportError, KeyError, TypeError, ValueError):
             known = []
         return f"{class_name or 'the recipe'} has no option '{wrong[1]}'{suggest(wrong[1], known) if known else ''}"
     noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
