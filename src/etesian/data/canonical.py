@@ -194,15 +194,16 @@ def _stacked(there: xr.DataArray, field: xr.DataArray, label: str) -> xr.DataArr
     Raises:
         DataError: if both hold the same.
     """
-    first, second = there.attrs["source_name"], field.attrs["source_name"]
+    names = [array.attrs["source_name"] for array in (there, field)]
     levels = [array.level.values if "level" in array.dims else None for array in (there, field)]
     if levels[0] is None or levels[1] is None or np.isin(levels[0], levels[1]).any() or there.dims != field.dims:
+        fewest = names[0] if there.size < field.size else names[1]
         raise DataError(
-            f"{label} holds '{field.name}' twice, as '{first}' and '{second}'; delete one of them, for example with "
-            f"`cdo delname,{second} IN OUT`"
+            f"{label} holds '{field.name}' twice, as '{names[0]}' and '{names[1]}'; delete one of them, "
+            f"for example with `cdo delname,{fewest} IN OUT`"
         )
     both = xr.concat([there, field], dim="level", combine_attrs="override", join="exact").sortby("level")
-    both.attrs |= {"source_name": f"{first}, {second}", "levels": [int(level) for level in both.level.values]}
+    both.attrs |= {"source_name": ", ".join(names), "levels": [int(level) for level in both.level.values]}
     return both
 
 
