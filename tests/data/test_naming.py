@@ -214,7 +214,7 @@ def test_a_channel_that_occurs_twice_is_refused() -> None:
     levels.level.attrs["units"] = "hPa"
     file = fields(temperature_850={"units": "K"}).assign(t=levels)
     with pytest.raises(
-        DataError, match=r"'temperature' twice, as 'temperature_850' and 't'; .* `cdo delname,temperature_850"
+        DataError, match=r"'temperature' twice, as 'temperature_850' and 't'; .*delname,temperature_850"
     ):
         canonicalise(file, "a.nc")
     with pytest.raises(DataError, match="the channel 'foo_850' occurs twice, as a variable and as a level of another"):
