@@ -126,3 +126,17 @@ def test_what_the_description_lacks_is_said_by_the_doctor_too(tmp_path: Path) ->
         open_store(path)
     with pytest.raises(DataError, match="holds no array 'data' of channels"):
         open_store(write(tmp_path, array=np.zeros((3, 4, 5))))
+
+
+def test_damaged_values_are_named_by_file_and_array(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=values(), chunks=(1, 10, 8, 16), compression="gzip")
+        chunk = file["data"].id.get_chunk_info(1)
+    data = bytearray(path.read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(data)
+    opened = open_store(path)
+    np.testing.assert_array_equal(opened["divergence"], values()[0, :, ::-1])
+    with pytest.raises(DataError, match=r"train\.h5 cannot be read at 'data', it is damaged \(.*\); copy or download"):
+        opened["vorticity"].compute()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import DataError, suggest
+from etesian.core.errors import DataError, first_line, suggest
 from etesian.data.pieces import PIECE_BYTES
 
 _NEEDED = ("channels", "start", "step_hours", "latitude", "longitude")
@@ -121,8 +121,14 @@ class _Lazy:
         return self.path, self.name, self.changed
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        with h5py.File(self.path, "r") as file:
-            return np.asarray(file[self.name][key])
+        try:
+            with h5py.File(self.path, "r") as file:
+                return np.asarray(file[self.name][key])
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{self.path} cannot be read at '{self.name}', it is damaged ({first_line(error)}); "
+                "copy or download it again"
+            ) from None
 
 
 def _description(beside: Path, path: str) -> dict[str, Any]:

@@ -3,19 +3,22 @@
 Sentences name no file, so that the same one from many files can be counted.
 """
 
+from collections.abc import Callable, Iterable
+
 import xarray as xr
 
 _LOOK, _MENDED = "etesian_look", "etesian_mended"
 
 
-def look(raw: xr.Dataset, *sentences: str) -> None:
-    """Remember what deserves a look, such as a group that is left out."""
-    raw.encoding[_LOOK] = [*to_look_at(raw), *sentences]
+def look(raw: xr.Dataset, *sentences: str | Callable[[], Iterable[str]]) -> None:
+    """Remember what deserves a look, such as a group that is left out, or how to find it out where that takes time."""
+    raw.encoding[_LOOK] = [*raw.encoding.get(_LOOK, []), *sentences]
 
 
 def to_look_at(raw: xr.Dataset) -> list[str]:
     """Return what deserves a look in a dataset as a reader gave it."""
-    return list(raw.encoding.get(_LOOK, []))
+    kept = raw.encoding.get(_LOOK, [])
+    return [text for sentence in kept for text in ([sentence] if isinstance(sentence, str) else sentence())]
 
 
 def mended(raw: xr.Dataset, *sentences: str) -> None:

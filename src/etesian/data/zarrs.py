@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
             _heed_fill_value(raw, name, array)
     dataset = decoded(raw, path)
     if folder is not None:
-        remarks.look(dataset, *_lost_chunks(raw, folder, arrays))
+        remarks.look(dataset, partial(_lost_chunks, raw, folder, arrays))
     return dataset
 
 
