@@ -9,6 +9,7 @@ from rich.console import Console
 
 from etesian.data.diagnosis import Diagnosis, Severity
 from etesian.data.doctor import doctor, examine
+from etesian.data.judgement import Tally
 
 
 def series(name: str = "t2m", units: str | None = "K", values: np.ndarray | float | None = None) -> xr.Dataset:
@@ -32,7 +33,7 @@ def write(dataset: xr.Dataset, path: Path) -> Path:
 
 
 def sentences(diagnosis: Diagnosis, severity: Severity) -> list[str]:
-    return [finding.text for finding in diagnosis.findings if finding.severity is severity]
+    return [str(finding) for finding in diagnosis.findings if finding.severity is severity]
 
 
 def test_a_healthy_file_has_numbers_and_nothing_to_mend(tmp_path: Path) -> None:
@@ -199,3 +200,42 @@ def test_levels_stand_in_one_line(tmp_path: Path) -> None:
     console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(examine(write(dataset, tmp_path / "file.nc")))
     assert "500…850 (2)" in console.export_text()
+
+
+def test_one_finding_of_a_kind_counts_its_files(tmp_path: Path) -> None:
+    for day in range(7):
+        dataset = series().isel(time=[day]).assign_coords(time=("time", [30000.0 + day], {"Unit": "days"}))
+        write(dataset, tmp_path / f"{day:03}.nc")
+    diagnosis = examine(tmp_path)
+    (broken,) = sentences(diagnosis, Severity.BROKEN)
+    assert "000.nc" in broken
+    assert "001.nc" not in broken
+    assert broken.endswith("(the first of 7 files)")
+    (finding,) = [finding for finding in diagnosis.findings if finding.severity is Severity.BROKEN]
+    assert len(finding.files) == 7
+
+
+def test_a_variable_that_holds_nothing_has_a_row_without_numbers(tmp_path: Path) -> None:
+    diagnosis = examine(write(series(values=np.nan), tmp_path / "file.nc"))
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(diagnosis)
+    (row,) = [line.split() for line in console.export_text().splitlines() if "t2m" in line]
+    assert row == ["2m_temperature", "t2m", "K", "time", "100.0%"]
+
+
+def test_a_notebook_shows_the_table_and_the_findings(tmp_path: Path) -> None:
+    page = examine(write(series("a&b", None), tmp_path / "file.nc"))._repr_html_()
+    assert "<td style='text-align:left'>a&amp;b</td>" in page
+    assert "look at this" in page
+    assert "<li>&#x27;a&amp;b&#x27; has no units</li>" in page
+
+
+def test_values_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = series()
+    dataset["t2m"][:, 0, 0] = -9999.0
+    path = write(dataset, tmp_path / "file.nc")
+    times = []
+    of = Tally.of.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Tally, "of", classmethod(lambda cls, *given: times.append(len(given[0])) or of(cls, *given)))
+    assert examine(path).exit_status == 1
+    assert sum(times) == 10

@@ -1,7 +1,9 @@
 """What was found out about a data set, and how it looks in a terminal."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -20,20 +22,71 @@ class Severity(Enum):
     BROKEN = "you must fix this"
 
 
+_TITLES = ("variable", "levels", "stored as", "units", "along", "missing", "min", "mean", "max")
+_WORDS = 5
+"""Of the columns so many hold words, the others numbers."""
+
+_HTML_COLOURS = {Severity.FIXED: "#2e7d32", Severity.LOOK: "#b26a00", Severity.BROKEN: "#c62828"}
 _COLOURS = {Severity.FIXED: "green", Severity.LOOK: "yellow", Severity.BROKEN: "red"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is odd, in a sentence."""
+    """One thing that is odd, in a sentence.
+
+    Attributes:
+        severity: who mends it.
+        text: the sentence; where it is about files, it names the first.
+        files: in which it was found, if it is about single files.
+    """
 
     severity: Severity
     text: str
+    files: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What findings of the same kind share: the sentence without names of files and without numbers."""
+        text = self.text
+        for file in self.files:
+            text = text.replace(file, "FILE")
+        return re.sub(r"\d[\d.:T-]*", "#", text)
+
+    def __str__(self) -> str:
+        return self.text if len(self.files) < 2 else f"{self.text} (the first of {len(self.files)} files)"
+
+
+def by_kind(findings: Iterable[Finding]) -> list[Finding]:
+    """Make one finding of all of a kind, the worst first."""
+    groups: dict[tuple[Severity, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.kind), []).append(finding)
+    found = [
+        replace(group[0], files=tuple(dict.fromkeys(file for each in group for file in each.files)))
+        if group[0].files
+        else each
+        for group in groups.values()
+        for each in (group[:1] if group[0].files else dict.fromkeys(group))
+    ]
+    order = list(Severity)
+    return sorted(found, key=lambda finding: -order.index(finding.severity))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The values of one channel: share of missing ones, extremes and mean, in `units`."""
+    """The values of one channel, in `units`.
+
+    Attributes:
+        channel: the channel.
+        dims: of the variable.
+        source_name: the variable's name in the file.
+        source_units: its units there, empty if there are none.
+        units: of the values here.
+        missing: share of missing values.
+        mean: of the others; NaN if there is none.
+        low: the least value, how often it occurs, and the least of the others.
+        high: the same of the greatest.
+    """
 
     channel: Channel
     dims: tuple[str, ...]
@@ -41,9 +94,19 @@ class Summary:
     source_units: str
     units: str
     missing: float
-    minimum: float
     mean: float
-    maximum: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def minimum(self) -> float:
+        """The least value."""
+        return self.low[0]
+
+    @property
+    def maximum(self) -> float:
+        """The greatest value."""
+        return self.high[0]
 
 
 @dataclass(frozen=True)
@@ -71,27 +134,55 @@ class Diagnosis:
 
     def __rich__(self) -> RenderableType:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in ("variable", "levels", "stored as", "units", "along"):
-            table.add_column(title)
-        for title in ("missing", "min", "mean", "max"):
-            table.add_column(title, justify="right")
-        by_variable: dict[str, list[Summary]] = {}
-        for summary in self.channels:
-            by_variable.setdefault(summary.channel.name, []).append(summary)
-        for name, rows in by_variable.items():
-            table.add_row(name, *_row(rows))
+        for number, title in enumerate(_TITLES):
+            table.add_column(title, justify="left" if number < _WORDS else "right")
+        for row in self._rows():
+            table.add_row(*row)
         parts: list[RenderableType] = [Text(self.source, style="bold")]
         parts += [Text(line) for line in (self.grid, self.times) if line]
         if self.channels:
             parts += [Text(), table]
         for severity in Severity:
-            texts = [finding.text for finding in self.findings if finding.severity is severity]
+            texts = [str(finding) for finding in self.findings if finding.severity is severity]
             if texts:
                 parts += [Text(), Text(severity.value, style=f"bold {_COLOURS[severity]}")]
                 parts += [Text(f"  {text}") for text in texts]
         if not self.findings:
             parts += [Text(), Text("nothing to mend", style="green")]
         return Group(*parts)
+
+    def _repr_html_(self) -> str:
+        lines = [f"<b>{html.escape(self.source)}</b>"]
+        lines += [html.escape(line) for line in (self.grid, self.times) if line]
+        parts = [f"<p>{'<br>'.join(lines)}</p>"]
+        if self.channels:
+            parts.append(_html_table([_TITLES, *self._rows()]))
+        for severity in reversed(Severity):
+            texts = [html.escape(str(finding)) for finding in self.findings if finding.severity is severity]
+            if texts:
+                parts.append(f"<p><b style='color:{_HTML_COLOURS[severity]}'>{severity.value}</b></p>")
+                parts.append(f"<ul>{''.join(f'<li>{text}</li>' for text in texts)}</ul>")
+        return "".join(parts if self.findings else [*parts, "<p>nothing to mend</p>"])
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """Return the lines of the table of variables."""
+        by_variable: dict[str, list[Summary]] = {}
+        for summary in self.channels:
+            by_variable.setdefault(summary.channel.name, []).append(summary)
+        return [(name, *_row(rows)) for name, rows in by_variable.items()]
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows, the first of which is the head."""
+    lines = []
+    for number, row in enumerate(rows):
+        tag = "th" if number == 0 else "td"
+        cells = (
+            f"<{tag} style='text-align:{'left' if i < _WORDS else 'right'}'>{html.escape(cell)}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
 
 
 def _row(rows: Sequence[Summary]) -> tuple[str, ...]:
@@ -110,6 +201,10 @@ def _row(rows: Sequence[Summary]) -> tuple[str, ...]:
         f"{np.mean([row.missing for row in rows]):.1%}",
         *(
             f"{value:.4g}" if known else ""
-            for value in (min(r.minimum for r in known), mean, max(r.maximum for r in known))
+            for value in (
+                min((r.minimum for r in known), default=np.nan),
+                mean,
+                max((r.maximum for r in known), default=np.nan),
+            )
         ),
     )

@@ -2,7 +2,7 @@
 
 import time as clock
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -13,24 +13,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, track
 
-from etesian.core.channels import CATALOGUE, Channel, canonical_name
+from etesian.core.channels import CATALOGUE, canonical_name
 from etesian.core.clock import encode_time
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import EtesianError
 from etesian.core.grid import Grid
 from etesian.data import remarks
 from etesian.data.canonical import canonicalise
-from etesian.data.diagnosis import Diagnosis, Finding, Severity, Summary
+from etesian.data.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind
 from etesian.data.formats import read_file
+from etesian.data.judgement import gather, judge, summaries, tallies
 from etesian.data.naming import ON_LEVELS
 from etesian.data.statics import changes, is_timed, refusal
 from etesian.data.store import Source, check_times, combine, expand
 
 MOST_BYTES = 8 * 2**30
 """Of larger data only every so many steps are judged."""
-
-_FILLS = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0, 9999.0, 32767.0, 99999.0, 999999.0)
-_HUGE = 1e10
 
 
 def doctor(path: list[str]) -> int:
@@ -63,13 +61,13 @@ def examine(source: Source) -> Diagnosis:
             for raw in read_file(path):
                 dataset, notes = canonicalise(raw, path)
                 parts.append((path, dataset))
-                findings += [Finding(Severity.FIXED, note) for note in notes]
-                findings += [Finding(Severity.LOOK, text) for text in remarks.to_look_at(raw)]
-                findings += _judge_left_out(raw, dataset)
+                findings += [Finding(Severity.FIXED, note, (path,)) for note in notes]
+                findings += [Finding(Severity.LOOK, text, (path,)) for text in remarks.to_look_at(raw)]
+                findings += _judge_left_out(raw, dataset, path)
                 usable = _judge_times(dataset, path, findings) and usable
         except EtesianError as error:
             usable = False
-            findings.append(Finding(Severity.BROKEN, str(error)))
+            findings.append(Finding(Severity.BROKEN, str(error), (path,)))
     if usable:
         try:
             parts = [(paths[0], combine(parts))]
@@ -77,20 +75,22 @@ def examine(source: Source) -> Diagnosis:
             findings.append(Finding(Severity.BROKEN, str(error)))
     for dataset in (dataset for _, dataset in parts):
         findings += _judge_gaps(dataset)
-    summaries = [summary for _, dataset in parts for summary in _scan(dataset, findings)]
-    order = list(Severity)
-    unique = sorted(dict.fromkeys(findings), key=lambda finding: -order.index(finding.severity))
+    scanned = [summary for _, dataset in parts for summary in _scan(dataset, findings)]
     name = ", ".join(map(str, source)) if isinstance(source, Sequence) and not isinstance(source, str) else str(source)
     grids = dict.fromkeys(str(Grid(dataset.latitude.values, dataset.longitude.values)) for _, dataset in parts)
     times = dict.fromkeys(_times_in_words(dataset) for _, dataset in parts)
-    return Diagnosis(name, "; ".join(grids), "; ".join(times), tuple(summaries), tuple(unique))
+    return Diagnosis(name, "; ".join(grids), "; ".join(times), tuple(scanned), tuple(by_kind(findings)))
 
 
-def _judge_left_out(raw: xr.Dataset, dataset: xr.Dataset) -> list[Finding]:
+def _judge_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Finding]:
     """Name the fields of a file that are not on its grid."""
     used = {name for array in dataset.data_vars.values() for name in array.attrs["source_name"].split(", ")}
     return [
-        Finding(Severity.LOOK, f"'{name}' is left out: it lies on {' × '.join(map(str, array.dims))}, not on the grid")
+        Finding(
+            Severity.LOOK,
+            f"'{name}' is left out: it lies on {' × '.join(map(str, array.dims))}, not on the grid",
+            (path,),
+        )
         for name, array in raw.data_vars.items()
         if array.ndim > 1 and array.dtype.kind in "fiu" and name not in used
         if not str(name).endswith(("bnds", "bounds", "vertices"))
@@ -103,7 +103,7 @@ def _judge_times(dataset: xr.Dataset, path: str, findings: list[Finding]) -> boo
     except EtesianError as error:
         repeated = int(dataset.indexes["time"].duplicated().sum())
         more = f" ({repeated} repetitions in all)" if repeated > 1 else ""
-        findings.append(Finding(Severity.BROKEN, f"{error}{more}"))
+        findings.append(Finding(Severity.BROKEN, f"{error}{more}", (path,)))
         return False
     return True
 
@@ -166,98 +166,25 @@ def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
         every = int(np.ceil(dataset.nbytes / MOST_BYTES))
         findings.append(Finding(Severity.LOOK, f"there are many values: only every {every}th time is judged"))
         dataset = dataset.isel(time=slice(None, None, every))
-    held = {str(name): _reductions(array) for name, array in dataset.data_vars.items()}
+    lazy = {str(name): tallies(array) for name, array in dataset.data_vars.items()}
     still = {str(name): changes(a, a.isel(time=0, drop=True)) for name, a in dataset.data_vars.items() if is_timed(a)}
-    computed, changed = _compute({"values": held, "changes": still}, "Reading values").values()
+    try:
+        read, changed = _compute({"values": lazy, "changes": still}, "Reading values").values()
+    except EtesianError as error:
+        findings.append(Finding(Severity.BROKEN, str(error)))
+        return []
+    found = [
+        summary
+        for name, array in dataset.data_vars.items()
+        for summary in summaries(str(name), array, gather(read[str(name)]))
+    ]
     findings += [Finding(Severity.BROKEN, refusal(name)) for name, does_change in changed.items() if bool(does_change)]
-    summaries = []
-    for name, array in dataset.data_vars.items():
-        statistics = computed[str(name)]
-        for i, level in enumerate(array.level.values.tolist() if "level" in array.dims else [None]):
-            if level is None or level in array.attrs["levels"]:
-                missing, minimum, total, maximum, count = (float(np.atleast_1d(s)[i]) for s in statistics)
-                mean = total / count if count else np.nan
-                attrs = array.attrs
-                summaries.append(
-                    Summary(
-                        Channel(str(name), level),
-                        tuple(map(str, array.dims)),
-                        attrs["source_name"],
-                        attrs["source_units"],
-                        attrs["units"],
-                        missing / (missing + count),
-                        minimum,
-                        mean,
-                        maximum,
-                    )
-                )
-    fills = _undeclared_fills(dataset, summaries)
-    findings += fills.values()
-    findings += [f for s in summaries for f in _judge_values(s, is_filled=s.channel in fills)]
-    findings += _judge_variables(dataset, summaries)
-    return summaries
+    findings += [finding for summary in found for finding in judge(summary)]
+    findings += _judge_variables(dataset, found)
+    return found
 
 
-def _reductions(array: xr.DataArray) -> tuple[xr.DataArray, ...]:
-    axes = [axis for axis in array.dims if axis != "level"]
-    wide = array.astype(np.float64)
-    return array.isnull().sum(axes), array.min(axes), wide.sum(axes), array.max(axes), array.notnull().sum(axes)
-
-
-def _undeclared_fills(dataset: xr.Dataset, summaries: Iterable[Summary]) -> dict[Channel, Finding]:
-    """Find extremes that occur more than once and stand far from everything else."""
-    lazy: dict[tuple[Channel, float], tuple[Any, Any, Any]] = {}
-    for summary in summaries:
-        source = dataset[summary.channel.name]
-        array = source if summary.channel.level is None else source.sel(level=summary.channel.level)
-        for extreme in {summary.minimum, summary.maximum}:
-            variable = CATALOGUE.get(summary.channel.name)
-            is_known = abs(extreme) > _HUGE or any(np.isclose(extreme, fill, rtol=1e-6) for fill in _FILLS)
-            if is_known or (variable is not None and not variable.minimum <= extreme <= variable.maximum):
-                others = array.where(array != extreme)
-                lazy[summary.channel, extreme] = (array == extreme).sum(), others.min(), others.max()
-    found = _compute(lazy, "Looking for fill values")
-    return {
-        channel: Finding(
-            Severity.BROKEN,
-            f"'{channel}' holds the value {extreme:g} exactly {int(count)} times, a fill value that the file does not "
-            f"declare: set it, for example with `cdo setmissval,{extreme:g} IN OUT`",
-        )
-        for (channel, extreme), (count, low, high) in found.items()
-        if int(count) > 1 and _stands_apart(channel, extreme, float(low), float(high))
-    }
-
-
-def _stands_apart(channel: Channel, extreme: float, low: float, high: float) -> bool:
-    """Whether all other values are credible and this one is not, or it lies further off than they spread."""
-    variable = CATALOGUE.get(channel.name)
-    if variable is not None and variable.minimum <= low and high <= variable.maximum:
-        return True
-    return max(low - extreme, extreme - high) > high - low
-
-
-def _judge_values(summary: Summary, *, is_filled: bool) -> list[Finding]:
-    """Judge one channel by its extremes and the catalogue's physical range."""
-    channel, low, high = summary.channel, summary.minimum, summary.maximum
-    values = f"{low:.4g} … {high:.4g}"
-    variable = CATALOGUE.get(channel.name)
-    if summary.missing == 1 or is_filled or variable is None:
-        return []
-    if variable.minimum <= low and high <= variable.maximum:
-        return []
-    if variable.units == "K" and low > -110 and high < 70 and not channel.name.endswith("_anomaly"):
-        text = (
-            f"'{channel}' {'says K' if summary.units else 'has no units'} but {values} looks like °C: set units to degC"
-        )
-        return [Finding(Severity.BROKEN, text)]
-    range_ = f"{variable.minimum:g} … {variable.maximum:g} {variable.units}"
-    if not summary.units:
-        text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in"
-        return [Finding(Severity.BROKEN, text)]
-    return [Finding(Severity.LOOK, f"'{channel}' has values {values}, outside the physical range {range_}")]
-
-
-def _judge_variables(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Finding]:
+def _judge_variables(dataset: xr.Dataset, scanned: Sequence[Summary]) -> list[Finding]:
     """Judge names, units and missing values of whole variables."""
     findings = []
     for name, array in dataset.data_vars.items():
@@ -271,16 +198,16 @@ def _judge_variables(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[
             findings.append(Finding(Severity.LOOK, f"{text}{CATALOGUE[rumoured].units}: its name is kept"))
         if str(name) in ON_LEVELS and "level" not in array.dims:
             findings.append(Finding(Severity.LOOK, f"'{name}' comes without a level: is it at the surface?"))
-        mine = [summary for summary in summaries if summary.channel.name == name]
+        mine = [summary for summary in scanned if summary.channel.name == name]
         if empty := [summary for summary in mine if summary.missing == 1]:
             text = f"'{name}'{_levels_in_words(empty)} holds no values at all: leave it out of `prepare`"
             findings.append(Finding(Severity.LOOK, text))
         if flat := [summary for summary in mine if summary.minimum == summary.maximum and "time" in summary.dims]:
             text = f"'{name}'{_levels_in_words(flat)} is {flat[0].minimum:g} everywhere: nothing can be learned from it"
             findings.append(Finding(Severity.LOOK, text))
-    if gappy := [summary for summary in summaries if 0 < summary.missing < 1]:
+    if gappy := [summary for summary in scanned if 0 < summary.missing < 1]:
         worst = max(gappy, key=lambda summary: summary.missing)
-        text = f"{len(gappy)} of {len(summaries)} channels have missing values, at most {worst.missing:.1%}"
+        text = f"{len(gappy)} of {len(scanned)} channels have missing values, at most {worst.missing:.1%}"
         findings.append(Finding(Severity.FIXED, f"{text} ('{worst.channel}'): they will be masked"))
     return findings
 

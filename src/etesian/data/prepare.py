@@ -19,10 +19,11 @@ from rich.progress import Progress
 from etesian.core.channels import Channel, canonical_name
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
-from etesian.core.outputs import claim
+from etesian.core.outputs import claim, unfinished
 from etesian.data import layout
 from etesian.data.climatology import Seasons
 from etesian.data.hdf5 import companions
+from etesian.data.judgement import Watched
 from etesian.data.layout import Axes
 from etesian.data.passes import describe, iso_date, write_fields, write_seasons, write_statics
 from etesian.data.regrid import Method, covered, parse_grid, regrid
@@ -102,7 +103,7 @@ def prepare(
     Raises:
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
     """
-    claim(store, "training store", [*expand(list(sources)), *([grid] if grid else [])], overwrite=overwrite)
+    target = claim(store, "training store", [*expand(list(sources)), *([grid] if grid else [])], overwrite=overwrite)
     dataset = select_member(open_store(list(sources)), member)
     derived = names_to_derive(derive or [])
     kept = variables
@@ -111,7 +112,15 @@ def prepare(
         kept = [*variables, *sources_of(derived, map(str, dataset.data_vars))]
     dataset = unchanging(select_channels(dataset, kept, None if derived else exclude, levels))
     dataset = select_period(dataset, start, end)
-    if every is not None:
+    if every is not None and resampling == "instant":
+        dataset = resample(dataset, every)
+    is_cropped = region is not None and grid is None and not derived
+    if region is not None and is_cropped:
+        dataset = select_region(dataset, region)
+    # Judged is what the sources hold, and of them no more than is needed; afterwards fill values are smeared.
+    watched = Watched(dataset, unfinished(target))
+    dataset = watched.dataset
+    if every is not None and resampling != "instant":
         dataset = resample(dataset, every, resampling)
     if derived:
         kept = None if variables is None else [*variables, *derived]
@@ -119,7 +128,7 @@ def prepare(
     if grid is not None:
         source = Grid(dataset["latitude"].values, dataset["longitude"].values)
         dataset = regrid(dataset, covered(parse_grid(grid), source), method)
-    if region is not None:
+    if region is not None and not is_cropped:
         dataset = select_region(dataset, region)
     if coarsen is not None:
         dataset = block_means(dataset, coarsen)
@@ -131,6 +140,7 @@ def prepare(
         scheduler=scheduler,
         memory_limit=memory_limit,
         overwrite=overwrite,
+        watched=watched,
         sources=[identity(sources), grid, method, every, resampling, region, member, coarsen, *derived],
     )
 
@@ -145,6 +155,7 @@ def prepare_dataset(
     memory_limit: str | None = None,
     overwrite: bool = False,
     sources: Sequence[Any] | None = None,
+    watched: Watched | None = None,
 ) -> None:
     """Make a training store from all of a canonical dataset.
 
@@ -157,6 +168,7 @@ def prepare_dataset(
         memory_limit: memory that the threads may use.
         overwrite: replace a store that was made otherwise.
         sources: what tells the dataset from others, as JSON data; None means the values themselves.
+        watched: what the dataset is made from, to be judged as it is read; None trusts the values.
 
     Raises:
         DataError: if the dataset cannot be used, another store is in the way, or the disk is full.
@@ -180,9 +192,11 @@ def prepare_dataset(
             place.save("layout")
         with _disk_space(target, axes), Progress() as progress:
             moments, missing = write_fields(place, axes, train, parts, workers, progress)
+            write_statics(place.result, static_parts)
+            if watched is not None:
+                watched.refuse()
             seasons = Seasons(axes.time[train], axes.calendar)
             write_seasons(place, axes, train, seasons, moments, workers, progress)
-            write_statics(place.result, static_parts)
             describe(place.result, axes, train, seasons, moments, missing, plan)
         place.finish()
 
