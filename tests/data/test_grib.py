@@ -61,7 +61,10 @@ def test_two_parameters_of_one_meaning_are_both_kept(tmp_path: Path) -> None:
         assert means(opened, "mslet") == pytest.approx([1e5, 1e5 + 6][:times])
     alone = open_store(write(tmp_path / "alone.grib2", pressure(192, 1e5)))
     assert list(alone.data_vars) == ["mean_sea_level_pressure"]
-    assert examine(paths[0]).exit_status == 0
+    diagnosis = examine(paths[0])
+    assert diagnosis.exit_status == 0
+    said = "'mslet' means 'mean_sea_level_pressure' as 'prmsl' does: its name is kept"
+    assert said in [finding.text for finding in diagnosis.findings]
 
 
 def test_sums_over_several_lengths_in_several_files_are_refused(tmp_path: Path) -> None:

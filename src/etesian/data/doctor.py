@@ -26,6 +26,7 @@ from etesian.data.judgement import gather, judge, summaries, tallies
 from etesian.data.naming import ON_LEVELS
 from etesian.data.statics import changes, is_timed, refusal
 from etesian.data.store import Source, check_times, combine, expand
+from etesian.data.units import conversion
 
 MOST_BYTES = 8 * 2**30
 """Of larger data only every so many steps are judged."""
@@ -195,7 +196,12 @@ def _judge_variables(dataset: xr.Dataset, scanned: Sequence[Summary]) -> list[Fi
             findings.append(Finding(Severity.LOOK, f"'{name}' has no units{guess}"))
         elif variable is None and rumoured and str(name) == array.attrs["source_name"]:
             text = f"'{name}' would be '{rumoured}', but its units '{array.attrs['units']}' are no "
-            findings.append(Finding(Severity.LOOK, f"{text}{CATALOGUE[rumoured].units}: its name is kept"))
+            text += f"{CATALOGUE[rumoured].units}: its name is kept"
+            if rumoured in dataset.data_vars and conversion(array.attrs["units"], CATALOGUE[rumoured]):
+                text = (
+                    f"'{name}' means '{rumoured}' as '{dataset[rumoured].attrs['source_name']}' does: its name is kept"
+                )
+            findings.append(Finding(Severity.LOOK, text))
         if str(name) in ON_LEVELS and "level" not in array.dims:
             findings.append(Finding(Severity.LOOK, f"'{name}' comes without a level: is it at the surface?"))
         mine = [summary for summary in scanned if summary.channel.name == name]

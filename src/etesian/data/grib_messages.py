@@ -87,10 +87,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The messages of a file, and their grids: a raster, or the truncations J, K and M of spherical harmonics."""
+    """The messages of a file, their grids (a raster, or a truncation), and parameters by identifier and edition."""
 
     messages: list[Message]
     rasters: dict[tuple[object, ...], Raster | Triangle]
+    parameters: dict[tuple[int, int], Parameter]
 
 
 def scan(path: str) -> Catalogue:
@@ -100,7 +101,7 @@ def scan(path: str) -> Catalogue:
         DataError: if one is damaged, or says what cannot be.
         GridError: if one is on a grid that cannot be read.
     """
-    found = Catalogue([], {})
+    found = Catalogue([], {}, {})
     end, part, length = 0, 0, 0
     try:
         with _eccodes(), open(path, "rb") as file, _several_fields(file):
@@ -200,21 +201,10 @@ def _refuse_lost(path: str, start: int, stop: int | None) -> None:
 
 def _message(handle: int, path: str, offset: int, part: int, found: Catalogue) -> Message:
     """Read the keys of one message."""
-    short_name = str(_get(handle, "shortName", "unknown"))
-    where = f"message {len(found.messages) + 1} ('{short_name}') of {path}"
     edition = int(eccodes.codes_get(handle, "edition"))
+    parameter = _parameter(handle, edition, found)
+    where = f"message {len(found.messages) + 1} ('{parameter.short_name}') of {path}"
     try:
-        parameter = Parameter(
-            int(eccodes.codes_get(handle, "paramId")),
-            short_name,
-            _word(handle, "cfVarName") or short_name,
-            _word(handle, "cfName"),
-            _word(handle, "name"),
-            str(_get(handle, "units", "")),
-        )
-        if parameter.id == 0:
-            numbers = ".".join(str(eccodes.codes_get(handle, key)) for key in _PARAMETER_KEYS[edition])
-            parameter = parameter._replace(variable=f"unknown_{numbers}")
         surface = str(eccodes.codes_get(handle, "typeOfLevel"))
         if surface == "unknown":
             surface += str(eccodes.codes_get(handle, _SURFACE_KEYS[edition], int))
@@ -245,6 +235,21 @@ def _message(handle: int, path: str, offset: int, part: int, found: Catalogue) -
         offset, part, parameter, surface, level, bottom, step_type, period, source, statistic,
         None if number is None else int(number), grid,
     )  # fmt: skip
+
+
+def _parameter(handle: int, edition: int, found: Catalogue) -> Parameter:
+    """Read what a message measures; eccodes takes a millisecond for each word, so those of one identifier are kept."""
+    identifier = int(_get(handle, "paramId", 0))
+    if (identifier, edition) not in found.parameters:
+        short_name = str(_get(handle, "shortName", "unknown"))
+        words = [_word(handle, key) for key in ("cfVarName", "cfName", "name")]
+        units = str(_get(handle, "units", ""))
+        parameter = Parameter(identifier, short_name, words[0] or short_name, words[1], words[2], units)
+        if identifier == 0:
+            numbers = ".".join(str(_get(handle, key, "")) for key in _PARAMETER_KEYS[edition])
+            return parameter._replace(variable=f"unknown_{numbers}")
+        found.parameters[identifier, edition] = parameter
+    return found.parameters[identifier, edition]
 
 
 def _get(handle: int, key: str, default: Any) -> Any:
