@@ -472,3 +472,12 @@ def test_wrong_paths_name_the_closest(tmp_path: Path) -> None:
 def test_a_file_without_fields_is_refused(opened: Any) -> None:
     with pytest.raises(DataError, match="holds no numbers on its latitude–longitude grid"):
         opened(maps().drop_vars("t2m"))
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", f"{path}/zarr.json")
+
+    monkeypatch.setattr("etesian.data.store.is_store", refuse)
+    with pytest.raises(DataError, match=r"zarr\.json cannot be read, you lack the permission"):
+        open_store(tmp_path)

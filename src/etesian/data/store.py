@@ -67,15 +67,22 @@ def expand(source: Source) -> list[str]:
         text = url2pathname(urlsplit(text).path)
     if "://" in text:
         return [text]
+    try:
+        return _expand_local(text)
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or text} cannot be read, you lack the permission: `ls -ld` shows why"
+        ) from None
+
+
+def _expand_local(text: str) -> list[str]:
     path = Path(text).expanduser()
     if path.is_dir():
         if is_store(path):
             return [str(path)]
-        try:
-            files = sorted(path.iterdir())
-        except OSError as error:
-            raise DataError(f"the folder {path} cannot be read: {error.strerror}") from None
-        inside = [str(file) for file in files if file.suffix.lower() in SUFFIXES or _is_folder_store(file)]
+        inside = [
+            str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES or _is_folder_store(file)
+        ]
         if not inside:
             raise DataError(f"the folder {path} holds no files ending in {', '.join(SUFFIXES)} and no Zarr store")
         return inside
