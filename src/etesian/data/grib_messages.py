@@ -36,7 +36,8 @@ _SURFACE_KEYS = {1: "indicatorOfTypeOfLevel", 2: "typeOfFirstFixedSurface"}
 # Months in units of time that have no fixed length, and the hours that eccodes takes for one of them (code table 4.4).
 _CALENDAR_UNITS = {3: (1, 720), 4: (12, 8760), 5: (120, 87600), 6: (360, 262800), 7: (1200, 876000)}
 _ENSEMBLE_STATISTICS = {0: "em", 1: "em", 2: "es", 3: "es", 4: "es", 6: "em"}  # code table 4.7
-_REALISATIONS = ("an", "fc", "cf", "pf", "af", "ia", "4v", "4i", "go", "unknown")
+# MARS' types that are statistics of an ensemble or a climate: mean, spread, probabilities, indices, clusters.
+_STATISTICS = ("em", "es", "ep", "efi", "efic", "sot", "pb", "pd", "cd", "cm", "cs", "ci", "taem", "taes", "ssd", "cl")
 # eccodes' words for what was done over time, by code table 4.10, where a parameter's own name hides it.
 _PROCESSES = {0: "avg", 1: "accum", 2: "max", 3: "min", 4: "diff", 5: "rms", 6: "sd"}
 
@@ -272,7 +273,7 @@ def _statistic(handle: int, source: str) -> str:
     percentile = _get(handle, "percentileValue", None)
     if percentile is not None:
         return f"p{percentile}"
-    return "" if source in _REALISATIONS else source
+    return source if source in _STATISTICS else ""
 
 
 def _period(handle: int, where: str) -> Period:
