@@ -16,7 +16,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import etesian.tasks.sharding  # noqa: F401  makes strategy: sharded known
-from etesian.cli.trusted import check, read, restrict
+from etesian.cli.epochs import EpochLines
+from etesian.cli.going_on import is_finished, last_checkpoint, refuse_changes
+from etesian.cli.trusted import check, plain, read, restrict
 from etesian.core import Layout
 from etesian.core.errors import RecipeError, first_line
 from etesian.core.outputs import claim_run, mark
@@ -28,6 +30,10 @@ from etesian.tasks.task import Task
 
 # The data module gives these to the task; without this, each of their fields would become an option.
 set_parsing_settings(subclasses_enabled=[Layout, Statistics])
+
+
+class _FinishedError(Exception):
+    """Nothing is left to train."""
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -77,17 +83,35 @@ class TrainingCLI(LightningCLI):
         self.run_directory = Path(config.run or f"runs/{name}")
         if self.subcommand == "fit":
             claim_run(self.run_directory)
+            self._go_on(config)
         checkpoints = self.run_directory / "checkpoints"
         wanted = checkpoints / ("last" if self.subcommand == "fit" else "best")
         if config.get("ckpt_path") is None and wanted.exists():
             config.ckpt_path = str(wanted)
 
+    def _go_on(self, config: Any) -> None:
+        """See what there is to go on with, before anything is read or made."""
+        last = last_checkpoint(self.run_directory) if config.get("ckpt_path") is None else None
+        if last is None:
+            return
+        recipe = plain(self._parser(self.subcommand).dump(config, skip_none=False))
+        finished = is_finished(last, recipe["trainer"])
+        refuse_changes(self.run_directory, recipe, last, finished=finished)
+        if finished:
+            raise _FinishedError(
+                f"{self.run_directory} is already finished, after {last['epoch'] + 1} epochs; to go on, give a larger "
+                "--trainer.max_epochs"
+            )
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with logs and checkpoints inside the run directory."""
         run = self.run_directory
         callbacks = [*best_and_last(run / "checkpoints", has_best=self.model.has_best), LearningRateMonitor("step")]
-        if self.config[self.subcommand].trainer.enable_progress_bar is not False:
+        if sys.stdout.isatty() and self.config[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
+        else:
+            callbacks.append(EpochLines())
+            kwargs["enable_progress_bar"] = False
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             return super().instantiate_trainer(
@@ -144,15 +168,18 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
         ".*smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    TrainingCLI(
-        Task,
-        TaskData,
-        args=arguments,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=SaveRecipe,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        parser_kwargs={"prog": "etesian", "exit_on_error": False}
-        | {name: {"exit_on_error": False} for name in TrainingCLI.subcommands()},
-    )
+    try:
+        TrainingCLI(
+            Task,
+            TaskData,
+            args=arguments,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRecipe,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            parser_kwargs={"prog": "etesian", "exit_on_error": False}
+            | {name: {"exit_on_error": False} for name in TrainingCLI.subcommands()},
+        )
+    except _FinishedError as done:
+        print(done)

@@ -43,7 +43,7 @@ def restrict(trusted: Sequence[str]) -> None:
         import_path_allowlist=[*MODULES, *trusted],
         instantiate_subclass_spec_in_any=False,
     )
-    set_loader("yaml", _load, (yaml.YAMLError,))
+    set_loader("yaml", plain, (yaml.YAMLError,))
 
 
 def check(config: Namespace, trusted: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def read(path: Path) -> dict[str, Any]:
         RecipeError: if it is no YAML file of the parts of a recipe.
     """
     try:
-        content = _load(path.read_text(encoding="utf-8"))
+        content = plain(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise RecipeError(f"{path} is no text in UTF-8; a recipe is a YAML file") from None
     except (yaml.YAMLError, RecursionError) as error:
@@ -128,7 +128,12 @@ def _found(path: str, trusted: Sequence[str], place: str) -> Any:
         raise RecipeError(f"{place} names {path}, which is not installed") from None
 
 
-def _load(text: str) -> Any:
+def plain(text: str) -> Any:
+    """Return what YAML text says, as plain data.
+
+    Raises:
+        RecipeError: if its aliases make it much larger than it looks.
+    """
     value = _read_yaml(text)
     if "*" in text and _nodes(value, ()) > _MOST_NODES:
         raise RecipeError(f"a recipe's aliases (*) expand to more than {_MOST_NODES} values; write it without them")

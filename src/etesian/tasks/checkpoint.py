@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,7 +22,7 @@ from etesian.core.errors import CheckpointError, EtesianError, first_line
 from etesian.core.recorded import find_class, from_plain, rebuild, to_plain
 from etesian.models.network import Network
 from etesian.nn.normalizer import Statistics
-from etesian.tasks.task import Task
+from etesian.tasks.task import Task, diverged
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TRAINING = "weights.safetensors", "description.json", "training.pt"
@@ -100,6 +102,29 @@ class SafeCheckpoints(CheckpointIO):
 
 class _FolderCheckpoint(ModelCheckpoint):
     FILE_EXTENSION = ""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best that lies in the folder, wherever the run was moved to; its score lies with it."""
+        best = Path(str(self.dirpath)) / str(self.filename)
+        if self.monitor is None or not (best / DESCRIPTION).exists():
+            return
+        score = read_description(best).get(self.monitor, state_dict.get("best_model_score"))
+        if score is not None:
+            self.best_model_path = self.kth_best_model_path = str(best)
+            self.best_model_score = self.kth_value = torch.as_tensor(score)
+            self.best_k_models = {str(best): self.best_model_score}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep nothing whose validation loss is no number.
+
+        Raises:
+            RecipeError: if it is not finite.
+        """
+        loss = trainer.callback_metrics.get("val_loss")
+        if trainer.state.fn == TrainerFn.FITTING and loss is not None and not torch.isfinite(loss):
+            when = "the start" if trainer.sanity_checking else f"the end of epoch {trainer.current_epoch}"
+            raise diverged("validation loss", float(loss), when)
+        super().on_validation_end(trainer, pl_module)
 
 
 def best_and_last(folder: str | Path, *, has_best: bool = True) -> list[Callback]:

@@ -191,6 +191,7 @@ class SuperResolutionTask(ForecastTask):
         """Take one step of the generator's (0) or the discriminator's (1) optimiser."""
         optimizer = self.optimizers()[number]  # type: ignore[index]
         optimizer.zero_grad()
+        self.check_loss(loss)
         self.manual_backward(loss)
         optimizer.step()
 

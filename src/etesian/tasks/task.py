@@ -16,8 +16,19 @@ from etesian.core.errors import CheckpointError, RecipeError
 from etesian.core.recorded import Recorded
 from etesian.models.network import Network, Transfer
 from etesian.nn.normalizer import Normalizer, Statistics
+from etesian.tasks.resuming import (
+    Options,
+    apply_options,
+    keep_patience,
+    optimizer_options,
+    redirect_schedules,
+    schedules,
+)
 from etesian.tasks.schedules import warmup_cosine
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+LOOK_EVERY = 50
+"""Steps between two looks at the loss on an accelerator."""
 NetworkFactory = Callable[[Layout], Network]
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
@@ -58,6 +69,10 @@ class Task(L.LightningModule):
         self.transfer: Transfer | None = None
         self.new_rate = 1.0
         self.random_state: Tensor | None = None
+        self.optimizer_options: Options = []
+        self.restored_options: Options | None = None
+        self.epochs_done = 0
+        self.schedule_steps: list[int] = []
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,27 +146,66 @@ class Task(L.LightningModule):
         return loss
 
     def log_training(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
-        """Log the loss of a training batch and its parts."""
+        """Log the loss of a training batch and its parts.
+
+        Raises:
+            RecipeError: if the loss is no number.
+        """
+        self.check_loss(loss)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train_{name}": value for name, value in parts.items()}, batch_size=len(batch))
+
+    def check_loss(self, loss: Tensor) -> None:
+        """Stop at a training loss that is no number, with which every weight becomes one that is none.
+
+        On an accelerator, which would have to wait for it, only from time to time: once it is none, it stays so.
+
+        Raises:
+            RecipeError: if it is not finite.
+        """
+        if loss.device.type != "cpu" and self.global_step % LOOK_EVERY:
+            return
+        if not torch.isfinite(loss):
+            raise diverged("training loss", float(loss), f"step {self.global_step} (epoch {self.current_epoch})")
+
+    def on_fit_start(self) -> None:
+        """Note what the recipe asks of optimisers and schedules, before a checkpoint's state takes their place."""
+        self.optimizer_options = optimizer_options(self.trainer)
+        self.schedule_steps = [schedule.asked_steps for schedule in schedules(self.trainer)]
+
+    def on_train_start(self) -> None:
+        """Let what the recipe asks for now take effect where a run goes on."""
+        if self.restored_options is not None:
+            apply_options(self.trainer, self.optimizer_options, self.restored_options)
+            redirect_schedules(self.trainer, self.schedule_steps, self.epochs_done)
+            self.restored_options = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the task in plain data, from which `load_task` rebuilds it."""
         checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["optimizer_options"] = self.optimizer_options
+        score = self.trainer.callback_metrics.get("val_loss")
         checkpoint["etesian"] = {
             "task": f"{type(self).__module__}.{type(self).__qualname__}",
             "options": self.options(),
             "network": cast(Recorded, self.network).describe(),
             "statistics": self.normalizer.statistics,
             "provenance": self.provenance,
+            "val_loss": None if score is None else float(score),
         }
 
     def setup(self, stage: str) -> None:
-        """Refuse strategies whose checkpoints this library cannot write.
+        """Refuse what this library cannot train with.
 
         Raises:
-            RecipeError: if the strategy divides the weights among processes otherwise than `Sharded`.
+            RecipeError: if the strategy divides the weights among processes otherwise than `Sharded`, or the precision
+                is that of the weights themselves.
         """
+        if self.trainer.precision not in PRECISIONS:
+            raise RecipeError(
+                f"precision {self.trainer.precision} would change the weights themselves; take bf16-mixed, which "
+                f"computes in half precision and keeps them, or one of {', '.join(PRECISIONS)}"
+            )
         if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             name = type(self.trainer.strategy).__name__
             raise RecipeError(f"{name} writes no checkpoints that can be read here; use strategy: sharded")
@@ -171,12 +225,24 @@ class Task(L.LightningModule):
                     f"{shapes[0] or 'missing'} here); name another run directory with --run"
                 )
         self.random_state = checkpoint["random_state"]
+        self.restored_options = checkpoint.get("optimizer_options")
+        self.epochs_done = checkpoint["epoch"] + 1
+        keep_patience(self.trainer, checkpoint)
 
     def on_train_epoch_start(self) -> None:
         """Go on with the random numbers of the interrupted run, so that dropout and noise are the same."""
         if self.random_state is not None:
             torch.set_rng_state(self.random_state)
             self.random_state = None
+
+
+def diverged(what: str, loss: float, when: str) -> RecipeError:
+    """Return what is said of a loss that is no number."""
+    return RecipeError(
+        f"the {what} is {loss} at {when}: training has diverged; lower the learning rate "
+        "(--model.init_args.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1.0), and under "
+        "16-mixed precision take bf16-mixed"
+    )
 
 
 def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
