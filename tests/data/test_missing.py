@@ -155,3 +155,16 @@ def test_packed_zarr_as_xarray_writes_it_keeps_its_holes(tmp_path: Path, zarr_fo
     packing = {"dtype": "i2", "scale_factor": 0.5, "add_offset": -3.0, "_FillValue": fill}
     dataset.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, encoding={"q": packing})
     np.testing.assert_array_equal(open_store(tmp_path / "a.zarr")["q"], values)
+
+
+@pytest.mark.parametrize("declared", [5, 5.0, "5.0"])
+def test_zarr_3_says_missing_by_an_attribute_in_any_spelling(tmp_path: Path, declared: Any) -> None:
+    dataset = xr.Dataset({"q": (("lat", "lon"), COUNT.astype("f4"), {"units": "furlong"})}).assign_coords(
+        lat=("lat", LATITUDE, {"units": "degrees_north"}), lon=("lon", LONGITUDE, {"units": "degrees_east"})
+    )
+    dataset.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False, encoding={"q": {"_FillValue": None}})
+    zarr.open_group(tmp_path / "a.zarr")["q"].attrs["_FillValue"] = declared
+    assert missing(tmp_path / "a.zarr") == [5]
+    dataset.q.attrs["_FillValue"] = np.float32(7)
+    dataset.to_zarr(tmp_path / "b.zarr", zarr_format=3, consolidated=False)
+    assert missing(tmp_path / "b.zarr") == [7]

@@ -1,9 +1,11 @@
 """Zarr 2 and 3, here or behind an address → one decoded, lazily loaded dataset."""
 
+import base64
 import json
 import math
 import os
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -69,7 +71,10 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
         # Without consolidated metadata, opening only takes longer.
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
         # Consolidated metadata may be older than the store, and save nothing where requests cost nothing.
-        backend = xr.backends.ZarrStore.open_group(store, mode="r", consolidated=None if folder is None else False)
+        # Otherwise xarray reads no `_FillValue` of Zarr 3 but in its own spelling.
+        backend = xr.backends.ZarrStore.open_group(
+            store, mode="r", consolidated=None if folder is None else False, use_zarr_fill_value_as_mask=True
+        )
     raw = xr.open_dataset(backend, decode_cf=False)
     group = backend.zarr_group
     arrays = dict(group.arrays())
@@ -82,9 +87,8 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
             remarks.look(raw, f"the group '{name}' ({', '.join(names)}) is left out: its folder opens by itself")
     if not arrays:
         raise DataError(f"{path} is a Zarr group without arrays")
-    if group.metadata.zarr_format == 2:
-        for name, array in arrays.items():
-            _heed_fill_value(raw, name, array)
+    for name, array in arrays.items():
+        _heed_fill_value(raw, name, array)
     dataset = decoded(raw, path)
     if folder is not None:
         remarks.look(dataset, partial(_lost_chunks, raw, folder, arrays))
@@ -92,10 +96,12 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
 
 
 def _heed_fill_value(raw: xr.Dataset, name: str, array: Any) -> None:
-    """Tell whether the `fill_value` of a Zarr 2 array means missing, as xarray writes it, or is the usual one, 0."""
+    """Put `_FillValue` where the attributes, or the `fill_value` of Zarr 2 as xarray writes it, mean missing."""
     attributes = raw.variables[name].attrs
     if "_FillValue" in array.attrs:
-        attributes["_FillValue"] = array.attrs["_FillValue"]
+        attributes["_FillValue"] = _fill_value(array.attrs["_FillValue"])
+    elif array.metadata.zarr_format == 3:
+        attributes.pop("_FillValue", None)
     elif array.dtype.kind in "iufb" and array.fill_value == 0:
         is_packed = "scale_factor" in attributes or "add_offset" in attributes
         if np.size(attributes.get("add_offset", 0)) == 1 and attributes.get("add_offset", 0) not in (0, "0"):
@@ -105,6 +111,14 @@ def _heed_fill_value(raw: xr.Dataset, name: str, array: Any) -> None:
             text = f"'{name}' is packed and has a fill_value of 0: stored zeros are taken for zeros"
             remarks.look(raw, f"{text}; set the attribute _FillValue to 0 if they are missing")
         attributes.pop("_FillValue", None)
+
+
+def _fill_value(told: Any) -> Any:
+    """Read xarray's spelling of a number in Zarr 3, its eight bytes in base 64; leave others alone."""
+    try:
+        return struct.unpack("<d", base64.b64decode(told, validate=True))[0]
+    except (TypeError, ValueError, struct.error):
+        return told
 
 
 def _lost_chunks(raw: xr.Dataset, folder: Path, arrays: dict[str, Any]) -> Iterator[str]:
