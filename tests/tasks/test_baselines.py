@@ -67,6 +67,37 @@ def test_ridge_with_history_finds_a_process_of_second_order(tmp_path: Path) -> N
     assert by_day == pytest.approx([0.0, -0.5, 0.9], abs=0.06)
 
 
+def test_ridge_on_all_channels_learns_what_one_channel_does_to_another(tmp_path: Path) -> None:
+    """The pressure follows the temperature of the day before, of which its own past tells nothing."""
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((1097, 3, 4))
+    axes = ("time", "latitude", "longitude")
+    temperature = 280 + 5 * noise[1:]
+    temperature[100:130, 1, 1] = np.nan
+    fields = {
+        "mean_sea_level_pressure": (
+            axes,
+            1e5 + 100 * (noise[:-1] + 0.1 * rng.standard_normal((1096, 3, 4))),
+            {"units": "Pa"},
+        ),
+        "2m_temperature": (axes, temperature, {"units": "K"}),
+    }
+    time = np.datetime64("2001-01-01", "ns") + np.arange(1096) * np.timedelta64(1, "D")
+    coordinates = {"time": time, "latitude": [30.0, 40.0, 50.0], "longitude": [300.0, 310.0, 320.0, 330.0]}
+    prepare_dataset(xr.Dataset(fields, coordinates), str(tmp_path / "store.zarr"), train_end="2003-06-30")
+    store = TrainingStore(tmp_path / "store.zarr")
+    number = store.channels.index(PRESSURE)
+    initial = store.time[-60:-1]
+    truth = store.read(np.arange(len(store.time) - 59, len(store.time)), np.array([number]))[:, 0]
+    error = {}
+    for name in ("ridge", "ridge_all_channels"):
+        task = baseline_task(name, store, store.channels, [24])
+        predicted = forecast(task, WindowReader(store, task.layout), initial, (24,)).values[:, 0, number].numpy()
+        error[name] = float(np.sqrt(np.mean((predicted - truth) ** 2)))
+    assert error["ridge"] == pytest.approx(100, rel=0.1)
+    assert error["ridge_all_channels"] < 15
+
+
 def test_persistence_is_the_initial_state_and_climatology_the_table(autoregressive: TrainingStore) -> None:
     layout = Layout((PRESSURE,), (PRESSURE,), autoregressive.grid)
     initial = autoregressive.time[[10, 500]]

@@ -59,7 +59,8 @@ def predict(
 
     Args:
         run: run directory of `etesian fit`, a checkpoint folder, or a baseline: persistence, climatology,
-            seasonal_cycle, damped_persistence or ridge, fitted to the training period of the store. A run on two grids
+            seasonal_cycle, damped_persistence, ridge, ridge_3_days or ridge_all_channels, fitted to the training
+            period of the store. A run on two grids
             downscales, and so do `interpolation`, bilinearly, and `bicubic`. A run of GapFillTask fills the gaps of
             the months from INIT.
         store: training store that holds the initial states.
@@ -215,7 +216,8 @@ def evaluate(
             observations of which some were withheld. Baselines are then those that fill gaps, by default all.
         out: folder to write.
         others: further forecasts to compare, as NAME=PATH.
-        baselines: persistence, climatology, seasonal_cycle, damped_persistence, ridge; by default persistence and
+        baselines: persistence, climatology, seasonal_cycle, damped_persistence, ridge, ridge_3_days,
+            ridge_all_channels; by default persistence and
             seasonal_cycle where the truth is a training store; none for downscaled fields.
         references: of the others, those to measure skill by as well, such as bilinear interpolation.
         climatology: training store or WeatherBench 2 climatology for anomalies; by default that of the truth.

@@ -88,6 +88,48 @@ class LinearForecast(Network):
         return torch.stack(answers, dim=1)
 
 
+class PatternForecast(Network):
+    """All channels at each lead from the leading patterns of all channels at the initial time.
+
+    Args:
+        layout: what goes in and what comes out.
+        patterns: what each value of the state, channel by channel, gives to each pattern.
+        weights: what each pattern gives to each value of the state at a lead in hours.
+    """
+
+    patterns: Tensor
+
+    def __init__(
+        self,
+        layout: Layout,
+        patterns: Float[Tensor, "predictor pattern"],
+        weights: dict[int, Float[Tensor, "pattern predictor"]],
+    ) -> None:
+        super().__init__()
+        self.layout, self.leads = layout, tuple(weights)
+        self.register_buffer("patterns", patterns)
+        for lead, tensor in weights.items():
+            self.register_buffer(f"weights_{lead}", tensor)
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Values:
+        """Return the map of the last input state.
+
+        Raises:
+            DataError: if a lead was not fitted.
+        """
+        state = inputs.select(self.layout.targets).at(-1).filled()[:, 0]
+        wanted = [self.layout.targets.index(c) for c in target.channels]
+        amplitudes = state.flatten(1) @ self.patterns
+        answers = []
+        for lead in lead_hours(inputs, target)[0].tolist():
+            if lead not in self.leads:
+                raise DataError(f"no regression was fitted for a lead of {lead:g} h; fitted were {list(self.leads)}")
+            answers.append((amplitudes @ self.get_buffer(f"weights_{int(lead)}")).view_as(state)[:, wanted])
+        return torch.stack(answers, dim=1)
+
+
 def apply_linear(
     coefficients: Tensor, states: Float[Tensor, "batch time channel lat lon"]
 ) -> Float[Tensor, "batch channel lat lon"]:

@@ -16,15 +16,24 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.data.dataset import WindowReader
 from etesian.data.reader import TrainingStore, positions
-from etesian.models.baselines import Climatology, Interpolation, LinearForecast, Persistence
+from etesian.models.baselines import Climatology, Interpolation, LinearForecast, PatternForecast, Persistence
 from etesian.nn.normalizer import Normalizer, Statistics
 from etesian.tasks.forecast import ForecastTask
 
-BASELINES = ("persistence", "climatology", "seasonal_cycle", "damped_persistence", "ridge", "ridge_3_days")
+BASELINES = (
+    "persistence",
+    "climatology",
+    "seasonal_cycle",
+    "damped_persistence",
+    "ridge",
+    "ridge_3_days",
+    "ridge_all_channels",
+)
 """`climatology` is the store's table by hour and day of the year (WeatherBench 2), `seasonal_cycle` two harmonics of
 the year at every grid point, `damped_persistence` an anomaly times a coefficient for each grid point and lead, and
 `ridge` a regression of every grid point of a channel on all of them, and `ridge_3_days` on all of them today,
-yesterday and the day before."""
+yesterday and the day before; `ridge_all_channels` regresses every grid point of every channel on the leading patterns
+of all channels together."""
 
 INTERPOLATIONS = ("interpolation", "bicubic")
 """What downscaling is judged against: the coarse field, interpolated bilinearly or by cubic splines."""
@@ -32,6 +41,8 @@ INTERPOLATIONS = ("interpolation", "bicubic")
 HISTORIES = {"ridge": (0,), "ridge_3_days": (-48, -24, 0)}
 
 RIDGE_PREDICTORS = 2000
+PATTERNS, PATTERN_TIMES = 500, 2000
+"""Most patterns that `ridge_all_channels` is fitted to, and most times, evenly spread, that they are found from."""
 PENALTIES = 10.0 ** np.arange(-3, 4)
 """Penalties that `ridge` chooses from, in units of the mean variance of its predictors."""
 
@@ -70,6 +81,11 @@ def baseline_task(
             fit_damped_persistence(store, channels, leads) if damped else fit_ridge(store, channels, leads, history)
         )
         return ForecastTask(lambda layout: LinearForecast(layout, coefficients), layout, statistics, anomalies=True)
+    if name == "ridge_all_channels":
+        patterns, weights = fit_ridge_on_patterns(store, channels, leads)
+        return ForecastTask(
+            lambda layout: PatternForecast(layout, patterns, weights), layout, statistics, anomalies=True
+        )
     if name == "seasonal_cycle":
         return ForecastTask(lambda layout: Climatology(layout, _no_anomaly), layout, statistics, anomalies=True)
     physical = _physical(channels)
@@ -162,6 +178,47 @@ def fit_ridge(
             folds = _folds(time[now], store.calendar)
             coefficients[lead].append(_ridge(states, anomaly[later], folds, weight))
     return {lead: torch.from_numpy(np.stack(rows)).float() for lead, rows in coefficients.items()}
+
+
+def fit_ridge_on_patterns(
+    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]
+) -> tuple[Float[Tensor, "predictor pattern"], dict[int, Float[Tensor, "pattern predictor"]]]:
+    """Regress all channels at each lead on the leading patterns (EOFs) of all their standardised anomalies together.
+
+    One channel is in memory at a time. Penalties are chosen for each channel and lead as in `fit_ridge`.
+
+    Returns:
+        What each value, channel by channel, gives to each pattern, and what each pattern gives to each value.
+    """
+    spread = store.statistics.select(channels).anomaly_std
+    assert spread is not None
+    _, time = training_anomalies(store, channels[0])
+    some = np.unique(np.linspace(0, len(time) - 1, min(len(time), PATTERN_TIMES)).round().astype(np.int64))
+
+    def standardised(number: int) -> NDArray[np.float64]:
+        return np.asarray(training_anomalies(store, channels[number])[0] / spread[number])
+
+    gram = np.zeros((len(some), len(some)))
+    for number in range(len(channels)):
+        values = standardised(number)[some]
+        gram += values @ values.T
+    size, vectors = np.linalg.eigh(gram)
+    kept = np.flatnonzero(size > 1e-9 * size[-1])[-PATTERNS:]
+    mixed = vectors[:, kept] / np.sqrt(size[kept])
+    states, patterns = np.zeros((len(time), len(kept))), []
+    for number in range(len(channels)):
+        values = standardised(number)
+        patterns.append(values[some].T @ mixed)
+        states += values @ patterns[-1]
+    weight = np.repeat(store.grid.area_weights, store.grid.shape[1])
+    fitted: dict[int, list[NDArray[np.float64]]] = {lead: [] for lead in leads}
+    for number in range(len(channels)):
+        values = standardised(number)
+        for lead in leads:
+            now, later = _pairs(time, lead, store.path)
+            fitted[lead].append(_ridge(states[now], values[later], _folds(time[now], store.calendar), weight))
+    weights = {lead: torch.from_numpy(np.concatenate(parts, axis=1)).float() for lead, parts in fitted.items()}
+    return torch.from_numpy(np.concatenate(patterns)).float(), weights
 
 
 def training_anomalies(
