@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,9 +77,13 @@ def data(store: str, **options: Any) -> ForecastData:
 def saved(task: ForecastTask, source: Any, folder: Path) -> ForecastTask:
     """Write a checkpoint as training does, and load it without any store."""
     task.provenance = source.provenance
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 1}
-    task.on_save_checkpoint(checkpoint)
-    SafeCheckpoints().save_checkpoint(checkpoint, folder / "run")
+    trainer = L.Trainer(
+        max_epochs=0, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", plugins=[SafeCheckpoints()], default_root_dir=folder,
+    )  # fmt: skip
+    task.trainer = trainer
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(folder / "run")
     loaded = load_task(folder / "run")
     assert isinstance(loaded, ForecastTask)
     return loaded
