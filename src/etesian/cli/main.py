@@ -4,6 +4,7 @@ import errno
 import importlib
 import inspect
 import io
+import logging
 import os
 import re
 import sys
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     # Every reader that matters understands it, and without it opening a store lists each of its arrays.
     warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+    # Where one chunk is damaged, the reads that were under way are given up; each would be reported at the end.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     name = arguments[0]
     try:
         rest = trust(arguments[1:])

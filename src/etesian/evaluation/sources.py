@@ -205,7 +205,10 @@ def is_training_store(path: str | Path) -> bool:
     """Whether a path is a training store made by `prepare`."""
     if not (Path(path) / "zarr.json").is_file():
         return False
-    return "etesian_store" in zarr.open_group(str(path), mode="r").attrs
+    try:
+        return "etesian_store" in zarr.open_group(str(path), mode="r").attrs
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return False
 
 
 def lead_hours(source: Source) -> NDArray[np.int64]:
