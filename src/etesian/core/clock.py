@@ -1,5 +1,6 @@
 """Time as numbers: calendars, day of year, and where the sun stands."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,19 @@ def decode_time(seconds: ArrayLike, calendar: str) -> NDArray[Any]:
     return _dates(numbers, name)
 
 
+def moment(calendar: str, *parts: int) -> int:
+    """Return the seconds since 1970-01-01 of a year, month, day, hour, minute and second.
+
+    Raises:
+        ValueError: if the calendar has no such date.
+    """
+    with warnings.catch_warnings():
+        # The models' calendars may have a year 0, of which cftime says that CF does not know it.
+        warnings.simplefilter("ignore", UserWarning)
+        date = cftime.datetime(*parts, calendar=calendar)
+        return round(float(cftime.date2num(date, _EPOCH, calendar=calendar)))
+
+
 def parse_time(text: str, calendar: str) -> int:
     """Read `2008`, `2008-02`, `2008-02-30` or `2008-02-30T06` as seconds since 1970-01-01 of a calendar.
 
@@ -109,7 +123,7 @@ def parse_time(text: str, calendar: str) -> int:
         hours = [int(part) for part in clock.split(":")] if clock else [0]
         if not int(calendar not in _YEAR_DAYS) <= parts[0] <= LAST_YEAR:
             raise ValueError
-        return _moment(calendar, *parts[:3], *hours[:3])
+        return moment(calendar, *parts[:3], *hours[:3])
     except (ValueError, TypeError):
         raise DataError(f"'{text}' is no date of the {calendar} calendar; write YYYY-MM-DDTHH") from None
 
@@ -124,7 +138,7 @@ def end_of(text: str, calendar: str) -> int:
     if len(parts) == 3:
         return start + SECONDS_PER_DAY - 1
     year, month = (parts[0] + 1, 1) if len(parts) == 1 or parts[1] == 12 else (parts[0], parts[1] + 1)
-    return _moment(calendar, year, month, 1) - 1
+    return moment(calendar, year, month, 1) - 1
 
 
 def hour_of_day(seconds: ArrayLike) -> NDArray[np.float64]:
@@ -209,19 +223,13 @@ def cosine_solar_zenith(
     return np.asarray(sin_part + cos_part)
 
 
-def _moment(calendar: str, *parts: int) -> int:
-    """Return the seconds since 1970-01-01 of a year, month, day and so on; ValueError where there is no such date."""
-    moment = cftime.datetime(*parts, calendar=calendar)
-    return round(float(cftime.date2num(moment, _EPOCH, calendar=calendar)))
-
-
 def _dates(numbers: Seconds, calendar: str) -> NDArray[Any]:
     return np.asarray(cftime.num2date(numbers, _EPOCH, calendar=calendar), dtype=object)
 
 
 def _julian_day_of_year(numbers: Seconds, calendar: str) -> NDArray[np.int64]:
     """Count by cycles of four years, of which the fourth has the leap day."""
-    days = (numbers - _moment(calendar, 1, 1, 1)) // SECONDS_PER_DAY
+    days = (numbers - moment(calendar, 1, 1, 1)) // SECONDS_PER_DAY
     year, day = np.divmod(days % _CYCLE_DAYS, 365)
     return np.asarray(np.where(year == 4, 366, day + 1))
 

@@ -45,7 +45,7 @@ def with_axes(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         GridError: if the grid is not a latitude–longitude grid with finite coordinates.
         DataError: if the times have no dates.
     """
-    return _member(timed(_on_grid(raw, label, notes), label))
+    return _member(timed(_on_grid(raw, label, notes), label, notes))
 
 
 def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:

@@ -16,7 +16,7 @@ _FINAL, _PRELIMINARY = 1, 5
 
 
 def decoded(raw: xr.Dataset, path: str, defaults: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """Unpack, mask and date a dataset by what its attributes say, reading no values beyond coordinates.
+    """Unpack and mask a dataset by what its attributes say, reading no values beyond coordinates.
 
     Args:
         raw: undecoded dataset; the attributes of its variables are changed.
@@ -24,15 +24,15 @@ def decoded(raw: xr.Dataset, path: str, defaults: Mapping[str, Any] | None = Non
         defaults: by variable, the value that stands where nothing was ever written.
 
     Raises:
-        DataError: if times cannot be decoded, or a packing is no number.
+        DataError: if a packing is no number.
     """
     valid = declare(raw, path, defaults)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            dataset = xr.decode_cf(raw, decode_timedelta=False)
+            dataset = xr.decode_cf(raw, decode_times=False)
     except ValueError as error:
-        raise DataError(f"{path} has times that cannot be decoded: {first_line(error)}") from None
+        raise DataError(f"{path} has attributes that cannot be decoded: {first_line(error)}") from None
     dataset = guarded(dataset, path, valid)
     if "expver" in dataset.dims:
         dataset = _one_version(dataset, path)

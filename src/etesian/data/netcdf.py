@@ -15,7 +15,6 @@ from etesian.data.classic import Records, check_length
 from etesian.data.decoding import decoded
 from etesian.data.hdf5 import what_is_missing
 
-_REFERENCE_TIME = re.compile(rb"(\d{4})[ -](\d\d)[ -](\d\d)[ T](\d\d):(\d\d)")
 _SKIPPED = re.compile(r"variable '(.+)' has unsupported datatype")
 
 
@@ -56,7 +55,7 @@ def read_netcdf(path: str, *, classic: bool) -> xr.Dataset:
     )
     if records is not None:
         remarks.mended(raw, f"{records.number} times by the length of the file, whose header leaves their number open")
-    raw = _read_text_time(decoded(raw, path, _defaults(file)), path)
+    raw = decoded(raw, path, _defaults(file))
     if not raw.coords and all(str(name).startswith("phony_dim") for name in raw.dims):
         raise DataError(what_is_missing(path, list(map(str, raw.data_vars))))
     return raw
@@ -122,21 +121,3 @@ def _defaults(file: Any) -> dict[str, Any]:
             if variable.get_fill_value() == usual:
                 defaults[name] = usual
     return defaults
-
-
-def _read_text_time(raw: xr.Dataset, path: str) -> xr.Dataset:
-    """Date a time axis that counts hours from a reference date which another variable holds as text."""
-    for name, array in raw.variables.items():
-        if array.dtype.kind == "S" and array.ndim == 0 and "ref" in str(name).lower():
-            match = _REFERENCE_TIME.search(bytes(array.values))
-            axes = [axis for axis in raw.dims if "time" in str(axis).lower() and axis in raw.coords]
-            if match is None or len(axes) != 1 or raw[axes[0]].dtype.kind not in "iuf":
-                raise DataError(
-                    f"{path} has a reference date '{name}' as text that does not date its time axis: "
-                    f"give time units such as 'hours since 2000-01-01'"
-                )
-            start = np.datetime64("{}-{}-{}T{}:{}".format(*(part.decode() for part in match.groups())), "ns")
-            hours = np.round(np.asarray(raw[axes[0]].values, dtype=np.float64) * 3600).astype("timedelta64[s]")
-            dated = raw.drop_vars([name]).assign_coords({axes[0]: start + hours})
-            return dated.rename({axes[0]: "time"})
-    return raw

@@ -1,5 +1,6 @@
 """Forecasts, truth and climatology as arrays of channels, read piece by piece."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -334,8 +335,16 @@ def _open(name: str, path: str) -> xr.Dataset:
     if "://" not in path and not Path(path).exists():
         raise DataError(f"{name}: there is no '{path}'")
     try:
-        engine = None if is_file else "zarr"
-        return xr.open_dataset(path, engine=engine, chunks=None, decode_timedelta=True)
+        with warnings.catch_warnings():
+            # Dates before 1582 and in other calendars come as cftime dates, which are as good.
+            warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
+            return xr.open_dataset(
+                path,
+                engine=None if is_file else "zarr",
+                chunks=None,
+                decode_times=xr.coders.CFDatetimeCoder(time_unit="s"),
+                decode_timedelta=True,
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{name}: '{path}' is neither Zarr nor NetCDF that can be read ({reason})") from error
