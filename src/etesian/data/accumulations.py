@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
+from etesian.data.dates import holds_dates, is_lead
 
 
 class Period(NamedTuple):
@@ -65,7 +66,6 @@ def span(seconds: int) -> str:
     return f"{seconds // SECONDS_PER_HOUR}h" if seconds % SECONDS_PER_HOUR == 0 else f"{seconds / 60:g}min"
 
 
-_LEADS = ("step", "forecast_period", "prediction_timedelta", "lead_time", "leadtime", "lead")
 _UNEVEN = 1.2
 """Ratio of two periods from which on they are no longer months, seasons or years of one kind."""
 
@@ -99,8 +99,8 @@ def named_by_period(raw: xr.Dataset, notes: list[str]) -> xr.Dataset:
 
 def _why_uneven(raw: xr.Dataset, array: xr.DataArray) -> str:
     """Say what keeps a sum from being a series, or nothing."""
-    leads = [c for c in array.coords.values() if c.ndim == 1 and _is_lead(c) and np.unique(c.values).size > 1]
-    axes = [c for c in array.coords.values() if c.ndim == 1 and (_is_lead(c) or c.dtype.kind in "MO")]
+    leads = [c for c in array.coords.values() if c.ndim == 1 and is_lead(c) and np.unique(c.values).size > 1]
+    axes = [c for c in array.coords.values() if c.ndim == 1 and (is_lead(c) or holds_dates(c))]
     bounds = [raw[c.attrs["bounds"]] for c in axes if c.attrs.get("bounds") in raw.variables]
     pairs = [bound for bound in bounds if bound.ndim == 2 and bound.shape[0] and bound.shape[1] == 2]
     for pair in pairs:
@@ -113,8 +113,3 @@ def _why_uneven(raw: xr.Dataset, array: xr.DataArray) -> str:
     if leads and not pairs:
         return f"over the lead times of '{leads[0].name}', maybe since the start of the forecast"
     return ""
-
-
-def _is_lead(coordinate: xr.DataArray) -> bool:
-    named = str(coordinate.name).lower() in _LEADS
-    return named or coordinate.attrs.get("standard_name") == "forecast_period"

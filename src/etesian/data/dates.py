@@ -37,6 +37,9 @@ _DATES = (
     ),
     re.compile(r"(\d{4})(\d{2})(\d{2})(?:[T _]?(\d{2})(?::?(\d{2})(?::?(\d{2}(?:\.\d*)?))?)?)?" + _ZONE, re.IGNORECASE),
 )
+_LEADS = re.compile(
+    r"step|prediction_timedelta|forecast_?(period|hour|day|month|step)|fhour|lead(_?(time|hour|day|month))?s?"
+)
 _ROUND = {"days": 86400, "half days": 43200, "hours": 3600, "half hours": 1800, "quarters of an hour": 900,
           "tens of minutes": 600, "fives of minutes": 300, "minutes": 60}  # fmt: skip
 _FILLS = (-2147483647, -2147483648, -9223372036854775806, -9223372036854775808)
@@ -103,6 +106,14 @@ def read_dates(array: xr.DataArray, label: str, notes: list[str]) -> tuple[Secon
 def is_duration(array: xr.DataArray) -> bool:
     """Whether a variable counts units of time of one length."""
     return array.dtype.kind == "m" or units_of(array)[1].strip().lower() in _SECONDS
+
+
+def is_lead(array: xr.DataArray) -> bool:
+    """Whether a variable holds times since the initial time of a forecast, by its standard name or its own."""
+    if array.dtype.kind not in "iufm":
+        return False
+    named = _LEADS.fullmatch(str(array.name).lower()) is not None and (array.name != "step" or is_duration(array))
+    return named or array.attrs.get("standard_name") == "forecast_period"
 
 
 def read_duration(array: xr.DataArray) -> Seconds:

@@ -9,16 +9,13 @@ import xarray as xr
 
 from etesian.core.clock import Seconds, decode_time
 from etesian.core.errors import DataError
-from etesian.data.dates import RENUMBER, holds_dates, is_duration, is_text, read_dates, read_duration, units_of
+from etesian.data.dates import RENUMBER, holds_dates, is_duration, is_lead, is_text, read_dates, read_duration, units_of
 from etesian.data.pieces import in_pieces
 
 _TIMES = ("time", "times", "t", "date", "dates", "datetime", "valid_time", "xtime")
 _VALID = ("valid_time", "validtime", "valid_date", "verification_time")
 _REFERENCES = re.compile(
     r"(forecast_)?(reference|ref|init|initial|initiali[sz]ation|base|analysis|start)_?(time|date)|init"
-)
-_LEADS = re.compile(
-    r"step|prediction_timedelta|forecast_?(period|hour|day|month|step)|fhour|lead(_?(time|hour|day|month))?s?"
 )
 _KINDS = ("valid", "time", "other", "reference")
 _DATED_TEXT = re.compile(r"\d{4}[ -]\d\d[ -]\d\d[ T]\d\d:\d\d")
@@ -69,13 +66,8 @@ class _Times:
         return "time" if lower in _TIMES or attrs.get("axis") == "T" else "other"
 
     def _is_lead(self, name: Hashable) -> bool:
-        array, lower = self.dataset[name], str(name).lower()
-        if array.dtype.kind not in "iufm":
-            return False
-        if array.attrs.get("standard_name") == "forecast_period":
-            return True
-        named = _LEADS.fullmatch(lower) is not None and (lower != "step" or is_duration(array))
-        return named or (lower in _TIMES and array.dims == (name,) and is_duration(array))
+        array = self.dataset[name]
+        return is_lead(array) or (str(name).lower() in _TIMES and array.dims == (name,) and is_duration(array))
 
     @cached_property
     def along(self) -> dict[Hashable, str]:
