@@ -286,3 +286,14 @@ def test_wrong_addresses_are_named_at_once(tmp_path, server, monkeypatch):
     with pytest.raises(DataError, match=r"pip install 'etesian\[cloud\]'"):
         fetch("weatherbench2/64x32", path, variables=["geopotential"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("leads", [[6], [6, 12]])
+def test_forecasts_are_not_copied_under_their_initial_times(tmp_path: Path, source: Path, leads: list[int]) -> None:
+    lead = ("prediction_timedelta", leads, {"units": "hours"})
+    states = xr.open_zarr(source)[["t2m"]].isel(time=slice(4)).drop_encoding()
+    forecasts = states.expand_dims(prediction_timedelta=len(leads)).assign_coords(prediction_timedelta=lead)
+    forecasts.to_zarr(tmp_path / "forecasts.zarr", zarr_format=2)
+    with pytest.raises(DataError, match="holds forecasts, whose fields are valid later than their times"):
+        fetch(str(tmp_path / "forecasts.zarr"), str(tmp_path / "copy.zarr"), variables=["2m_temperature"])
+    assert not (tmp_path / "copy.zarr").exists()

@@ -217,6 +217,11 @@ def _pick_times(
 def _create(store: Path, raw: xr.Dataset, steps: NDArray[np.int64], plan: dict[str, Any]) -> None:
     """Write coordinates and empty arrays under canonical names."""
     sample = canonicalise(_at(raw, steps[:1]).chunk(), plan["source"])[0]
+    if "time" in sample.dims and not np.array_equal(sample["time"].values, raw["time"].values[steps[:1]]):
+        raise DataError(
+            f"{plan['source']} holds forecasts, whose fields are valid later than their times: states are copied, so "
+            f"open it with xarray and save the part that you need"
+        )
     for field in sample.data_vars.values():
         kept = ("units", "standard_name", "long_name")
         field.attrs = {name: field.attrs[name] for name in kept if name in field.attrs}

@@ -10,7 +10,9 @@ import xarray as xr
 import zarr
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
+from etesian.core.clock import decode_time
 from etesian.core.errors import DataError
+from etesian.data.dates import holds_dates, read_dates
 from etesian.data.values import UnreachableError
 from etesian.data.zarrs import open_zarr
 
@@ -79,4 +81,8 @@ def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
         raise DataError(
             f"{url} cannot be read as a Zarr store: {reason[0] if reason else type(error).__name__}; check the address"
         ) from None
+    if "time" in dataset.coords and holds_dates(dataset["time"]):
+        attributes = {key: text for key, text in dataset["time"].attrs.items() if key not in ("units", "calendar")}
+        dates = decode_time(*read_dates(dataset["time"], url, []))
+        dataset = dataset.assign_coords(time=("time", dates, attributes))
     return dataset
