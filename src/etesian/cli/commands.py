@@ -25,6 +25,7 @@ from etesian.models.network import Network
 from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task, read_description
 from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution
+from etesian.tasks.latent_forecast import LatentForecastTask
 from etesian.tasks.reconstruct import GapFillTask
 from etesian.tasks.superresolve import SuperResolutionTask
 from etesian.tasks.task import Task
@@ -125,7 +126,9 @@ def predict(
         task, identity = runs[run]
         if isinstance(task, GapFillTask):
             raise RecipeError(f"{run} fills gaps, without leads or other runs; leave --leads and --others out")
-        if others:
+        if not others:
+            _refuse_untrained(run, task, wanted)
+        else:
             by_lead = _by_lead({name: loaded for name, (loaded, _) in runs.items()}, wanted)
             identity = {"runs": [each for _, each in runs.values()]}
         if isinstance(task, SuperResolutionTask):
@@ -168,6 +171,19 @@ def _load(run: str, checkpoint: str | None) -> tuple[Task, dict[str, object]]:
     description = read_description(folder)
     identity = {"run": str(run), "step": description["step"], "provenance": description["provenance"]}
     return load_task(folder), identity
+
+
+def _refuse_untrained(run: str, task: Task, leads: tuple[int, ...]) -> None:
+    """Refuse leads beyond those of training, except of a run that takes steps."""
+    trained = [int(lead) for lead in task.provenance.get("leads") or ()]
+    steps = isinstance(task, LatentForecastTask) or getattr(task, "step_hours", None) is not None
+    outside = [lead for lead in leads if trained and not trained[0] <= lead <= trained[-1]]
+    if outside and not steps:
+        span = f"{trained[0]} h" if len(trained) == 1 else f"{trained[0]} to {trained[-1]} h"
+        raise RecipeError(
+            f"{run} was trained for leads of {span}, not for {outside[-1]} h; ask for leads within, or train with "
+            f"--data.init_args.leads that hold {outside[-1]}"
+        )
 
 
 def _by_lead(runs: dict[str, Task], leads: tuple[int, ...]) -> dict[int, Task]:

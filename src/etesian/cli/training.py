@@ -26,6 +26,7 @@ from etesian.data.loading import TaskData
 from etesian.models.network import Transfer
 from etesian.nn.normalizer import Statistics
 from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last
+from etesian.tasks.holes import judge_holes
 from etesian.tasks.task import Task
 
 # The data module gives these to the task; without this, each of their fields would become an option.
@@ -127,6 +128,9 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Tell the task what it is about to see, for its checkpoints."""
         self.model.provenance = self.datamodule.provenance
+        said = judge_holes(self.model.network, self.datamodule.holes())
+        if said and self.trainer.is_global_zero:
+            print(said)
         if self.model.transfer is not None:
             self.model.provenance["transfer"] = self.model.transfer.fates
             if self.trainer.is_global_zero:

@@ -45,6 +45,10 @@ class TaskData(L.LightningDataModule):
     def provenance(self) -> dict[str, object]:
         """What the run has seen, for its checkpoint."""
 
+    def holes(self) -> dict[Channel, float]:
+        """Return the share of values that are missing, for each input and static field that has any."""
+        return {}
+
 
 class WindowData(TaskData):
     """Batches of windows from the periods to train, choose and judge on.
@@ -98,6 +102,18 @@ class WindowData(TaskData):
             "calendar": self.stores[0].calendar,
             "units": {str(channel): units for channel, units in self.units.items()},
         }
+
+    def holes(self) -> dict[Channel, float]:
+        """Return the share of missing values of each input and static field that has any, the largest of all stores.
+
+        On a part of a store's grid, the share of points that were never observed.
+        """
+        found: dict[Channel, float] = {}
+        for store in self.stores:
+            for channel, share in store.holes(self.layout.grid).items():
+                if channel in (*self.layout.inputs, *self.layout.statics):
+                    found[channel] = max(share, found.get(channel, 0.0))
+        return found
 
     @abstractmethod
     def dataset(self, part: str) -> WindowDataset:

@@ -168,6 +168,28 @@ class TrainingStore:
             maps[hour, day] = np.asarray(table[hours.index(hour), day - 1].values[index], dtype=np.float32)
         return np.stack([maps[key] for key in keys])
 
+    def holes(self, grid: Grid) -> dict[Channel, float]:
+        """Return the share of values that are missing, for each channel and static field that lacks any.
+
+        Args:
+            grid: the store's own, or another. On a part of the store's grid it is the share of points that were never
+                observed in the training period; a grid of its own, to which nothing was counted, has none.
+        """
+        try:
+            rows, columns = self.locate(grid)
+        except GridError:
+            return {}
+        if grid == self.grid:
+            size = len(self.time) * math.prod(self.grid.shape)
+            shares = np.asarray(self.dataset["missing"].values) / size
+        else:
+            shares = 1 - self.observed[:, rows][:, :, columns].mean(axis=(1, 2))
+        found = dict(zip(self.channels, shares.tolist(), strict=True))
+        if self.static_channels:
+            fixed = np.isnan(self.statics[:, rows][:, :, columns]).mean(axis=(1, 2))
+            found |= dict(zip(self.static_channels, fixed.tolist(), strict=True))
+        return {channel: share for channel, share in found.items() if share}
+
     def resolve(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
         """Turn names into channels of this store; None means all.
 

@@ -102,6 +102,7 @@ class ClimaX(Network):
         self.variables = named if variables is None else variables
         self.patch = (patch, patch) if isinstance(patch, int) else patch
         self.validity, self.any_grid, self.checkpoint_blocks = validity, any_grid, checkpoint_blocks
+        self.takes_holes = validity
         self._number = {channel: i for i, channel in enumerate(self.variables)}
         self._numbers(named)
 

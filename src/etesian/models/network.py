@@ -18,9 +18,11 @@ class Network(nn.Module, Recorded):
 
     Attributes:
         layout: what goes in and what comes out.
+        takes_holes: whether it can tell a missing input from one that is zero, which is the mean.
     """
 
     layout: Layout
+    takes_holes = False
     steps_in_time = False
     """Whether a lead is reached by steps, so that it may be longer than those of training."""
 

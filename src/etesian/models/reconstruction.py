@@ -40,6 +40,7 @@ class Reconstruction(Network):
     """
 
     gives_variance: bool
+    takes_holes = True
 
     @abstractmethod
     def distribution(self, inputs: Fields, target: Frame, *, statics: Fields | None = None) -> Distribution:
