@@ -242,6 +242,7 @@ def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
         for path, array in arrays:
             groups.setdefault(_signature(array, without=axis), []).append((path, array))
         arrays = [piece for group in groups.values() for piece in _along(axis, group)]
+    _refuse_overlaps(name, arrays)
     (path, array), *others = arrays
     for other_path, other in others:
         if "time" not in array.dims and "time" not in other.dims and array.equals(other):
@@ -251,6 +252,19 @@ def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
             f"{other_path} and {path} both hold '{name}' {where}: leave one of them out, or rename one of the variables"
         )
     return array
+
+
+def _refuse_overlaps(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
+    """Refuse files that go on with times which the one before them has already, saying how to cut these."""
+    dated = [(path, array.indexes["time"]) for path, array in arrays if "time" in array.dims]
+    for (path, times), (other, later) in itertools.pairwise(sorted(dated, key=lambda piece: piece[1][0])):
+        common = later[later.isin(times)]
+        if 0 < common.size < later.size and later[: common.size].equals(common):
+            steps = f"{common.size + 1}/{later.size}"
+            raise DataError(
+                f"{other} and {path} both hold '{name}' for {_extent(common)}: cut these times from one of them, for "
+                f"example with `cdo seltimestep,{steps} {other} OUT`"
+            )
 
 
 def _refuse_other_periods(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
