@@ -25,7 +25,6 @@ from etesian.models.network import Network
 from etesian.tasks.baselines import BASELINES, INTERPOLATIONS, baseline_task, interpolation_task
 from etesian.tasks.checkpoint import find_checkpoint, load_task, read_description
 from etesian.tasks.gap_baselines import GAP_BASELINES, Resolution
-from etesian.tasks.latent_forecast import LatentForecastTask
 from etesian.tasks.reconstruct import GapFillTask
 from etesian.tasks.superresolve import SuperResolutionTask
 from etesian.tasks.task import Task
@@ -176,7 +175,7 @@ def _load(run: str, checkpoint: str | None) -> tuple[Task, dict[str, object]]:
 def _refuse_untrained(run: str, task: Task, leads: tuple[int, ...]) -> None:
     """Refuse leads beyond those of training, except of a run that takes steps."""
     trained = [int(lead) for lead in task.provenance.get("leads") or ()]
-    steps = isinstance(task, LatentForecastTask) or getattr(task, "step_hours", None) is not None
+    steps = task.network.takes_steps or getattr(task, "step_hours", None) is not None
     outside = [lead for lead in leads if trained and not trained[0] <= lead <= trained[-1]]
     if outside and not steps:
         span = f"{trained[0]} h" if len(trained) == 1 else f"{trained[0]} to {trained[-1]} h"

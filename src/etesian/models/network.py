@@ -18,11 +18,13 @@ class Network(nn.Module, Recorded):
 
     Attributes:
         layout: what goes in and what comes out.
+        takes_steps: whether it goes step by step inside, so that it may be asked for longer leads than it learned.
         takes_holes: whether it can tell a missing input from one that is zero, which is the mean.
     """
 
     layout: Layout
     takes_holes = False
+    takes_steps = False
     steps_in_time = False
     """Whether a lead is reached by steps, so that it may be longer than those of training."""
 

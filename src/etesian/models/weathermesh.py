@@ -85,6 +85,8 @@ class WeatherMesh(Network):
 
     steps_in_time = True
 
+    takes_steps = True
+
     def __init__(
         self,
         layout: Layout,

@@ -184,7 +184,8 @@ class Task(L.LightningModule):
         """Describe the task in plain data, from which `load_task` rebuilds it."""
         checkpoint["random_state"] = torch.get_rng_state()
         checkpoint["optimizer_options"] = self.optimizer_options
-        score = self.trainer.callback_metrics.get("val_loss")
+        # A task that was only built, not trained, has no trainer to ask.
+        score = self._trainer.callback_metrics.get("val_loss") if self._trainer is not None else None
         checkpoint["etesian"] = {
             "task": f"{type(self).__module__}.{type(self).__qualname__}",
             "options": self.options(),
@@ -201,14 +202,14 @@ class Task(L.LightningModule):
             RecipeError: if the strategy divides the weights among processes otherwise than `Sharded`, or the precision
                 is that of the weights themselves.
         """
+        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            name = type(self.trainer.strategy).__name__
+            raise RecipeError(f"{name} writes no checkpoints that can be read here; use strategy: sharded")
         if self.trainer.precision not in PRECISIONS:
             raise RecipeError(
                 f"precision {self.trainer.precision} would change the weights themselves; take bf16-mixed, which "
                 f"computes in half precision and keeps them, or one of {', '.join(PRECISIONS)}"
             )
-        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-            name = type(self.trainer.strategy).__name__
-            raise RecipeError(f"{name} writes no checkpoints that can be read here; use strategy: sharded")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make sure that a run to go on with is one of this network, and remember its random numbers.
