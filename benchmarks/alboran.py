@@ -16,9 +16,9 @@ import numpy as np
 import xarray as xr
 
 from etesian.core.grid import Grid
-from etesian.models.dineof import withhold
-from etesian.models.interpolators import Gappy
-from etesian.tasks.gap_baselines import GAP_BASELINES
+from etesian.fill.baselines import GAP_BASELINES
+from etesian.fill.dineof import withhold
+from etesian.fill.interpolate import Gappy
 
 NAME = "sea_surface_temperature"
 KELVIN = 273.15

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
-from etesian.models.climax import ClimaX
+from etesian.networks.climax import ClimaX
 
 VARIABLES = tuple(Channel(f"variable_{i}") for i in range(48))
 GRID = Grid.equiangular(5.625)

@@ -18,7 +18,7 @@ import torch
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.grid import REGIONS
-from etesian.models.climax import ClimaX
+from etesian.networks.climax import ClimaX
 
 GLOBE = Grid.equiangular(5.625)
 CASES = {

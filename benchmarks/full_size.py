@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from etesian.core.grid import Grid
-from etesian.data.prepare import prepare_dataset
+from etesian.store.prepare import prepare_dataset
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 LEVELS = (50, 250, 500, 600, 700, 850, 925)

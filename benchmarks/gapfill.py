@@ -25,7 +25,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
-from etesian.models.gapfill import GapFiller
+from etesian.networks.gapfiller import GapFiller
 
 SST = Channel("sea_surface_temperature")
 MONTH = torch.from_numpy(np.arange("2001-01-01", "2001-02-01", dtype="M8[D]").astype("M8[s]").astype(np.int64))[None]
@@ -108,11 +108,11 @@ def run(name: str, points: int, clear: float, repeat: int, train: bool) -> tuple
 
 def globe() -> None:
     """Fill a month of 0.25° round the globe with the recipe's network, untrained, and print time and memory."""
-    from etesian.data.dataset import Period
-    from etesian.data.prepare import prepare_dataset
-    from etesian.data.reader import TrainingStore
-    from etesian.inference.filler import fill_to
-    from etesian.tasks.reconstruct import GapFillTask
+    from etesian.fill.run import fill_to
+    from etesian.fill.task import GapFillTask
+    from etesian.samples.windows import Period
+    from etesian.store.prepare import prepare_dataset
+    from etesian.store.reader import TrainingStore
 
     grid = Grid(np.arange(720) * 0.25 - 89.875, np.arange(1440) * 0.25)
     random = np.random.default_rng(0)

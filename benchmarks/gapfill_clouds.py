@@ -14,7 +14,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from etesian.tasks.gap_baselines import GAP_BASELINES
+from etesian.fill.baselines import GAP_BASELINES
 
 
 def call(*words: object) -> None:

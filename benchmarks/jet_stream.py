@@ -3,7 +3,7 @@
     python benchmarks/jet_stream.py runs/atmodist_planet runs/data/planet42.store.zarr \
         --train 2000-01-01 2000-11-15 --validate 2000-11-20 2000-12-20 --test 2000-12-25 2001-02-03
 
-The jet is that of the 850 hPa wind of the northern hemisphere (`etesian.metrics.jet`), now and days later. The penalty
+The jet is that of the 850 hPa wind of the northern hemisphere (`etesian.scores.jet`), now and days later. The penalty
 of every regression is chosen on the validation period; scores are of the test period.
 """
 
@@ -18,10 +18,10 @@ from sklearn.linear_model import Ridge
 
 from etesian.core import Channel, Fields, Frame
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.data.dataset import Period
-from etesian.data.reader import TrainingStore
-from etesian.metrics.jet import jet_latitude
-from etesian.tasks.atmodistance import AtmoDistance, tiles
+from etesian.distance.distance import AtmoDistance, tiles
+from etesian.samples.windows import Period
+from etesian.scores.jet import jet_latitude
+from etesian.store.reader import TrainingStore
 
 WIND = Channel("u_component_of_wind", 850)
 PENALTIES = 10.0 ** np.arange(0, 8)

@@ -16,10 +16,11 @@ from rich.progress import track
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from etesian.core import Fields, Frame
-from etesian.data.cutting import Cutter, LagDataset, Patch
-from etesian.data.dataset import Period
-from etesian.data.reader import TrainingStore
-from etesian.tasks.atmodistance import AtmoDistance
+from etesian.distance.data import LagDataset
+from etesian.distance.distance import AtmoDistance
+from etesian.samples.patches import Cutter, Patch
+from etesian.samples.windows import Period
+from etesian.store.reader import TrainingStore
 
 LABELS = {"atmodist": "AtmoDist", "l1": "ℓ1", "l2": "ℓ2", "psnr": "−PSNR", "ssim": "1 − SSIM"}
 RANGE = 10.0

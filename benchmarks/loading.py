@@ -23,9 +23,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from etesian.core import Grid, Layout
-from etesian.data.dataset import Period, WindowDataset, WindowSampler
-from etesian.data.prepare import prepare_dataset
-from etesian.data.reader import TrainingStore
+from etesian.samples.windows import Period, WindowDataset, WindowSampler
+from etesian.store.prepare import prepare_dataset
+from etesian.store.reader import TrainingStore
 
 BATCH, LEAD_STEPS, SHARDS, BUFFER = 32, 4, 4, 10_000
 ON_LEVELS = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")

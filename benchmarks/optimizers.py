@@ -21,10 +21,10 @@ from pytorch_optimizer import SOAP
 from torch.optim import AdamW, Optimizer
 
 from etesian.core import Layout
-from etesian.data.module import ForecastData
-from etesian.models.weathermesh import WeatherMesh
-from etesian.tasks import LatentForecastTask
-from etesian.tasks.optimizers import Shampoo
+from etesian.forecast.data import ForecastData
+from etesian.forecast.latent import LatentForecastTask
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.training.optimizers import Shampoo
 
 DECAY = 0.05
 

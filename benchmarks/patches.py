@@ -29,12 +29,12 @@ import torch
 import xarray as xr
 
 from etesian.core import Grid
-from etesian.data.dataset import WindowSampler
-from etesian.data.patches import LagData
-from etesian.data.prepare import prepare_dataset
-from etesian.data.reader import TrainingStore
-from etesian.data.spherical import SphericalHarmonics
+from etesian.core.sphere import SphericalHarmonics
+from etesian.distance.data import LagData
 from etesian.nn.normalizer import Normalizer
+from etesian.samples.windows import WindowSampler
+from etesian.store.prepare import prepare_dataset
+from etesian.store.reader import TrainingStore
 
 BATCH, LAGS, SIZE, STEPS, BUFFER, EPOCHS = 32, 23, (160, 160), 60, 128, 60
 PERIODS = {"train": ("2001-01-01", "2001-01-08"), "validate": ("2002", "2002")}

@@ -48,8 +48,8 @@ def measure(way: str, folder: str) -> None:
         if way.endswith("read"):
             dataset.tas.sum().compute()
     else:
-        from etesian.data.doctor import examine
-        from etesian.data.store import open_store
+        from etesian.files.doctor import examine
+        from etesian.files.open import open_store
 
         begun = time.perf_counter()
         if way == "open_store":

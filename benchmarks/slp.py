@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from etesian.tasks.baselines import BASELINES
+from etesian.forecast.baselines import BASELINES
 
 LEADS = ("24", "48", "72", "96", "120")
 REFERENCES = tuple(name for name in BASELINES if name != "climatology")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from etesian.core import Grid
-from etesian.data.spherical import SphericalHarmonics
+from etesian.core.sphere import SphericalHarmonics
 
 FIELDS, REPEAT = 8, 5
 GRIDS = {

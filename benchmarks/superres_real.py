@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from etesian.core import Batch, Fields, Frame, Grid
-from etesian.data.cutting import block_mean, coarse_grid
-from etesian.data.patches import SuperResolutionData
-from etesian.data.prepare import prepare_dataset
-from etesian.data.spectral import derive
-from etesian.models.superres import SRGenerator
-from etesian.tasks import SuperResolutionTask
+from etesian.downscale.superresolution import SuperResolutionTask
+from etesian.downscale.superresolution_data import SuperResolutionData
+from etesian.networks.srgan import SRGenerator
+from etesian.samples.patches import block_mean, coarse_grid
+from etesian.store.derive import derive
+from etesian.store.prepare import prepare_dataset
 
 WINDS = ("u_component_of_wind", "v_component_of_wind")
 SPINS = ("vorticity", "divergence")

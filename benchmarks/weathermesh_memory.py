@@ -18,8 +18,8 @@ import time
 import torch
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
-from etesian.models.weathermesh import WeatherMesh
-from etesian.tasks.offload import recomputed
+from etesian.forecast.latent import recomputed
+from etesian.networks.weathermesh import WeatherMesh
 
 LEVELS = (100, 250, 500, 700, 850)
 NAMES = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind")

@@ -50,7 +50,7 @@ MakeStore = Callable[..., str]
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
     """Make a training store of `weather`; the same arguments give the same one."""
-    from etesian.data.prepare import prepare_dataset
+    from etesian.store.prepare import prepare_dataset
 
     made: dict[str, str] = {}
 
@@ -81,8 +81,8 @@ def gappy_store(make_store: MakeStore) -> str:
 @pytest.fixture(scope="session")
 def sharded_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of files of 7 times each, the last one partial, and a time at which all is missing."""
-    from etesian.data import layout
-    from etesian.data.prepare import prepare_dataset
+    from etesian.store import format as layout
+    from etesian.store.prepare import prepare_dataset
 
     path = tmp_path_factory.mktemp("stores") / "sharded.zarr"
     source = weather(pd.date_range("2001-01-01", periods=60, freq="6h"))

@@ -11,7 +11,7 @@ import xarray as xr
 from running import etesian
 
 from etesian.core.grid import Grid
-from etesian.tasks.atmodistance import AtmoDistance
+from etesian.distance.distance import AtmoDistance
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

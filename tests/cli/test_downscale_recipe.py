@@ -15,9 +15,9 @@ from etesian.core.grid import Grid
 RECIPE = Path(__file__).parents[2] / "recipes" / "downscale_planet.yaml"
 NAMES = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind")
 UNITS = ("m2 s-2", "K", "m s-1", "m s-1")
-UNET = "{class_path: etesian.models.unet.UNet, init_args: {leads: [0], width: 8, noise: 0.0, dropout: 0.0}}"
+UNET = "{class_path: etesian.networks.unet.UNet, init_args: {leads: [0], width: 8, noise: 0.0, dropout: 0.0}}"
 CLIMAX = (
-    "{class_path: etesian.models.climax.ClimaX, "
+    "{class_path: etesian.networks.climax.ClimaX, "
     "init_args: {patch: 2, dim: 64, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0}}"
 )
 

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from etesian.cli.main import main
-from etesian.data.prepare import prepare_dataset
+from etesian.store.prepare import prepare_dataset
 
 SST = "sea_surface_temperature"
 

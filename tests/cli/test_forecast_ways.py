@@ -13,11 +13,12 @@ from running import etesian
 from etesian.cli.main import main
 from etesian.core import Layout
 from etesian.core.grid import Grid
-from etesian.data.dataset import WindowReader
-from etesian.data.reader import TrainingStore
-from etesian.inference.predictor import forecast
-from etesian.models.unet import UNet
-from etesian.tasks import ForecastTask, load_task
+from etesian.forecast.run import forecast
+from etesian.forecast.task import ForecastTask
+from etesian.networks.unet import UNet
+from etesian.samples.windows import WindowReader
+from etesian.store.reader import TrainingStore
+from etesian.training.checkpoint import load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 RECIPES = Path(__file__).parents[2] / "recipes"

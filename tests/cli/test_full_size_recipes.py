@@ -11,7 +11,7 @@ import yaml
 from etesian.cli.main import main
 from etesian.core import Grid, Layout
 from etesian.interop.climax import ORIGINAL_VARIABLES
-from etesian.tasks.schedules import warmup_cosine
+from etesian.training.optimizers import warmup_cosine
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("climax_5.625", "climax_1.40625", "climax_pretrain_cmip6")

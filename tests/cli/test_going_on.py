@@ -16,7 +16,7 @@ from etesian.core.errors import RecipeError
 RECIPE = """
 seed_everything: 0
 data:
-  class_path: etesian.data.module.ForecastData
+  class_path: etesian.forecast.data.ForecastData
   init_args:
     stores: [{store}]
     leads: [24]
@@ -25,10 +25,10 @@ data:
     validate: ["2001-01-09", "2001-01-15"]
     batch_size: 16
 model:
-  class_path: etesian.tasks.ForecastTask
+  class_path: etesian.forecast.task.ForecastTask
   init_args:
     network:
-      class_path: etesian.models.climax.ClimaX
+      class_path: etesian.networks.climax.ClimaX
       init_args: {{patch: 2, dim: 8, depth: 1, heads: 1, dropout: 0.0, drop_path: 0.0}}
     optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 1.0e-3}}}}
 trainer: {{max_epochs: 2, accelerator: cpu, enable_model_summary: false}}
@@ -125,7 +125,11 @@ def test_a_run_is_finished_after_its_epochs_or_steps(trainer: dict[str, int], ex
             ["2001-01-01", "2001-01-07"],
             r"data.init_args.train was",
         ),
-        ("data.class_path", "etesian.data.patches.LagData", r"data.class_path was etesian.data.module.ForecastData in"),
+        (
+            "data.class_path",
+            "etesian.distance.data.LagData",
+            r"data.class_path was etesian.forecast.data.ForecastData in",
+        ),
         ("seed_everything", 1, r"begun otherwise: seed_everything was 0 in .*, not 1"),
         (
             "model.init_args.network.init_args.heads",
@@ -158,7 +162,7 @@ def test_what_cannot_take_effect_any_more_is_refused(
 
 
 def test_stores_may_lie_elsewhere_if_they_hold_the_same(store: str, make_store: object, tmp_path: Path) -> None:
-    from etesian.data.reader import TrainingStore
+    from etesian.store.reader import TrainingStore
 
     other = make_store(seed=5)  # type: ignore[operator]
     (tmp_path / "here.zarr").symlink_to(store)

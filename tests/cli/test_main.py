@@ -56,7 +56,7 @@ def test_the_doctor_says_what_the_user_must_mend(capsys: pytest.CaptureFixture[s
 
 def test_a_misspelt_key_names_the_closest_one() -> None:
     message = (
-        "Problem with given class_path 'etesian.data.module.ForecastData':\n        Option 'leeds' is not accepted\n"
+        "Problem with given class_path 'etesian.forecast.data.ForecastData':\n        Option 'leeds' is not accepted\n"
     )
     assert sentence(message) == "ForecastData has no option 'leeds'; did you mean 'leads'?"
 

@@ -10,7 +10,8 @@ import xarray as xr
 from running import etesian
 
 from etesian.core.grid import Grid
-from etesian.tasks import PretrainTask, load_task
+from etesian.forecast.pretrain import PretrainTask
+from etesian.training.checkpoint import load_task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = "{patch: 4, dim: 32, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0, validity: true}"

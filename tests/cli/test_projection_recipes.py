@@ -8,11 +8,11 @@ import pytest
 import xarray as xr
 
 from etesian.cli.main import main
-from etesian.data.projection import ProjectionData
-from etesian.data.scenarios import simulate_scenarios
-from etesian.metrics.climatebench import nrmse
-from etesian.models.emulators import PatternScaling
-from etesian.tasks import load_task
+from etesian.projection.data import ProjectionData
+from etesian.projection.emulators import PatternScaling
+from etesian.projection.scores import nrmse
+from etesian.simulation.climate import simulate_scenarios
+from etesian.training.checkpoint import load_task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CALM = ("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu")
@@ -29,9 +29,7 @@ def etesian(*words: object) -> int | str | None:
 
 def report(*baselines: str) -> str:
     arguments = f"{{baselines: [{', '.join(baselines)}]}}"
-    return (
-        f"--trainer.callbacks=[{{class_path: etesian.evaluation.projection.ProjectionReport, init_args: {arguments}}}]"
-    )
+    return f"--trainer.callbacks=[{{class_path: etesian.projection.report.ProjectionReport, init_args: {arguments}}}]"
 
 
 def test_the_climatebench_recipe_goes_from_emissions_to_scores_beside_baselines(

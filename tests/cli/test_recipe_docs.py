@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from etesian.data.module import ForecastData
-from etesian.tasks import ForecastTask
-from etesian.tasks.finetune import Start
+from etesian.forecast.data import ForecastData
+from etesian.forecast.task import ForecastTask
+from etesian.training.finetune import Start
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 

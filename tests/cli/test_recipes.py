@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from etesian.cli import quickstart
 from etesian.core.grid import Grid
-from etesian.tasks import ForecastTask
+from etesian.forecast.task import ForecastTask
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CALM = (

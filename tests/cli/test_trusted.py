@@ -14,12 +14,12 @@ from etesian.core.errors import RecipeError
 
 RECIPE = """
 data:
-  class_path: etesian.data.module.ForecastData
+  class_path: etesian.forecast.data.ForecastData
   init_args: {{stores: [{store}], leads: [24], train: [2001-01-01, 2001-01-08], validate: [2001-01-09, 2001-01-15]}}
 model:
-  class_path: etesian.tasks.ForecastTask
+  class_path: etesian.forecast.task.ForecastTask
   init_args:
-    network: {{class_path: etesian.models.climax.ClimaX, init_args: {{patch: 2, dim: 16, depth: 1, heads: 2}}}}
+    network: {{class_path: etesian.networks.climax.ClimaX, init_args: {{patch: 2, dim: 16, depth: 1, heads: 2}}}}
 trainer: {{max_epochs: 1, enable_progress_bar: false, accelerator: cpu}}
 """
 OPTIMIZER = "--model.init_args.optimizer={{class_path: {}, init_args: {}}}"

@@ -12,12 +12,12 @@ from running import etesian
 
 from etesian.core import Channel, Layout
 from etesian.core.errors import RecipeError
-from etesian.data.dataset import WindowReader
-from etesian.data.reader import TrainingStore
-from etesian.models.weathermesh import WM2_LEVELS, WeatherMesh
-from etesian.nn.normalizer import Statistics
-from etesian.tasks import ForecastTask
-from etesian.tasks.checkpoint import SafeCheckpoints
+from etesian.core.statistics import Statistics
+from etesian.forecast.task import ForecastTask
+from etesian.networks.weathermesh import WM2_LEVELS, WeatherMesh
+from etesian.samples.windows import WindowReader
+from etesian.store.reader import TrainingStore
+from etesian.training.checkpoint import SafeCheckpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LEADS = (6, 24, 336)

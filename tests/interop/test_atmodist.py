@@ -11,8 +11,8 @@ from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError
 from etesian.interop.atmodist import load
-from etesian.models.atmodist import AtmoDist
-from etesian.tasks.checkpoint import load_network
+from etesian.networks.atmodist import AtmoDist
+from etesian.training.checkpoint import load_network
 
 CHANNELS = ("vorticity_850", "divergence_850")
 GRID = Grid(np.linspace(-15.75, 15.75, 64), np.arange(64) * 0.5)

@@ -11,7 +11,7 @@ from torch import Tensor
 from etesian.core import Channel, Fields, Frame, Grid
 from etesian.core.errors import CheckpointError
 from etesian.interop.climax import ORIGINAL_VARIABLES, load
-from etesian.models.climax import ClimaX
+from etesian.networks.climax import ClimaX
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Arrays = Mapping[str, np.ndarray]

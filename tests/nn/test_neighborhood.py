@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etesian.nn import tiles
+from etesian.nn import neighborhood_tiles as tiles
 from etesian.nn.neighborhood import (
     BlockOrder,
     NeighborhoodAttention,
@@ -19,7 +19,7 @@ from etesian.nn.neighborhood import (
     natten_attention,
     neighborhood_attention,
 )
-from etesian.nn.position_3d import rotate, sincos_3d
+from etesian.nn.position import rotate, sincos_3d
 
 Triple = tuple[int, int, int]
 

@@ -9,8 +9,9 @@ from etesian.core import Channel, Fields, Frame
 from etesian.core.clock import encode_time, seasonal_terms
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.grid import Grid
-from etesian.data.reader import TrainingStore
-from etesian.nn.normalizer import Normalizer, Statistics, anomaly_std
+from etesian.core.statistics import Statistics, anomaly_std
+from etesian.nn.normalizer import Normalizer
+from etesian.store.reader import TrainingStore
 
 GRID = Grid(np.linspace(-60, 60, 3), np.arange(4) * 90.0)
 CHANNELS = (Channel("temperature", 850), Channel("surface_pressure"))

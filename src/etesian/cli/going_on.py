@@ -6,8 +6,8 @@ from typing import Any
 
 from etesian.cli.trusted import read
 from etesian.core.errors import EtesianError, RecipeError
-from etesian.data.reader import TrainingStore
-from etesian.tasks.checkpoint import read_description
+from etesian.store.reader import TrainingStore
+from etesian.training.checkpoint import read_description
 
 _APPLIED = ("data.init_args.workers", "data.init_args.batch_size", "model.init_args.optimizer.init_args.")
 """What may change: it takes effect, and changes neither the network nor what it learns."""

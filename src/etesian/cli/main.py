@@ -27,25 +27,25 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "quickstart": Command("etesian.cli.quickstart:quickstart", (), "the whole path on the embedded planet"),
-    "simulate": Command("etesian.data.simulate:simulate", ("path",), "a planet with weather, no download"),
+    "simulate": Command("etesian.simulation.atmosphere:simulate", ("path",), "a planet with weather, no download"),
     "simulate --sst": Command(
-        "etesian.data.ocean:simulate_ocean", ("path",), "a sea under moving clouds, and its truth"
+        "etesian.simulation.ocean:simulate_ocean", ("path",), "a sea under moving clouds, and its truth"
     ),
-    "scenarios": Command("etesian.data.scenarios:simulate_scenarios", ("folder",), "a climate, no download"),
-    "fetch": Command("etesian.data.fetch:fetch", ("source", "path"), "a part of a remote Zarr store → a local one"),
-    "doctor": Command("etesian.data.doctor:doctor", ("path*",), "what a file holds, what is wrong, how to mend it"),
-    "prepare": Command("etesian.data.prepare:prepare", ("sources*", "store"), "files → training store"),
+    "scenarios": Command("etesian.simulation.climate:simulate_scenarios", ("folder",), "a climate, no download"),
+    "fetch": Command("etesian.files.fetch:fetch", ("source", "path"), "a part of a remote Zarr store → a local one"),
+    "doctor": Command("etesian.files.doctor:doctor", ("path*",), "what a file holds, what is wrong, how to mend it"),
+    "prepare": Command("etesian.store.prepare:prepare", ("sources*", "store"), "files → training store"),
     "fit": Command("", (), "train from a recipe; run again, it goes on"),
     "validate": Command("", (), "score the best checkpoint on the validation period"),
     "test": Command("", (), "score the best checkpoint on the test period"),
-    "predict": Command("etesian.cli.commands:predict", ("run", "store", "out"), "forecasts from a run or a baseline"),
-    "evaluate": Command("etesian.cli.commands:evaluate", ("forecast", "truth"), "scores, baselines, report"),
-    "plot": Command("etesian.cli.commands:plot", ("path", "out"), "maps and score curves"),
-    "import": Command(
-        "etesian.cli.commands:import_checkpoint", ("path", "out"), "an original ClimaX or AtmoDist checkpoint"
-    ),
+    "predict": Command("etesian.api:predict", ("run", "store", "out"), "forecasts from a run or a baseline"),
+    "evaluate": Command("etesian.api:evaluate", ("forecast", "truth"), "scores, baselines, report"),
+    "plot": Command("etesian.api:plot", ("path", "out"), "maps and score curves"),
+    "import": Command("etesian.api:import_checkpoint", ("path", "out"), "an original ClimaX or AtmoDist checkpoint"),
 }
+
 TRAINING = ("fit", "validate", "test")
+
 TRUSTED: list[str] = []
 """Modules that the user has named by `--trust`."""
 

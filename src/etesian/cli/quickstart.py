@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from etesian.cli.commands import evaluate, predict
-from etesian.data.prepare import prepare
-from etesian.data.simulate import simulate
+from etesian.api import evaluate, predict
+from etesian.simulation.atmosphere import simulate
+from etesian.store.prepare import prepare
 
 LEADS = [24, 48, 72, 96, 120]
+
 HEADLINE = ["geopotential_500", "temperature_850"]
 
 

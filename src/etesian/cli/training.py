@@ -15,19 +15,19 @@ from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-import etesian.tasks.sharding  # noqa: F401  makes strategy: sharded known
+import etesian.training.sharding  # noqa: F401  makes strategy: sharded known
 from etesian.cli.epochs import EpochLines
 from etesian.cli.going_on import is_finished, last_checkpoint, refuse_changes
 from etesian.cli.trusted import check, plain, read, restrict
 from etesian.core import Layout
 from etesian.core.errors import RecipeError, first_line
 from etesian.core.outputs import claim_run, mark
-from etesian.data.loading import TaskData
-from etesian.models.network import Transfer
-from etesian.nn.normalizer import Statistics
-from etesian.tasks.checkpoint import SafeCheckpoints, best_and_last
-from etesian.tasks.holes import judge_holes
-from etesian.tasks.task import Task
+from etesian.core.statistics import Statistics
+from etesian.networks.network import Transfer
+from etesian.samples.loading import TaskData
+from etesian.training.checkpoint import SafeCheckpoints, best_and_last
+from etesian.training.holes import judge_holes
+from etesian.training.task import Task
 
 # The data module gives these to the task; without this, each of their fields would become an option.
 set_parsing_settings(subclasses_enabled=[Layout, Statistics])

@@ -23,12 +23,15 @@ from etesian.core.errors import RecipeError
 
 MODULES = ("etesian", "torch", "lightning", "pytorch_optimizer", "torchmetrics")
 """What a recipe may name something of, and what may be imported for it."""
+
 _KINDS = (
     Accelerator, Callback, CheckpointIO, ClusterEnvironment, LayerSync, Logger, LRScheduler, Metric, Optimizer,
     Precision, Profiler, Strategy,
 )  # fmt: skip
 """What a class of another library must be."""
+
 _MOST_NODES = 100_000
+
 _read_yaml = get_loader("yaml")
 
 

@@ -71,6 +71,7 @@ ACCUMULATED = (6, 12, 24)
 """Hours over which WeatherBench 2 sums precipitation."""
 
 SHARES: dict[str, tuple[float | None, float | None]] = dict.fromkeys(("total_cloud_cover", "sea_ice_cover"), (0.0, 1.0))
+
 NEVER_NEGATIVE = {
     "specific_humidity", "relative_humidity", "ozone_mass_mixing_ratio", "specific_cloud_ice_water_content",
     "specific_cloud_liquid_water_content", "total_precipitation", "precipitation_flux",

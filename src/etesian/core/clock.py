@@ -14,16 +14,24 @@ from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 
 Seconds = NDArray[np.int64]
+
 LAST_YEAR = 9999
 """Dates go from year 1, or 0 where the calendar has one, to the end of this year."""
 
 _EPOCH = "seconds since 1970-01-01"
+
 _PROLEPTIC, _MIXED = "proleptic_gregorian", "standard"
+
 _NAMES = {"gregorian": _MIXED, "365_day": "noleap", "366_day": "all_leap"}
+
 CALENDARS = (_MIXED, _PROLEPTIC, "noleap", "all_leap", "360_day", "julian", *_NAMES)
+
 _YEAR_DAYS = {"360_day": 360, "noleap": 365, "all_leap": 366}
+
 _CYCLE_DAYS = 4 * 365 + 1
+
 _REFORM = int(np.datetime64("1582-10-15", "s").astype(np.int64))
+
 _NEXT_MONTH = int(np.datetime64("1582-11-01", "s").astype(np.int64))
 
 

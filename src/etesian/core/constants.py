@@ -10,4 +10,8 @@ ZERO_CELSIUS = 273.15
 """0 °C in kelvin."""
 
 SECONDS_PER_HOUR = 3600
+
 SECONDS_PER_DAY = 86400
+
+HOURS_PER_YEAR = 8760
+"""Years are counted in the noleap calendar, where each is as long as any other; the data's own calendar is not used."""

@@ -8,6 +8,7 @@ from scipy.interpolate import CubicSpline
 from etesian.core.grid import Grid
 
 Float64 = NDArray[np.float64]
+
 _TOLERANCE = 1e-6
 
 

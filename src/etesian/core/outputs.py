@@ -19,7 +19,9 @@ MARKER = ".etesian.json"
 """Lies in every folder that this library has written, and tells what it put there."""
 
 _BY_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
+
 _CHUNK = re.compile(r"(.*/)?c(/\d+)*")
+
 _WORK = re.compile(r"lock|plan\.(json|tmp)|complete|result|old|.*\.npz")
 
 

@@ -15,8 +15,8 @@ from etesian.core.errors import CheckpointError, first_line
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
 from etesian.interop.climax import fitting
-from etesian.models.atmodist import AtmoDist
-from etesian.tasks.checkpoint import load_strictly, refuse_not_finite
+from etesian.networks.atmodist import AtmoDist
+from etesian.training.checkpoint import load_strictly, refuse_not_finite
 
 _LAYERS = {
     "in_conv": "encoder.stem.0",
@@ -27,6 +27,7 @@ _LAYERS = {
     "combined2_bn": "combine.4",
     "pred": "answer",
 }
+
 _INSIDE_BLOCK = {
     "conv1": "branch.0",
     "bn1": "branch.1",
@@ -34,6 +35,7 @@ _INSIDE_BLOCK = {
     "bn2": "branch.4",
     "projection": "shortcut.0",
 }
+
 _WEIGHTS = {
     "kernel": "weight",
     "bias": "bias",

@@ -16,13 +16,15 @@ from etesian.core.channels import Channel, canonical_name
 from etesian.core.errors import CheckpointError, EtesianError, first_line, suggest
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
-from etesian.models.climax import ClimaX
+from etesian.networks.climax import ClimaX
 from etesian.nn.patch import patch_counts
 from etesian.nn.position import interpolate_position
-from etesian.tasks.checkpoint import refuse_not_finite
+from etesian.training.checkpoint import refuse_not_finite
 
 _STATICS = ("land_sea_mask", "orography", "latitude_field")
+
 _SURFACE = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
+
 _UPPER_AIR = (
     "geopotential",
     "u_component_of_wind",
@@ -31,6 +33,7 @@ _UPPER_AIR = (
     "relative_humidity",
     "specific_humidity",
 )
+
 _LEVELS = (50, 250, 500, 600, 700, 850, 925)
 
 ORIGINAL_VARIABLES: tuple[Channel, ...] = (
@@ -40,6 +43,7 @@ ORIGINAL_VARIABLES: tuple[Channel, ...] = (
 """The 48 variables of the released checkpoints, in their order."""
 
 _PROJECTION = re.compile(r"time_(pos_embed|query|agg)\b.*")
+
 _RENAMED = {
     "var_query": "aggregation.query",
     "var_embed": "aggregation.variable_embed",
@@ -51,6 +55,7 @@ _RENAMED = {
     "lead_time_embed.weight": "lead_time.weight",
     "lead_time_embed.bias": "lead_time.bias",
 }
+
 _INSIDE_BLOCK = {
     "attn.qkv": "attention.qkv",
     "attn.proj": "attention.out",

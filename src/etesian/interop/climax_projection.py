@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from etesian.core.channels import Channel
+from etesian.core.constants import HOURS_PER_YEAR
 from etesian.core.errors import CheckpointError
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
-from etesian.data.climatebench import HOURS_PER_YEAR
 from etesian.interop.climax import fitting, read_tensors, rename_shared
-from etesian.models.projection import ClimaXProjection
+from etesian.networks.climax_projection import ClimaXProjection
 
 CLIMATEBENCH_INPUTS = ("CO2", "SO2", "CH4", "BC")
 """Inputs in the order of the original's weights."""

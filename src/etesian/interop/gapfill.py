@@ -14,10 +14,10 @@ from etesian.core.errors import CheckpointError
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
 from etesian.interop.climax import fitting, read_tensors
-from etesian.models.gapfill import GapFiller
-from etesian.models.gapfill_parts import MapDecoder
+from etesian.networks.gapfiller import GapFiller
+from etesian.networks.gapfiller_parts import MapDecoder
 from etesian.nn.position import sincos
-from etesian.tasks.checkpoint import load_strictly
+from etesian.training.checkpoint import load_strictly
 
 _RENAMED = {
     "encoder.proj": "embed",

@@ -13,6 +13,7 @@ from etesian.core.fields import Fields, Frame, Layout
 from etesian.nn.normalizer import Normalizer
 
 Values = Float[Tensor, "batch time channel lat lon"]
+
 Limits = tuple[float | None, float | None]
 
 SHARPNESS = 5.0

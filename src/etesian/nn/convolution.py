@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Sizes = tuple[int, ...]
+
 Sides = tuple[int, int]
 
 

@@ -18,14 +18,17 @@ from torch.nn.attention import flex_attention as flex
 
 from etesian.nn.attention import Mlp
 from etesian.nn.dropout import Dropout
-from etesian.nn.position_3d import rotate
-from etesian.nn.tiles import Along, Axis, Heads, tiled_attention
+from etesian.nn.neighborhood_tiles import Along, Axis, Heads, tiled_attention
+from etesian.nn.position import rotate
 
 Shape = tuple[int, int, int]
+
 Window = tuple[int, int, int]
+
 Backend = Literal["tiled", "flex", "natten"]
 
 _FLEX_BLOCK = 128
+
 _FLEX_HEADS = (16, 32, 64, 128, 256)
 
 

@@ -1,104 +1,18 @@
 """Normalisation: physical units ↔ numbers of order one, about a constant or about the seasonal cycle."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from etesian.core.channels import Channel
 from etesian.core.clock import seasonal_terms
-from etesian.core.errors import ChannelError, RecipeError, suggest
+from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.fields import Fields, Frame
 from etesian.core.grid import Grid
+from etesian.core.statistics import LOG1P_SCALE, Statistics
 from etesian.nn.patch import locate_patches
-
-LOG1P_SCALE = 0.2
-"""How soon log1p draws in what is far from the mean: sign(z)·log1p(0.2·|z|), as PhIRE and AtmoDist have it."""
-HARMONICS = 5
-"""Terms of a seasonal cycle, as `core.clock.seasonal_terms` gives them."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a training store knows of its channels' distribution over the training period, in physical units.
-
-    Attributes:
-        channels: names of the channel axis.
-        mean: per channel, over time and space.
-        std: per channel, over time and space.
-        harmonics: seasonal cycle at every grid point, by term of `core.clock.seasonal_terms`; None if not wanted.
-        anomaly_std: per channel, about the seasonal cycle of each grid point; None if not wanted.
-        log1p_mean: per channel, of sign(z)·log1p(0.2·|z|) of the standardised values z; None if not wanted.
-        log1p_std: per channel, of the same.
-        observed: where training has seen a value at any time, on the grid of the targets; None where that is everywhere
-            or is not known.
-    """
-
-    channels: tuple[Channel, ...]
-    mean: Float[np.ndarray, " channel"]
-    std: Float[np.ndarray, " channel"]
-    harmonics: Float[np.ndarray, "5 channel lat lon"] | None = None
-    anomaly_std: Float[np.ndarray, " channel"] | None = None
-    log1p_mean: Float[np.ndarray, " channel"] | None = None
-    log1p_std: Float[np.ndarray, " channel"] | None = None
-    observed: Bool[np.ndarray, "channel lat lon"] | None = None
-
-    def index(self, channels: Sequence[Channel]) -> list[int]:
-        """Return the positions of some channels.
-
-        Raises:
-            ChannelError: if one is not there.
-        """
-        missing = [c for c in channels if c not in self.channels]
-        if missing:
-            raise ChannelError(
-                f"there are no statistics for '{missing[0]}'{suggest(str(missing[0]), map(str, self.channels))}"
-            )
-        return [self.channels.index(c) for c in channels]
-
-    def without_seasons(self) -> "Statistics":
-        """Return the same without the seasonal cycle."""
-        return replace(self, harmonics=None, anomaly_std=None)
-
-    def without_log1p(self) -> "Statistics":
-        """Return the same without what log1p needs."""
-        return replace(self, log1p_mean=None, log1p_std=None)
-
-    def select(self, channels: Sequence[Channel]) -> "Statistics":
-        """Return the statistics of some channels.
-
-        Raises:
-            ChannelError: if one is not there.
-        """
-        index = self.index(channels)
-        return Statistics(
-            tuple(channels),
-            self.mean[index],
-            self.std[index],
-            None if self.harmonics is None else self.harmonics[:, index],
-            *(
-                None if part is None else part[index]
-                for part in (self.anomaly_std, self.log1p_mean, self.log1p_std, self.observed)
-            ),
-        )
-
-
-def anomaly_std(
-    mean: Float[np.ndarray, " channel"],
-    std: Float[np.ndarray, " channel"],
-    harmonics: Float[np.ndarray, "5 channel lat lon"],
-) -> Float[np.ndarray, " channel"]:
-    """Return the standard deviation about the seasonal cycle.
-
-    The cycle is a least-squares fit, so that what it explains and what is left add up to the variance.
-    """
-    coefficients = harmonics.astype(np.float64)
-    explained = (coefficients[0] - mean[:, None, None]) ** 2 + (coefficients[1:] ** 2).sum(0) / 2
-    left = std**2 - np.nanmean(explained, axis=(1, 2))
-    return np.asarray(np.sqrt(np.maximum(left, 1e-6 * std**2)))
 
 
 class Normalizer(nn.Module):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 Maps = Float[Tensor, "batch time channel lat lon"]
 
-
 _GAIN = 10.0
 """By which the logarithms of kernels' widths learn faster than other parameters at the same learning rate."""
+
 SMALL = 0.05
 """How large corrections of a guess and what it misses are beside the fields; networks are given them in this unit."""
 

@@ -1,0 +1,225 @@
+"""A folder beside the result in which long work is done, so that it can be killed, resumed and swapped in whole."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from etesian.core.errors import DataError, EtesianError
+from etesian.core.outputs import Kind, claim, mark, put_in_place, unfinished
+
+LOCK = "lock"
+
+_PLAN, _DONE = "etesian-plan.txt", "etesian-done.txt"
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """Return a plan as the text that a finished store carries in its root attribute `plan`."""
+    return json.dumps(dict(plan), sort_keys=True)
+
+
+def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Return whether the finished store of a plan is at a path that is claimed, so that nothing is left to do.
+
+    Raises:
+        DataError: if a store of another plan is there that is not to be overwritten.
+    """
+    if overwrite or not (path / "zarr.json").exists():
+        return False
+    attributes = zarr.open_group(path, mode="r").attrs.asdict()
+    if attributes.get("plan") != plan_text(plan):
+        raise DataError(f"{path} exists{_difference(attributes.get('plan'), plan)}; use --overwrite to replace it")
+    return True
+
+
+def _difference(text: object, plan: Mapping[str, Any]) -> str:
+    """Return words for the first setting in which the store at hand differs from a plan."""
+    if not isinstance(text, str):
+        return " and was made otherwise"
+    theirs = json.loads(text)
+    for name, value in plan.items():
+        if theirs.get(name) != value:
+            return f", made with {name} = {theirs.get(name)} instead of {value}"
+    return " and was made otherwise"
+
+
+class Workplace:
+    """`NAME.partial` beside a result NAME, made by `workplace`.
+
+    Attributes:
+        result: what is being made, inside the work folder until it is complete.
+    """
+
+    def __init__(self, target: Path, kind: Kind) -> None:
+        self.target, self.kind = target, kind
+        self.folder = unfinished(target)
+        self.result = self.folder / "result"
+        self.old = self.folder / "old"
+        self.begun = False
+        self._complete = self.folder / "complete"
+
+    def recover(self) -> None:
+        """Finish a swap that was interrupted."""
+        if self._complete.exists():
+            self._swap()
+            self.clear()
+
+    def begin(self, plan: Mapping[str, Any]) -> bool:
+        """Note the plan; return whether work on the same plan is there to be continued, else clear the folder."""
+        note, text = self.folder / "plan.json", json.dumps(plan, indent=1, sort_keys=True)
+        self.begun = True
+        if note.exists() and note.read_text() == text:
+            return True
+        self.clear()
+        temporary = note.with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.replace(note)
+        return False
+
+    def save(self, name: str, **arrays: NDArray[Any]) -> None:
+        """Keep the outcome of one piece of work; its existence says that the piece is done."""
+        temporary = self.folder / f"{name}.tmp.npz"
+        np.savez(temporary, allow_pickle=False, **arrays)
+        temporary.replace(self.folder / f"{name}.npz")
+
+    def load(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """Return the outcome of a piece of work, None if it is not done."""
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as file:
+            return dict(file)
+
+    def finish(self) -> None:
+        """Put the result in its place and remove everything else."""
+        for leftover in self.result.rglob("*.partial"):
+            leftover.unlink()
+        self._complete.touch()
+        self._swap()
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        for entry in self.folder.iterdir():
+            if entry.name != LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _swap(self) -> None:
+        if self.result.exists():
+            # What was there when the work began may have made room for something else.
+            claim(self.target, self.kind)
+            mark(self.result, self.kind)
+            if self.target.exists():
+                self.target.rename(self.old)
+            self.result.rename(self.target)
+
+
+@contextmanager
+def workplace(target: Path, kind: Kind) -> Iterator[Workplace]:
+    """Hold the work folder of a result; work that the user must mend leaves nothing behind.
+
+    Raises:
+        DataError: if another run is making the same result, or something else is in its place.
+    """
+    place = Workplace(claim(target, kind, overwrite=False), kind)
+    lock = FileLock(place.folder / LOCK, blocking=False)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise DataError(f"{target} is being made by another run; wait for it or end it") from None
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror}; choose another place") from None
+    try:
+        place.recover()
+        yield place
+    except EtesianError:
+        if place.begun:
+            with suppress(OSError):
+                place.clear()
+        raise
+    finally:
+        _leave(place.folder, lock)
+
+
+def _leave(folder: Path, lock: FileLock) -> None:
+    """Let go of the lock, and remove the folder if nothing else is in it."""
+    try:
+        if [entry.name for entry in folder.iterdir()] == [LOCK]:
+            # While it is held: another run must not come to hold a file that is gone. Windows, which cannot remove
+            # an open file, does it on release.
+            with suppress(PermissionError):
+                (folder / LOCK).unlink()
+    finally:
+        lock.release()
+    # Not empty: work to be continued, or another run that has come since.
+    with suppress(OSError):
+        folder.rmdir()
+
+
+class ResumableStore:
+    """A Zarr store written piece by piece, which goes on where an earlier attempt stopped.
+
+    Until `finish` everything lies beside the final path, under `PATH.partial`.
+
+    Args:
+        path: of the store to make.
+        kind: of what it will hold.
+        plan: all that its contents follow from, as plain data; an unfinished attempt of another plan is discarded.
+        describe: returns the store without its values.
+        overwrite: replace an existing store when the new one is complete.
+
+    Attributes:
+        group: the store in the making.
+
+    Raises:
+        DataError: if the store exists and may not be replaced.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        kind: Kind,
+        plan: dict[str, Any],
+        describe: Callable[[], xr.Dataset],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.kind = claim(path, kind, overwrite=overwrite), kind
+        self.partial = unfinished(self.path)
+        if self.path.exists() and not overwrite:
+            raise DataError(f"{path} exists; remove it or pass --overwrite")
+        self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        known = self.partial / _PLAN
+        if not known.exists() or known.read_text() != self.plan:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+            mark(self.partial, "unfinished")
+            describe().to_zarr(self.partial, mode="a", compute=False, zarr_format=3, consolidated=True)
+            known.write_text(self.plan)
+        self.group = zarr.open_group(self.partial, mode="r+")
+
+    def done(self) -> set[int]:
+        """Return the numbers of the pieces that an earlier attempt has written."""
+        marks = self.partial / _DONE
+        return {int(line) for line in marks.read_text().split()} if marks.exists() else set()
+
+    def mark(self, pieces: Iterable[int]) -> None:
+        """Note that some pieces are written."""
+        with (self.partial / _DONE).open("a") as marks:
+            marks.write("".join(f"{piece}\n" for piece in pieces))
+
+    def finish(self) -> None:
+        """Give the complete store its name."""
+        for name in (_PLAN, _DONE):
+            (self.partial / name).unlink(missing_ok=True)
+        put_in_place(self.partial, self.path, self.kind)

@@ -1,1 +1,0 @@
-"""From any file to training samples."""

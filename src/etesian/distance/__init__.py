@@ -1,0 +1,1 @@
+"""AtmoDist: a learned distance between states."""

@@ -1,0 +1,236 @@
+"""A distance between states of the atmosphere from the features of a trained encoder (AtmoDist, arXiv 2109.09076)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from etesian.core import Channel, Fields, Frame, Grid
+from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
+from etesian.distance.inpaint import InpaintTask
+from etesian.distance.task import TimeLagTask
+from etesian.networks.atmodist import StateEncoder
+from etesian.nn.normalizer import Normalizer
+from etesian.training.checkpoint import load_task
+
+Distances = Float[Tensor, "batch time"]
+
+
+class AtmoDistance(nn.Module):
+    """α times the mean squared difference of features, with α so that it is as large as that of normalised states.
+
+    Differentiable in both states; the encoder itself is never trained. Fields larger than the patches that the encoder
+    was trained on are covered with tiles of that size, evenly spread, round the globe where the grid goes round it; the
+    distance is their mean, weighted by area.
+
+    Args:
+        network: trained encoder.
+        normalizer: of the states, as in the encoder's training.
+        scale: α, see `LagCurves.scale`.
+        layer: whose features are compared, such as `3.6`; None is the last.
+    """
+
+    def __init__(
+        self, network: StateEncoder, normalizer: Normalizer, *, scale: float, layer: str | None = None
+    ) -> None:
+        super().__init__()
+        known = network.encoder.layers()
+        if layer is not None and layer not in known:
+            raise RecipeError(f"the encoder has no layer '{layer}'{suggest(layer, known)}")
+        self.network, self.normalizer = network.eval().requires_grad_(False), normalizer
+        self.scale, self.layer = scale, layer
+
+    @classmethod
+    def load(cls, run: str | Path, layer: str | None = None) -> "AtmoDistance":
+        """Build the distance of a run of `TimeLagTask` or `InpaintTask`, scaled over the lags of its validation.
+
+        Raises:
+            CheckpointError: if the run is of another task.
+            RecipeError: if there is no such layer.
+        """
+        task = load_task(run)
+        if not isinstance(task, TimeLagTask | InpaintTask):
+            raise CheckpointError(
+                f"{run} is a run of {type(task).__name__}; a distance comes from one of TimeLagTask or InpaintTask"
+            )
+        return cls(task.network, task.normalizer, scale=task.curves.scale(layer), layer=layer)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What states have to hold."""
+        return self.network.layout.inputs
+
+    def train(self, mode: bool = True) -> "AtmoDistance":
+        """Stay in evaluation mode: batch normalisation keeps the statistics of the encoder's own training."""
+        del mode
+        return super().train(False)
+
+    def forward(self, first: Fields, second: Fields) -> Distances:
+        """Return the distance of states in physical units, one for each sample and time; NaN where a value is missing.
+
+        Raises:
+            ChannelError: if a channel is missing.
+            GridError: if the two are on different grids.
+        """
+        grid = first.frame.grid
+        if second.frame.grid != grid:
+            raise GridError(f"states on different grids have no distance: {grid} and {second.frame.grid}")
+        one, other = (self._states(fields) for fields in (first, second))
+        missing = ~(one.isfinite() & other.isfinite()).flatten(1).all(dim=1)
+        one, other = (states.masked_fill(missing[:, None, None, None], 0.0) for states in (one, other))
+        total, weights = one.new_zeros(len(one)), 0.0
+        for rows, columns in tiles(grid, self.network.layout.grid.shape):
+            weight = float(grid.area_weights[rows].mean())
+            parts = torch.cat([states[:, :, rows][..., columns] for states in (one, other)])
+            # Small differences of large numbers: half precision would lose them.
+            with torch.autocast(parts.device.type, enabled=False):
+                here, there = self.network.features(parts, self.layer).chunk(2)
+            total = total + weight * (here - there).square().mean(dim=(1, 2, 3))
+            weights += weight
+        distance = (self.scale / weights * total).masked_fill(missing, torch.nan)
+        return distance.unflatten(0, first.frame.time.shape)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _states(self, fields: Fields) -> Float[Tensor, "sample channel lat lon"]:
+        absent = [channel for channel in self.channels if channel not in fields.frame.channels]
+        if absent:
+            raise ChannelError(
+                f"the distance needs '{absent[0]}', which the fields do not have"
+                f"{suggest(str(absent[0]), map(str, fields.frame.channels))}"
+            )
+        chosen = fields.select(self.channels)
+        normalized = self.normalizer.normalize(replace(chosen, values=chosen.values.float()))
+        return normalized.filled(torch.nan).flatten(0, 1)
+
+
+def tiles(grid: Grid, size: tuple[int, int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return rows and columns of as few tiles of a size as cover a grid, evenly spread; smaller axes are taken whole.
+
+    >>> [columns.tolist() for _, columns in tiles(Grid([0, 1], [0, 90, 180, 270]), (2, 3))]
+    [[0, 1, 2], [2, 3, 0]]
+    """
+    (height, width), (rows, columns) = grid.shape, size
+    down = _spread(height, min(rows, height), periodic=False)
+    across = _spread(width, min(columns, width), periodic=grid.is_periodic)
+    return [(row, column) for row in down for column in across]
+
+
+def _spread(count: int, size: int, *, periodic: bool) -> list[NDArray[np.int64]]:
+    number = -(-count // size)
+    starts = np.arange(number) * count / number if periodic else np.linspace(0, count - size, number)
+    return [(int(start) + np.arange(size)) % count for start in np.floor(starts)]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What of an AtmoDistance a loss holds.
+
+    Attributes:
+        run: run directory of `TimeLagTask` or `InpaintTask`.
+        weight: of the distance, which is about as large as a mean squared error of normalised fields.
+        error_weight: of the task's own error beside it; 0 leaves the distance alone.
+        layer: whose features are compared; None is the last.
+    """
+
+    run: str
+    weight: float = 1.0
+    error_weight: float = 1.0
+    layer: str | None = None
+
+
+class ContentLoss:
+    """The distance between prediction and truth as a part of a task's loss.
+
+    It is no module, so that the encoder is no part of the weights of the task that it helps to train.
+
+    Args:
+        content: which distance, and its weight.
+        channels: that the task predicts.
+
+    Raises:
+        ChannelError: if the distance needs channels that the task does not predict.
+        RecipeError: if the weight is not greater than 0, or that of the error less than 0.
+    """
+
+    def __init__(self, content: Content, channels: Sequence[Channel]) -> None:
+        if content.weight <= 0:
+            raise RecipeError(f"content: weight = {content.weight:g} must be greater than 0; leave content out instead")
+        if content.error_weight < 0:
+            raise RecipeError(f"content: error_weight = {content.error_weight:g} must not be less than 0")
+        self.distance = AtmoDistance.load(content.run, content.layer)
+        self.weight, self.error_weight = content.weight, content.error_weight
+        for channel in self.distance.channels:
+            if channel not in channels:
+                raise ChannelError(
+                    f"content: {content.run} compares '{channel}', which is not predicted"
+                    f"{suggest(str(channel), map(str, channels))}"
+                )
+
+    def __call__(self, predicted: Fields, truth: Fields) -> Float[Tensor, ""]:
+        """Return the weighted mean distance of states in physical units; truth that is missing counts as met."""
+        self.distance.to(predicted.values.device)
+        known = truth.values
+        if truth.valid is not None:
+            known = torch.where(truth.valid, known, predicted.values.detach())
+        distance: Tensor = self.distance(predicted, Fields(known, truth.frame)).mean()
+        return self.weight * distance
+
+
+def atmodistance(
+    run: str | Path | AtmoDistance, first: xr.Dataset, second: xr.Dataset, layer: str | None = None
+) -> xr.DataArray:
+    """Return the distance of canonical datasets over the dimensions beside level and the horizontal ones.
+
+    Args:
+        run: run directory of `TimeLagTask` or `InpaintTask`, or its distance.
+        first: states with `latitude`, `longitude` and, where the distance needs levels, `level` in hPa.
+        second: states on the same grid; further dimensions are broadcast against those of `first`.
+        layer: whose features are compared; None is the last. A distance that is given has its own.
+
+    Raises:
+        DataError: if a variable or a level is missing.
+        GridError: if the grids differ.
+    """
+    distance = run if isinstance(run, AtmoDistance) else AtmoDistance.load(run, layer)
+    one, other = (_stacked(dataset, distance.channels) for dataset in (first, second))
+    grids = [Grid(states.latitude.values, states.longitude.values) for states in (one, other)]
+    if grids[0] != grids[1]:
+        raise GridError(f"states on different grids have no distance: {grids[0]} and {grids[1]}")
+    other = other.assign_coords(latitude=one.latitude, longitude=one.longitude)
+    one, other = xr.broadcast(*xr.align(one, other, join="inner"))
+    horizontal = ("channel", "latitude", "longitude")
+    one, other = (states.transpose(..., *horizontal) for states in (one, other))
+    leading = one.isel(dict.fromkeys(horizontal, 0), drop=True)
+    result = np.empty(leading.size, dtype=np.float32)
+    time = torch.zeros(1, 1, dtype=torch.int64)
+    frame = Frame(distance.channels, time, grids[0])
+    shape = (leading.size, 1, 1, len(distance.channels), *grids[0].shape)
+    pairs = zip(one.values.reshape(shape), other.values.reshape(shape), strict=True)
+    with torch.no_grad():
+        for place, states in enumerate(pairs):
+            fields = [Fields(torch.from_numpy(np.array(state, dtype=np.float32)), frame) for state in states]
+            result[place] = distance(*fields).item()
+    name = {"long_name": "AtmoDist distance", "units": "1"}
+    return xr.DataArray(result.reshape(leading.shape), leading.coords, leading.dims, "atmodistance", name)
+
+
+def _stacked(dataset: xr.Dataset, channels: Sequence[Channel]) -> xr.DataArray:
+    """Return the channels of a dataset along an axis, latitudes ascending."""
+    arrays = []
+    for channel in channels:
+        if channel.name not in dataset:
+            raise DataError(
+                f"the data have no variable '{channel.name}'{suggest(channel.name, map(str, dataset.data_vars))}"
+            )
+        array = dataset[channel.name]
+        if channel.level is not None:
+            if "level" not in array.coords or channel.level not in array.level.values:
+                raise DataError(f"'{channel.name}' has no level of {channel.level} hPa")
+            array = array.sel(level=channel.level) if "level" in array.dims else array
+        arrays.append(array.drop_vars("level", errors="ignore"))
+    return xr.concat(arrays, "channel").sortby("latitude")

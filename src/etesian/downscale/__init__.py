@@ -1,0 +1,1 @@
+"""Downscaling and super-resolution."""

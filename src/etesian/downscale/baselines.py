@@ -1,0 +1,52 @@
+"""Interpolation to a finer grid, the baseline of downscaling."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from etesian.core import Channel, Fields, Frame, Grid, Layout
+from etesian.core.errors import GridError
+from etesian.forecast.baseline_networks import Values
+from etesian.forecast.baselines import _physical
+from etesian.forecast.task import ForecastTask
+from etesian.networks.network import Network
+from etesian.nn.upsampling import BicubicLift, BilinearLift
+from etesian.store.reader import TrainingStore
+
+INTERPOLATIONS = ("interpolation", "bicubic")
+"""What downscaling is judged against: the coarse field, interpolated bilinearly or by cubic splines."""
+
+
+class Interpolation(Network):
+    """The input state interpolated to the target grid: what downscaling has to beat.
+
+    Args:
+        layout: with a target grid.
+        cubic: by cubic splines instead of bilinearly.
+
+    Raises:
+        GridError: if the layout has no target grid, or one that reaches beyond that of the inputs.
+    """
+
+    def __init__(self, layout: Layout, *, cubic: bool = False) -> None:
+        super().__init__()
+        self.layout = layout
+        if layout.target_grid is None:
+            raise GridError("interpolation needs a layout with a target_grid")
+        self.lift = (BicubicLift if cubic else BilinearLift)(layout.grid, layout.target_grid)
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Values:
+        """Return the last input state on the target grid, NaN where it depends on missing values."""
+        lifted: Fields = self.lift(inputs.at(-1).select(target.channels))
+        return lifted.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
+
+
+def interpolation_task(name: str, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> ForecastTask:
+    """Return `interpolation`, which is bilinear, or `bicubic` as a task that predicts like any other, at lead 0.
+
+    Raises:
+        GridError: if the grid reaches beyond the store's.
+    """
+    layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, target_grid=grid)
+    return ForecastTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, _physical(channels))

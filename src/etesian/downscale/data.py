@@ -1,0 +1,164 @@
+"""The data of a downscaling run: coarse fields at a time, fine fields at the same time."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from etesian.core import Batch, Grid, Layout, Region
+from etesian.core.errors import DataError, RecipeError
+from etesian.core.statistics import Statistics
+from etesian.samples.loading import WindowData, check_history
+from etesian.samples.windows import Period, Pick, WindowDataset, WindowReader, given_side
+from etesian.store.reader import TrainingStore, observed_targets
+
+
+class DownscalingData(WindowData):
+    """Inputs on a coarse grid, targets on a fine one at the same time, from two training stores.
+
+    The two may come from two sources, or one from the other by `etesian prepare --grid`; the times that both hold are
+    used. Static fields are the fine store's. A channel that is predicted is normalised by the fine store's statistics
+    on both grids, so that a lifted field keeps its meaning; other inputs by the coarse store's.
+
+    Args:
+        coarse: training store of the inputs.
+        fine: training store of the targets and of the static fields.
+        train: first and last date to train on; a year or month as an end means all of it.
+        validate: first and last date to choose on.
+        test: first and last date to judge on.
+        inputs: channels that are given; default all of the coarse store.
+        targets: channels that are asked for; default those that both stores hold, of the inputs.
+        statics: static fields of the fine grid that are given as well; default all.
+        history: hours of the input states relative to the time asked for, ascending, the last one 0.
+        region: named box, or south,north,west,east in degrees, of the fine grid; the coarse points that surround it are
+            read as well. Default both grids whole.
+        every: hours between samples; default every time there is.
+        batch_size: samples in a batch, per process.
+        workers: processes that read ahead; 0 reads in the training process, which is fastest for small grids.
+        seed: of the order of samples.
+
+    Raises:
+        RecipeError: if the periods overlap, the calendars differ, history is out of order, or there is nothing to
+            predict.
+        ChannelError: if a store lacks a channel.
+    """
+
+    def __init__(
+        self,
+        coarse: str,
+        fine: str,
+        train: tuple[str, str],
+        validate: tuple[str, str],
+        test: tuple[str, str] | None = None,
+        inputs: list[str] | None = None,
+        targets: list[str] | None = None,
+        statics: list[str] | None = None,
+        history: list[int] = [0],  # noqa: B006 — jsonargparse shows this default in --help
+        region: str | None = None,
+        every: int | None = None,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        low, high = TrainingStore(coarse), TrainingStore(fine)
+        if low.calendar != high.calendar:
+            raise RecipeError(
+                f"{coarse} counts days in the {low.calendar} calendar, {fine} in {high.calendar}; times of one do not "
+                "exist in the other, so take two sources of one calendar"
+            )
+        super().__init__([low, high], train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
+        given = low.resolve(inputs)
+        wanted = tuple(c for c in given if c in high.channels) if targets is None else high.resolve(targets)
+        if not wanted:
+            raise RecipeError(f"{coarse} and {fine} have no channel in common; name targets of {fine}")
+        box = None if region is None else Region.parse(region)
+        self.layout = Layout(
+            inputs=given,
+            targets=wanted,
+            grid=low.grid if box is None else surrounding(low.grid, box),
+            statics=high.resolve_statics(statics),
+            history=check_history(history),
+            target_grid=high.grid if box is None else high.grid.crop(box),
+        )
+        self.every = every
+
+    @property
+    def statistics(self) -> Statistics:
+        """Distribution of every channel of the layout: targets and statics of the fine store, other inputs coarse."""
+        coarse, fine = self.stores
+        others = tuple(c for c in self.layout.inputs if c not in self.layout.targets)
+        parts = [
+            (fine.statistics, self.layout.targets),
+            (coarse.statistics, others),
+            (fine.static_statistics, self.layout.statics),
+        ]
+        everything = tuple(channel for _, channels in parts for channel in channels)
+        return Statistics(
+            everything,
+            np.concatenate([known.mean[known.index(channels)] for known, channels in parts]),
+            np.concatenate([known.std[known.index(channels)] for known, channels in parts]),
+            observed=observed_targets([fine], self.layout, everything),
+        )
+
+    def dataset(self, part: str) -> "PairDataset":
+        """Return the samples of `train`, `validate` or `test`.
+
+        Raises:
+            RecipeError: if the recipe names no such period.
+            DataError: if no time in it is in both stores.
+        """
+        coarse, fine = self.stores
+        return PairDataset(coarse, fine, self.layout, self.period(part), every=self.every)
+
+
+class PairDataset(WindowDataset):
+    """Coarse states, with their history, and fine states at the times that two stores share.
+
+    Args:
+        coarse: store of the inputs.
+        fine: store of the targets and statics.
+        layout: with a `target_grid`.
+        period: first and last time.
+        every: hours between samples; None takes every time there is.
+
+    Raises:
+        DataError: if no such time is in the period.
+        GridError: if the layout's grids are no parts of the stores'.
+    """
+
+    def __init__(
+        self, coarse: TrainingStore, fine: TrainingStore, layout: Layout, period: Period, *, every: int | None = None
+    ) -> None:
+        super().__init__([coarse], given_side(layout), (0,), period, every=every)
+        self.fine = WindowReader(fine, _wanted_side(layout))
+        shared = np.isin(coarse.time, fine.time)
+        self.picks = [pick for pick in self.picks if shared[pick.initial]]
+        if not self.picks:
+            raise DataError(
+                f"{coarse.path} and {fine.path} share no time in {period.start} to {period.end}; a sample needs both "
+                "at the same time"
+            )
+
+    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
+        time = self.stores[0].time[[pick.initial for pick in picks]]
+        fine = self.fine.start(time)
+        return replace(self.readers[0].start(time), targets=fine.inputs, statics=fine.statics)
+
+
+def _wanted_side(layout: Layout) -> Layout:
+    return replace(layout, inputs=layout.targets, grid=layout.output_grid, history=(0,), target_grid=None)
+
+
+def surrounding(grid: Grid, box: Region) -> Grid:
+    """Return the part of a grid inside a box and the next points around it, from which all of the box is interpolated.
+
+    Raises:
+        GridError: if there is none.
+    """
+    margin = np.diff(grid.latitude).max(initial=0), np.diff(grid.longitude).max(initial=0)
+    width = box.east - box.west if box.east - box.west >= 360 else (box.east - box.west) % 360
+    if width + 2 * margin[1] >= 360:
+        west, east = 0.0, 360.0
+    else:
+        west, east = box.west - margin[1], box.west + width + margin[1]
+    return grid.crop(Region(box.south - margin[0], box.north + margin[0], west, east))

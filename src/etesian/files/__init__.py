@@ -1,0 +1,1 @@
+"""Any file → one canonical dataset."""

@@ -1,0 +1,344 @@
+"""The one door: any file, store, folder or pattern → one canonical, lazily loaded dataset."""
+
+import glob
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.progress import track
+
+from etesian.core.channels import CATALOGUE, Channel
+from etesian.core.clock import count_alike, decode_time, encode_time
+from etesian.core.errors import ChannelError, DataError, GridError, suggest
+from etesian.core.grid import Grid
+from etesian.files.canonical import canonicalise, side_by_side
+from etesian.files.formats import SUFFIXES, is_store, read_file
+from etesian.files.statics import at_rest
+
+Source = str | Path | Sequence[str | Path]
+
+
+def open_store(source: Source) -> xr.Dataset:
+    """Open NetCDF, GRIB, HDF5, Zarr or ClimaX shards as one canonical dataset, reading no values.
+
+    Variables carry WeatherBench 2's names and the catalogue's units where the catalogue knows them, and
+    their own otherwise. Dimensions are (time, member, level, latitude, longitude) where present; `level` is
+    in whole hPa, latitude ascends, longitude ascends from 0…360 (past 360 on a region that crosses
+    Greenwich), NaN is missing. The attributes of a variable tell its `source_name`, its `source_units`, and
+    `units_missing` = 1 where the file gives none; `levels` lists the levels that a variable has.
+
+    Args:
+        source: a file, a folder of files, a Zarr store (a folder or any URL that fsspec knows), a glob, a folder of
+            ClimaX shards, or several of these: variables are put side by side, times one after the other.
+
+    Raises:
+        DataError: if something is missing, unreadable, or does not fit together.
+        GridError: if the grid is not a latitude–longitude grid, or grids differ.
+    """
+    parts: list[tuple[str, xr.Dataset]] = []
+    paths = expand(source)
+    for path in track(paths, "Opening files", disable=len(paths) < 50, transient=True):
+        for raw in read_file(path):
+            dataset, _ = canonicalise(raw, path)
+            check_times(dataset, path)
+            parts.append((path, dataset))
+    return combine(parts)
+
+
+def expand(source: Source) -> list[str]:
+    """Turn a source into the files, stores and URLs that it means.
+
+    Raises:
+        DataError: if a path or pattern means nothing, naming the closest that exists.
+    """
+    if not isinstance(source, str | os.PathLike):
+        paths = [path for item in source for path in expand(item)]
+        if not paths:
+            raise DataError("no files were given to read")
+        return paths
+    text = os.fspath(source)
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
+    if "://" in text:
+        return [text]
+    try:
+        return _expand_local(text)
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or text} cannot be read, you lack the permission: `ls -ld` shows why"
+        ) from None
+
+
+def _expand_local(text: str) -> list[str]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if is_store(path):
+            return [str(path)]
+        inside = [
+            str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES or _is_folder_store(file)
+        ]
+        if not inside:
+            raise DataError(f"the folder {path} holds no files ending in {', '.join(SUFFIXES)} and no Zarr store")
+        return inside
+    if path.exists():
+        return [str(path)]
+    if glob.has_magic(text):
+        found = sorted(glob.glob(os.path.expanduser(text), recursive=True))
+        if not found:
+            raise DataError(f"the pattern '{text}' matches no file")
+        return [member for file in found for member in expand(file)]
+    if path.is_symlink():
+        raise DataError(f"{path} is a link to {os.readlink(path)}, which is not there")
+    parent = path.parent
+    while not parent.is_dir():
+        path, parent = parent, parent.parent
+    raise DataError(f"there is no '{text}'{suggest(path.name, (file.name for file in parent.iterdir()))}")
+
+
+def check_times(dataset: xr.Dataset, label: str) -> None:
+    """Refuse times that are missing, repeated or out of order.
+
+    Raises:
+        DataError: naming the first such time.
+    """
+    if "time" not in dataset.dims:
+        return
+    times = dataset.indexes["time"]
+    if times.hasnans:
+        raise DataError(f"{label} has missing values in its time: select the steps that are dated")
+    later = times[1:] > times[:-1]
+    if later.all():
+        return
+    position = int(np.flatnonzero(~later)[0])
+    before, after = times[position], times[position + 1]
+    if before == after:
+        raise DataError(f"{label} holds the time {after} twice: drop one with xarray's drop_duplicates('time')")
+    raise DataError(f"{label} has {after} after {before}: sort it with xarray's sortby('time')")
+
+
+def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
+    """Put canonical datasets together: variables side by side, and each variable along the one axis it continues on.
+
+    Args:
+        parts: file names and their datasets.
+
+    Raises:
+        GridError: if grids differ.
+        DataError: if two files hold the same field, or variables have different times.
+    """
+    if len(parts) == 1:
+        return side_by_side(at_rest(parts[0][1].data_vars.values()))
+    first_path, first = parts[0]
+    grid = Grid(first.latitude.values, first.longitude.values)
+    parts = _in_one_calendar(parts)
+    fields: dict[str, list[tuple[str, xr.DataArray]]] = {}
+    for path, dataset in parts:
+        other = Grid(dataset.latitude.values, dataset.longitude.values)
+        if other != grid:
+            raise GridError(
+                f"{path} is on another grid ({other}) than {first_path} ({grid}): open them apart or regrid one of them"
+            )
+        aligned = dataset.assign_coords(latitude=first.latitude, longitude=first.longitude)
+        for name, array in aligned.data_vars.items():
+            fields.setdefault(str(name), []).append((path, array))
+    told: dict[str, list[tuple[str, xr.DataArray]]] = {}
+    for name, pieces in fields.items():
+        for own, apart in _told_apart(name, pieces).items():
+            told.setdefault(own, []).extend(apart)
+    joined = {str(array.name): array for array in at_rest(_join(name, arrays) for name, arrays in told.items())}
+    owners = {name: pieces[0][0] for name, pieces in told.items()}
+    for axis in ("time", "member"):
+        joined = _aligned(axis, joined, owners)
+    return side_by_side(joined.values())
+
+
+def _in_one_calendar(parts: Sequence[tuple[str, xr.Dataset]]) -> Sequence[tuple[str, xr.Dataset]]:
+    """Give all times the type that holds them all: files in the standard calendar may lie on both sides of 1582."""
+    dated = {i: encode_time(dataset["time"].values) for i, (_, dataset) in enumerate(parts) if "time" in dataset.dims}
+    if len({calendar for _, calendar in dated.values()}) < 2:
+        return parts
+    first, (seconds, calendar) = min(dated.items(), key=lambda item: (item[1][1] != "standard", item[0]))
+    for i, (others, other) in dated.items():
+        if not count_alike(seconds, calendar, others, other):
+            raise DataError(
+                f"{parts[i][0]} counts its times in the {other} calendar, {parts[first][0]} in {calendar}: "
+                f"open them apart"
+            )
+    together = decode_time(np.concatenate([seconds for seconds, _ in dated.values()]), calendar)
+    times = np.split(together, np.cumsum([seconds.size for seconds, _ in dated.values()])[:-1])
+    replaced = list(parts)
+    for i, values in zip(dated, times, strict=True):
+        path, dataset = parts[i]
+        replaced[i] = path, dataset.assign_coords(time=values)
+    return replaced
+
+
+def _aligned(axis: str, joined: dict[str, xr.DataArray], owners: dict[str, str]) -> dict[str, xr.DataArray]:
+    """See that variables share their times and members; within one file, those that one lacks become NaN."""
+    indexes = {name: array.indexes[axis] for name, array in joined.items() if axis in array.dims}
+    if not indexes:
+        return joined
+    first = next(iter(indexes))
+    for name, index in indexes.items():
+        if index.equals(indexes[first]):
+            continue
+        if owners[name] != owners[first]:
+            raise DataError(
+                f"'{name}' in {owners[name]} has other {axis}s ({_extent(index)}) than '{first}' in {owners[first]} "
+                f"({_extent(indexes[first])}): give files that cover the same {axis}s"
+            )
+    union = indexes[first]
+    for index in indexes.values():
+        union = union.union(index)
+    return {
+        name: array if name not in indexes or indexes[name].equals(union) else array.reindex({axis: union})
+        for name, array in joined.items()
+    }
+
+
+def _extent(index: pd.Index) -> str:
+    return f"{index[0]} … {index[-1]}, {index.size} in all"
+
+
+def _told_apart(name: str, pieces: list[tuple[str, xr.DataArray]]) -> dict[str, list[tuple[str, xr.DataArray]]]:
+    """Where one file holds several fields that the catalogue takes for one, let the first of its aliases have the name.
+
+    The others keep their own, as the two reductions to sea level of every GFS file do.
+    """
+    sources: dict[str, list[tuple[str, xr.DataArray]]] = {}
+    for path, array in pieces:
+        sources.setdefault(array.attrs["source_name"], []).append((path, array))
+    pairs = itertools.combinations(pieces, 2)
+    if len(sources) < 2 or not any(one[0] == two[0] and _overlap(one[1], two[1]) for one, two in pairs):
+        return {name: pieces}
+    aliases = CATALOGUE[name].aliases if name in CATALOGUE else ()
+    first = min(sources, key=lambda source: aliases.index(source) if source in aliases else len(aliases))
+    return {
+        own: [(path, array.rename(own)) for path, array in arrays]
+        for source, arrays in sources.items()
+        for own in [name if source == first else source]
+    }
+
+
+def _overlap(one: xr.DataArray, two: xr.DataArray) -> bool:
+    """Whether two fields of one file cannot be one: they share a place, or cover periods of several lengths."""
+    shared = [axis for axis in ("level", "member", "time") if axis in one.dims and axis in two.dims]
+    is_same = one.attrs.get("period") == two.attrs.get("period")
+    return not is_same or all(one.indexes[axis].intersection(two.indexes[axis]).size for axis in shared)
+
+
+def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
+    """Join the pieces of one variable along level, member and time, whichever tells them apart."""
+    _refuse_other_units(name, arrays)
+    _refuse_other_periods(name, arrays)
+    for axis in ("level", "member", "time"):
+        groups: dict[tuple[object, ...], list[tuple[str, xr.DataArray]]] = {}
+        for path, array in arrays:
+            groups.setdefault(_signature(array, without=axis), []).append((path, array))
+        arrays = [piece for group in groups.values() for piece in _along(axis, group)]
+    _refuse_overlaps(name, arrays)
+    (path, array), *others = arrays
+    for other_path, other in others:
+        if "time" not in array.dims and "time" not in other.dims and array.equals(other):
+            continue
+        where = f"for {_extent(other.indexes['time'])}" if "time" in other.dims else "in different versions"
+        raise DataError(
+            f"{other_path} and {path} both hold '{name}' {where}: leave one of them out, or rename one of the variables"
+        )
+    return array
+
+
+def _refuse_overlaps(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
+    """Refuse files that go on with times which the one before them has already, saying how to cut these."""
+    dated = [(path, array.indexes["time"]) for path, array in arrays if "time" in array.dims]
+    for (path, times), (other, later) in itertools.pairwise(sorted(dated, key=lambda piece: piece[1][0])):
+        common = later[later.isin(times)]
+        if 0 < common.size < later.size and later[: common.size].equals(common):
+            steps = f"{common.size + 1}/{later.size}"
+            raise DataError(
+                f"{other} and {path} both hold '{name}' for {_extent(common)}: cut these times from one of them, for "
+                f"example with `cdo seltimestep,{steps} {other} OUT`"
+            )
+
+
+def _refuse_other_periods(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
+    """Refuse sums, means and extremes of one variable over periods of several lengths."""
+    periods = {array.attrs["period"]: path for path, array in arrays if "period" in array.attrs}
+    if len(periods) > 1:
+        (period, path), (other, other_path), *_ = periods.items()
+        files = " ".join(dict.fromkeys(file for file, _ in arrays))
+        raise DataError(
+            f"{other_path} holds '{name}' over {other}, {path} over {period}: open them apart, or put the GRIB files "
+            f"of one forecast together with `cat {files} > OUT`, so that sums become those over each step"
+        )
+
+
+def _refuse_other_units(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
+    """Refuse pieces of which one is in other units, or in none."""
+    known = next((piece for piece in arrays if piece[1].attrs.get("units")), arrays[0])
+    units = known[1].attrs.get("units", "")
+    for path, array in arrays:
+        given, source = array.attrs.get("units", ""), array.attrs.get("source_name", name)
+        if given == units:
+            continue
+        if given:
+            raise DataError(f"'{source}' is in {given} in {path} but in {units} in {known[0]}: convert one of them")
+        raise DataError(
+            f"'{source}' has no units in {path}, but {units} in {known[0]}: if they are the same, give them, for "
+            f"example with `ncatted -a units,{source},o,c,'{units}' IN OUT`"
+        )
+
+
+def _along(axis: str, group: list[tuple[str, xr.DataArray]]) -> list[tuple[str, xr.DataArray]]:
+    """Concatenate pieces that agree in everything but one axis, if they do not overlap on it."""
+    if len(group) == 1 or any(axis not in array.dims for _, array in group):
+        return group
+    ordered = sorted(group, key=lambda piece: piece[1].indexes[axis][0])
+    indexes = [array.indexes[axis] for _, array in ordered]
+    together = indexes[0].append(indexes[1:])
+    if not together.is_unique:
+        return group
+    joined = xr.concat([array for _, array in ordered], dim=axis, combine_attrs="override", join="exact")
+    if axis == "level":
+        joined.attrs["levels"] = sorted(int(level) for level in together)
+    return [(ordered[0][0], joined if together.is_monotonic_increasing else joined.sortby(axis))]
+
+
+def _signature(array: xr.DataArray, *, without: str) -> tuple[object, ...]:
+    others = (name for name in ("time", "member", "level") if name in array.dims and name != without)
+    return array.dims, array.attrs.get("units"), *(tuple(array.indexes[name]) for name in others)
+
+
+def _is_folder_store(path: Path) -> bool:
+    return path.is_dir() and is_store(path)
+
+
+def channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
+    """List the channels of a canonical dataset: each variable, or each level that it has.
+
+    Variables come in the dataset's order, levels ascending.
+    """
+    return tuple(
+        Channel(str(name), level)
+        for name, array in dataset.data_vars.items()
+        for level in (array.attrs.get("levels", array.level.values.tolist()) if "level" in array.dims else [None])
+    )
+
+
+def field(dataset: xr.Dataset, channel: Channel) -> xr.DataArray:
+    """Return one channel of a canonical dataset, without a level dimension.
+
+    Raises:
+        ChannelError: if it is not there, naming the closest.
+    """
+    known = channels(dataset)
+    if channel not in known:
+        raise ChannelError(f"there is no channel '{channel}'{suggest(str(channel), map(str, known))}")
+    array = dataset[channel.name]
+    return array if channel.level is None else array.sel(level=channel.level, drop=True)

@@ -1,0 +1,161 @@
+"""Zarr 2 and 3, here or behind an address → one decoded, lazily loaded dataset."""
+
+import base64
+import json
+import math
+import os
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from etesian.core.errors import DataError, first_line
+from etesian.files import remarks
+from etesian.files.decoding import decoded
+
+_CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr group or array."""
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata", ".zarray"))
+
+
+def read_zarr(path: str) -> xr.Dataset:
+    """Open the arrays of a Zarr group.
+
+    Args:
+        path: a folder, a zip file that holds a group, or an address that fsspec knows.
+
+    Raises:
+        DataError: if it cannot be read, or holds no arrays at its top.
+    """
+    is_local = "://" not in path
+    if is_local and Path(path).is_dir():
+        _check_metadata(Path(path))
+    try:
+        store = zarr.storage.ZipStore(path, mode="r") if is_local and Path(path).is_file() else path
+        dataset = open_zarr(store, path)
+    except DataError:
+        raise
+    except ImportError as error:
+        raise DataError(
+            f"{path} needs a package that is not installed ({error}): pip install 'etesian[cloud]'"
+        ) from None
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a Zarr store: {first_line(error)}") from None
+    if "etesian_store" in dataset.attrs:
+        raise DataError(f"{path} is a training store already: train on it, or give the data that it was made from")
+    return dataset
+
+
+def open_zarr(store: Any, path: str) -> xr.Dataset:
+    """Open a Zarr group, reading its metadata and coordinates only; without Dask, so that size does not matter.
+
+    Args:
+        store: a path, an address or a store of the zarr package.
+        path: what to call it.
+
+    Raises:
+        DataError: if it holds no arrays at its top, or they do not say how to decode them.
+    """
+    folder = Path(path) if isinstance(store, str) and "://" not in path else None
+    with warnings.catch_warnings():
+        # Without consolidated metadata, opening only takes longer.
+        warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
+        # Consolidated metadata may be older than the store, and save nothing where requests cost nothing.
+        # Otherwise xarray reads no `_FillValue` of Zarr 3 but in its own spelling.
+        backend = xr.backends.ZarrStore.open_group(
+            store, mode="r", consolidated=None if folder is None else False, use_zarr_fill_value_as_mask=True
+        )
+    raw = xr.open_dataset(backend, decode_cf=False)
+    group = backend.zarr_group
+    arrays = dict(group.arrays())
+    if folder is not None:
+        inner = list(_groups(group))
+        if inner and not arrays:
+            named = ", ".join(f"'{name}' ({', '.join(names)})" for name, names in inner)
+            raise DataError(f"{path} holds no arrays at its top, only in groups: {named}; open {path}/{inner[0][0]}")
+        for name, names in inner:
+            remarks.look(raw, f"the group '{name}' ({', '.join(names)}) is left out: its folder opens by itself")
+    if not arrays:
+        raise DataError(f"{path} is a Zarr group without arrays")
+    for name, array in arrays.items():
+        _heed_fill_value(raw, name, array)
+    dataset = decoded(raw, path)
+    if folder is not None:
+        remarks.look(dataset, partial(_lost_chunks, raw, folder, arrays))
+    return dataset
+
+
+def _heed_fill_value(raw: xr.Dataset, name: str, array: Any) -> None:
+    """Put `_FillValue` where the attributes, or the `fill_value` of Zarr 2 as xarray writes it, mean missing."""
+    attributes = raw.variables[name].attrs
+    if "_FillValue" in array.attrs:
+        attributes["_FillValue"] = _fill_value(array.attrs["_FillValue"])
+    elif array.metadata.zarr_format == 3:
+        attributes.pop("_FillValue", None)
+    elif array.dtype.kind in "iufb" and array.fill_value == 0:
+        is_packed = "scale_factor" in attributes or "add_offset" in attributes
+        if np.size(attributes.get("add_offset", 0)) == 1 and attributes.get("add_offset", 0) not in (0, "0"):
+            remarks.look(raw, f"'{name}' is packed and has a fill_value of 0: stored zeros are taken for missing")
+            return
+        if is_packed:
+            text = f"'{name}' is packed and has a fill_value of 0: stored zeros are taken for zeros"
+            remarks.look(raw, f"{text}; set the attribute _FillValue to 0 if they are missing")
+        attributes.pop("_FillValue", None)
+
+
+def _fill_value(told: Any) -> Any:
+    """Read xarray's spelling of a number in Zarr 3, its eight bytes in base 64; leave others alone."""
+    try:
+        return struct.unpack("<d", base64.b64decode(told, validate=True))[0]
+    except (TypeError, ValueError, struct.error):
+        return told
+
+
+def _lost_chunks(raw: xr.Dataset, folder: Path, arrays: dict[str, Any]) -> Iterator[str]:
+    """Count the chunks that are not there; the values there are never read."""
+    for name, array in arrays.items():
+        sizes = array.shards or array.chunks
+        expected = math.prod(-(-length // size) for length, size in zip(array.shape, sizes, strict=True))
+        found = sum(_CHUNK.fullmatch(file) is not None for _, _, files in os.walk(folder / name) for file in files)
+        if found < expected:
+            fill = array.fill_value
+            declared = raw.variables[name].attrs.get("missing_value", [])
+            is_missing = fill is not None and (fill != fill or fill in np.atleast_1d(declared))
+            meaning = "count as missing" if is_missing else f"read as the fill_value {0 if fill is None else fill}"
+            yield f"{expected - found} of {expected} chunks of '{name}' are not there: their values {meaning}"
+
+
+def _groups(group: Any, above: str = "") -> Iterator[tuple[str, list[str]]]:
+    """List the groups that hold arrays, at any depth, by their path."""
+    for name, inner in group.groups():
+        if names := [key for key, _ in inner.arrays()]:
+            yield f"{above}{name}", names
+        yield from _groups(inner, f"{above}{name}/")
+
+
+def _check_metadata(folder: Path) -> None:
+    """Refuse a folder that is a bare array, or whose description is damaged."""
+    is_array = (folder / ".zarray").exists()
+    for name in ("zarr.json", ".zgroup"):
+        if (folder / name).exists():
+            try:
+                told = json.loads((folder / name).read_text())
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"{folder} cannot be read, its {name} is damaged ({first_line(error)}); copy or download it again"
+                ) from None
+            is_array = is_array or (isinstance(told, dict) and told.get("node_type") == "array")
+    if is_array:
+        raise DataError(
+            f"{folder} is a single Zarr array: open the group that holds it with its coordinates: {folder.parent}"
+        )

@@ -1,0 +1,223 @@
+"""The times of months, each in its place whether something was observed or not."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from rich.progress import track
+
+from etesian.core import Channel, Grid, Layout
+from etesian.core.clock import Seconds, month_start
+from etesian.core.constants import SECONDS_PER_DAY
+from etesian.core.errors import DataError
+from etesian.core.tiling import Tile
+from etesian.samples.windows import Period
+from etesian.store.reader import TrainingStore, positions
+
+LAND = Channel("land_sea_mask")
+
+LONGEST_GAP_DAYS = 32
+"""More than any month has, and less than two."""
+
+
+def month_starts(first: int, last: int, calendar: str, *, whole: bool = True) -> Seconds:
+    """Return the first moments of the months that lie within two times, both included, in seconds.
+
+    Args:
+        first: first second.
+        last: last second.
+        calendar: of both.
+        whole: leave out months of which only a part lies within.
+    """
+    start = int(month_start([first], calendar)[0])
+    if whole and start < first:
+        start = following_month(start, calendar)
+    found = []
+    while (end := following_month(start, calendar)) <= last + 1 or (not whole and start <= last):
+        found.append(start)
+        start = end
+    return np.array(found, dtype=np.int64)
+
+
+def following_month(start: int, calendar: str) -> int:
+    """Return the first moment of the month after the one that begins at a time."""
+    return int(month_start([start + LONGEST_GAP_DAYS * SECONDS_PER_DAY], calendar)[0])
+
+
+class MonthAxis:
+    """Which times the months of a store have, and where on its time axis they are, if they are.
+
+    Args:
+        store: with a regular step of a day or less; times may be missing.
+
+    Attributes:
+        step: seconds from one time to the next.
+        per_day: times in a day.
+
+    Raises:
+        DataError: if the times are not regular within the day.
+    """
+
+    def __init__(self, store: TrainingStore) -> None:
+        self.time, self.calendar = store.time, store.calendar
+        self.step = int(np.diff(store.time).min()) if len(store.time) > 1 else SECONDS_PER_DAY
+        if SECONDS_PER_DAY % self.step or ((store.time - store.time[0]) % self.step).any():
+            raise DataError(
+                f"the times of {store.path} are not {self.step / 3600:g} h apart or multiples of it that fill a day; "
+                "prepare it with --every 24 to have daily fields"
+            )
+        self.per_day = SECONDS_PER_DAY // self.step
+        self._offset = int(store.time[0]) % self.step
+
+    def length(self, months: int) -> int:
+        """Return how many times so many months have at most."""
+        return months * (30 if self.calendar == "360_day" else 31) * self.per_day
+
+    def times(self, start: int, months: int, margin: int = 0) -> tuple[Seconds, slice]:
+        """Return the times of some months from a first moment on, always equally many, and which of them are theirs.
+
+        The times before and after theirs go on with the same step.
+
+        Args:
+            start: first moment of the first month.
+            months: that follow one another.
+            margin: days before theirs, and after theirs at least.
+        """
+        end = start
+        for _ in range(months):
+            end = following_month(end, self.calendar)
+        before = margin * self.per_day
+        count = self.length(months) + 2 * before
+        times = start + self._offset + self.step * np.arange(-before, count - before, dtype=np.int64)
+        return times, slice(before, int((times < end).sum()))
+
+    def find(self, times: Seconds) -> NDArray[np.int64]:
+        """Return the positions of some times in the store, -1 where it does not have one."""
+        place = np.searchsorted(self.time, times)
+        there = self.time.take(place, mode="clip") == times
+        return np.where(there, place, -1)
+
+    def given(self, times: Seconds, own: slice) -> NDArray[np.int64]:
+        """Return the positions in the store of months' times and of as many after as before them, -1 elsewhere."""
+        found = self.find(times)
+        found[own.stop + own.start :] = -1
+        return found
+
+    def windows(self, period: Period, months: int, stride: int, *, whole: bool = True) -> Seconds:
+        """Return the first moments of stretches of months that lie in a period and of which the store has some time.
+
+        Args:
+            period: first and last date.
+            months: in a stretch.
+            stride: months from one stretch to the next.
+            whole: leave out months of which only a part lies in the period.
+
+        Raises:
+            DataError: if there is none.
+        """
+        first, last = period.seconds(self.calendar)
+        starts = month_starts(first, last, self.calendar, whole=whole)
+        chosen = list(range(0, len(starts) - months + 1, stride))
+        if chosen and chosen[-1] + months < len(starts):
+            chosen.append(len(starts) - months)
+        found = []
+        for number in chosen:
+            times, own = self.times(int(starts[number]), months)
+            inside = (times[own] >= first) & (times[own] <= last)
+            if (self.find(times[own])[inside] >= 0).any():
+                found.append(starts[number])
+        if not found:
+            raise DataError(
+                f"no {months} whole month{'s' if months > 1 else ''} with data in {period.start} to {period.end}; "
+                "a period is named by its months, such as 2007-01 to 2007-12"
+            )
+        return np.array(found, dtype=np.int64)
+
+
+class MonthReader:
+    """Reads the fields of some times from tiles of one store.
+
+    Args:
+        store: what to read.
+        channels: to read.
+        grid: all of the store's or a region of it, whose positions tiles are counted in.
+    """
+
+    def __init__(self, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> None:
+        self.store, self.grid = store, grid
+        self.channels = np.array(positions(channels, store.channels, store.path), dtype=np.int64)
+        rows, columns = store.locate(grid)
+        self._rows = np.arange(store.grid.shape[0])[rows]
+        self._columns = np.arange(store.grid.shape[1])[columns]
+
+    def read(self, index: NDArray[np.int64], tile: Tile) -> Float[np.ndarray, "index channel lat lon"]:
+        """Return the fields at some positions of the time axis, NaN where missing and where the position is -1."""
+        values = np.full((len(index), len(self.channels), *tile.grid.shape), np.nan, dtype=np.float32)
+        there = np.flatnonzero(index >= 0)
+        rows, columns = self._rows[tile.rows], self._columns[tile.columns]
+        values[there] = self.store.read(index[there], self.channels, rows, columns)
+        return values
+
+
+def sea_mask(grid: Grid, *stores: TrainingStore, field: str | None = None) -> Bool[np.ndarray, "lat lon"]:
+    """Return where there is sea: by the `land_sea_mask` of the first store that has one, below one half.
+
+    Where none has one, sea is where the last store ever saw a value.
+
+    Args:
+        grid: all of the stores' or a region of it.
+        *stores: on the same grid.
+        field: static field that is 1 at sea and 0 on land, to take instead.
+
+    Raises:
+        ChannelError: if no store has that field.
+        DataError: if the mask has gaps, or is land everywhere.
+    """
+    wanted = LAND if field is None else stores[0].resolve_statics([field])[0]
+    for store in stores:
+        if wanted in store.static_channels:
+            rows, columns = store.locate(grid)
+            mask = store.statics[store.static_channels.index(wanted)][rows][:, columns]
+            if not np.isfinite(mask).all():
+                raise DataError(f"the field {wanted} of {store.path} has gaps; fill them before `etesian prepare`")
+            sea = np.asarray(mask < 0.5 if field is None else mask >= 0.5)
+            break
+    else:
+        store = stores[-1]
+        rows, columns = store.locate(grid)
+        sea = np.zeros(grid.shape, dtype=bool)
+        times = range(len(store.time))
+        for time in track(times, "Looking for land", disable=len(times) * sea.size < 5e8, transient=True):
+            sea |= np.isfinite(store.read([time], rows=rows, columns=columns)[0]).any(axis=0)
+    if not sea.any():
+        raise DataError(f"{store.path} has no sea on {grid}; its land_sea_mask must be 1 on land and 0 at sea")
+    return sea
+
+
+def with_land(layout: Layout) -> Layout:
+    """Return a layout whose static fields hold the land."""
+    return layout if LAND in layout.statics else replace(layout, statics=(*layout.statics, LAND))
+
+
+def static_fields(
+    store: TrainingStore, layout: Layout, sea: Bool[np.ndarray, "lat lon"]
+) -> Float[np.ndarray, "static lat lon"]:
+    """Return the static fields of a layout on its grid; the land is where there is no sea.
+
+    Raises:
+        DataError: if they have gaps.
+    """
+    rows, columns = store.locate(layout.grid)
+    fields = []
+    for channel in layout.statics:
+        if channel == LAND:
+            fields.append((~sea).astype(np.float32))
+            continue
+        place = positions([channel], store.static_channels, store.path)[0]
+        fields.append(store.statics[place][rows][:, columns])
+    values = np.stack(fields) if fields else np.zeros((0, *layout.grid.shape), dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"the static fields of {store.path} have gaps; fill them before `etesian prepare`")
+    return np.ascontiguousarray(values, dtype=np.float32)

@@ -1,0 +1,269 @@
+"""Filled fields, their truth and their observations, paired time by time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from etesian.core.channels import Channel
+from etesian.core.clock import Seconds, count_alike, decode_time, month_start
+from etesian.core.constants import EARTH_RADIUS
+from etesian.core.errors import ChannelError, DataError, GridError, suggest
+from etesian.scores.foreign import find_lead
+from etesian.scores.sources import Source, open_any, open_truth
+
+SUFFIXES = ("_standard_deviation", "_observations", "_flag")
+
+_LAND = 2
+
+Field = Float[np.ndarray, "lat lon"]
+
+Mask = Bool[np.ndarray, "lat lon"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One time, a day or a month, of one channel.
+
+    Attributes:
+        filled: by name.
+        deviation: standard deviation of the error, of those who give one.
+        truth: NaN where it is not known.
+        observed: whether anything was observed at a point: on the day, or on any day of the month.
+        count: times at which a point was observed in the whole month.
+        cloud_share: share of the sea that was not observed: on the day, or in the mean over the month's times.
+        distance: km from each point of the sea to the nearest one observed; infinite if there is none.
+        sea: where a field is wanted.
+    """
+
+    filled: dict[str, Field]
+    deviation: dict[str, Field]
+    truth: Field
+    observed: Mask
+    count: Int[np.ndarray, "lat lon"]
+    cloud_share: float
+    distance: Field
+    sea: Mask
+
+
+class FilledPairs:
+    """Filled fields beside truth and observations, at the times that all of them have.
+
+    Args:
+        filled: by name; each as `etesian predict` writes it.
+        truth: complete fields, or the observations of which some were withheld.
+        observed: what the gaps were filled from.
+        channels: names; all that every one of them holds by default.
+
+    Attributes:
+        monthly: whether they are means over calendar months.
+        time: that are judged, seconds since 1970-01-01.
+        dropped: how many times were left out, by where they are missing.
+
+    Raises:
+        DataError: if files are no filled fields, mix days with months, or have no time in common.
+        GridError: if grids differ.
+        ChannelError: if there is no channel in common.
+    """
+
+    def __init__(
+        self,
+        filled: Mapping[str, str | Path | xr.Dataset],
+        truth: str | Path | xr.Dataset,
+        observed: str | Path | xr.Dataset,
+        channels: Sequence[str] | None = None,
+    ) -> None:
+        self.filled = {name: open_filled(name, source) for name, source in filled.items()}
+        self.truth, self.observed = open_truth(truth), open_truth(observed)
+        self.observed.name = "the store of observations"
+        self.grid, self.calendar = self.truth.grid, self.truth.times[1]
+        for source in (*self.filled.values(), self.observed):
+            if source.grid != self.grid:
+                raise GridError(f"{source.name} is on the grid {source.grid}, the truth on {self.grid}")
+            if not count_alike(*source.times, *self.truth.times):
+                raise DataError(f"{source.name} has the calendar {source.times[1]}, the truth {self.calendar}")
+        self.channels = self._common(channels)
+        self._check_units()
+        kinds = {name: self._is_monthly(source) for name, source in self.filled.items()}
+        if len(set(kinds.values())) > 1:
+            said = [f"{name} holds {'monthly means' if kind else 'single times'}" for name, kind in kinds.items()]
+            raise DataError(f"{', '.join(said)}: fill all of them to the same target")
+        self.monthly = next(iter(kinds.values()))
+        self._months = month_start(self.observed.times[0], self.calendar)
+        self._truth_months = month_start(self.truth.times[0], self.calendar)
+        self.time, self.dropped = self._common_times()
+        self.sea = self._sea()
+        latitude, longitude = np.radians(self.grid.latitude)[:, None], np.radians(self.grid.longitude)
+        axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
+        self._sphere = np.stack(np.broadcast_arrays(*axes), -1)
+        self._counts: tuple[int, str, NDArray[np.int64], float] | None = None
+
+    def _common(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
+        held = [{str(channel) for channel in source.channels} for source in (self.truth, self.observed)]
+        first = next(iter(self.filled.values()))
+        shared = [
+            channel
+            for channel in first.channels
+            if not str(channel).endswith(SUFFIXES)
+            and all(str(channel) in known for known in held)
+            and all(channel in source.channels for source in self.filled.values())
+        ]
+        if not shared:
+            raise ChannelError(
+                f"filled fields, truth and observations have no channel in common: {first.name} holds "
+                f"{', '.join(map(str, first.channels))}, the truth {', '.join(map(str, self.truth.channels))}"
+            )
+        if names is None:
+            return tuple(shared)
+        if unknown := [name for name in names if name not in map(str, shared)]:
+            raise ChannelError(f"there is no channel '{unknown[0]}'{suggest(unknown[0], map(str, shared))}")
+        return tuple(channel for channel in shared if str(channel) in names)
+
+    def _check_units(self) -> None:
+        for channel in self.channels:
+            for source in self.filled.values():
+                if source.units(channel) != self.truth.units(channel):
+                    raise DataError(
+                        f"{source.name}: '{channel}' is in {source.units(channel)}, in the truth in "
+                        f"{self.truth.units(channel)}; convert it"
+                    )
+
+    def _is_monthly(self, source: Source) -> bool:
+        """Whether fields say that they are means over months, or have the first day of each month alone."""
+        if "month" in str(source.dataset[self.channels[0].name].attrs.get("cell_methods", "")):
+            return True
+        seconds = source.times[0]
+        if not np.array_equal(month_start(seconds, self.calendar), seconds):
+            return False
+        between = (self.observed.times[0] >= seconds[0]) & (self.observed.times[0] <= seconds[-1])
+        return bool(seconds.size > 1 and between.sum() > seconds.size)
+
+    def _common_times(self) -> tuple[Seconds, dict[str, int]]:
+        have = {source.name: source.times[0] for source in self.filled.values()}
+        have[self.truth.name] = self._truth_months if self.monthly else self.truth.times[0]
+        have[self.observed.name] = self._months if self.monthly else self.observed.times[0]
+        first = next(iter(self.filled.values())).times[0]
+        common = np.array([t for t in first if all(t in times for times in have.values())], dtype=np.int64)
+        if common.size == 0:
+            ranges = [f"{name} {self._range(times)}" for name, times in have.items()]
+            raise DataError(f"filled fields, truth and observations have no time in common: {', '.join(ranges)}")
+        return common, {name: int((~np.isin(first, times)).sum()) for name, times in have.items()}
+
+    def _range(self, times: Seconds) -> str:
+        first, last = decode_time(np.array([times[0], times[-1]]), self.calendar)
+        return f"{str(first)[:10]} to {str(last)[:10]}"
+
+    def _sea(self) -> Mask:
+        for source in (self.observed, self.truth):
+            land = source.dataset.get("land_sea_mask")
+            if land is not None and land.ndim == 2:
+                return np.asarray(land.transpose("latitude", "longitude").values < 0.5)
+        first = next(iter(self.filled.values()))
+        flag = first.dataset.get(f"{self.channels[0]}_flag")
+        if flag is not None:
+            return np.asarray((flag.values != _LAND).any(0))
+        known = np.zeros(self.grid.shape, dtype=bool)
+        for number in range(self.truth.times[0].size):
+            known |= np.isfinite(self.truth.read([_as(self.truth, self.channels[0])], time=number)[0])
+        return known
+
+    def moments(self) -> Iterator[tuple[int, Channel, Moment]]:
+        """Return every time and channel, with the number of the time."""
+        for number in range(self.time.size):
+            for channel in self.channels:
+                yield number, channel, self.moment(number, channel)
+
+    def moment(self, number: int, channel: Channel) -> Moment:
+        """Return one time of one channel."""
+        filled, deviation = {}, {}
+        for name, source in self.filled.items():
+            place = int(np.flatnonzero(source.times[0] == self.time[number])[0])
+            filled[name] = source.read([channel], time=place)[0].astype(np.float64)
+            spread = Channel(f"{channel}_standard_deviation")
+            if spread in source.channels:
+                deviation[name] = source.read([spread], time=place)[0].astype(np.float64)
+        count, cloud_share = self._count(number, channel)
+        observed = count > 0
+        if not self.monthly:
+            observed = np.isfinite(self.observations(number, channel)[0]) & self.sea
+            cloud_share = float(1 - observed.sum() / max(self.sea.sum(), 1))
+        return Moment(
+            filled, deviation, self.true_fields(number, channel).mean(0), observed, count, cloud_share,
+            self._distance(observed), self.sea,
+        )  # fmt: skip
+
+    def times_of(self, number: int, *, whole_month: bool = False) -> Seconds:
+        """Return the times observed in a month, or the one time of a day."""
+        if self.monthly or whole_month:
+            start = month_start(self.time[number : number + 1], self.calendar)[0]
+            return np.asarray(self.observed.times[0][self._months == start])
+        return self.time[number : number + 1]
+
+    def observations(
+        self, number: int, channel: Channel, *, whole_month: bool = False
+    ) -> Float[np.ndarray, "time lat lon"]:
+        """Return what was observed on the day, or on the days of the month."""
+        index = np.flatnonzero(np.isin(self.observed.times[0], self.times_of(number, whole_month=whole_month)))
+        return self.observed.read([_as(self.observed, channel)], time=index)[:, 0].astype(np.float64)
+
+    def true_fields(
+        self, number: int, channel: Channel, *, whole_month: bool = False
+    ) -> Float[np.ndarray, "time lat lon"]:
+        """Return the truth on the day, or at the observed times of the month; a truth of months is one field."""
+        wanted = self.times_of(number, whole_month=whole_month)
+        index = np.flatnonzero(np.isin(self.truth.times[0], wanted))
+        month = np.flatnonzero(self._truth_months == month_start(self.time[number : number + 1], self.calendar)[0])
+        if month.size == 1 and self.monthly:
+            index = month
+        elif index.size < wanted.size and not whole_month:
+            raise DataError(
+                f"the truth lacks {wanted.size - index.size} of the {wanted.size} observed times from "
+                f"{self._range(wanted)}, so that their mean is not known"
+            )
+        return self.truth.read([_as(self.truth, channel)], time=index)[:, 0].astype(np.float64)
+
+    def _count(self, number: int, channel: Channel) -> tuple[NDArray[np.int64], float]:
+        start = int(month_start(self.time[number : number + 1], self.calendar)[0])
+        if self._counts is None or self._counts[:2] != (start, str(channel)):
+            seen = np.isfinite(self.observations(number, channel, whole_month=True)) & self.sea
+            share = float(1 - seen.sum() / max(len(seen) * self.sea.sum(), 1))
+            self._counts = start, str(channel), seen.sum(0), share
+        return self._counts[2], self._counts[3]
+
+    def _distance(self, observed: Mask) -> Field:
+        distance = np.where(observed, 0.0, np.inf)
+        gaps = self.sea & ~observed
+        if observed.any() and gaps.any():
+            chord, _ = cKDTree(self._sphere[observed]).query(self._sphere[gaps])
+            distance[gaps] = 2e-3 * EARTH_RADIUS * np.arcsin(np.clip(chord / 2, 0, 1))
+        return distance
+
+
+def open_filled(name: str, source: str | Path | xr.Dataset) -> Source:
+    """Open filled fields: dimensions time, latitude, longitude.
+
+    Raises:
+        DataError: if the path holds forecasts or something else.
+    """
+    if isinstance(source, xr.Dataset):
+        dataset = source
+    else:
+        if "://" not in str(source) and not Path(source).exists():
+            raise DataError(f"filled fields '{name}': there is no '{source}'")
+        dataset = open_any(str(source))
+    if lead := find_lead(dataset):
+        raise DataError(
+            f"'{name}' holds forecasts, with lead times in {lead}, and no filled fields; evaluate it without --observed"
+        )
+    if "time" not in dataset.dims:
+        raise DataError(f"'{name}' holds no filled fields, which have the dimensions time, latitude and longitude")
+    return Source(f"filled fields '{name}'", dataset, ("time",))
+
+
+def _as(source: Source, channel: Channel) -> Channel:
+    return next(own for own in source.channels if str(own) == str(channel))

@@ -1,0 +1,312 @@
+"""Pictures of filled fields: what went in, what came out, how wrong it is and how sure; and a film of the days."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.animation import PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from etesian.core.channels import Channel
+from etesian.core.clock import decode_time
+from etesian.fill.pairs import FilledPairs, Moment
+from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, dress, largest_value, map_height, value_range
+from etesian.scores.gaussian import LEVELS
+from etesian.scores.plots import MODEL_COLOURS
+from etesian.scores.tables import pretty_units, title
+
+_STRIP = 5
+
+_FRAMES = 31
+
+_CLOUD = "#ffffff"
+
+_LAND = "#9a9d9f"
+
+
+def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[str, Figure]]:
+    """Return all pictures of an evaluation by name."""
+    number = example(scores)
+    for channel in pairs.channels:
+        moment = pairs.moment(number, channel)
+        when = _when(pairs, number)
+        yield f"fields_{channel}", fields(pairs, number, channel, moment, when)
+        if len(moment.filled) > 1:
+            yield f"models_{channel}", models(pairs, channel, moment, when)
+        yield f"errors_{channel}", error_maps(scores, pairs, str(channel))
+        yield f"bins_{channel}", bins(scores.sel(channel=str(channel)))
+        if np.isfinite(scores.spread.sel(channel=str(channel))).any():
+            yield f"reliability_{channel}", reliability(scores.sel(channel=str(channel)))
+    if "power" in scores:
+        yield "spectra", spectra(scores)
+
+
+def example(scores: xr.Dataset) -> int:
+    """Return the number of the time whose cloud share is in the middle of those with gaps that could be judged."""
+    judged = np.isfinite(scores.mse_by_time.sel({"where": "gaps"}).values).any((1, 2))
+    times = np.flatnonzero(judged if judged.any() else np.ones_like(judged))
+    share = scores.cloud_share_of_time.values[times]
+    return int(times[np.argsort(share, kind="stable")[share.size // 2]])
+
+
+def fields(pairs: FilledPairs, number: int, channel: Channel, moment: Moment, when: str) -> Figure:
+    """Draw days that went in and the share observed; beneath them the filled field, truth, error and uncertainty."""
+    name = next(iter(moment.filled))
+    filled, grid = moment.filled[name], _grid(pairs)
+    days = pairs.observations(number, channel, whole_month=True)
+    times = pairs.times_of(number, whole_month=True)
+    chosen = _neighbours(times, None if pairs.monthly else int(pairs.time[number]), 3)
+    colours, low, high = value_range(str(channel), [filled, moment.truth])
+    error = np.where(np.isfinite(moment.truth), filled - moment.truth, np.nan)
+    figure = Figure(figsize=(15.5, 2 * map_height(grid, 3.6) + 2.8), layout="constrained")
+    panels = figure.subplots(2, 4, sharex=True, sharey=True)
+    units = pairs.truth.units(channel)
+    for panel, day in zip(panels[0], chosen, strict=False):
+        shown = _map(panel, days[day], pairs, colours, low, high)
+        panel.set_title(f"Observed, {_date(pairs, int(times[day]))}", loc="left", fontsize=10, color=STYLE["text"])
+    for panel in panels[0, len(chosen) : 3]:
+        panel.set_visible(False)
+    share = np.where(moment.sea, 100 * moment.count / len(days), np.nan)
+    shares = _map(panels[0, 3], share, pairs, "viridis", 0, 100)
+    panels[0, 3].set_title("Share of times observed", loc="left", fontsize=10, color=STYLE["text"])
+    largest = largest_value([error])
+    _map(panels[1, 0], filled, pairs, colours, low, high)
+    _map(panels[1, 1], moment.truth, pairs, colours, low, high)
+    errors = _map(panels[1, 2], error, pairs, DIVERGING, -largest, largest)
+    labels = [f"Filled by {name}, {when}", "Truth", "Error"]
+    if name in moment.deviation:
+        spread = moment.deviation[name]
+        spreads = _map(panels[1, 3], spread, pairs, "magma_r", 0, largest_value([spread]))
+        colour_bar(figure, spreads, panels[1, 3:], "Standard deviation", units, shrink=0.9, extend="max")
+        labels.append("Uncertainty")
+    else:
+        panels[1, 3].set_visible(False)
+    for panel, label in zip(panels[1], labels, strict=False):
+        panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
+    colour_bar(figure, shown, panels[1, :2], title(str(channel)), units)
+    colour_bar(figure, errors, panels[1, 2:3], "Filled − truth", units, shrink=0.9)
+    colour_bar(figure, shares, panels[0, 3:], "", "%", shrink=0.9, extend="neither")
+    return figure
+
+
+def models(pairs: FilledPairs, channel: Channel, moment: Moment, when: str) -> Figure:
+    """Draw every model's field above its error, after the truth."""
+    maps = {"Truth": moment.truth, **moment.filled}
+    grid, units = _grid(pairs), pairs.truth.units(channel)
+    figure = Figure(figsize=(3.3 * len(maps), 2 * map_height(grid, 3.1) + 2.8), layout="constrained")
+    panels = figure.subplots(2, len(maps), sharex=True, sharey=True)
+    colours, low, high = value_range(str(channel), list(maps.values()))
+    errors = {name: values - moment.truth for name, values in moment.filled.items()}
+    largest = largest_value(list(errors.values()))
+    panels[1, 0].set_visible(False)
+    for column, (name, values) in enumerate(maps.items()):
+        shown = _map(panels[0, column], values, pairs, colours, low, high)
+        label = f"{name}, {when}" if column == 0 else name.replace("_", " ")
+        panels[0, column].set_title(label, loc="left", fontsize=10, color=STYLE["text"])
+        if column:
+            drawn = _map(panels[1, column], errors[name], pairs, DIVERGING, -largest, largest)
+            wrong = errors[name][np.isfinite(errors[name]) & ~moment.observed & moment.sea]
+            rmse = f"RMSE in gaps {np.sqrt(np.mean(wrong**2)):.3g}" if wrong.size else "no gaps"
+            panels[1, column].set_title(f"Error, {rmse}", loc="left", fontsize=9, color=STYLE["text"])
+    colour_bar(figure, shown, panels[0], title(str(channel)), units)
+    colour_bar(figure, drawn, panels[1, 1:], "Filled − truth", units)
+    return figure
+
+
+def error_maps(scores: xr.Dataset, pairs: FilledPairs, channel: str) -> Figure:
+    """Draw the root-mean-square error of every model point by point, over all times."""
+    maps = np.sqrt(scores.mse_map.sel(channel=channel))
+    names = maps.model.values.tolist()
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.6 * columns, rows * map_height(_grid(pairs), 4.3) + 1.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    largest = largest_value([maps.values])
+    for panel in panels.ravel()[len(names) :]:
+        panel.set_visible(False)
+    for panel, name in zip(panels.ravel(), names, strict=False):
+        image = _map(panel, maps.sel(model=name).values, pairs, "magma_r", 0, largest)
+        panel.set_title(name.replace("_", " "), loc="left", fontsize=10, color=STYLE["text"])
+    colour_bar(
+        figure, image, panels, "RMSE over all times", str(scores.units.sel(channel=channel).values), extend="max"
+    )
+    return figure
+
+
+def bins(scores: xr.Dataset) -> Figure:
+    """Draw RMSE by distance from the nearest observation, by observations at the point and by cloud share."""
+    figure = Figure(figsize=(14, 4.4), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    headings = {
+        "distance": "Distance from the nearest observation",
+        "observations": "Times in the month observed at the point",
+        "cloud_share": "Share of the sea under cloud",
+    }
+    for panel, (binning, heading) in zip(panels, headings.items(), strict=True):
+        rmse = scores[f"rmse_by_{binning}"]
+        there = np.flatnonzero(np.isfinite(rmse.values).any(0))
+        for name, colour in _colours(scores).items():
+            values = rmse.sel(model=name).values[there]
+            panel.plot(there, values, color=colour, marker="o", markersize=4, label=name.replace("_", " "))
+        panel.set_xticks(there, [str(label) for label in rmse[binning].values[there]], rotation=35, ha="right")
+        panel.set_xlabel(heading)
+        dress(panel)
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel(f"RMSE ({pretty_units(str(scores.units.values))})")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=6, frameon=False)
+    return figure
+
+
+def reliability(scores: xr.Dataset) -> Figure:
+    """Draw coverage of intervals, error against stated deviation, and where the truth lies in the distribution."""
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    covering, spread, ranks = figure.subplots(1, 3)
+    known = {
+        name: colour for name, colour in _colours(scores).items() if np.isfinite(scores.spread.sel(model=name)).any()
+    }
+    for name, colour in known.items():
+        part = scores.sel(model=name)
+        label = name.replace("_", " ")
+        index = "all" if scores.attrs.get("target") == "monthly means" else "gaps"
+        here = part.sel(where=index)
+        covered = [100 * float(here[f"coverage_{round(100 * level)}"]) for level in LEVELS]
+        covering.plot(100 * np.array(LEVELS), covered, color=colour, marker="o", label=label)
+        spread.plot(part.spread_by_deviation, part.rmse_where_spread_by_deviation, color=colour, marker="o")
+        ranks.stairs(20 * part.pit.values, np.linspace(0, 1, 21), color=colour, linewidth=1.8)
+    covering.plot([40, 100], [40, 100], color=STYLE["spines"], linewidth=1)
+    covering.set(xlabel="Probability of the interval (%)", ylabel="Truth inside (%)")
+    units = pretty_units(str(scores.units.values))
+    largest = max(spread.get_xlim()[1], spread.get_ylim()[1])
+    spread.plot([0, largest], [0, largest], color=STYLE["spines"], linewidth=1)
+    spread.set(xlabel=f"Standard deviation stated ({units})", ylabel=f"RMSE found ({units})")
+    ranks.axhline(1, color=STYLE["spines"], linewidth=1)
+    ranks.set(xlabel="Where the truth lies in the distribution", ylabel="Density", ylim=(0, None))
+    for panel in (covering, spread, ranks):
+        dress(panel)
+    figure.legend(*covering.get_legend_handles_labels(), loc="outside upper left", ncols=6, frameon=False)
+    return figure
+
+
+def spectra(scores: xr.Dataset) -> Figure:
+    """Draw the spectra of the truth, of every model, and of their errors (dashed)."""
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    panel = figure.subplots()
+    wavelength = 1 / scores.wavenumber.values
+    panel.loglog(wavelength, scores.power.sel(spectrum_of="truth"), color="#22292e", linewidth=2.4, label="truth")
+    for name, colour in _colours(scores).items():
+        panel.loglog(wavelength, scores.power.sel(spectrum_of=name), color=colour, label=name.replace("_", " "))
+        wrong = scores.power.sel(spectrum_of=f"error of {name}")
+        panel.loglog(wavelength, wrong, color=colour, linestyle=(0, (4, 2)), linewidth=1)
+    panel.invert_xaxis()
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("{x:g}")
+    panel.set(xlabel="Wavelength (km); dashed: spectrum of the error", ylabel="Variance per wavenumber")
+    dress(panel)
+    panel.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def strip(pairs: FilledPairs, number: int, channel: Channel) -> Figure:
+    """Draw days one beside the other: observed, filled where days are filled, and the truth where it is known."""
+    rows = _days(pairs, number, channel)
+    times = pairs.times_of(number, whole_month=True)
+    chosen = _neighbours(times, None, _STRIP)
+    grid = _grid(pairs)
+    figure = Figure(figsize=(2.9 * len(chosen), len(rows) * map_height(grid, 2.7) + 1.4), layout="constrained")
+    panels = figure.subplots(len(rows), len(chosen), squeeze=False, sharex=True, sharey=True)
+    colours, low, high = value_range(str(channel), [field for days in rows.values() for field in days])
+    for line, (name, days) in zip(panels, rows.items(), strict=True):
+        for panel, day in zip(line, chosen, strict=True):
+            image = _map(panel, days[day], pairs, colours, low, high)
+            label = f"{name}, {_date(pairs, int(times[day]))}"
+            panel.set_title(label, loc="left", fontsize=9, color=STYLE["text"])
+    colour_bar(figure, image, panels, title(str(channel)), pairs.truth.units(channel))
+    return figure
+
+
+def film(pairs: FilledPairs, number: int, channel: Channel, path: Path) -> None:
+    """Write a GIF of the days of a month: observed, filled where days are filled, and the truth where it is known."""
+    rows = _days(pairs, number, channel)
+    times = pairs.times_of(number, whole_month=True)[:_FRAMES]
+    grid = _grid(pairs)
+    figure = Figure(figsize=(3.4 * len(rows), map_height(grid, 3.1) + 0.8), layout="constrained", dpi=72)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
+    colours, low, high = value_range(str(channel), [field for days in rows.values() for field in days])
+    images = []
+    for panel, (name, days) in zip(panels, rows.items(), strict=True):
+        images.append(_map(panel, days[0], pairs, colours, low, high))
+        panel.set_title(name, loc="left", fontsize=10, color=STYLE["text"])
+    colour_bar(figure, images[0], panels, title(str(channel)), pairs.truth.units(channel), shrink=0.8)
+    heading = figure.suptitle("", fontsize=11, color=STYLE["text"])
+
+    writer = PillowWriter(fps=4)
+    with writer.saving(figure, str(path), 72):
+        for day, seconds in enumerate(times):
+            for image, fields_of in zip(images, rows.values(), strict=True):
+                image.set_array(fields_of[day])
+            heading.set_text(_date(pairs, int(seconds)))
+            writer.grab_frame()
+
+
+def _days(pairs: FilledPairs, number: int, channel: Channel) -> dict[str, NDArray[np.float64]]:
+    times = pairs.times_of(number, whole_month=True)
+    rows = {"Observed": pairs.observations(number, channel, whole_month=True)}
+    name, source = next(iter(pairs.filled.items()))
+    own = source.times[0]
+    if not pairs.monthly and np.isin(times, own).all():
+        rows[f"Filled by {name}"] = source.read([channel], time=np.searchsorted(own, times))[:, 0].astype(np.float64)
+    if np.isin(times, pairs.truth.times[0]).all():
+        rows["Truth"] = pairs.true_fields(number, channel, whole_month=True)
+    return rows
+
+
+def _map(panel: Axes, values: NDArray[np.floating], pairs: FilledPairs, colours: str, low: float, high: float) -> Any:
+    """Draw a map with land grey and clouds white."""
+    image = draw_map(panel, values, _grid(pairs), colours, low, high)
+    panel.set_facecolor(_CLOUD)
+    land = np.where(pairs.sea, np.nan, 1.0)
+    panel.pcolormesh(
+        pairs.grid.longitude,
+        pairs.grid.latitude,
+        land,
+        cmap=ListedColormap([_LAND]),
+        shading="nearest",
+        rasterized=True,
+    )
+    return image
+
+
+def _grid(pairs: FilledPairs) -> xr.Dataset:
+    return xr.Dataset(coords={"latitude": pairs.grid.latitude, "longitude": pairs.grid.longitude})
+
+
+def _colours(scores: xr.Dataset) -> dict[str, str]:
+    names = scores.model.values.tolist()
+    return {name: MODEL_COLOURS[number % len(MODEL_COLOURS)] for number, name in enumerate(names)}
+
+
+def _neighbours(times: NDArray[np.int64], middle: int | None, count: int) -> list[int]:
+    """Return the positions of a time and its neighbours, or of times spread evenly over all."""
+    if middle is None or middle not in times:
+        return sorted({round(place) for place in np.linspace(0, times.size - 1, min(count, times.size))})
+    place = int(np.flatnonzero(times == middle)[0])
+    first = min(max(0, place - count // 2), max(0, times.size - count))
+    return list(range(first, min(times.size, first + count)))
+
+
+def _date(pairs: FilledPairs, seconds: int) -> str:
+    date = str(decode_time(np.array([seconds]), pairs.calendar)[0])
+    return date[:10] if date[11:16] in ("", "00:00") else date[:16].replace("T", " ")
+
+
+def _when(pairs: FilledPairs, number: int) -> str:
+    date = _date(pairs, int(pairs.time[number]))
+    return date[:7] if pairs.monthly else date

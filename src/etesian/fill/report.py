@@ -1,0 +1,238 @@
+"""One page about filled fields: opens offline, in any browser."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.table import Table
+
+from etesian.core.outputs import complete_or_absent
+from etesian.fill.pairs import FilledPairs
+from etesian.fill.plots import example, film, gapfill_figures, strip
+from etesian.scores.page import page, picture, save_pictures, table, text
+from etesian.scores.tables import number as digits
+from etesian.scores.tables import pretty_units, title
+
+_BINNINGS = ("where", "observations", "distance", "cloud_share", "deviation")
+
+_SCORES = ("rmse", "mae", "bias", "correlation", "crps", "log_score", "spread", "coverage_50", "coverage_68",
+           "coverage_90", "coverage_95", "points")  # fmt: skip
+
+_ABOUT = {
+    "bins": "RMSE by distance, observations and cloud",
+    "reliability": "Does the standard deviation tell the error?",
+    "errors": "Where the errors are",
+}
+
+_NOTES = {
+    "bins": "Distance bins hold all points of the sea; where single times are judged, the other two hold those without "
+    "an observation.",
+    "reliability": "Left: intervals should hold as much truth as their probability says. Middle: the error found "
+    "should equal the deviation stated. Right: flat is calibrated, a hump is too wide, a trough too narrow.",
+}
+
+
+def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path) -> Path:
+    """Write scores.nc, scores.csv, report.html, pictures and a film of the days, all at once or not at all.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        DataError: if the folder exists and holds something else.
+    """
+    with complete_or_absent(out, "evaluation") as folder:
+        scores.to_netcdf(folder / "scores.nc")
+        tidy(scores).to_csv(folder / "scores.csv", index=False)
+        pictures = save_pictures(gapfill_figures(scores, pairs), folder)
+        place, channel = example(scores), pairs.channels[0]
+        pictures |= save_pictures([("days", strip(pairs, place, channel))], folder)
+        film(pairs, place, channel, folder / "film.gif")
+        pictures["film"] = (folder / "film.gif").read_bytes()
+        (folder / "report.html").write_text(render(scores, pictures), encoding="utf-8")
+    return Path(out) / "report.html"
+
+
+def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
+    """Return the page."""
+    first = str(scores.model.values[0])
+    parts = [f"<h1>How well are the gaps filled by {text(first)}?</h1>", f"<p class='lead'>{_about(scores)}</p>"]
+    parts.append(_verdicts(scores))
+    for channel in scores.channel.values.tolist():
+        part = scores.sel(channel=channel)
+        units = pretty_units(str(part.units.values))
+        parts += [f"<h2>{text(title(channel))}{f' ({units})' if units else ''}</h2>", _score_table(part)]
+        parts.append(picture(pictures[f"fields_{channel}"], f"{title(channel)}: observed, filled, truth and error"))
+        if f"models_{channel}" in pictures:
+            parts.append(picture(pictures[f"models_{channel}"], "Every model beside the truth"))
+        for kind, heading in _ABOUT.items():
+            if f"{kind}_{channel}" in pictures:
+                parts += [f"<h3>{heading}</h3>", picture(pictures[f"{kind}_{channel}"], heading)]
+                parts += [f"<p class='note'>{_NOTES[kind]}</p>"] if kind in _NOTES else []
+        parts.append(_bin_table(part))
+    parts.append("<h2>Spectra</h2>")
+    if "spectra" in pictures:
+        parts.append(picture(pictures["spectra"], "Spectra of truth, filled fields and errors"))
+        parts.append(
+            "<p class='note'>Of the first channels' largest rectangle without land or missing values, a plane taken "
+            "off, Hann window; a filled field below the truth is too smooth at that scale.</p>"
+        )
+    else:
+        parts.append(
+            "<p class='note'>None: no rectangle of 16 points each way is free of land and of missing truth.</p>"
+        )
+    parts += ["<h2>The days</h2>", picture(pictures["days"], "Days of the month")]
+    parts.append(picture(pictures["film"], "Film of the days", "gif"))
+    parts += ["<h2>What was compared</h2>", _provenance(scores)]
+    return page(f"Gaps filled by {first}", parts)
+
+
+def verdicts(scores: xr.Dataset) -> list[str]:
+    """Say for each channel which of the others the first model beats in gaps, or everywhere for means over months."""
+    first, where = str(scores.model.values[0]), judged_points(scores)
+    said = []
+    for channel in scores.channel.values.tolist():
+        rmse = scores.rmse.sel(channel=channel, where=where)
+        own = float(rmse.sel(model=first))
+        for name in scores.model.values.tolist()[1:]:
+            other = float(rmse.sel(model=name))
+            verb = "beats" if own < other else "does not beat"
+            said.append(
+                f"{title(channel)}: {first} {verb} {name} (RMSE {digits(own)} against {digits(other)}, "
+                f"{'all points' if where == 'all' else 'points without an observation'})."
+            )
+    return said
+
+
+def judged_points(scores: xr.Dataset) -> str:
+    """Return the points that verdicts are about."""
+    return "all" if scores.attrs["target"] == "monthly means" else "gaps"
+
+
+def filled_summary(scores: xr.Dataset) -> Table:
+    """Return a table for the terminal, with verdicts below it.
+
+    Args:
+        scores: what `evaluate_filled` returned.
+    """
+    where = judged_points(scores)
+    points = "all points of the sea" if where == "all" else "points of the sea without an observation"
+    result = Table(
+        title=f"{points}, {scores.time.size} {scores.attrs['target']}",
+        caption="\n".join(verdicts(scores)) or None,
+        caption_justify="left",
+    )
+    result.add_column("channel")
+    result.add_column("model", no_wrap=True)
+    shown = ("rmse", "bias", "correlation", "crps", "coverage_90")
+    for heading in ("RMSE", "bias", "correlation", "CRPS", "in 90 %"):
+        result.add_column(heading, justify="right")
+    for channel in scores.channel.values.tolist():
+        part = scores.sel(channel=channel, where=where)
+        units = pretty_units(str(part.units.values))
+        for row, name in enumerate(scores.model.values.tolist()):
+            cells = [digits(float(part[score].sel(model=name))) for score in shown]
+            if float(part.rmse.sel(model=name)) == float(part.rmse.min()):
+                cells[0] = f"[bold]{cells[0]}[/]"
+            result.add_row(f"{channel} ({units})" if row == 0 else "", name, *cells)
+        result.add_section()
+    return result
+
+
+def tidy(scores: xr.Dataset) -> pd.DataFrame:
+    """Return one row per model, channel, binning, bin and score, with the number of points."""
+    frames = []
+    for binning in _BINNINGS:
+        suffix = "" if binning == "where" else f"_by_{binning}"
+        points = scores[f"points{suffix}"].to_series()
+        for score in _SCORES[:-1]:
+            series = scores[f"{score}{suffix}"].to_series()
+            part = pd.DataFrame({"value": series, "points": points}).reset_index().rename(columns={binning: "bin"})
+            frames.append(part.assign(score=score, binning=binning, bin=part["bin"].astype(str)))
+    together = pd.concat(frames, ignore_index=True).dropna(subset="value")
+    return together[["model", "channel", "binning", "bin", "score", "value", "points"]]
+
+
+def _about(scores: xr.Dataset) -> str:
+    times = scores.time.values
+    others = ", ".join(scores.model.values.tolist()[1:])
+    against = f", compared with {others}" if others else ""
+    share = scores.cloud_share_of_time.values
+    return text(
+        f"{times.size} {scores.attrs['target']} from {str(times[0])[:10]} to {str(times[-1])[:10]}, "
+        f"{100 * share.min():.0f} to {100 * share.max():.0f} % of the sea unobserved{against}."
+    )
+
+
+def _verdicts(scores: xr.Dataset) -> str:
+    marked = [(" class='no'" if "does not beat" in item else "", item) for item in verdicts(scores)]
+    return "<ul class='verdicts'>" + "".join(f"<li{mark}>{text(item)}</li>" for mark, item in marked) + "</ul>"
+
+
+def _score_table(scores: xr.Dataset) -> str:
+    head = ["", "points", "RMSE", "95 %", "MAE", "bias", "correlation", "CRPS", "log score", "spread / RMSE",
+            "in 90 %"]  # fmt: skip
+    rows = []
+    for where in scores["where"].values.tolist():
+        part = scores.sel(where=where)
+        best = float(part.rmse.min())
+        for row, name in enumerate(scores.model.values.tolist()):
+            here = part.sel(model=name)
+            rmse = digits(float(here.rmse))
+            interval = (
+                f"{digits(float(here.rmse_low))}–{digits(float(here.rmse_high))}" if np.isfinite(here.rmse_low) else "–"
+            )
+            rows.append(
+                [
+                    where if row == 0 else "",
+                    text(name),
+                    f"{int(here.points):,}",
+                    f"<b>{rmse}</b>" if float(here.rmse) == best else rmse,
+                    interval,
+                    *(digits(float(here[score])) for score in ("mae", "bias", "correlation", "crps", "log_score")),
+                    digits(float(here.spread / here.rmse_where_spread)),
+                    f"{100 * float(here.coverage_90):.0f} %" if np.isfinite(here.coverage_90) else "–",
+                ]
+            )
+    return table(["", *head], rows, 2)
+
+
+def _bin_table(scores: xr.Dataset) -> str:
+    parts = []
+    for binning, heading in (
+        ("distance", "Distance from the nearest observation"),
+        ("observations", "Times in the month observed at the point"),
+        ("cloud_share", "Share of the sea under cloud"),
+    ):
+        points = scores[f"points_by_{binning}"].isel(model=0)
+        there = np.flatnonzero(points.values)
+        rows = [["points", *(f"{int(count):,}" for count in points.values[there])]]
+        for name in scores.model.values.tolist():
+            rmse = scores[f"rmse_by_{binning}"].sel(model=name).values[there]
+            rows.append([text(name), *map(digits, rmse)])
+        rows_head = [f"RMSE: {heading}", *(text(label) for label in points[binning].values[there])]
+        parts.append(table(rows_head, rows, 1))
+    return "".join(parts)
+
+
+def _provenance(scores: xr.Dataset) -> str:
+    missing = [
+        f"{int(scores.missing.sel(model=name, channel=channel)):,} of {channel} in {name}"
+        for name in scores.model.values.tolist()
+        for channel in scores.channel.values.tolist()
+        if int(scores.missing.sel(model=name, channel=channel))
+    ]
+    entries = {
+        "Models": ", ".join(scores.model.values.tolist()),
+        "Times": f"{scores.time.size} {scores.attrs['target']}",
+        "Left out": scores.attrs["left_out"] or "no time",
+        "Missing": ", ".join(missing) or "no point of the sea at which the truth is known",
+        "Points": "at sea, where the truth and every model have a value",
+        "Grid": scores.attrs["grid"],
+        "Weights": "area of the grid cells",
+        "Correlation": "over all points and times together, of the fields themselves",
+        "Intervals": "95 %, Student's t with an effective sample size (lag-1 autocorrelation) over times",
+        "Made with": f"Etesian {scores.attrs['etesian_version']}",
+    }
+    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in entries.items()) + "</dl>"

@@ -1,0 +1,318 @@
+"""Gaps of whole fields filled by a trained run: tile by tile, month by month, streamed to disk."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import dask.array
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from etesian.core import Batch, Channel, Fields, Frame
+from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
+from etesian.core.errors import DataError, RecipeError
+from etesian.core.resumable import ResumableStore
+from etesian.core.tiling import Tile, Tiling
+from etesian.fill.baselines import FILLED, LAND, UNOBSERVED, filled_attributes
+from etesian.fill.months import MonthAxis, MonthReader, month_starts, sea_mask, static_fields
+from etesian.fill.samples import fixed_fields
+from etesian.fill.task import GapFillTask
+from etesian.forecast.run import channel_units
+from etesian.samples.windows import Period
+from etesian.store.reader import TrainingStore
+
+Empty = Literal["missing", "climatology"]
+
+_SPREAD, _COUNT, _FLAG = "_standard_deviation", "_observations", "_flag"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Months that are answered together.
+
+    Attributes:
+        months: first moments of the months that the network sees.
+        written: how many of them, at their end, are written; those before are written with an earlier stretch.
+    """
+
+    months: Seconds
+    written: int
+
+
+@dataclass
+class _Filled:
+    """What a stretch has come to; the first axis of the maps is that of the answers, of the counts the months."""
+
+    value: Float[np.ndarray, "asked channel lat lon"]
+    spread: Float[np.ndarray, "asked channel lat lon"] | None
+    count: Int[np.ndarray, "month channel lat lon"]
+    weight: Float[np.ndarray, "month lat lon"]
+
+
+def fill_to(
+    task: GapFillTask,
+    store: TrainingStore,
+    path: str,
+    period: Period,
+    *,
+    source: dict[str, Any],
+    empty: Empty = "missing",
+    overwrite: bool = False,
+    label: str = "filling gaps",
+) -> None:
+    """Write the gap-free fields of some months; run again after an interruption, it goes on.
+
+    Fields are cut into the tiles that the run was trained on; where they overlap, answers are blended with weights that
+    fall smoothly to the tiles' edges and add up to one. No more than one tile's inputs and one stretch of months is
+    held. A tile in which a month has no observation takes no part in that month: points of sea that only such tiles
+    cover are flagged, and hold no value of the network's.
+
+    Args:
+        task: a trained run that fills gaps; its provenance tells months, tiles and target.
+        store: with the gaps.
+        path: of the Zarr store to make.
+        period: first and last month.
+        source: what the fields are made from, as plain data.
+        empty: what points hold that nothing was observed for: nothing, or the mean of the store's seasonal cycle (two
+            harmonics fitted to its training period) over the month.
+        overwrite: replace an existing store when the new one is complete.
+        label: of the progress bar.
+
+    Raises:
+        RecipeError: if the run fills no gaps.
+        GridError: if the store does not hold the run's grid.
+        ChannelError: if the store lacks a channel that the run needs.
+        DataError: if no whole month lies in the period, or the path exists and may not be replaced.
+    """
+    filler = Filler(task, store, empty)
+    stretches = filler.stretches(period)
+    times = np.concatenate([filler.asked(stretch) for stretch in stretches])
+    edges = np.cumsum([0, *(len(filler.asked(stretch)) for stretch in stretches)])
+    plan = {
+        "times": times.tolist(),
+        "grid": task.layout.grid.to_dict(),
+        "tile": list(filler.tiling.size),
+        "overlap": filler.tiling.overlap,
+        "empty": empty,
+        "source": source | {"store": store.fingerprint},
+    }
+    target = ResumableStore(path, "filled fields", plan, lambda: filler.describe(times, path), overwrite=overwrite)
+    done = target.done()
+    with Progress(transient=True) as progress:
+        bar = progress.add_task(label, total=len(stretches) * len(filler.tiling.tiles))
+        for number, (stretch, (first, last)) in enumerate(zip(stretches, pairwise(edges), strict=True)):
+            if number not in done:
+                for name, values in filler.fill(stretch, lambda: progress.advance(bar)).items():
+                    target.group[name][first:last] = values
+                target.mark([number])
+            progress.update(bar, completed=(number + 1) * len(filler.tiling.tiles))
+    target.finish()
+
+
+class Filler:
+    """Fills the gaps of a store with a trained run.
+
+    Args:
+        task: the run.
+        store: with the gaps.
+        empty: what points hold that nothing was observed for.
+    """
+
+    def __init__(self, task: GapFillTask, store: TrainingStore, empty: Empty) -> None:
+        known = task.provenance.get("gap_filling")
+        if known is None:
+            raise RecipeError("the run does not tell its months and tiles; train it with GapFillData")
+        self.task, self.store, self.empty, self.layout = task, store, empty, task.layout
+        self.daily, self.months = known["target"] == "daily", int(known["months"])
+        self.margin = int(known.get("margin", 0))
+        self.axis = MonthAxis(store)
+        self.tiling = Tiling(self.layout.grid, (known["tile"][0], known["tile"][1]), int(known["overlap"]))
+        self.sea = sea_mask(self.layout.grid, store, field=known.get("sea"))
+        self.statics = static_fields(store, self.layout, self.sea)
+        self.reader = MonthReader(store, self.layout.inputs, self.layout.grid)
+        self.counted = [c for c in self.layout.targets if c in self.layout.inputs]
+
+    def stretches(self, period: Period) -> list[Stretch]:
+        """Return the months of a period, as many together as the run was trained on.
+
+        Raises:
+            DataError: if no whole month lies in the period, or the store has no time in any of them.
+        """
+        starts = month_starts(*period.seconds(self.store.calendar), self.store.calendar)
+        if not len(starts) or not any(self._has_times(int(start)) for start in starts):
+            ends = decode_time(self.store.time[[0, -1]], self.store.calendar)
+            raise DataError(
+                f"{self.store.path} has no whole month in {period.start} to {period.end}, which names months such as "
+                f"2007-01 2007-12; it holds {str(ends[0])[:10]} to {str(ends[1])[:10]}"
+            )
+        found = []
+        for first in range(0, len(starts), self.months):
+            own = starts[first : first + self.months]
+            months = list(own)
+            while len(months) < self.months:
+                months.insert(0, month_start([months[0] - 1], self.store.calendar)[0])
+            found.append(Stretch(np.array(months, dtype=np.int64), len(own)))
+        return found
+
+    def _has_times(self, start: int) -> bool:
+        times, own = self.axis.times(start, 1)
+        return bool((self.axis.find(times[own]) >= 0).any())
+
+    def asked(self, stretch: Stretch) -> Seconds:
+        """Return the times that are written of a stretch: its months, or all of their times."""
+        months = stretch.months[-stretch.written :]
+        if not self.daily:
+            return months
+        times, own = self.axis.times(int(months[0]), len(months))
+        return times[own]
+
+    def fill(self, stretch: Stretch, advance: Callable[[], object] = lambda: None) -> dict[str, NDArray[Any]]:
+        """Return the maps of a stretch by the name of their variable."""
+        times, own = self.axis.times(int(stretch.months[0]), self.months, self.margin)
+        index = self.axis.given(times, own)
+        month = np.searchsorted(stretch.months, times, side="right") - 1
+        month[own.stop :] = -1
+        count = own.stop - own.start if self.daily else self.months
+        shape = len(self.layout.targets), *self.layout.grid.shape
+        filled = _Filled(
+            np.zeros((count, *shape)),
+            np.zeros((count, *shape)) if self.task.network.gives_variance else None,
+            np.zeros((self.months, len(self.counted), *shape[1:]), dtype=np.int32),
+            np.zeros((self.months, *shape[1:])),
+        )
+        for tile in self.tiling.tiles:
+            if self.sea[np.ix_(tile.rows, tile.columns)].any():
+                self._add(filled, tile, stretch, times, index, month, own)
+            advance()
+        return self._finish(filled, stretch, times[own], month[own])
+
+    def _add(
+        self,
+        filled: _Filled,
+        tile: Tile,
+        stretch: Stretch,
+        times: Seconds,
+        index: NDArray[np.int64],
+        month: NDArray[np.int64],
+        own: slice,
+    ) -> None:
+        """Add the answer for one tile, in the months of which it has an observation."""
+        place = np.ix_(tile.rows, tile.columns)
+        values = self.reader.read(index, tile)
+        values[:, :, ~self.sea[place]] = np.nan
+        valid = np.isfinite(values)
+        channels = self.layout.inputs
+        for number in range(self.months):
+            counts = valid[month == number].sum(axis=0)
+            for position, channel in enumerate(self.counted):
+                filled.count[number, position][place] = counts[channels.index(channel)]
+        seen = np.array([valid[month == number].any() for number in range(self.months)])
+        if not seen.any():
+            return
+        answer, spread = self._ask(tile, stretch, times, values, valid)
+        if self.daily:
+            answer, spread = answer[own], None if spread is None else spread[own]
+        asked_month = month[own] if self.daily else np.arange(self.months)
+        for position in np.flatnonzero(seen[asked_month]).tolist():
+            filled.value[position][:, *place] += tile.weights * answer[position]
+            if spread is not None and filled.spread is not None:
+                filled.spread[position][:, *place] += tile.weights * spread[position]
+        for number in np.flatnonzero(seen).tolist():
+            filled.weight[number][place] += tile.weights
+
+    def _ask(
+        self,
+        tile: Tile,
+        stretch: Stretch,
+        times: Seconds,
+        values: Float[np.ndarray, "time channel lat lon"],
+        valid: Bool[np.ndarray, "time channel lat lon"],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        calendar, device = self.store.calendar, self.task.device
+        when = torch.from_numpy(times[None])
+        frame = Frame(self.layout.inputs, when, tile.grid, calendar)
+        inputs = Fields(torch.from_numpy(np.nan_to_num(values)[None]), frame, torch.from_numpy(valid[None]))
+        statics = fixed_fields(self.statics, self.layout.statics, tile, when, calendar)
+        asked = when if self.daily else torch.from_numpy(stretch.months[None])
+        target = Frame(self.layout.targets, asked, tile.grid, calendar)
+        mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target.to(device))
+        return mean.values[0].double().cpu().numpy(), None if spread is None else spread.values[
+            0
+        ].double().cpu().numpy()
+
+    def _finish(
+        self, filled: _Filled, stretch: Stretch, times: Seconds, month: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Return what is written of a stretch."""
+        first = self.months - stretch.written
+        asked_month = month if self.daily else np.arange(self.months)
+        kept = np.flatnonzero(asked_month >= first)
+        shape = len(kept), *self.layout.grid.shape
+        flag = np.empty(shape, dtype=np.int8)
+        variables: dict[str, NDArray[Any]] = {}
+        for channel in self.layout.targets:
+            variables[str(channel)] = np.full(shape, np.nan, dtype=np.float32)
+            if filled.spread is not None:
+                variables[f"{channel}{_SPREAD}"] = np.full(shape, np.nan, dtype=np.float32)
+        # Time by time, so that no further copy of a month of days is held.
+        for place, position in enumerate(kept.tolist()):
+            weight = filled.weight[asked_month[position]]
+            flag[place] = np.where(self.sea, np.where(weight > 0, FILLED, UNOBSERVED), LAND)
+            known = flag[place] == FILLED
+            for number, channel in enumerate(self.layout.targets):
+                variables[str(channel)][place][known] = filled.value[position, number][known] / weight[known]
+                if filled.spread is not None:
+                    own = filled.spread[position, number][known] / weight[known]
+                    variables[f"{channel}{_SPREAD}"][place][known] = own
+        for channel in self.layout.targets:
+            if (flag == UNOBSERVED).any() and self.empty == "climatology" and channel in self.store.channels:
+                usual = self._usual(channel, times, month, asked_month[kept])
+                variables[str(channel)][flag == UNOBSERVED] = usual[flag == UNOBSERVED]
+            if channel in self.counted:
+                count = filled.count[:, self.counted.index(channel)]
+                variables[f"{channel}{_COUNT}"] = np.where(self.sea, count[asked_month[kept]], 0).astype(np.int32)
+            variables[f"{channel}{_FLAG}"] = flag
+        return variables
+
+    def _usual(
+        self, channel: Channel, times: Seconds, month: NDArray[np.int64], kept: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return the seasonal cycle at the times that are written, or its mean over their months."""
+        harmonics = self.store.statistics.select([channel]).harmonics
+        assert harmonics is not None
+        rows, columns = self.store.locate(self.layout.grid)
+        cycle = harmonics[:, 0, rows][:, :, columns].astype(np.float64)
+        terms = seasonal_terms(times, self.store.calendar)
+        if not self.daily:
+            terms = np.stack([terms[month == number].mean(axis=0) for number in kept])
+        else:
+            terms = terms[month >= kept.min()]
+        return np.asarray(np.tensordot(terms, cycle, 1))
+
+    def describe(self, times: Seconds, path: str) -> xr.Dataset:
+        """Return the store to write without its values."""
+        grid = self.layout.grid
+        shape = (len(times), *grid.shape)
+        variables = {}
+        kinds: dict[str, tuple[Any, Any]] = {"": (np.float32, np.nan), _COUNT: (np.int32, 0), _FLAG: (np.int8, 1)}
+        if self.task.network.gives_variance:
+            kinds[_SPREAD] = np.float32, np.nan
+        units = channel_units(self.task, [self.store])
+        for channel in self.layout.targets:
+            for suffix, (kind, nothing) in kinds.items():
+                if suffix == _COUNT and channel not in self.counted:
+                    continue
+                attributes = filled_attributes(units[channel], channel, suffix, "daily" if self.daily else "monthly")
+                values = dask.array.full(shape, nothing, dtype=kind, chunks=(1, *grid.shape))
+                variables[f"{channel}{suffix}"] = ("time", "latitude", "longitude"), values, attributes
+        coordinates = {
+            "time": ("time", decode_time(times, self.store.calendar), {"standard_name": "time"}),
+            "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+            "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+        }
+        return xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11", "source": f"gaps of {self.store.path}"})

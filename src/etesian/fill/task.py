@@ -1,0 +1,237 @@
+"""Gap filling: gap-free fields of months or days, with their uncertainty, from gappy ones."""
+
+import math
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etesian.core import Batch, Channel, Fields, Frame, Layout
+from etesian.core.errors import DataError, RecipeError
+from etesian.core.statistics import Statistics
+from etesian.networks.reconstruction import Distribution, Reconstruction, asks_for_each_time, find_months
+from etesian.nn.normalizer import Normalizer
+from etesian.training.finetune import Start, begin
+from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
+
+LAND = Channel("land_sea_mask")
+
+WITHIN_ONE_DEVIATION = math.erf(math.sqrt(0.5))
+"""Share of a Gaussian's values within one standard deviation."""
+
+_FINEST, _LARGEST = 0.005, 50.0
+
+
+class GapFillTask(Task):
+    """Completes gappy fields: the means of months, or the fields of each time, and their standard deviation.
+
+    A month's seasonal cycle is the mean of the cycle over the month's own times. Land, where a static `land_sea_mask`
+    tells it, never counts as observed. The standard deviation is multiplied by one number, found anew in each
+    validation and kept with the weights, such that the share of validation points within it is that of a Gaussian.
+
+    Args:
+        network: builds the network for a layout, such as `GapFiller`.
+        layout: what goes in and what comes out; its grid is the one the statistics are on, fields may be tiles of it.
+        statistics: of every channel of the layout.
+        loss: absolute (`l1`) or squared (`mse`) error, or the negative log-likelihood of a Gaussian (`nll`), for which
+            the network must give a variance; in normalised units, over the points where the truth is known.
+        balance: power of the variance that weighs each point's likelihood (Seitzer et al. 2022, arXiv 2203.09168): 0 is
+            the likelihood itself, in which points of small errors count most; with 1 the mean is learned as by `mse`.
+        anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
+        start: trained weights to begin with, and which parameters to train; see `Start`.
+        optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
+        warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
+
+    Raises:
+        RecipeError: if the network fills no gaps, or gives no variance for `nll`.
+    """
+
+    network: Reconstruction
+    spread_factor: Tensor
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        loss: Literal["l1", "mse", "nll"] = "l1",
+        balance: float = 0.5,
+        anomalies: bool = True,
+        start: Start | None = None,
+        optimizer: OptimizerFactory | None = None,
+        warmup_steps: int = 100,
+    ) -> None:
+        super().__init__(
+            network, layout, statistics, anomalies=anomalies, optimizer=optimizer, warmup_steps=warmup_steps
+        )
+        if not isinstance(self.network, Reconstruction):
+            raise RecipeError(
+                f"GapFillTask needs a network such as GapFiller; {type(self.network).__name__} fills no gaps"
+            )
+        if loss == "nll" and not self.network.gives_variance:
+            raise RecipeError(f"loss: nll needs a variance; give {type(self.network).__name__} variance: true")
+        self.normalizer = Normalizer(statistics, anomalies=anomalies, grid=layout.grid)
+        # Static fields have no season.
+        self.constant = Normalizer(statistics.without_seasons())
+        self.loss_name, self.balance = loss, balance
+        if start is not None:
+            self.transfer, self.new_rate = begin(self.network, start), start.new_rate
+        self.register_buffer("spread_factor", torch.ones(()))
+        self.squares: dict[Channel, Tensor] = {}
+        self.deviations = torch.zeros(round(_LARGEST / _FINEST))
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+        return {"loss": self.loss_name, "balance": self.balance, "anomalies": self.normalizer.anomalies}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the error over the points where the truth is known, in normalised units."""
+        targets = _targets(batch)
+        return self._error(self._ask(batch, targets.frame), self._normalized_truth(batch)), {}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, target: Frame) -> Fields:
+        """Return fields in physical units on the frame that is asked for."""
+        return self.distribution(batch, target)[0]
+
+    @torch.no_grad()
+    def distribution(self, batch: Batch, target: Frame) -> tuple[Fields, Fields | None]:
+        """Return fields and their standard deviation in physical units; None if the network gives no variance."""
+        answer = self._ask(batch, target)
+        mean = Fields(self._denormalized(answer.mean, batch.inputs.frame, target), target)
+        if answer.variance is None:
+            return mean, None
+        deviation = self.spread_factor * answer.variance.sqrt()
+        return mean, Fields(self.normalizer.denormalize_spread(deviation, target), target)
+
+    def _ask(self, batch: Batch, target: Frame) -> Distribution:
+        inputs, statics = at_sea(batch), batch.statics
+        if statics is not None:
+            statics = self.constant.normalize(statics)
+        answer = self.network.distribution(self.normalizer.normalize(inputs), target, statics=statics)
+        variance = None if answer.variance is None else answer.variance.float()
+        return Distribution(answer.mean.float(), variance)
+
+    def _denormalized(self, values: Tensor, inputs: Frame, target: Frame) -> Tensor:
+        if not self.normalizer.anomalies or asks_for_each_time(inputs, target):
+            return self.normalizer.denormalize(values, target)
+        return self.normalizer.denormalize_spread(values, target) + self._monthly_cycle(inputs, target)
+
+    def _normalized_truth(self, batch: Batch) -> Fields:
+        inputs, targets = batch.inputs.frame, _targets(batch)
+        if not self.normalizer.anomalies or asks_for_each_time(inputs, targets.frame):
+            return self.normalizer.normalize(targets)
+        one = self.normalizer.denormalize_spread(torch.ones_like(targets.values), targets.frame)
+        values = (targets.values - self._monthly_cycle(inputs, targets.frame)) / one
+        if targets.valid is not None:
+            values = values.masked_fill(~targets.valid, 0.0)
+        return replace(targets, values=values)
+
+    def _monthly_cycle(self, inputs: Frame, target: Frame) -> Tensor:
+        """Return the mean seasonal cycle over the times of each month.
+
+        Raises:
+            DataError: if none of the inputs lies in a month that is asked for.
+        """
+        member = find_months(inputs, target).member
+        count = member.sum(1)
+        if (count == 0).any():
+            raise DataError("a month is asked for in which no time of the inputs lies")
+        each = replace(inputs, channels=target.channels)
+        nothing = torch.zeros(*each.time.shape, len(each.channels), *each.grid.shape, device=member.device)
+        cycle = self.normalizer.denormalize(nothing, each)
+        return torch.einsum("btm,btchw->bmchw", member.to(cycle) / count[:, None], cycle)
+
+    def _error(self, answer: Distribution, truth: Fields) -> Tensor:
+        difference = answer.mean - truth.values
+        if self.loss_name == "l1":
+            error = difference.abs()
+        elif self.loss_name == "mse":
+            error = difference.square()
+        else:
+            assert answer.variance is not None
+            error = 0.5 * (answer.variance.log() + difference.square() / answer.variance)
+            error = error * answer.variance.detach() ** self.balance
+        return masked_mean(error, torch.ones_like(error[:1]), truth.valid)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to sum the scores anew."""
+        self._begin_scores()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to sum the scores anew."""
+        self._begin_scores()
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Log the loss, and add up squared errors in physical units and how large errors are beside their deviation."""
+        self._score(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss, and add up squared errors in physical units and how large errors are beside their deviation."""
+        self._score(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log root-mean-square errors, and set what the standard deviations are multiplied by."""
+        if self.network.gives_variance:
+            counts = self._total(self.deviations)
+            if counts.sum() > 0:
+                passed = int(torch.searchsorted(counts.cumsum(0), WITHIN_ONE_DEVIATION * counts.sum()))
+                self.spread_factor.fill_((passed + 0.5) * _FINEST)
+            self.log("val_spread_factor", self.spread_factor.clone())
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log root-mean-square errors, and which share lies within one calibrated standard deviation."""
+        if self.network.gives_variance:
+            counts = self._total(self.deviations)
+            within = counts[: round(float(self.spread_factor) / _FINEST)].sum() / counts.sum().clamp(min=1)
+            self.log("test_within_one_deviation", within.float())
+        self._log_scores("test")
+
+    def _begin_scores(self) -> None:
+        self.squares = {}
+        self.deviations = torch.zeros_like(self.deviations, dtype=torch.float64)
+
+    def _score(self, batch: Batch, part: str) -> None:
+        targets, truth = _targets(batch), self._normalized_truth(batch)
+        answer = self._ask(batch, targets.frame)
+        valid = torch.ones_like(truth.values, dtype=torch.bool) if truth.valid is None else truth.valid
+        if not valid.any():
+            return
+        self.log(f"{part}_loss", self._error(answer, truth), prog_bar=True, batch_size=int(valid.sum()), sync_dist=True)
+        difference = answer.mean - truth.values
+        error = self.normalizer.denormalize_spread(difference, targets.frame).double()
+        rows = torch.from_numpy(np.cos(np.radians(targets.frame.grid.latitude))).to(error)[:, None]
+        for number, channel in enumerate(targets.frame.channels):
+            weight = valid[:, :, number] * rows
+            sums = torch.stack([(weight * error[:, :, number].square()).sum(), weight.sum()])
+            self.squares[channel] = self.squares.get(channel, torch.zeros_like(sums)) + sums
+        if answer.variance is not None:
+            ratio = (difference.abs() / answer.variance.sqrt())[valid].clamp(max=_LARGEST * (1 - 1e-6))
+            counts = torch.histc(ratio.cpu().float(), len(self.deviations), 0, _LARGEST)
+            self.deviations = self.deviations + counts
+
+    def _total(self, sums: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")).cpu()
+
+    def _log_scores(self, part: str) -> None:
+        for channel, sums in self.squares.items():
+            squares, weight = self._total(sums)
+            self.log(f"{part}_rmse/{channel}", (squares / weight).sqrt().float(), rank_zero_only=True)
+
+
+def at_sea(batch: Batch) -> Fields:
+    """Return the inputs of a batch without what lies on land, where a static field tells it."""
+    inputs, statics = batch.inputs, batch.statics
+    if statics is None or LAND not in statics.frame.channels:
+        return inputs
+    sea = statics.select((LAND,)).filled(1.0) < 0.5
+    seen = sea.expand_as(inputs.values) if inputs.valid is None else inputs.valid & sea
+    return replace(inputs, valid=seen)
+
+
+def _targets(batch: Batch) -> Fields:
+    assert batch.targets is not None
+    return batch.targets

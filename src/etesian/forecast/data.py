@@ -1,0 +1,217 @@
+"""The data of a forecast run: stores, windows, splits, loaders."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from etesian.core import Channel, Grid, Layout, Region
+from etesian.core.channels import parse_channels
+from etesian.core.errors import DataError, RecipeError
+from etesian.core.statistics import HARMONICS, Statistics
+from etesian.samples.loading import WindowData, check_history
+from etesian.samples.windows import Horizon, WindowDataset
+from etesian.store.reader import TrainingStore, observed_targets
+
+
+class ForecastData(WindowData):
+    """Inputs at an initial time, targets at leads after it, from training stores.
+
+    Args:
+        stores: training stores made by `etesian prepare`. They may differ in channels, levels, calendar and, for
+            networks that take any grid, in resolution: each gives what it has, and a batch comes from one of them.
+        inputs: channels that are given, such as `temperature_850`; a bare name means all its levels; default all.
+        targets: channels that are asked for; default the inputs.
+        statics: static fields that are given as well; default all.
+        history: hours of the input states relative to the initial time, ascending, the last one 0.
+        leads: hours after the initial time.
+        draw: in training, verify each sample at all leads, or at some drawn at random anew every epoch.
+        leads_per_sample: how many leads are drawn at random for each sample.
+        horizon: how the largest lead that is drawn grows in training, as `first`, `batches` and `growth`; default all
+            leads from the beginning.
+        train: first and last date to train on; a year or month as an end means all of it.
+        validate: first and last date to choose on.
+        test: first and last date to judge on.
+        region: named box, or south,north,west,east in degrees; default the whole grid.
+        every: hours between initial times; default every time there is.
+        weights: share of the samples that each store gives in an epoch; default as many as it has. A store of weight 0
+            gives no samples, but its channels and their distribution are known.
+        sources: name of the analyses that each store holds, for networks with an encoder per source.
+        average_hours: targets are means over so many hours up to the lead, the lead included: means over weeks 3 and 4
+            are leads of 672 h averaged over 336 h; default the state at the lead.
+        validate_leads: leads to choose on; default all.
+        batch_size: samples in a batch, per process.
+        workers: processes that read ahead; 0 reads in the training process, which is fastest for small grids.
+        seed: of the order of samples and of random leads.
+
+    Raises:
+        RecipeError: if the periods overlap, history or leads are out of order, or weights do not fit the stores.
+    """
+
+    def __init__(
+        self,
+        stores: list[str],
+        train: tuple[str, str],
+        validate: tuple[str, str],
+        leads: list[int],
+        inputs: list[str] | None = None,
+        targets: list[str] | None = None,
+        statics: list[str] | None = None,
+        history: list[int] = [0],  # noqa: B006 — jsonargparse shows this default in --help
+        draw: Literal["all", "random"] = "random",
+        test: tuple[str, str] | None = None,
+        region: str | None = None,
+        every: int | None = None,
+        weights: list[float] | None = None,
+        sources: list[str] | None = None,
+        average_hours: int | None = None,
+        validate_leads: list[int] | None = None,
+        leads_per_sample: int = 1,
+        horizon: Horizon | None = None,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
+            raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
+        opened = [TrainingStore(path) for path in stores]
+        if weights is not None and (len(weights) != len(stores) or min(weights) < 0 or not any(weights)):
+            raise RecipeError(f"weights {weights} must be {len(stores)} numbers, one for each store, 0 or greater")
+        if sources is not None and len(sources) != len(stores):
+            raise RecipeError(f"sources {sources} must be {len(stores)} names, one for each store")
+        if unknown := sorted(set(validate_leads or ()) - set(leads)):
+            raise RecipeError(f"validate_leads names {unknown[0]} h, which is not among the leads {leads}")
+        if average_hours is not None and not 0 < average_hours <= leads[0]:
+            raise RecipeError(
+                f"average_hours = {average_hours} must be greater than 0 and within the first lead, {leads[0]} h"
+            )
+        if leads_per_sample < 1 or (draw == "all" and (leads_per_sample > 1 or horizon is not None)):
+            raise RecipeError(
+                f"leads_per_sample = {leads_per_sample} and a horizon are for leads drawn at random, at least one; set "
+                "draw: random"
+            )
+        if horizon is not None and not (horizon.first >= leads[0] and horizon.batches > 0):
+            raise RecipeError(
+                f"a horizon begins with the first lead, {leads[0]} h, or a longer one and grows over at least one "
+                f"batch, not from {horizon.first} h over {horizon.batches}"
+            )
+        super().__init__(opened, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
+        channels = _union(store.channels for store in opened)
+        chosen = channels if inputs is None else parse_channels(inputs, channels)
+        fixed = _union(store.static_channels for store in opened)
+        box = None if region is None else Region.parse(region)
+        grids = [store.grid if box is None else store.grid.crop(box) for store in opened]
+        self.layout = Layout(
+            inputs=chosen,
+            targets=chosen if targets is None else parse_channels(targets, channels),
+            statics=fixed if statics is None else parse_channels(statics, fixed),
+            history=check_history(history),
+            grid=grids[0],
+        )
+        self.layouts = [self._part(store, grid) for store, grid in zip(opened, grids, strict=True)]
+        if sources is not None:
+            self.layouts = [replace(part, source=name) for part, name in zip(self.layouts, sources, strict=True)]
+        self.leads, self.draw, self.every = tuple(leads), draw, every
+        self.weights, self.average_hours = weights, average_hours
+        self.leads_per_sample, self.horizon = leads_per_sample, horizon
+        self.validate_leads = self.leads if validate_leads is None else tuple(validate_leads)
+
+    def _part(self, store: TrainingStore, grid: Grid) -> Layout:
+        """Return what a store is read with: what it has of the layout."""
+        whole = self.layout
+        inputs, targets = (tuple(c for c in names if c in store.channels) for names in (whole.inputs, whole.targets))
+        if not inputs or not targets:
+            raise RecipeError(f"{store.path} has none of the {'targets' if inputs else 'inputs'}; leave it out")
+        statics = tuple(c for c in whole.statics if c in store.static_channels)
+        return replace(whole, inputs=inputs, targets=targets, statics=statics, grid=grid)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Distribution of every channel of the layout, over all values of all stores that have it.
+
+        The seasonal cycle is there only where all stores lie on one grid.
+        """
+        layout = self.layout
+        channels = tuple(dict.fromkeys((*layout.inputs, *layout.targets)))
+        one_grid = all(part.grid == layout.grid for part in self.layouts)
+        parts = [self._pooled(channel, one_grid=one_grid) for channel in channels]
+        parts += [self._pooled_static(channel, one_grid=one_grid) for channel in layout.statics]
+        return Statistics(
+            channels + layout.statics,
+            np.array([part.mean[0] for part in parts]),
+            np.array([part.std[0] for part in parts]),
+            np.concatenate([part.harmonics for part in parts], axis=1) if one_grid else None,
+            np.concatenate([part.anomaly_std for part in parts]) if one_grid else None,
+            observed=observed_targets(self.stores, layout, channels + layout.statics) if one_grid else None,
+        )
+
+    def _pooled(self, channel: Channel, *, one_grid: bool) -> Statistics:
+        holders = [store for store in self.stores if channel in store.channels]
+        index = [store.channels.index(channel) for store in holders]
+        each = [store.statistics for store in holders]
+        count = np.array([float(s.dataset["count"][i]) for s, i in zip(holders, index, strict=True)])
+        share = count / count.sum()
+        means, stds = (
+            np.array([getattr(s, name)[i] for s, i in zip(each, index, strict=True)]) for name in ("mean", "std")
+        )
+        mean = share @ means
+        std = np.sqrt(share @ (stds**2 + (means - mean) ** 2))
+        if not one_grid:
+            return Statistics((channel,), mean[None], std[None])
+        rows, columns = holders[0].locate(self.layout.grid)
+        cycles = np.stack([np.asarray(s.harmonics)[:, [i]] for s, i in zip(each, index, strict=True)])
+        cycle = np.tensordot(share, cycles, axes=1)[:, :, rows][:, :, :, columns].astype(np.float32)
+        spread = np.array([np.asarray(s.anomaly_std)[i] for s, i in zip(each, index, strict=True)])
+        return Statistics((channel,), mean[None], std[None], cycle, np.array([share @ spread]))
+
+    def _pooled_static(self, channel: Channel, *, one_grid: bool) -> Statistics:
+        holders = [store for store in self.stores if channel in store.static_channels]
+        each = [(s.static_statistics, s.static_channels.index(channel)) for s in holders]
+        mean = np.mean([s.mean[i] for s, i in each])
+        std = np.sqrt(np.mean([s.std[i] ** 2 + (s.mean[i] - mean) ** 2 for s, i in each]))
+        if not one_grid:
+            return Statistics((channel,), mean[None], std[None])
+        # A static field is its own climatology's mean: it is centred on one number, not on itself.
+        cycle = np.zeros((HARMONICS, 1, *self.layout.grid.shape), dtype=np.float32)
+        cycle[0] = mean
+        return Statistics((channel,), mean[None], std[None], cycle, std[None])
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What the run has seen, for its checkpoint: stores with their fingerprints, periods, leads."""
+        return super().provenance | {"leads": list(self.leads), "average_hours": self.average_hours}
+
+    def dataset(self, part: str) -> WindowDataset:
+        """Return the windows of `train`, `validate` or `test`; the latter two are verified at every lead.
+
+        A store that has no such window is left out where it is not trained on.
+
+        Raises:
+            RecipeError: if the recipe names no such period.
+            DataError: if no window fits, or none of one of the stores to train on.
+        """
+        training = part == "train"
+        weights = self.weights or [1.0] * len(self.stores)
+        used = [number for number, weight in enumerate(weights) if weight]
+        dataset = WindowDataset(
+            [self.stores[number] for number in used],
+            self.layout,
+            self.leads if part != "validate" else self.validate_leads,
+            self.period(part),
+            draw=self.draw if training else "all",
+            every=self.every,
+            layouts=[self.layouts[number] for number in used],
+            shares=[weights[number] for number in used] if training and self.weights else None,
+            average_hours=self.average_hours,
+            leads_per_sample=self.leads_per_sample,
+            horizon=self.horizon,
+        )
+        if training and not dataset.samples.all():
+            idle = dataset.stores[int(dataset.samples.argmin())]
+            raise DataError(f"{idle.path} has no window to train on; leave it out, or change the period or the leads")
+        return dataset
+
+
+def _union(each: Iterable[Iterable[Channel]]) -> tuple[Channel, ...]:
+    return tuple(dict.fromkeys(channel for channels in each for channel in channels))

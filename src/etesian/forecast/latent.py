@@ -1,0 +1,211 @@
+"""Training WeatherMesh: encode once, step in latent space, decode where there is a truth."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
+
+from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.errors import RecipeError
+from etesian.core.statistics import Statistics
+from etesian.forecast.task import ForecastTask, Values
+from etesian.networks.network import lead_hours
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.training.task import NetworkFactory
+
+TINY = 1e-6
+
+Latent = Float[Tensor, "sample depth row column dim"]
+
+Step = Callable[[Latent, int], Latent]
+
+
+class LatentForecastTask(ForecastTask):
+    """Trains a network that steps through time in its latent.
+
+    Each sample is encoded once. Its leads, which may differ from those of the other samples, are reached by steps in
+    latent space, those in common made once, and decoded. The leads are the data's: `leads_per_sample` drawn at random
+    below a `horizon` that grows.
+
+    The regulariser asks that a latent which was stepped to a lead equal what the encoder makes of the true state at
+    that lead, in the mean square; the encoder learns nothing from it. Then what a step is given late in a long forecast
+    is what it has learned from, however short the leads of training were.
+
+    The error alone makes forecasts fade with their lead towards the mean, since what cannot be predicted is best left
+    out. `spread` asks that they vary as much as the truth does: it adds the squared difference between the root mean
+    squares of forecasts and truth in normalised units, over the batch and the globe, by channel and number of the lead,
+    in training and in the loss that the best checkpoint is chosen by.
+
+    Args:
+        network: builds the network for a layout: WeatherMesh.
+        layout: what goes in and what comes out.
+        statistics: of every channel of the layout.
+        level_weights: weight of a level in the loss by hPa, which multiplies that of the channel; default 1.
+        consistency: weight of the regulariser; 0 leaves it out.
+        spread: weight of the difference in spread; 0 leaves it out.
+        recompute: keep only what enters each step for the backward pass, and compute the rest again.
+        offload: keep that in the memory of the CPU.
+        options: of `ForecastTask`.
+
+    Raises:
+        RecipeError: if the network does not step in a latent, or the options do not fit it.
+    """
+
+    network: WeatherMesh
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        level_weights: dict[int, float] | None = None,
+        consistency: float = 0.0,
+        spread: float = 0.0,
+        recompute: bool = False,
+        offload: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, layout, statistics, **options)
+        if not isinstance(self.network, WeatherMesh):
+            raise RecipeError(
+                f"{type(self.network).__name__} has no latent to step in; train it with etesian.ForecastTask"
+            )
+        if self.step_hours is not None:
+            raise RecipeError("WeatherMesh steps in its latent, by its processors; leave out step_hours")
+        for name, value in (("consistency", consistency), ("spread", spread)):
+            if value < 0:
+                raise RecipeError(f"{name} = {value:g} must be 0 or more")
+        if consistency and not (set(layout.inputs) <= set(layout.targets) and layout.history == (0,)):
+            raise RecipeError(
+                "consistency encodes the targets as it does inputs: every input must be among the targets, and the "
+                "history be [0]"
+            )
+        if offload and not recompute:
+            raise RecipeError("offload moves what recompute keeps; set recompute: true as well")
+        self.level_weights, self.consistency, self.spread = level_weights or {}, consistency, spread
+        self.recompute, self.offload = recompute, offload
+        levels = {c.level for c in layout.targets if c.level is not None}
+        if unknown := sorted(self.level_weights.keys() - levels):
+            raise RecipeError(f"level_weights names {unknown[0]} hPa; the targets are on {sorted(levels)} hPa")
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+        return super().options() | {
+            "level_weights": dict(self.level_weights),
+            "consistency": self.consistency,
+            "spread": self.spread,
+            "recompute": self.recompute,
+            "offload": self.offload,
+        }
+
+    def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
+        """Return the weight of each channel, its level and latitude of a frame in the loss."""
+        weight = super().loss_weight(frame)
+        levels = [1.0 if c.level is None else self.level_weights.get(c.level, 1.0) for c in frame.channels]
+        return weight * weight.new_tensor(levels)[:, None, None]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the error, the regulariser and the difference in spread, and each of them."""
+        batch = self._prepared(batch)
+        assert batch.targets is not None
+        values, latent = self.unrolled(batch)
+        predicted = self._completed(values.float(), batch.inputs, batch.targets.frame)
+        parts = {"forecast_loss": super()._error(predicted, batch)}
+        total = parts["forecast_loss"] + self._idle()
+        if self.consistency:
+            parts["consistency"] = F.mse_loss(latent.float(), self._encoded_truth(batch))
+            total = total + self.consistency * parts["consistency"]
+        if self.spread:
+            parts["spread"] = self._spread_difference(predicted, batch.targets)
+            total = total + self.spread * parts["spread"]
+        return total, parts
+
+    def unrolled(self, batch: Batch) -> tuple[Values, Latent]:
+        """Return what the network says of the targets' frame, and the latents it says so from, sample by sample."""
+        assert batch.targets is not None
+        network, frame = self.network, batch.targets.frame
+        hours = lead_hours(batch.inputs, frame).tolist()
+        plans = [network.plan(lead) for row in hours for lead in row]
+        samples = [sample for sample, row in enumerate(hours) for _ in row]
+        step = recomputed(network.step, offload=self.offload) if self.recompute else network.step
+        known = [self.layout.targets.index(c) for c in frame.channels]
+        places: list[int] = []
+        answers, latents = [], []
+        for arrived, latent in network.walk(network.encode(batch.inputs, batch.statics), samples, plans, step):
+            places += arrived
+            latents.append(latent)
+            answers.append(network.decode(latent)[:, known])
+        order = torch.tensor(places, device=answers[0].device).argsort()
+        values = torch.cat(answers)[order]
+        return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents)[order]
+
+    def _error(self, predicted: Values, batch: Batch) -> Tensor:
+        """Return the weighted error of a normalised prediction with the difference in spread."""
+        error = super()._error(predicted, batch)
+        if not self.spread:
+            return error
+        assert batch.targets is not None
+        return error + self.spread * self._spread_difference(predicted, batch.targets)
+
+    def _spread_difference(self, predicted: Values, targets: Fields) -> Tensor:
+        """Return the mean over channels and leads of the squared difference between both root mean squares."""
+        weight = self.loss_weight(targets.frame).expand_as(targets.values)
+        if targets.valid is not None:
+            weight = weight * targets.valid
+        count = weight.sum(dim=(0, 3, 4))
+
+        def amplitude(values: Values) -> Float[Tensor, "time channel"]:
+            mean = (values.square() * weight).sum(dim=(0, 3, 4)) / count.clamp(min=TINY)
+            # An untrained network answers zero, where a root would have no gradient.
+            return (mean + TINY).sqrt()
+
+        difference = amplitude(predicted) - amplitude(targets.values)
+        return (difference.square() * count).sum() / count.sum()
+
+    @torch.no_grad()
+    def _encoded_truth(self, batch: Batch) -> Latent:
+        """Return the encoder's latents of the targets, sample by sample."""
+        targets, statics = batch.targets, batch.statics
+        assert targets is not None
+        frame = targets.frame
+        alone = replace(frame, time=frame.time.view(-1, 1))
+        valid = None if targets.valid is None else targets.valid.flatten(0, 1)[:, None]
+        states = Fields(targets.values.flatten(0, 1)[:, None], alone, valid)
+        if statics is not None:
+            each = frame.time.shape[1]
+            fixed = Frame(statics.frame.channels, alone.time, statics.frame.grid, frame.calendar)
+            statics = Fields(statics.values.repeat_interleave(each, dim=0), fixed)
+        return self.network.encode(states, statics).float()
+
+    def _idle(self) -> Tensor:
+        """Return zero, by which all parameters take part: processes that share a step may draw different leads."""
+        return torch.stack([p.flatten()[:0].sum() for p in self.network.parameters()]).sum()
+
+
+def recomputed(step: Step, *, offload: bool) -> Step:
+    """Return a step of which only what enters it is kept; the backward pass computes the rest again.
+
+    Memory then grows with the number of steps by one latent each, and holds the intermediate results of one step.
+
+    Args:
+        step: advances a latent by some hours.
+        offload: keep what enters in the memory of the CPU, pinned, and fetch it back when it is needed. Latents that
+            are on the CPU stay where they are.
+    """
+
+    def thrifty(latent: Latent, hours: int) -> Latent:
+        if not torch.is_grad_enabled():
+            return step(latent, hours)
+        moves = offload and latent.device.type != "cpu"
+        with save_on_cpu(pin_memory=True, device_type=latent.device.type) if moves else nullcontext():
+            answer: Tensor = checkpoint(step, latent, hours, use_reentrant=False)
+        return answer
+
+    return thrifty

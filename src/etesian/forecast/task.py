@@ -1,0 +1,394 @@
+"""Forecasting: direct, lead-conditioned or iterated."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import RecipeError
+from etesian.core.statistics import Statistics
+from etesian.distance.distance import Content, ContentLoss
+from etesian.networks.network import lead_hours, shares
+from etesian.nn.bounds import Bounds, named_limits, natural_limits
+from etesian.scores.weights import Weighting
+from etesian.training.checkpoint import load_task
+from etesian.training.field_task import ScoredTask
+from etesian.training.finetune import Start, begin, kept_statistics
+from etesian.training.task import NetworkFactory, OptimizerFactory, masked_mean
+
+Values = Float[Tensor, "batch time channel lat lon"]
+
+FIRST_DECAY_DAYS = 3.0
+"""Time of decay that damped persistence begins with in training."""
+
+
+class ForecastTask(ScoredTask):
+    """Predicts the state at leads after an initial time.
+
+    Without `step_hours` the network answers any lead at once: one lead makes a direct model, several a
+    lead-conditioned one. With it, the network takes steps of that length and is fed its own output; training on
+    leads of several steps then trains through the rollout.
+
+    Args:
+        network: builds the network for a layout.
+        layout: what goes in and what comes out.
+        statistics: of every channel of the layout.
+        loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
+        latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
+        channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
+        lead_weights: weight of a lead in the loss, by hours; without it all leads weigh the same. One over the error
+            variance of a simple forecast keeps the short leads, whose errors are small, from being drowned.
+        bounds: smallest and largest value of targets in physical units, by name as in `channel_weights`, null for
+            none; what the network would give beyond is bent back smoothly, in training as in forecasts. Default: for
+            targets that are not fed in, what their nature forbids (precipitation, radiation and humidity below 0,
+            cloud and ice outside 0 to 1); {} for none.
+        anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
+        predict: the network gives the `state` at the target time, its `change` since the initial time, or its
+            `departure` from damped persistence, whose time of decay is learned for each channel. The last one makes
+            sense with anomalies, and is the easiest to learn from few data. Of targets that are not among the inputs
+            it always gives the state.
+        step_hours: length of a step of an iterated forecast; None asks for every lead directly.
+        roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
+            tells longitudes apart (no solar time, no fixed region).
+        content: add the learned distance of a run of `TimeLagTask` to the loss; see `Content`.
+        start: trained weights to begin with, and which parameters to train; see `Start`.
+        optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
+        warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
+
+    Raises:
+        RecipeError: if the options cannot work with the layout.
+    """
+
+    observed: Tensor | None
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        loss: Literal["mse", "l1"] = "mse",
+        latitude_weights: Literal["area", "cosine", "uniform"] = "area",
+        channel_weights: dict[str, float] | None = None,
+        lead_weights: dict[int, float] | None = None,
+        bounds: dict[str, tuple[float | None, float | None]] | None = None,
+        anomalies: bool = False,
+        predict: Literal["state", "change", "departure"] = "state",
+        step_hours: int | None = None,
+        roll_longitude: bool = False,
+        content: Content | None = None,
+        start: Start | None = None,
+        optimizer: OptimizerFactory | None = None,
+        warmup_steps: int = 100,
+    ) -> None:
+        if start is not None and start.statistics == "trained":
+            statistics = kept_statistics(start, statistics if anomalies else statistics.without_seasons())
+        super().__init__(
+            network, layout, statistics, anomalies=anomalies, optimizer=optimizer, warmup_steps=warmup_steps
+        )
+        self.loss_name, self.latitude_weights, self.channel_weights = loss, latitude_weights, channel_weights or {}
+        self.lead_weights = lead_weights or {}
+        self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
+        if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
+            missing = next(c for c in layout.inputs if c not in layout.targets)
+            raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
+        if step_hours is not None and any(b - a != step_hours for a, b in pairwise(layout.history)):
+            raise RecipeError(f"steps of {step_hours} h cannot refill a history at {list(layout.history)} h")
+        if predict != "state" and not set(layout.targets) & set(layout.inputs):
+            raise RecipeError(f"a {predict} needs the initial state, but none of the targets is among the inputs")
+        if roll_longitude and not layout.grid.is_periodic:
+            raise RecipeError("roll_longitude needs a grid that goes round the globe")
+        if layout.output_grid != layout.grid and (predict != "state" or anomalies or step_hours or roll_longitude):
+            raise RecipeError(
+                "between two grids a forecast can only be of the state, without anomalies, steps or turned longitudes; "
+                "for fields of the same time take DownscaleTask"
+            )
+        if predict == "departure":
+            self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
+        for argument, names in (("channel_weights", self.channel_weights), ("bounds", bounds or {})):
+            for name in names:
+                if not any(name in (str(c), c.name) for c in layout.targets):
+                    raise RecipeError(f"{argument} names '{name}', which is not among the targets")
+        self.given_bounds = bounds
+        self.bounds = Bounds(
+            natural_limits(layout) if bounds is None else named_limits(bounds, layout), self.normalizer
+        )
+        self.content = None if content is None else ContentLoss(content, layout.targets)
+        if start is not None:
+            self.transfer, self.new_rate = begin(self.network, start), start.new_rate
+            if start.statistics == "trained" and predict == "departure":
+                self._keep_decay(start)
+        self.know_observed(None if statistics.observed is None else statistics.select(layout.targets).observed)
+        self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
+        self.scored_leads, self.sums = [], {}
+
+    def _keep_decay(self, start: Start) -> None:
+        """Take over the decay of damped persistence, which belongs to the trained network as its units do."""
+        trained = load_task(start.checkpoint).state_dict().get("decay_rate")
+        if trained is None or trained.shape != self.decay_rate.shape:
+            raise RecipeError(f"{start.checkpoint} did not predict the departure of the same targets; change `predict`")
+        self.decay_rate = nn.Parameter(trained.clone(), requires_grad=False)
+
+    def know_observed(self, observed: Bool[np.ndarray, "channel lat lon"] | None) -> None:
+        """Take to heart where targets were ever observed: forecasts are missing elsewhere, such as of the sea on land.
+
+        Args:
+            observed: of the targets, on their grid; None if that is everywhere, or is not known.
+        """
+        known = None if observed is None else torch.from_numpy(observed)
+        # Rebuilt from the statistics that a checkpoint holds.
+        self.register_buffer("observed", known, persistent=False)
+
+    def check_leads(self, leads: Sequence[int]) -> None:
+        """Refuse leads that the network would have to guess; what steps through time may go on beyond its training.
+
+        Args:
+            leads: hours.
+
+        Raises:
+            RecipeError: if a lead is no whole number of steps, or, without steps, outside those of training.
+        """
+        if self.step_hours is not None:
+            if odd := [lead for lead in leads if lead % self.step_hours]:
+                raise RecipeError(
+                    f"{odd[0]} h is no whole number of the steps of {self.step_hours} h that the run takes"
+                )
+            return
+        trained = sorted(int(lead) for lead in self.provenance.get("leads", ()))
+        beyond = [lead for lead in leads if trained and not trained[0] <= lead <= trained[-1]]
+        if beyond and not self.network.steps_in_time:
+            known = f"{trained[0]} h" if len(trained) == 1 else f"leads of {trained[0]} to {trained[-1]} h"
+            raise RecipeError(
+                f"the run was trained for {known}, not for {beyond[0]} h; ask for those, or train another run"
+            )
+
+    def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
+        """Return the weight of each channel and latitude of a frame in the loss."""
+        key = (frame.channels, frame.grid)
+        if key not in self._weights:
+            grid = frame.grid
+            rows = {"area": grid.area_weights, "cosine": grid.cosine_weights}.get(self.latitude_weights)
+            latitude = torch.ones(grid.shape[0]) if rows is None else torch.from_numpy(rows).float()
+            weight = [self.channel_weights.get(str(c), self.channel_weights.get(c.name, 1.0)) for c in frame.channels]
+            self._weights[key] = torch.tensor(weight)[:, None, None] * latitude[:, None]
+        return self._weights[key].to(self.device)
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+        return {
+            "loss": self.loss_name,
+            "latitude_weights": self.latitude_weights,
+            "channel_weights": dict(self.channel_weights),
+            "lead_weights": dict(self.lead_weights),
+            "bounds": self.given_bounds,
+            "anomalies": self.normalizer.anomalies,
+            "predict": self.predicts,
+            "step_hours": self.step_hours,
+            "roll_longitude": self.roll_longitude,
+        }
+
+    def forward(self, batch: Batch, target: Frame) -> Values:
+        """Return normalised predictions on the target frame from a normalised batch."""
+        if self.step_hours is None:
+            return self._ask(batch.inputs, target, batch)
+        return self._iterate(batch, target, self.step_hours)
+
+    def _ask(self, inputs: Fields, target: Frame, batch: Batch) -> Values:
+        return self._completed(
+            self.network(inputs, target, forcings=batch.forcings, statics=batch.statics), inputs, target
+        )
+
+    def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
+        """Add to what the network gives what it leaves out of the state, and keep the state within its bounds."""
+        if self.predicts != "state":
+            values = values + self._initial(inputs, target)
+        return self.bounds.bend(values, target)
+
+    def _initial(self, inputs: Fields, target: Frame) -> Values:
+        """Return what is known of the target from the initial state, zero for channels that are not fed in."""
+        known = [c for c in target.channels if c in self.layout.inputs]
+        initial = inputs.at(-1).select(known).filled()
+        if len(known) < len(target.channels):
+            places = torch.tensor([target.channels.index(c) for c in known], device=initial.device)
+            nothing = initial.new_zeros(len(initial), 1, len(target.channels), *initial.shape[3:])
+            initial = nothing.index_copy(2, places, initial)
+        if self.predicts == "departure":
+            index = [self.layout.targets.index(c) for c in target.channels]
+            rate = self.decay_rate[index].exp()[:, None, None] / (FIRST_DECAY_DAYS * 24)
+            initial = initial * torch.exp(-rate * lead_hours(inputs, target).to(initial)[:, :, None, None, None])
+        return initial
+
+    def _iterate(self, batch: Batch, target: Frame, step_hours: int) -> Values:
+        """Return the states at the times asked for, which may differ from sample to sample."""
+        initial = batch.inputs.frame.time
+        answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=initial.device)
+        for time, values in self._states(batch, target, step_hours):
+            answers = torch.where((target.time == time)[:, :, None, None, None], values, answers)
+        return answers
+
+    def _states(self, batch: Batch, target: Frame, step_hours: int) -> Iterator[tuple[Tensor, Values]]:
+        """Feed the network its own output until the last target time, giving each time with its state."""
+        step = step_hours * SECONDS_PER_HOUR
+        initial = batch.inputs.frame.time[:, -1:]
+        leads = target.time - initial
+        if bool((leads % step != 0).any()) or bool((leads <= 0).any()):
+            hours = sorted({lead / SECONDS_PER_HOUR for lead in leads.flatten().tolist()})
+            raise RecipeError(f"leads of {hours} h are not whole steps of {step_hours} h")
+        inputs = batch.inputs
+        everything = self.layout.targets
+        wanted = [everything.index(c) for c in target.channels]
+        for number in range(1, int(leads.max()) // step + 1):
+            now = replace(target, channels=everything, time=initial + number * step)
+            state = Fields(self._ask(inputs, now, batch), now)
+            yield now.time, state.values[:, :, wanted]
+            inputs = self._advance(inputs, state)
+
+    def _advance(self, inputs: Fields, state: Fields) -> Fields:
+        """Append a predicted state to the inputs, keeping the times of the history and the holes of the last state."""
+        fed_back = state.select(inputs.frame.channels)
+        time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
+        values = torch.cat([inputs.filled(), fed_back.values], dim=1)
+        history = torch.tensor(self.layout.history, device=time.device) * SECONDS_PER_HOUR
+        keep = [int((time[0] == moment).nonzero()[0, 0]) for moment in time[0, -1] + history]
+        frame = replace(inputs.frame, time=time[:, keep])
+        if inputs.valid is None:
+            return Fields(values[:, keep], frame)
+        # What the network has never seen, such as land in a field of the sea, stays a hole at every step.
+        valid = torch.cat([inputs.valid, inputs.valid[:, -1:]], dim=1)
+        return Fields(values[:, keep], frame, valid[:, keep])
+
+    def normalized(self, batch: Batch) -> Batch:
+        """Return the batch in normalised units."""
+        parts = (None if part is None else self.normalizer.normalize(part) for part in batch.parts())
+        return Batch(*parts)  # type: ignore[arg-type]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted error over valid points, in normalised units."""
+        return self._forecast_error(self._prepared(batch)), {}
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Return the batch in normalised units, turned if the recipe asks for it."""
+        batch = self.normalized(batch)
+        if self.training and self.roll_longitude:
+            if not batch.inputs.frame.grid.is_periodic:
+                raise RecipeError(f"roll_longitude needs grids that go round the globe, not {batch.inputs.frame.grid}")
+            batch = _rolled(batch, int(torch.randint(batch.inputs.frame.grid.shape[1], ())))
+        return batch
+
+    def _forecast_error(self, batch: Batch) -> Tensor:
+        """Return the weighted error of the forecast from a normalised batch."""
+        assert batch.targets is not None
+        return self._error(self(batch, batch.targets.frame).float(), batch)
+
+    def _error(self, predicted: Values, batch: Batch) -> Tensor:
+        """Return the weighted error of a normalised prediction of a normalised batch."""
+        targets = batch.targets
+        assert targets is not None
+        weight = self.loss_weight(targets.frame)
+        if self.lead_weights:
+            weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
+        error = masked_mean(self._deviation(predicted, targets.values), weight, targets.valid)
+        if self.content is None:
+            return error
+        physical = [self.normalizer.denormalize(values, targets.frame) for values in (predicted, targets.values)]
+        content = self.content(*(Fields(values, targets.frame, targets.valid) for values in physical))
+        return self.content.error_weight * error + content
+
+    def _deviation(self, predicted: Values, truth: Values) -> Values:
+        """Return the square or the amount of the difference at every point."""
+        difference = predicted - truth
+        return difference.square() if self.loss_name == "mse" else difference.abs()
+
+    def _lead_weight(self, hours: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time 1 1 1"]:
+        known = self.lead_weights
+        if without := sorted({lead for row in hours.tolist() for lead in row} - known.keys()):
+            raise RecipeError(f"lead_weights has none for {without[0]:g} h; it names {sorted(known)} h")
+        return hours.new_tensor([[known[int(lead)] for lead in row] for row in hours.tolist()])[:, :, None, None, None]
+
+    def _score(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the errors in physical units to the sums and return the loss."""
+        assert batch.targets is not None
+        normalized, frame = self.normalized(batch), batch.targets.frame
+        values = self(normalized, frame).float()
+        weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
+        self.add_scores(self._physical(values, frame), batch, weighting)
+        return {"loss": self._error(values, normalized)}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, target: Frame) -> Fields:
+        """Return fields in physical units on the frame that is asked for."""
+        return self._physical(self(self.normalized(batch), target), target)
+
+    def _physical(self, values: Values, frame: Frame) -> Fields:
+        """Return normalised predictions in physical units, missing where the channel was never observed."""
+        physical = self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame)
+        if self.observed is None or frame.grid != self.layout.output_grid:
+            return Fields(physical, frame)
+        seen = self.observed[[self.layout.targets.index(c) for c in frame.channels]]
+        return Fields(physical, frame, seen.expand_as(physical))
+
+    def forecast(
+        self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()
+    ) -> Iterator[Fields]:
+        """Return fields in physical units, lead by lead where the forecast steps through time; see `Task.forecast`."""
+        parts = self._stream(
+            self.normalized(batch),
+            self.target_frame(batch, leads),
+            [self.normalized(other).inputs for other in others],
+            weights or [1.0] * (1 + len(others)),
+        )
+        while True:
+            # Not around the loop, where gradients would be off for whoever takes the parts as well.
+            with torch.no_grad():
+                part = next(parts, None)
+                if part is None:
+                    return
+                frame, values = part
+                fields = self._physical(values, frame)
+            yield fields
+
+    def _stream(
+        self, batch: Batch, target: Frame, others: Sequence[Fields], weights: Sequence[float]
+    ) -> Iterator[tuple[Frame, Values]]:
+        """Return normalised predictions from a normalised batch, one part of the target times after the other."""
+        if self.step_hours is not None and others:
+            raise RecipeError("an iterated forecast feeds its states back as of one source; it cannot blend several")
+        if self.step_hours is not None:
+            for time, values in self._states(batch, target, self.step_hours):
+                if bool((target.time == time).any()):
+                    yield replace(target, time=time), values
+            return
+        initial = _blended([batch.inputs, *others], shares(weights)) if others else batch.inputs
+        parts = self.network.stream(
+            batch.inputs, target, forcings=batch.forcings, statics=batch.statics, others=others, weights=weights
+        )
+        for places, values in parts:
+            part = replace(target, time=target.time[:, places])
+            yield part, self._completed(values, initial, part)
+
+
+def _blended(analyses: list[Fields], parts: list[float]) -> Fields:
+    """Return the weighted mean of analyses, of the channels that all with any weight have."""
+    used = [(part, fields) for part, fields in zip(parts, analyses, strict=True) if part]
+    if len(used) == 1:
+        return used[0][1]
+    frame = used[0][1].frame
+    shared = [c for c in frame.channels if all(c in fields.frame.channels for _, fields in used)]
+    values = torch.stack([part * fields.select(shared).filled() for part, fields in used]).sum(0)
+    return Fields(values, replace(frame, channels=tuple(shared), source=None))
+
+
+def _rolled(batch: Batch, shift: int) -> Batch:
+    def roll(fields: Fields | None) -> Fields | None:
+        if fields is None:
+            return None
+        valid = None if fields.valid is None else fields.valid.roll(shift, -1)
+        return Fields(fields.values.roll(shift, -1), fields.frame, valid)
+
+    return Batch(*(roll(part) for part in batch.parts()))  # type: ignore[arg-type]

@@ -1,1 +1,0 @@
-"""Predict, roll out, write."""

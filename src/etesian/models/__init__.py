@@ -1,1 +1,0 @@
-"""Networks: they know no loss and no units."""

@@ -1,0 +1,278 @@
+"""ClimaX: one transformer for any variables and any lead time (Nguyen et al. 2023, arXiv 2301.10343)."""
+
+import re
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from etesian.core.channels import Channel
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
+from etesian.core.fields import Fields, Frame, Layout
+from etesian.core.grid import Grid
+from etesian.networks.climax_transfer import adopt
+from etesian.networks.network import Network, Transfer, lead_hours
+from etesian.nn.attention import LowRank, TransformerBlock, initialise_linear
+from etesian.nn.dropout import Dropout
+from etesian.nn.patch import locate_patches, patch_counts, patchify, unpatchify
+from etesian.nn.position import interpolate_position, sincos_2d
+from etesian.nn.variables import TimeAggregation, VariableAggregation
+
+
+class ClimaX(Network):
+    """Patches of every variable, aggregated over variables, a vision transformer, and a head of all variables.
+
+    Any subset of `variables` may come in and any may be asked for. Each sample has its own lead times; where several
+    target times are asked for, the aggregated tokens are repeated along the batch, so that time and memory of the
+    transformer grow with their number. Several input times enter the aggregation as further streams, with patch and
+    variable embeddings of their own, or share these and are aggregated by attention over times (`history`).
+
+    With `validity`, a variable without any value in a patch is left out of the aggregation there, a patch with some
+    values carries an embedding of where they are missing, and places without any value of the inputs (static fields do
+    not count) are attended to by none; they attend to the others, so that there is a prediction for them too.
+
+    Fields may be on the layout's grid or on a part of it that is made of whole patches: then only those are processed,
+    with their own slice of the position embedding. Grids that the patch does not divide are padded (`patchify`). With
+    `any_grid` they may be on any other grid too, with the position embedding interpolated to its patches: a network
+    can then be trained on sources of several resolutions.
+
+    Args:
+        layout: what goes in and what comes out.
+        variables: everything the network can embed and predict, in order; by default what the layout names.
+        patch: rows and columns of a patch, or one number for both.
+        dim: width of a token.
+        depth: number of transformer blocks.
+        heads: number of attention heads, in the aggregation and in the blocks.
+        mlp_ratio: hidden width of the blocks' MLPs over `dim`.
+        head_depth: number of hidden layers in the head.
+        dropout: share of activations dropped in training.
+        drop_path: share of samples that skip the last block's branches in training; earlier blocks skip less.
+        validity: whether missing values, which enter as 0, have an embedding of their own as well.
+        history: several input times enter as `streams` of their own, or by `attention` over times.
+        any_grid: whether fields may be on a grid that is no part of the layout's.
+        checkpoint_blocks: in training keep only what enters each transformer block, and compute the rest again in the
+            backward pass: less memory, more time.
+        lora_rank: rank of an addition to the attention's weights that can be tuned alone (Hu et al. 2021, arXiv
+            2106.09685); 0 for none.
+
+    Raises:
+        RecipeError: if the layout asks for forcings or for another target grid, sizes do not fit one another, or there
+            is no such way to take a history.
+        ChannelError: if the layout names a channel that is not among `variables`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        variables: tuple[Channel, ...] | None = None,
+        patch: int | tuple[int, int] = 2,
+        dim: int = 1024,
+        depth: int = 8,
+        heads: int = 16,
+        mlp_ratio: float = 4.0,
+        head_depth: int = 2,
+        dropout: float = 0.1,
+        drop_path: float = 0.1,
+        validity: bool = False,
+        history: Literal["streams", "attention"] = "streams",
+        any_grid: bool = False,
+        checkpoint_blocks: bool = False,
+        lora_rank: int = 0,
+    ) -> None:
+        super().__init__()
+        if layout.forcings:
+            raise RecipeError(f"ClimaX takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
+        if layout.target_grid is not None and layout.target_grid != layout.grid:
+            raise RecipeError("ClimaX predicts on the grid of its inputs; interpolate them to the target grid first")
+        if history not in (ways := ("streams", "attention")):
+            raise RecipeError(f"ClimaX has no history: {history}{suggest(history, ways)}")
+        if dim % heads or dim % 4:
+            raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 4")
+        named = tuple(dict.fromkeys((*layout.inputs, *layout.statics, *layout.targets)))
+        self.layout = layout
+        self.variables = named if variables is None else variables
+        self.patch = (patch, patch) if isinstance(patch, int) else patch
+        self.validity, self.any_grid, self.checkpoint_blocks = validity, any_grid, checkpoint_blocks
+        self.takes_holes = validity
+        self._number = {channel: i for i, channel in enumerate(self.variables)}
+        self._numbers(named)
+
+        pixels = self.patch[0] * self.patch[1]
+        streams = len(self.variables) * (len(layout.history) if history == "streams" else 1)
+        rows, columns = patch_counts(layout.grid.shape, self.patch)
+        self.aggregation = VariableAggregation(streams, pixels, dim, heads, validity=validity)
+        self.neck = TimeAggregation(dim, heads) if history == "attention" else None
+        self.position = nn.Parameter(torch.from_numpy(sincos_2d(dim, rows, columns)).float())
+        self.lead_time = nn.Linear(1, dim)
+        self.dropout = Dropout(dropout)
+        shares = np.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, heads, mlp_ratio, dropout, share, lora_rank) for share in shares
+        )
+        self.norm = nn.LayerNorm(dim)
+        hidden = [layer for _ in range(head_depth) for layer in (nn.Linear(dim, dim), nn.GELU())]
+        self.head = nn.Sequential(*hidden)
+        self.to_pixels = nn.Linear(dim, len(self.variables) * pixels)
+        self.apply(initialise_linear)
+        for module in self.modules():
+            if isinstance(module, LowRank):
+                module.reset()
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Predict; see `Network.forward`.
+
+        Raises:
+            ChannelError: if a channel is unknown to the network or given twice.
+            GridError: if the fields are on no part of the layout's grid that is made of whole patches.
+            DataError: if the number of input times is not that of the layout's history, or a sample has no valid value.
+        """
+        grid = inputs.frame.grid
+        for name, other in (("target", target), ("statics", statics.frame if statics is not None else target)):
+            if other.grid != grid:
+                raise GridError(f"the inputs are on {grid}, but the {name} on {other.grid}; all must be on one grid")
+        position = self._position(grid)
+        tokens, keys = self._aggregate(inputs, statics)
+        hours = lead_hours(inputs, target).to(self.position.dtype)
+        lead = self.lead_time(hours.unsqueeze(-1) / 100)
+        tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
+        tokens = self.dropout(tokens.flatten(0, 1))
+        if keys is not None:
+            keys = keys.repeat_interleave(target.time.shape[1], dim=0)
+        for block in self.blocks:
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, keys, use_reentrant=False)
+            else:
+                tokens = block(tokens, keys)
+        patches = self._to_patches(self.head(self.norm(tokens)), target.channels)
+        return unpatchify(patches, self.patch, grid.shape).reshape(*target.time.shape, -1, *grid.shape)
+
+    def no_decay(self) -> set[str]:
+        """Return the position and variable embeddings, which the original does not decay."""
+        return {"position", "aggregation.variable_embed"} | ({"neck.query"} if self.neck is not None else set())
+
+    def shards(self) -> list[nn.Module]:
+        """Return the transformer blocks."""
+        return list(self.blocks)
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return parameters by plain name: head, embeddings, norms, attention, lora, all."""
+        names = [name for name, _ in self.named_parameters()]
+        lora = {name for name in names if "lora" in name}
+        return {
+            "all": set(names),
+            "head": {name for name in names if name.startswith(("head.", "to_pixels."))},
+            "embeddings": {
+                name for name in names if name.startswith(("aggregation.", "neck.", "position", "lead_time."))
+            },
+            "norms": {name for name in names if re.match(r"(blocks\.\d+\.)?norm\d?\.", name)},
+            "attention": {name for name in names if re.match(r"blocks\.\d+\.attention\.", name)} - lora,
+            "lora": lora,
+        }
+
+    def adopt(self, source: Network) -> Transfer:
+        """Take over the weights of a trained ClimaX of other variables, grid or patch; see `climax_transfer.adopt`.
+
+        Raises:
+            CheckpointError: if the source is no ClimaX, or its transformer is of another size.
+        """
+        if not isinstance(source, ClimaX):
+            raise CheckpointError(f"a ClimaX cannot begin with the weights of a {type(source).__name__}")
+        return adopt(self, source)
+
+    def _position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
+        """Return the position embedding of a grid's patches."""
+        if self.any_grid and grid != self.layout.grid:
+            return interpolate_position(self.position, self.layout.grid, grid, self.patch, self.patch)
+        rows, columns = locate_patches(grid, self.layout.grid, self.patch)
+        return self.position.index_select(0, self._index(rows)).index_select(1, self._index(columns))
+
+    def _index(self, numbers: list[int] | NDArray[np.int64]) -> Int64[Tensor, " index"]:
+        return torch.as_tensor(numbers, device=self.position.device)
+
+    def _numbers(self, channels: tuple[Channel, ...]) -> list[int]:
+        unknown = [c for c in channels if c not in self._number]
+        if unknown:
+            raise ChannelError(
+                f"the network has no variable '{unknown[0]}'{suggest(str(unknown[0]), map(str, self.variables))}"
+            )
+        return [self._number[c] for c in channels]
+
+    def _aggregate(
+        self, inputs: Fields, statics: Fields | None
+    ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
+        """Turn inputs and statics into one token per patch; also return which may be attended to, None for all."""
+        names = inputs.frame.channels + (() if statics is None else statics.frame.channels)
+        if len(set(names)) < len(names):
+            raise ChannelError(f"'{next(c for c in names if names.count(c) > 1)}' is given twice")
+        times = inputs.values.shape[1]
+        if times != len(self.layout.history):
+            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
+        if self.neck is None:
+            tokens, keys = self._embed(inputs, statics)
+        else:
+            embedded = [self._embed(inputs.at(number), statics) for number in range(times)]
+            present = [torch.ones_like(tokens[..., 0], dtype=torch.bool) if p is None else p for tokens, p in embedded]
+            kept = None if all(p is None for _, p in embedded) else torch.stack(present, dim=2)
+            hours = (inputs.frame.time[:, -1:] - inputs.frame.time).float() / SECONDS_PER_HOUR
+            tokens = self.neck(torch.stack([tokens for tokens, _ in embedded], dim=2), hours, kept)
+            keys = None if kept is None else kept.any(dim=2)
+        if keys is not None and not keys.any(dim=1).all():
+            raise DataError(
+                f"a sample has no valid value at all among {', '.join(map(str, inputs.frame.channels[:3]))}…"
+            )
+        return tokens, keys
+
+    def _embed(
+        self, inputs: Fields, statics: Fields | None
+    ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
+        """Turn some times, newest first, and statics into one token per patch; also return which hold valid inputs."""
+        numbers, count = self._numbers(inputs.frame.channels), len(self.variables)
+        streams = [age * count + number for age in range(inputs.values.shape[1]) for number in numbers]
+        own, given = len(streams), [inputs]
+        if statics is not None:
+            streams += self._numbers(statics.frame.channels)
+            given.append(statics)
+        pixels, index = self._cut(inputs.frame.grid, [fields.filled() for fields in given]), self._index(streams)
+        if not self.validity or all(fields.valid is None or bool(fields.valid.all()) for fields in given):
+            return self.aggregation(pixels, index), None
+        known = [torch.ones_like(f.values) if f.valid is None else f.valid.to(f.values.dtype) for f in given]
+        valid = self._cut(inputs.frame.grid, known)
+        return self.aggregation(pixels, index, 1 - valid), (valid[:, :, :own] > 0).any(dim=-1).any(dim=-1)
+
+    def _cut(self, grid: Grid, values: list[Tensor]) -> Float[Tensor, "batch patch stream pixel"]:
+        """Cut values into patches, all times and channels behind one another, the newest time first."""
+        batch = values[0].shape[0]
+        streams = [v.flip(1).flatten(1, 2).expand(batch, -1, -1, -1) for v in values]
+        return patchify(torch.cat(streams, dim=1), self.patch, periodic=grid.is_periodic)
+
+    def _to_patches(
+        self, tokens: Float[Tensor, "batch patch dim"], channels: tuple[Channel, ...]
+    ) -> Float[Tensor, "batch patch channel pixel"]:
+        """Apply the last layer, only for the channels that are asked for."""
+        numbers = self._index(self._numbers(channels))
+        count = len(self.variables)
+        weight = self.to_pixels.weight.view(-1, count, tokens.shape[-1]).index_select(1, numbers).flatten(0, 1)
+        bias = self.to_pixels.bias.view(-1, count).index_select(1, numbers).flatten()
+        return F.linear(tokens, weight, bias).view(*tokens.shape[:2], -1, len(channels)).transpose(2, 3)
+
+    def on_grid(self, grid: Grid) -> "ClimaX":
+        """Return a copy for another grid, its position embedding interpolated (`interpolate_position`).
+
+        A new position embedding is a starting point for training: the patches must mean much the same.
+        """
+        arguments = {name: value for name, value in self._call.items() if name != "layout"}
+        copy = ClimaX(replace(self.layout, grid=grid, target_grid=None), **arguments)
+        weights = self.state_dict()
+        weights["position"] = interpolate_position(weights["position"], self.layout.grid, grid, self.patch, self.patch)
+        copy.load_state_dict(weights)
+        return copy

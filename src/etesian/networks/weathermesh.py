@@ -1,0 +1,386 @@
+"""WeatherMesh: an encoder, processors that step through time in latent space, a decoder (arXiv 2503.22235)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from etesian.core.errors import DataError, GridError, RecipeError, suggest
+from etesian.core.fields import Fields, Frame, Layout
+from etesian.networks.network import Network, Transfer, lead_hours, shares
+from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, resolve
+from etesian.networks.weathermesh_parts import GridPadding, LevelInterpolation, SurfaceDecoder, profiles, start_at_zero
+from etesian.nn.attention import initialise_linear
+from etesian.nn.convolution import GlobeConvTranspose
+from etesian.nn.neighborhood import NeighborhoodBlock
+from etesian.nn.patch import patch_counts
+
+Position = Literal["rotary", "sincos"]
+
+Latent = Float[Tensor, "batch depth row column dim"]
+
+WM2_LEVELS = (
+    50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950,
+    975, 1000,
+)  # fmt: skip
+"""25 levels in hPa, closest near the ground."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "patch": (2, 2, 2), "dim": 64, "heads": 2, "window": (3, 5, 5), "encoder_depth": 1, "decoder_depth": 1,
+        "processors": {6: 2}, "surface_width": 16,
+    },
+    "WM-2": {
+        "patch": (4, 8, 8), "dim": 768, "heads": 24, "window": (5, 7, 7), "encoder_depth": 2, "decoder_depth": 2,
+        "processors": {1: 10, 6: 10}, "surface_width": 32, "position": "rotary",
+    },
+    "WM-3": {
+        "patch": (4, 8, 8), "dim": 1024, "heads": 32, "window": (5, 7, 7), "encoder_depth": 2, "decoder_depth": 2,
+        "processors": {6: 8}, "surface_width": 32, "position": "sincos",
+    },
+}  # fmt: skip
+"""Arguments of `WeatherMesh` by size: for grids of a few degrees, and those of WeatherMesh-2 and -3 at 0.25°."""
+
+
+class WeatherMesh(Network):
+    """Fields to a latent of the whole atmosphere, steps of some hours there, and back to fields.
+
+    The latent has the axes depth, latitude and longitude; its last layer in depth is the surface, the others are made
+    of pressure levels. Each token is normalised, after the encoder and after each step, so that a forecast of any
+    length stays bounded. A lead is reached by the longest steps that fit into it, one after the other; leads share the
+    steps that they begin with.
+
+    Levels and grids that patches do not divide are padded: with the highest level, round the circle and across the
+    poles.
+
+    Args:
+        layout: what goes in and what comes out.
+        levels: the network's own pressure levels in hPa, between which and the layout's profiles are interpolated; by
+            default those of the layout's inputs.
+        continue_levels: where a variable's profile ends before the network's levels do, go on with its outermost
+            level; by default such a profile is refused.
+        sources: channels of each source of analyses by its name, such as ERA5 and GFS; a bare variable means all levels
+            in the inputs. Each source has an encoder of its own, and the data name their source. Default: one encoder,
+            called `analysis`, for all inputs.
+        patch: levels, rows and columns that make up a token.
+        dim: width of a token.
+        heads: number of attention heads.
+        window: neighbours in depth, latitude and longitude that a token attends to.
+        encoder_depth: number of transformer blocks behind the encoder's convolutions.
+        decoder_depth: number of transformer blocks before the decoder's.
+        processors: number of transformer blocks by hours of a step; by default 10 each for 1 h and 6 h.
+        mlp_ratio: hidden width of the blocks' MLPs over `dim`.
+        surface_width: channels of the surface path at the full resolution; twice as many after each halving.
+        position: how attention knows places: `rotary` turns queries and keys, `sincos` is added to the latent.
+        dropout: share of activations dropped in training.
+
+    Raises:
+        RecipeError: if the layout has forcings, another target grid, part of a globe or no variable on levels, or
+            sizes do not fit one another.
+    """
+
+    steps_in_time = True
+
+    takes_steps = True
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        levels: tuple[int, ...] | None = None,
+        continue_levels: bool = False,
+        sources: dict[str, tuple[str, ...]] | None = None,
+        patch: tuple[int, int, int] = (4, 8, 8),
+        dim: int = 768,
+        heads: int = 24,
+        window: tuple[int, int, int] = (5, 7, 7),
+        encoder_depth: int = 2,
+        decoder_depth: int = 2,
+        processors: dict[int, int] | None = None,
+        mlp_ratio: float = 4.0,
+        surface_width: int = 32,
+        position: Position = "rotary",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.sources = {"analysis": layout.inputs} if sources is None else resolve(sources, layout)
+        if position not in get_args(Position):
+            raise RecipeError(f"there is no position '{position}'{suggest(position, get_args(Position))}")
+        check_layout(layout, dim, heads, self.sources)
+        self.layout = layout
+        steps = {1: 10, 6: 10} if processors is None else processors
+        self.steps = sorted(steps, reverse=True)
+        if not steps or self.steps[-1] < 1:
+            raise RecipeError(f"WeatherMesh needs processors of whole hours, not of {sorted(steps)} h")
+
+        on_levels = [c for c in layout.inputs if c.level is not None]
+        self.levels = tuple(sorted(levels or {c.level for c in on_levels if c.level is not None}))
+        self.padding = GridPadding(layout.grid.shape, patch[1:], poles=layout.grid.has_poles)
+        self.levels_above = -len(self.levels) % patch[0]
+        slots = (len(self.levels) + self.levels_above) // patch[0] + 1
+        self.latent_shape = (slots, *patch_counts(layout.grid.shape, patch[1:]))
+
+        def blocks(depth: int) -> nn.Sequential:
+            rotary = position == "rotary"
+            made = (
+                NeighborhoodBlock(dim, heads, window, mlp_ratio, rotary=rotary, dropout=dropout) for _ in range(depth)
+            )
+            return nn.Sequential(*made)
+
+        encoders = {
+            source: Encoder(
+                replace(layout, inputs=channels),
+                self.levels,
+                continue_levels=continue_levels,
+                patch=patch,
+                dim=dim,
+                surface_width=surface_width,
+                blocks=blocks(encoder_depth),
+                sincos=position == "sincos",
+                padding=self.padding,
+            )
+            for source, channels in self.sources.items()
+        }
+        self.encoders = nn.ModuleDict(encoders)
+        self.processors = nn.ModuleDict({str(hours): blocks(depth) for hours, depth in sorted(steps.items())})
+        self.decoder = blocks(decoder_depth)
+        self.norm = nn.LayerNorm(dim)
+        self._build_output(dim, surface_width, patch)
+        self.apply(initialise_linear)
+
+    def _build_output(self, dim: int, surface_width: int, patch: tuple[int, int, int]) -> None:
+        targets = self.layout.targets
+        on_levels = [c for c in targets if c.level is not None]
+        surface = [c for c in targets if c.level is None]
+        names = list(dict.fromkeys(c.name for c in on_levels))
+        self.output_index = [(on_levels + surface).index(c) for c in targets]
+        self.pressure_decoder = self.from_levels = self.surface_decoder = None
+        if on_levels:
+            self.pressure_decoder = GlobeConvTranspose(dim, len(names), patch, patch)
+            start_at_zero(self.pressure_decoder.convolution)
+            self.from_levels = LevelInterpolation(profiles(names, self.levels), on_levels)
+        if surface:
+            self.surface_decoder = SurfaceDecoder(dim, len(surface), surface_width, patch[1:])
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Predict; see `Network.forward`.
+
+        Raises:
+            ChannelError: if a channel is missing from the inputs, or the network does not predict one asked for.
+            GridError: if the fields or the target are not on the layout's grid.
+            DataError: if a lead is no sum of steps, or the statics or part of the history are missing.
+        """
+        known = self._wanted(target)
+        hours = lead_hours(inputs, target).tolist()
+        plans = [self.plan(lead) for row in hours for lead in row]
+        samples = [sample for sample, row in enumerate(hours) for _ in row]
+        places: list[int] = []
+        answers = []
+        for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
+            places += arrived
+            answers.append(self.decode(latent)[:, known])
+        order = torch.tensor(np.argsort(places), device=answers[0].device)
+        return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
+
+    def forecast(
+        self,
+        inputs: Fields,
+        leads: Sequence[float],
+        *,
+        statics: Fields | None = None,
+        others: Sequence[Fields] = (),
+        weights: Sequence[float] = (),
+    ) -> Iterator[tuple[float, Float[Tensor, "batch channel lat lon"]]]:
+        """Predict one lead after the other; without gradients, memory does not grow with their number.
+
+        Args:
+            inputs: normalised state or history of states.
+            leads: hours ahead, in any order.
+            statics: normalised fields that do not change.
+            others: analyses of the same times from other sources, to blend with the inputs.
+            weights: of the inputs and the others, of any sum; by default the same.
+
+        Yields:
+            Each lead, ascending, with normalised values of all targets of the layout.
+        """
+        ascending = sorted(set(leads))
+        batch = len(inputs.values)
+        plans = [self.plan(lead) for lead in ascending for _ in range(batch)]
+        samples = list(range(batch)) * len(ascending)
+        begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics)
+        for arrived, latent in self.walk(begin, samples, plans):
+            yield ascending[arrived[0] // batch], self.decode(latent)
+
+    def stream(
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        others: Sequence[Fields] = (),
+        weights: Sequence[float] = (),
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
+        """Predict lead by lead, where the samples have their leads in common; see `Network.stream`."""
+        hours = lead_hours(inputs, target)
+        if bool((hours != hours[:1]).any()):
+            yield from super().stream(inputs, target, statics=statics, others=others)
+            return
+        known = self._wanted(target)
+        leads = hours[0].tolist()
+        for lead, values in self.forecast(inputs, leads, statics=statics, others=others, weights=weights):
+            places = [place for place, each in enumerate(leads) if each == lead]
+            yield places, values[:, None, known].expand(-1, len(places), -1, -1, -1)
+
+    def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
+        """Turn fields into the latent.
+
+        Raises:
+            ChannelError: if a channel of the source is missing.
+            GridError: if the fields are not on the layout's grid.
+            DataError: if the statics or part of the history are missing, or the fields do not say which source they
+                come from.
+        """
+        source = self._source(inputs.frame.source)
+        if statics is not None:
+            self._on_grid(statics)
+        return _normalised(self.encoders[source](self._on_grid(inputs), statics))
+
+    def blend(self, analyses: Sequence[Fields], weights: Sequence[float], statics: Fields | None = None) -> Latent:
+        """Turn several analyses of one time into one latent: the weighted mean of theirs, normalised again.
+
+        Args:
+            analyses: of the same times, each from a source of its own.
+            weights: of the analyses, of any sum; those without weight are not encoded.
+            statics: normalised fields that do not change.
+        """
+        parts = [(share, fields) for share, fields in zip(shares(weights), analyses, strict=True) if share]
+        if len(parts) == 1:
+            return self.encode(parts[0][1], statics)
+        return _normalised(torch.stack([share * self.encode(fields, statics) for share, fields in parts]).sum(0))
+
+    def layout_of(self, source: str | None) -> Layout:
+        """Return the layout with the inputs of one source; see `Network.layout_of`."""
+        chosen = self._source(source)
+        return replace(self.layout, inputs=self.sources[chosen], source=chosen)
+
+    def _source(self, name: str | None) -> str:
+        names = list(self.sources)
+        if name is None and len(names) > 1:
+            raise DataError(f"the network has encoders for {', '.join(names)}; say which source the inputs come from")
+        if name is not None and name not in names:
+            raise DataError(f"the network has no encoder for '{name}'{suggest(name, names)}")
+        return names[0] if name is None else name
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return the names of parameters by plain name: all, encoder/SOURCE, processors, decoder."""
+        found: dict[str, set[str]] = {f"encoder/{source}": set() for source in self.sources}
+        found |= {"processors": set(), "decoder": set()}
+        for name, _ in self.named_parameters():
+            first, second = name.split(".")[:2]
+            part = {"encoders": f"encoder/{second}", "processors": first}.get(first, "decoder")
+            found[part].add(name)
+        return super().parts() | found
+
+    def adopt(self, source: Network) -> Transfer:
+        """Take over what a trained WeatherMesh shares with this one; see `weathermesh_encoder.adopt`."""
+        return adopt(self, source) if isinstance(source, WeatherMesh) else super().adopt(source)
+
+    def step(self, latent: Latent, hours: int) -> Latent:
+        """Advance the latent by the hours of one processor.
+
+        Raises:
+            DataError: if there is no such processor.
+        """
+        if hours not in self.steps:
+            raise DataError(f"there is no processor of {hours} h; there are {self.steps} h")
+        return _normalised(self.processors[str(hours)](latent))
+
+    def decode(self, latent: Latent) -> Float[Tensor, "batch channel lat lon"]:
+        """Turn the latent into all targets of the layout."""
+        tokens = self.norm(self.decoder(latent)).movedim(-1, 1)
+        parts = []
+        if self.pressure_decoder is not None and self.from_levels is not None:
+            profiles = self.padding.crop(self.pressure_decoder(tokens[:, :, :-1]))[:, :, self.levels_above :]
+            parts.append(self.from_levels(profiles.flatten(1, 2)))
+        if self.surface_decoder is not None:
+            parts.append(self.padding.crop(self.surface_decoder(tokens[:, :, -1])))
+        return torch.cat(parts, dim=1)[:, self.output_index]
+
+    def plan(self, lead: float) -> tuple[int, ...]:
+        """Return the steps to a lead in hours, the longest first.
+
+        Raises:
+            DataError: if they do not reach it.
+        """
+        steps: list[int] = []
+        left = lead
+        for hours in self.steps:
+            count = max(int(left // hours), 0)
+            steps += [hours] * count
+            left -= count * hours
+        if left:
+            raise DataError(f"a lead of {lead:g} h is no sum of steps of {self.steps} h, the longest first")
+        return tuple(steps)
+
+    def no_decay(self) -> set[str]:
+        """Return biases and the scales of normalisations."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+    def _wanted(self, target: Frame) -> list[int]:
+        """Return which of the layout's targets a frame asks for."""
+        if target.grid != self.layout.grid:
+            raise GridError(f"the network predicts on {self.layout.grid}, not on {target.grid}")
+        return replace(target, channels=self.layout.targets).index(target.channels)
+
+    def _on_grid(self, fields: Fields) -> Fields:
+        if fields.frame.grid != self.layout.grid:
+            raise GridError(f"the network was built for {self.layout.grid}, but is given fields on {fields.frame.grid}")
+        return fields
+
+    def walk(
+        self,
+        latent: Latent,
+        samples: Sequence[int],
+        plans: Sequence[tuple[int, ...]],
+        step: Callable[[Latent, int], Latent] | None = None,
+    ) -> Iterator[tuple[list[int], Latent]]:
+        """Give the numbers of the plans that are fulfilled, with their latents, making every common step once.
+
+        Args:
+            latent: of every sample.
+            samples: that each plan is for.
+            plans: steps to make.
+            step: takes the place of `step`, to keep less of it for the backward pass.
+        """
+        step = step or self.step
+        # What is to be stepped: a latent, the samples in it, by how many hours, and the plans with how much is done.
+        waiting: list[tuple[Latent, list[int], int, list[int], int]] = [
+            (latent, list(range(len(latent))), 0, list(range(len(plans))), 0)
+        ]
+        while waiting:
+            latent, present, hours, pending, done = waiting.pop()
+            needed = sorted({samples[number] for number in pending})
+            if needed != present:
+                latent = latent[[present.index(sample) for sample in needed]]
+            if hours:
+                latent = step(latent, hours)
+            arrived = [number for number in pending if len(plans[number]) == done]
+            if arrived:
+                rows = [needed.index(samples[number]) for number in arrived]
+                yield arrived, latent if rows == list(range(len(latent))) else latent[rows]
+            for following in self.steps:
+                onward = [n for n in pending if len(plans[n]) > done and plans[n][done] == following]
+                if onward:
+                    waiting.append((latent, needed, following, onward, done + 1))
+
+
+def _normalised(latent: Tensor) -> Tensor:
+    return F.layer_norm(latent, latent.shape[-1:])

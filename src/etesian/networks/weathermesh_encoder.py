@@ -1,0 +1,174 @@
+"""The encoder of WeatherMesh for one source of analyses, and what a network takes over from one with other sources."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from etesian.core.channels import Channel, parse_channels
+from etesian.core.errors import CheckpointError, DataError, RecipeError
+from etesian.core.fields import Fields, Layout
+from etesian.networks.network import Transfer
+from etesian.networks.weathermesh_parts import (
+    CLOCK_FEATURES,
+    GridPadding,
+    LevelInterpolation,
+    SurfaceEncoder,
+    clock_features,
+    profiles,
+)
+from etesian.nn.convolution import GlobeConv
+from etesian.nn.position import sincos_3d
+
+if TYPE_CHECKING:
+    from etesian.networks.weathermesh import WeatherMesh
+
+
+class Encoder(nn.Module):
+    """Takes fields of one source to the latent.
+
+    Args:
+        layout: with the channels of the source as inputs.
+        levels: the network's own pressure levels in hPa, ascending.
+        continue_levels: beyond a variable's outermost levels, take the outermost one.
+        patch: levels, rows and columns that make up a token.
+        dim: width of a token.
+        surface_width: channels of the surface path at the full resolution.
+        blocks: transformer blocks behind the convolutions.
+        sincos: whether sines and cosines of the position are added to the latent.
+        padding: of the grid.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        levels: tuple[int, ...],
+        *,
+        continue_levels: bool,
+        patch: tuple[int, int, int],
+        dim: int,
+        surface_width: int,
+        blocks: nn.Sequential,
+        sincos: bool,
+        padding: GridPadding,
+    ) -> None:
+        super().__init__()
+        self.layout, self.padding, self.sincos, self.depth = layout, padding, sincos, len(levels)
+        on_levels = [c for c in layout.inputs if c.level is not None]
+        self.profile_index = [layout.inputs.index(c) for c in on_levels]
+        self.surface_index = [i for i, c in enumerate(layout.inputs) if c.level is None]
+        self.levels_above = -len(levels) % patch[0]
+        names = list(dict.fromkeys(c.name for c in on_levels))
+        times = len(layout.history)
+        self.to_levels = LevelInterpolation(on_levels, profiles(names, levels), continued=continue_levels)
+        self.pressure = GlobeConv(len(names) * times, dim, patch, patch)
+        surface = len(self.surface_index) * times + len(layout.statics) + CLOCK_FEATURES
+        self.surface = SurfaceEncoder(surface, dim, surface_width, patch[1:])
+        self.blocks = blocks
+
+    def forward(self, inputs: Fields, statics: Fields | None) -> Float[Tensor, "batch depth row column dim"]:
+        """Encode.
+
+        Raises:
+            ChannelError: if a channel of the source is missing.
+            DataError: if the statics or part of the history are missing.
+        """
+        times = inputs.values.shape[1]
+        if times != len(self.layout.history):
+            raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
+        state = inputs.select(self.layout.inputs).filled()
+        aloft = self.to_levels(state[:, :, self.profile_index].flatten(0, 1))
+        aloft = aloft.view(*state.shape[:2], -1, self.depth, *state.shape[3:]).flatten(1, 2)
+        top = aloft[:, :, :1].expand(-1, -1, self.levels_above, -1, -1)
+        aloft = self.pressure(self.padding.pad(torch.cat([top, aloft], dim=2)))
+
+        parts = [state[:, :, self.surface_index].flatten(1, 2), clock_features(inputs.frame).to(state)]
+        if self.layout.statics:
+            if statics is None:
+                raise DataError(f"the network was built with '{self.layout.statics[0]}', but is given no static fields")
+            parts.append(statics.select(self.layout.statics).filled()[:, 0].expand(len(state), -1, -1, -1))
+        surface = self.surface(self.padding.pad(torch.cat(parts, dim=1)))
+
+        latent = torch.cat([aloft, surface.unsqueeze(2)], dim=2).movedim(1, -1)
+        if self.sincos:
+            depth, row, column, dim = latent.shape[1:]
+            latent = latent + sincos_3d(dim, (depth, row, column)).to(latent)
+        return self.blocks(latent)  # type: ignore[no-any-return]
+
+
+def adopt(network: "WeatherMesh", source: "WeatherMesh") -> Transfer:
+    """Take over encoders by the name of their source, and everything else as a whole.
+
+    Encoders of sources that the trained network does not know stay new; those that the network does not know are
+    dropped.
+
+    Raises:
+        CheckpointError: if the two differ in anything but their sources.
+    """
+    _same("targets", network.layout.targets, source.layout.targets)
+    _same("levels", network.levels, source.levels)
+    shared = network.sources.keys() & source.sources.keys()
+    for name in sorted(shared):
+        _same(f"inputs of {name}", network.sources[name], source.sources[name])
+        _same(f"static fields of {name}", network.layout.statics, source.layout.statics)
+    own, theirs = network.state_dict(), source.state_dict()
+    fates: dict[str, str] = {}
+    for key, tensor in own.items():
+        if _encoder_of(key) is not None and _encoder_of(key) not in shared:
+            fates[key] = "new"
+            continue
+        trained = theirs.get(key)
+        if trained is None or trained.shape != tensor.shape:
+            there = "missing" if trained is None else tuple(trained.shape)
+            raise CheckpointError(
+                f"the trained WeatherMesh is of another size: {key} is {there} there and {tuple(tensor.shape)} here"
+            )
+        own[key], fates[key] = trained, "loaded"
+    for key in theirs.keys() - own.keys():
+        if _encoder_of(key) is None:
+            raise CheckpointError(f"the trained WeatherMesh has {key}, which this one has not; give it the same size")
+        fates[key] = "dropped"
+    network.load_state_dict(own)
+    return Transfer(fates, frozenset(key for key, fate in fates.items() if fate == "new"))
+
+
+def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[Channel, ...]]) -> None:
+    """Make sure that a network can be built for a layout.
+
+    Raises:
+        RecipeError: if it cannot.
+    """
+    if layout.forcings:
+        raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
+    if layout.target_grid is not None and layout.target_grid != layout.grid:
+        raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
+    reaches_poles = np.abs(layout.grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
+    if not (layout.grid.is_periodic and reaches_poles):
+        raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {layout.grid}")
+    for source, channels in sources.items():
+        if "." in source or not source:
+            raise RecipeError(f"'{source}' cannot name a source; take letters, digits, - and _")
+        if all(c.level is None for c in channels):
+            where = "the layout has none among its inputs" if len(sources) == 1 else f"{source} gives none"
+            raise RecipeError(f"WeatherMesh needs variables on pressure levels, but {where}")
+    if dim % heads or dim % 2:
+        raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 2")
+
+
+def resolve(sources: dict[str, tuple[str, ...]], layout: Layout) -> dict[str, tuple[Channel, ...]]:
+    """Return the channels of each source, among the layout's inputs."""
+    if not sources:
+        raise RecipeError("sources must name at least one source of analyses, or be left out")
+    return {name: parse_channels(channels, layout.inputs) for name, channels in sources.items()}
+
+
+def _encoder_of(key: str) -> str | None:
+    return key.split(".")[1] if key.startswith("encoders.") else None
+
+
+def _same(what: str, here: tuple[object, ...], there: tuple[object, ...]) -> None:
+    if here != there:
+        differs = next(iter([str(x) for x in (*here, *there) if x not in here or x not in there]), "the order")
+        raise CheckpointError(f"the trained WeatherMesh has other {what}: {differs} is not in both")

@@ -1,0 +1,193 @@
+"""What every data module of windows shares: periods that do not overlap, loaders, and what the task has to know."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import lightning as L
+import torch.distributed
+from torch.utils.data import DataLoader
+
+from etesian.core import Batch, Channel, Layout
+from etesian.core.errors import DataError, RecipeError
+from etesian.core.statistics import Statistics
+from etesian.samples.windows import Period, WindowDataset, WindowSampler
+from etesian.store.reader import TrainingStore
+
+
+class Loader(DataLoader[Batch]):
+    """Begins to read when the first batch is asked for.
+
+    Lightning tells the sampler the epoch only after it has made the first iterator, which would otherwise have begun
+    with another epoch's samples when a run is resumed.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+class TaskData(L.LightningDataModule):
+    """What every data module tells the task: what goes in and out, how it is distributed, and where it is from.
+
+    Attributes:
+        layout: what goes in and what comes out.
+    """
+
+    layout: Layout
+
+    @property
+    @abstractmethod
+    def statistics(self) -> Statistics:
+        """Distribution of every channel of the layout."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> dict[str, object]:
+        """What the run has seen, for its checkpoint."""
+
+    def holes(self) -> dict[Channel, float]:
+        """Return the share of values that are missing, for each input and static field that has any."""
+        return {}
+
+
+class WindowData(TaskData):
+    """Batches of windows from the periods to train, choose and judge on.
+
+    Args:
+        stores: that are read; the periods are dates of the first one's calendar.
+        train: first and last date to train on; a year or month as an end means all of it.
+        validate: first and last date to choose on.
+        test: first and last date to judge on.
+        batch_size: samples in a batch, per process.
+        workers: processes that read ahead; where a store lies behind an address they start afresh, and a script that
+            reads it needs `if __name__ == "__main__":`.
+        seed: of the order of samples and of whatever else is drawn.
+
+    Raises:
+        RecipeError: if the periods overlap.
+        DataError: if two stores hold a channel in different units.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[TrainingStore],
+        train: tuple[str, str],
+        validate: tuple[str, str],
+        test: tuple[str, str] | None,
+        *,
+        batch_size: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.stores, self.units = list(stores), common_units(stores)
+        self.periods = {"train": Period(*train), "validate": Period(*validate)}
+        if test is not None:
+            self.periods["test"] = Period(*test)
+        spans = sorted((period.seconds(self.stores[0].calendar), name) for name, period in self.periods.items())
+        for (earlier, name), (later, following) in pairwise(spans):
+            if later[0] <= earlier[1]:
+                a, b = self.periods[name], self.periods[following]
+                raise RecipeError(
+                    f"the periods {name} ({a.start} to {a.end}) and {following} ({b.start} to {b.end}) overlap"
+                )
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What the run has seen, for its checkpoint: stores with their fingerprints, periods, calendar, units."""
+        return {
+            "stores": {store.path: store.fingerprint for store in self.stores},
+            "periods": {name: list(period) for name, period in self.periods.items()},
+            "calendar": self.stores[0].calendar,
+            "units": {str(channel): units for channel, units in self.units.items()},
+        }
+
+    def holes(self) -> dict[Channel, float]:
+        """Return the share of missing values of each input and static field that has any, the largest of all stores.
+
+        On a part of a store's grid, the share of points that were never observed.
+        """
+        found: dict[Channel, float] = {}
+        for store in self.stores:
+            for channel, share in store.holes(self.layout.grid).items():
+                if channel in (*self.layout.inputs, *self.layout.statics):
+                    found[channel] = max(share, found.get(channel, 0.0))
+        return found
+
+    @abstractmethod
+    def dataset(self, part: str) -> WindowDataset:
+        """Return the windows of `train`, `validate` or `test`."""
+
+    def period(self, part: str) -> Period:
+        """Return the dates of `train`, `validate` or `test`.
+
+        Raises:
+            RecipeError: if the recipe names no such period.
+        """
+        if part not in self.periods:
+            raise RecipeError(f"the recipe names no {part} period")
+        return self.periods[part]
+
+    def _loader(self, part: str) -> Loader:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        dataset = self.dataset(part)
+        remote = any("://" in store.path for store in self.stores)
+        sampler = WindowSampler(
+            dataset,
+            self.batch_size,
+            shuffle=part == "train",
+            seed=self.seed,
+            rank=torch.distributed.get_rank() if distributed else 0,
+            world=torch.distributed.get_world_size() if distributed else 1,
+        )
+        return Loader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            # Connections to an address live in a thread of this process, which a fork would not take along.
+            multiprocessing_context="forkserver" if self.workers and remote else None,
+        )
+
+    def train_dataloader(self) -> Loader:
+        """Return shuffled batches of the training period."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> Loader:
+        """Return the validation period in order."""
+        return self._loader("validate")
+
+    def test_dataloader(self) -> Loader:
+        """Return the test period in order."""
+        return self._loader("test")
+
+
+def common_units(stores: Sequence[TrainingStore]) -> dict[Channel, str]:
+    """Return the units of every channel of some stores.
+
+    Raises:
+        DataError: if two of them differ in the units of a channel.
+    """
+    found: dict[Channel, str] = {}
+    for store in stores:
+        for channel, units in store.units.items():
+            if units and found.setdefault(channel, units) != units:
+                other = next(each for each in stores if each.units.get(channel) == found[channel])
+                raise DataError(
+                    f"'{channel}' is in {found[channel]} in {other.path} and in {units} in {store.path}; convert one "
+                    "of the files and prepare it again"
+                )
+    return found
+
+
+def check_history(history: Sequence[int]) -> tuple[int, ...]:
+    """Return the hours of a history.
+
+    Raises:
+        RecipeError: if they do not ascend to 0.
+    """
+    if not history or list(history) != sorted(set(history)) or history[-1] != 0:
+        raise RecipeError(f"history {list(history)} must be ascending hours that end with 0, such as [-24, 0]")
+    return tuple(history)

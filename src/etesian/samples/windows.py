@@ -1,0 +1,363 @@
+"""Windows of a training store as samples: states before, at and after an initial time."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from etesian.core import Batch, Channel, Fields, Frame, Layout
+from etesian.core.clock import decode_time, end_of, parse_time
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import DataError
+from etesian.store.reader import Index, TrainingStore, compact, positions
+
+
+class Period(NamedTuple):
+    """A span of time, both ends included; `2008` as an end means the end of 2008."""
+
+    start: str
+    end: str
+
+    def seconds(self, calendar: str) -> tuple[int, int]:
+        """Return the first and last second.
+
+        Raises:
+            DataError: if it ends before it starts.
+        """
+        first, last = parse_time(self.start, calendar), end_of(self.end, calendar)
+        if last < first:
+            raise DataError(f"the period {self.start} to {self.end} ends before it starts")
+        return first, last
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How the largest lead to train on grows, from one lead to all of them.
+
+    Attributes:
+        first: hours of the largest lead at the beginning.
+        batches: number of batches, which are the steps of the optimiser unless gradients are accumulated, after which
+            every lead is drawn.
+        growth: of the largest lead, `linear` or `quadratic` in the number of batches seen.
+    """
+
+    first: int
+    batches: int
+    growth: Literal["linear", "quadratic"] = "linear"
+
+    def hours(self, batch: float, last: int) -> float:
+        """Return the largest lead after so many batches, on the way to the last lead."""
+        gone = min(batch / self.batches, 1.0)
+        return self.first + (last - self.first) * gone ** (2 if self.growth == "quadratic" else 1)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One sample: an initial time and the leads to verify at.
+
+    Attributes:
+        store: number of the store.
+        initial: position of the initial time on that store's time axis.
+        leads: hours after the initial time.
+    """
+
+    store: int
+    initial: int
+    leads: tuple[int, ...]
+
+
+class WindowDataset(Dataset[Batch]):
+    """Samples of a forecast problem from one or several stores; each batch comes from one of them.
+
+    A window lies wholly inside the period, so that two periods which do not overlap share no field, and only
+    windows whose every time exists are used. Indexing takes a list of `Pick`s and returns a `Batch` in
+    physical units, read in one go.
+
+    Args:
+        stores: what to read.
+        layout: channels, history and grid; a grid that is part of the stores' reads that region.
+        leads: hours after the initial time.
+        period: first and last time.
+        draw: `all` leads for every initial time, or some drawn at `random` for each, anew every epoch.
+        every: hours between initial times, counted from the first that has its history; None takes every time there is.
+        layouts: what each store is read with, where they differ in channels or grid; by default `layout`.
+        shares: of the samples of an epoch that come from each store; by default as many as it has. A store that gives
+            more or fewer is walked through again and again, each time in another order.
+        average_hours: targets are means over the states of so many hours up to the lead, the lead included; None takes
+            the state at the lead.
+        leads_per_sample: how many leads are drawn for each initial time, the first among the shorter ones, the last
+            among the longer ones; one may be drawn twice where there are few.
+        horizon: how the largest lead that is drawn grows; None draws among all.
+
+    Raises:
+        DataError: if no window fits, or none that reaches one of the leads.
+        GridError: if the layout's grid is no part of a store's.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[TrainingStore],
+        layout: Layout,
+        leads: Sequence[int],
+        period: Period,
+        *,
+        draw: Literal["all", "random"] = "all",
+        every: int | None = None,
+        layouts: Sequence[Layout] | None = None,
+        shares: Sequence[float] | None = None,
+        average_hours: int | None = None,
+        leads_per_sample: int = 1,
+        horizon: Horizon | None = None,
+    ) -> None:
+        self.stores, self.layout, self.leads, self.draw = list(stores), layout, tuple(leads), draw
+        self.leads_per_sample, self.horizon = leads_per_sample, horizon
+        own = [layout] * len(stores) if layouts is None else layouts
+        self.readers = [WindowReader(store, each, average_hours) for store, each in zip(stores, own, strict=True)]
+        self.picks: list[Pick] = []
+        for number, (store, reader) in enumerate(zip(stores, self.readers, strict=True)):
+            first, last = period.seconds(store.calendar)
+            inside = (store.time >= first) & (store.time <= last)
+            usable = inside & exists(store, layout.history, inside)
+            if every is not None and usable.any():
+                usable &= (store.time - store.time[usable.argmax()]) % (every * SECONDS_PER_HOUR) == 0
+            if draw == "all":
+                usable &= exists(store, reader.hours(self.leads), inside)
+                self.picks += [Pick(number, int(i), self.leads) for i in np.flatnonzero(usable)]
+            else:
+                reachable = np.stack([exists(store, reader.hours([lead]), inside) for lead in self.leads], axis=1)
+                usable &= reachable.any(axis=1)
+                for i in np.flatnonzero(usable):
+                    leads_here = tuple(lead for lead, ok in zip(self.leads, reachable[i], strict=True) if ok)
+                    self.picks.append(Pick(number, int(i), leads_here))
+        reached = {lead for pick in self.picks for lead in pick.leads}
+        if unreached := [lead for lead in self.leads if lead not in reached]:
+            span = f"{decode_time(stores[0].time[:1], stores[0].calendar)[0]!s:.16}"
+            until = f"{decode_time(stores[0].time[-1:], stores[0].calendar)[0]!s:.16}"
+            raise DataError(
+                f"no window with inputs at {list(layout.history)} h and leads of {unreached} h lies within "
+                f"{period.start} to {period.end}; {stores[0].path} holds {span} to {until} every "
+                f"{stores[0].step_hours or '(varying)'} h"
+            )
+
+        self.samples = np.bincount([pick.store for pick in self.picks], minlength=len(stores))
+        self.mixed = shares is not None
+        if shares is not None:
+            for store, samples in zip(stores, self.samples, strict=True):
+                if not samples:
+                    raise DataError(f"{store.path} has no window within {period.start} to {period.end}; leave it out")
+            parts = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+            self.samples = np.maximum(np.rint(parts * len(self.picks)).astype(np.int64), 1)
+
+    def __len__(self) -> int:
+        return int(self.samples.sum())
+
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[Pick]:
+        """Return the epoch's samples in order: the same for any number of workers and ranks.
+
+        Args:
+            seed: of the order and the leads.
+            epoch: number of the epoch.
+            shuffle: draw in random order.
+            batches: that an epoch has, by which the horizon grows from sample to sample.
+        """
+        rng = np.random.default_rng((seed, epoch))
+        picks = self._share(seed, epoch) if self.mixed else self.picks
+        order = rng.permutation(len(picks)) if shuffle else np.arange(len(picks))
+        if self.draw == "all":
+            return [picks[i] for i in order]
+        drawn = (np.arange(self.leads_per_sample) + rng.random((len(picks), self.leads_per_sample))) / (
+            self.leads_per_sample
+        )
+        chosen = []
+        for place, i in enumerate(order):
+            pick = picks[i]
+            leads = self._within_horizon(pick.leads, batches * (epoch + place / len(picks)))
+            drawn_here = tuple(leads[int(share * len(leads))] for share in drawn[i])
+            chosen.append(Pick(pick.store, pick.initial, drawn_here))
+        return chosen
+
+    def _within_horizon(self, leads: tuple[int, ...], batch: float) -> tuple[int, ...]:
+        """Return the leads that are short enough by now, at least the shortest."""
+        if self.horizon is None:
+            return leads
+        return leads[: max(bisect_right(leads, self.horizon.hours(batch, self.leads[-1])), 1)]
+
+    def _share(self, seed: int, epoch: int) -> list[Pick]:
+        """Return each store's part of an epoch: where its walk through ever new permutations has come to."""
+        chosen: list[Pick] = []
+        for number, samples in enumerate(self.samples.tolist()):
+            own = [pick for pick in self.picks if pick.store == number]
+            walk = range(epoch * samples, (epoch + 1) * samples)
+            rounds = range(walk[0] // len(own), walk[-1] // len(own) + 1)
+            order = {turn: np.random.default_rng((seed, number, turn)).permutation(len(own)) for turn in rounds}
+            chosen += [own[order[step // len(own)][step % len(own)]] for step in walk]
+        return chosen
+
+    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
+        batches = {pick.store for pick in picks}
+        if len(batches) > 1:
+            raise ValueError("a batch comes from one store")
+        return self.readers[picks[0].store].batch(picks)
+
+
+class WindowReader:
+    """Reads windows of one store, with the layout resolved once.
+
+    Args:
+        store: what to read.
+        layout: channels, history and grid.
+        average_hours: targets are means over the states of so many hours up to the lead, the lead included, where at
+            least half of them are valid; None takes the state at the lead.
+
+    Raises:
+        ChannelError: if the store lacks a channel of the layout.
+        GridError: if the layout's grid is no part of the store's.
+        DataError: if static fields have gaps, or the averages are no whole number of steps.
+    """
+
+    def __init__(self, store: TrainingStore, layout: Layout, average_hours: int | None = None) -> None:
+        self.store, self.layout = store, layout
+        if average_hours is not None and (store.step_hours < 1 or average_hours % store.step_hours):
+            step = store.step_hours or "varying"
+            raise DataError(f"averages over {average_hours} h are no whole number of steps of {store.path}, {step} h")
+        self.before = (
+            (0,) if average_hours is None else tuple(range(store.step_hours - average_hours, 1, store.step_hours))
+        )
+        self.inputs = compact(positions(layout.inputs, store.channels, store.path))
+        self.targets = compact(positions(layout.targets, store.channels, store.path))
+        self.rows, self.columns = store.locate(layout.grid)
+        self.statics: Tensor | None = None
+        if layout.statics:
+            chosen = positions(layout.statics, store.static_channels, store.path)
+            fields = store.statics[chosen][:, self.rows][:, :, self.columns]
+            if not np.isfinite(fields).all():
+                raise DataError(f"the static fields of {store.path} have gaps; fill them before `etesian prepare`")
+            self.statics = torch.from_numpy(np.ascontiguousarray(fields))
+
+    def batch(self, picks: Sequence[Pick]) -> Batch:
+        """Read inputs, statics and targets of some samples."""
+        initial = self.store.time[[pick.initial for pick in picks]]
+        after = initial[:, None] + np.array([pick.leads for pick in picks]) * SECONDS_PER_HOUR
+        return replace(self.start(initial), targets=self._target_fields(after))
+
+    def hours(self, leads: Sequence[int]) -> list[int]:
+        """Return the hours after the initial time of all states that the targets at some leads are made of."""
+        return [lead + hour for lead in leads for hour in self.before]
+
+    def _target_fields(self, after: NDArray[np.int64]) -> Fields:
+        if self.before == (0,):
+            return self._fields(after, self.targets, self.layout.targets)
+        times = after[:, :, None] + np.array(self.before) * SECONDS_PER_HOUR
+        states = self._fields(times.reshape(len(after), -1), self.targets, self.layout.targets)
+        shape = (*times.shape, *states.values.shape[2:])
+        values = states.filled().reshape(shape)
+        frame = replace(states.frame, time=torch.from_numpy(after))
+        if states.valid is None:
+            return Fields(values.mean(dim=2), frame)
+        count = states.valid.reshape(shape).sum(dim=2)
+        mean = values.sum(dim=2) / count.clamp(min=1)
+        valid = 2 * count >= len(self.before)
+        return Fields(mean.masked_fill(~valid, 0.0), frame, valid)
+
+    def start(self, initial: NDArray[np.int64]) -> Batch:
+        """Read what a forecast starts from: inputs and statics at some initial times, in seconds."""
+        before = initial[:, None] + np.array(self.layout.history) * SECONDS_PER_HOUR
+        return Batch(self._fields(before, self.inputs, self.layout.inputs), statics=self._static_fields(initial))
+
+    def _static_fields(self, initial: NDArray[np.int64]) -> Fields | None:
+        if self.statics is None:
+            return None
+        time = torch.from_numpy(initial[:, None])
+        values = self.statics.expand(len(initial), 1, *self.statics.shape)
+        return Fields(values, Frame(self.layout.statics, time, self.layout.grid, self.store.calendar))
+
+    def _fields(self, time: NDArray[np.int64], channels: Index | slice, names: tuple[Channel, ...]) -> Fields:
+        index = np.searchsorted(self.store.time, time.ravel())
+        if not np.array_equal(self.store.time.take(index, mode="clip"), time.ravel()):
+            raise DataError(f"{self.store.path} does not hold every time that a sample needs")
+        values = self.store.read(index, channels, self.rows, self.columns)
+        tensor = torch.from_numpy(values.reshape(*time.shape, *values.shape[1:]))
+        valid = torch.isfinite(tensor) if self.store.has_gaps else None
+        frame = Frame(names, torch.from_numpy(time), self.layout.grid, self.store.calendar, self.layout.source)
+        return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
+
+
+class WindowSampler(Sampler[list[Pick]]):
+    """Batches of a `WindowDataset` for one of several ranks.
+
+    All ranks together see every sample of an epoch exactly once, in equally many batches; batches differ in
+    size by one at most, so that no sample is dropped or repeated to make the count divide.
+
+    Args:
+        dataset: what to draw from.
+        batch_size: samples in a batch, on one rank, at most; one more where a rank would otherwise get none.
+        shuffle: draw in random order.
+        seed: of the order and of random leads.
+        rank: number of this process.
+        world: number of processes.
+
+    Raises:
+        DataError: if a store has fewer samples than there are processes.
+    """
+
+    def __init__(
+        self, dataset: WindowDataset, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        for store, samples in zip(dataset.stores, dataset.samples, strict=True):
+            if 0 < samples < world:
+                raise DataError(f"the {samples} samples of {store.path} cannot be shared by {world} processes")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each one."""
+        self.epoch = epoch
+
+    def _batches(self, samples: int) -> int:
+        """Return how many batches hold so many samples of one store, leaving no rank without any."""
+        return min(-(-samples // (self.batch_size * self.world)), samples // self.world)
+
+    def __len__(self) -> int:
+        return sum(self._batches(int(samples)) for samples in self.dataset.samples if samples)
+
+    def __iter__(self) -> Iterator[list[Pick]]:
+        picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle, batches=len(self))
+        batches: list[list[Pick]] = []
+        for number in range(len(self.dataset.stores)):
+            own = [pick for pick in picks if pick.store == number]
+            if own:
+                shares = _split(own, self._batches(len(own)))
+                batches += [_split(share, self.world)[self.rank] for share in shares]
+        order = np.arange(len(batches))
+        if self.shuffle and len(self.dataset.stores) > 1:
+            order = np.random.default_rng((self.seed, self.epoch, 1)).permutation(len(batches))
+        return iter([batches[i] for i in order])
+
+
+def _split(items: list[Pick], parts: int) -> list[list[Pick]]:
+    edges = [len(items) * part // parts for part in range(parts + 1)]
+    return [items[start:stop] for start, stop in pairwise(edges)]
+
+
+def exists(store: TrainingStore, hours: Sequence[int], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return, for each time, whether the store has every time that lies so many hours after it inside the period."""
+    known = np.ones(len(store.time), dtype=bool)
+    allowed = store.time[inside]
+    for hour in hours:
+        known &= np.isin(store.time + hour * SECONDS_PER_HOUR, allowed)
+    return known
+
+
+def given_side(layout: Layout) -> Layout:
+    """Return what of a layout is read from the store of the inputs; all of it where there is no second grid."""
+    if layout.target_grid is None:
+        return layout
+    return replace(layout, targets=layout.inputs, statics=(), target_grid=None)

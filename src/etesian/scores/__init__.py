@@ -1,0 +1,1 @@
+"""One scoring system for all jobs."""

@@ -1,0 +1,157 @@
+"""Which forecasts are judged by which truth, and both of them in pieces that fit into memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from torch import Tensor
+
+from etesian.core.channels import Channel
+from etesian.core.clock import Seconds, decode_time
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import DataError
+from etesian.core.fields import Fields, Frame
+from etesian.scores.sources import Climatology, Source, check_match, lead_hours
+
+PIECE_BYTES = 2**27
+"""Size of the arrays of one piece in memory, about; a piece holds at least one lead of one initial time."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some initial times and leads of every forecast, with the truth and the climatology at their valid times.
+
+    Attributes:
+        initial: positions of the initial times among the common ones.
+        leads: positions of the leads among those judged.
+        verified: where the truth has the valid time at all.
+        forecasts: by name; batch is the initial time and time the lead.
+        truth: at the same times; NaN where it has no such time.
+        climatology: at the same times, if there is one.
+    """
+
+    initial: slice
+    leads: slice
+    verified: Bool[Tensor, "initial lead"]
+    forecasts: dict[str, Fields]
+    truth: Fields
+    climatology: Fields | None
+
+
+@dataclass
+class Pairs:
+    """Forecasts matched with the truth: the initial times and leads that all of them share.
+
+    Attributes:
+        forecasts: by name.
+        truth: what they are judged by.
+        climatology: for anomalies, or None.
+        channels: what is judged.
+        leads: hours.
+        initial: common initial times, seconds since 1970-01-01, ascending.
+        dropped: how many initial times of each forecast others do not have, or no truth verifies at any lead.
+        position: of each valid time in the truth, −1 where it has none; (initial, lead).
+
+    Raises:
+        DataError: if nothing is common, a lead is missing from a forecast, or no valid time is in the truth.
+        GridError: if grids differ.
+    """
+
+    forecasts: Mapping[str, Source]
+    truth: Source
+    climatology: Climatology | None
+    channels: tuple[Channel, ...]
+    wanted_leads: Sequence[int] | None
+    leads: list[int] = field(init=False)
+    initial: Seconds = field(init=False)
+    dropped: dict[str, int] = field(init=False)
+    position: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for source in self.forecasts.values():
+            check_match(source, self.truth, self.channels)
+        self.leads = self._common_leads()
+        times = {name: source.times[0] for name, source in self.forecasts.items()}
+        common = next(iter(times.values()))
+        for seconds in times.values():
+            common = np.intersect1d(common, seconds)
+        if common.size == 0:
+            raise DataError(f"the forecasts {', '.join(times)} share no initial time; make them from the same ones")
+        truth_times, self.calendar = self.truth.times
+        valid = common[:, None] + np.array(self.leads) * SECONDS_PER_HOUR
+        found = np.searchsorted(truth_times, valid).clip(max=truth_times.size - 1)
+        position = np.where(truth_times[found] == valid, found, -1)
+        if (position < 0).all():
+            first, last = (decode_time([t.min(), t.max()], self.calendar) for t in (valid, truth_times))
+            raise DataError(
+                f"no forecast can be judged: they are valid from {first[0]} to {first[1]}, the truth covers "
+                f"{last[0]} to {last[1]}; give a truth that holds those times"
+            )
+        judged = (position >= 0).any(1)
+        self.initial, self.position = common[judged], position[judged]
+        self.dropped = {name: int(seconds.size - self.initial.size) for name, seconds in times.items()}
+
+    def _common_leads(self) -> list[int]:
+        hours = {name: set(lead_hours(source).tolist()) for name, source in self.forecasts.items()}
+        if self.wanted_leads is None:
+            common = sorted(set.intersection(*hours.values()))
+            if not common:
+                raise DataError(f"the forecasts {', '.join(hours)} share no lead")
+            return common
+        for name, known in hours.items():
+            if missing := [lead for lead in self.wanted_leads if lead not in known]:
+                raise DataError(
+                    f"forecast '{name}' has no lead of {missing[0]} h; its leads are "
+                    f"{', '.join(map(str, sorted(known)))} h"
+                )
+        return sorted(set(self.wanted_leads))
+
+    def unverified(self) -> NDArray[np.int64]:
+        """Return how many initial times have no truth at each lead."""
+        return np.asarray((self.position < 0).sum(0))
+
+    def piece(self, initial: slice, leads: slice) -> Piece:
+        """Read some initial times and leads."""
+        hours = self.leads[leads]
+        valid = self.initial[initial, None] + np.array(hours) * SECONDS_PER_HOUR
+        frame = Frame(self.channels, torch.from_numpy(valid), self.truth.grid, self.calendar)
+        position = self.position[initial, leads]
+        needed, where = np.unique(position, return_inverse=True)
+        maps = self.truth.read(self.channels, time=needed.clip(min=0))
+        maps[needed < 0] = np.nan
+        forecasts = {}
+        for name, source in self.forecasts.items():
+            rows = np.searchsorted(source.times[0], self.initial[initial])
+            columns = [lead_hours(source).tolist().index(lead) for lead in hours]
+            values = source.read(self.channels, time=rows, prediction_timedelta=columns)
+            forecasts[name] = Fields(torch.from_numpy(values), frame)
+        return Piece(
+            initial,
+            leads,
+            torch.from_numpy(position >= 0),
+            forecasts,
+            Fields(torch.from_numpy(maps[where.reshape(position.shape)]), frame),
+            self._climatology(frame, valid),
+        )
+
+    def _climatology(self, frame: Frame, valid: Seconds) -> Fields | None:
+        if self.climatology is None:
+            return None
+        channels = tuple(channel for channel in self.channels if channel in self.climatology.channels)
+        values = self.climatology.at(valid, self.calendar, channels)
+        return Fields(torch.from_numpy(values), Frame(channels, frame.time, self.climatology.grid, self.calendar))
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read everything, piece by piece."""
+        rows, columns = self.truth.grid.shape
+        pair = 4 * len(self.channels) * rows * columns * (len(self.forecasts) + 2)
+        pairs = max(1, PIECE_BYTES // pair)
+        times, leads = max(1, pairs // len(self.leads)), min(pairs, len(self.leads))
+        for start in range(0, self.initial.size, times):
+            for lead in range(0, len(self.leads), leads):
+                yield self.piece(
+                    slice(start, min(start + times, self.initial.size)), slice(lead, min(lead + leads, len(self.leads)))
+                )

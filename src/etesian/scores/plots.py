@@ -1,0 +1,317 @@
+"""Pictures: score curves, skill, and maps of forecasts beside the truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from etesian.core.channels import Channel, parse_channels
+from etesian.core.clock import parse_time
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import DataError, RecipeError
+from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, dress, largest_value, map_height, value_range
+from etesian.scores.foreign import LEAD, find_lead
+from etesian.scores.sources import Source, open_any, open_forecast, open_truth
+from etesian.scores.tables import LEARNED, days, headline, pretty_units, references, title
+
+_DRAWN_BY = "drawn by etesian plot"
+
+_NOTED = {
+    ".png": {"Software": _DRAWN_BY},
+    **{ending: {"Creator": _DRAWN_BY} for ending in (".pdf", ".svg", ".ps", ".eps")},
+}
+"""Where each format of pictures says who drew it."""
+
+MODEL_COLOURS = (
+    "#0b6e99", "#c8553d", "#6a4c93", "#2a9d6f", "#b5179e", "#e09f3e",
+    "#1b1f3b", "#8c564b", "#7cb518", "#00a6d6", "#ff8fab", "#9a031e",
+)  # fmt: skip
+
+REFERENCE_COLOURS = ("#5f6b73", "#a3a9ad", "#8a7b66", "#7f8fa6")
+
+
+def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region: str) -> Figure:
+    """Draw a score against lead time, one panel per channel, with 95 % bands.
+
+    Args:
+        scores: what `evaluate` returned.
+        score: `rmse`, `mae`, `bias`, `acc` or `activity`.
+        channels: one panel each.
+        region: by name.
+    """
+    columns = min(2, len(channels))
+    rows = -(-len(channels) // columns)
+    figure = Figure(figsize=(5.4 * columns, 3.5 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(channels) :]:
+        panel.set_visible(False)
+    for panel, channel in zip(panels, channels, strict=False):
+        _curve(panel, scores.sel(channel=channel, region=region), score)
+        units = pretty_units(str(scores.units.sel(channel=channel).values))
+        name = {"acc": "Anomaly correlation", "activity": "Activity (forecast / truth)"}.get(score, score.upper())
+        name = "Bias" if score == "bias" else name
+        has_units = units and score not in ("acc", "activity")
+        panel.set_ylabel(f"{name} ({units})" if has_units else name)
+        panel.set_title(title(channel), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)), frameon=False)
+    return figure
+
+
+def distance_curves(scores: xr.Dataset) -> Figure:
+    """Draw the learned distance against lead time, with 95 % bands."""
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+    panel = figure.subplots()
+    _curve(panel, scores, LEARNED)
+    panel.set_ylabel("AtmoDist distance")
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), frameon=False)
+    return figure
+
+
+def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
+    lead = scores.lead_time.values / 24
+    baselines = references(scores)
+    for name, colour in colours(scores).items():
+        part = scores.sel(forecast=name)
+        is_reference = name in baselines
+        dashes = (0, (5, 2)) if is_reference else "-"
+        values = part[score].values
+        panel.plot(
+            lead, values, color=colour, linestyle=dashes, linewidth=1.6 if is_reference else 2.2, label=name,
+            marker="o", markersize=3 if is_reference else 4.5, zorder=2 if is_reference else 3,
+        )  # fmt: skip
+        if f"{score}_low" in part:
+            panel.fill_between(lead, part[f"{score}_low"], part[f"{score}_high"], color=colour, alpha=0.14, linewidth=0)
+    if score in ("rmse", LEARNED):
+        panel.set_ylim(bottom=0)
+    elif score == "acc":
+        panel.axhline(0.6, color="#9aa3a8", linewidth=0.8, linestyle=":")
+        panel.set_ylim(top=1.02)
+    else:
+        panel.axhline(1 if score == "activity" else 0, color="#9aa3a8", linewidth=0.8)
+    panel.set_xlabel("Lead time (days)")
+    panel.set_xlim(0, lead.max() * 1.03 or 1)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=bool(lead.max() > 2), nbins=10))
+    dress(panel)
+
+
+def colours(scores: xr.Dataset) -> dict[str, str]:
+    """Return a colour for every forecast; references are grey."""
+    baselines = references(scores)
+    names = scores.forecast.values.tolist()
+    ours = [name for name in names if name not in baselines]
+    return {
+        name: REFERENCE_COLOURS[baselines.index(name) % len(REFERENCE_COLOURS)]
+        if name in baselines
+        else MODEL_COLOURS[ours.index(name) % len(MODEL_COLOURS)]
+        for name in names
+    }
+
+
+def example_maps(scores: xr.Dataset, model: str, channel: str) -> Figure:
+    """Draw forecast, truth and error of one initial time, one row per lead."""
+    chosen = scores.sel(map_channel=channel)
+    rows = []
+    for lead in chosen.map_lead_time.values:
+        forecast = chosen.example_forecast.sel(forecast=model, map_lead_time=lead).values
+        rows.append((f"+{days(lead)}", forecast, chosen.example_truth.sel(map_lead_time=lead).values))
+    initial = str(scores.example_initial_time.dt.strftime("%Y-%m-%d %H").values)
+    units = str(scores.units.sel(channel=channel).values)
+    figure = forecast_and_truth(rows, channel, units, scores)
+    figure.suptitle(
+        f"{title(channel)}: {model} from {initial} UTC", fontsize=12, fontweight="bold", color=STYLE["text"]
+    )
+    return figure
+
+
+def forecast_and_truth(
+    rows: Sequence[tuple[str, NDArray[np.floating], NDArray[np.floating]]], channel: str, units: str, grid: xr.Dataset
+) -> Figure:
+    """Draw rows of forecast, truth and their difference; all rows share their colours.
+
+    Args:
+        rows: label, forecast (lat, lon), truth (lat, lon).
+        channel: what is drawn.
+        units: of it.
+        grid: holds `latitude`, `longitude` and perhaps `land_sea_mask`.
+    """
+    height = map_height(grid, 3.9)
+    figure = Figure(figsize=(13, len(rows) * height + 1.3), layout="constrained")
+    panels = figure.subplots(len(rows), 3, squeeze=False, sharex=True, sharey=True)
+    colour_map, lowest, highest = value_range(channel, [field for row in rows for field in row[1:]])
+    error = largest_value([forecast - truth for _, forecast, truth in rows])
+    for line, (label, forecast, truth) in zip(panels, rows, strict=True):
+        for panel, field, name in zip(
+            line, (forecast, truth, forecast - truth), ("Forecast", "Truth", "Error"), strict=True
+        ):
+            if name == "Error":
+                errors = draw_map(panel, field, grid, DIVERGING, -error, error)
+            else:
+                shown = draw_map(panel, field, grid, colour_map, lowest, highest)
+            panel.set_title(f"{name}, {label}", loc="left", fontsize=10, color=STYLE["text"])
+    colour_bar(figure, shown, panels[:, :2], title(channel), units)
+    colour_bar(figure, errors, panels[:, 2:], "Forecast − truth", units, shrink=0.9)
+    return figure
+
+
+def error_maps(scores: xr.Dataset, channel: str, quantity: str) -> Figure:
+    """Draw `bias_map` or `rmse_map`: one row per forecast, one column per lead, one scale for all."""
+    fields = scores[quantity].sel(map_channel=channel)
+    names, leads = fields.forecast.values.tolist(), fields.map_lead_time.values
+    height = map_height(scores, 3.9)
+    figure = Figure(figsize=(4.3 * len(leads) + 0.6, len(names) * height + 1.3), layout="constrained")
+    panels = figure.subplots(len(names), len(leads), squeeze=False, sharex=True, sharey=True)
+    largest = largest_value([fields.values])
+    is_bias = quantity == "bias_map"
+    for line, name in zip(panels, names, strict=True):
+        for panel, lead in zip(line, leads, strict=True):
+            field = fields.sel(forecast=name, map_lead_time=lead).values
+            image = draw_map(
+                panel, field, scores, DIVERGING if is_bias else "magma_r", -largest if is_bias else 0, largest
+            )
+            panel.set_title(f"{name}, +{days(lead)}", loc="left", fontsize=10, color=STYLE["text"])
+    units = str(scores.units.sel(channel=channel).values)
+    colour_bar(figure, image, panels, "Mean error" if is_bias else "RMSE", units, extend="both" if is_bias else "max")
+    figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
+    return figure
+
+
+def plot(
+    path: str,
+    out: str,
+    *,
+    channel: str | None = None,
+    time: str | None = None,
+    lead: list[int] | None = None,
+    truth: str | None = None,
+    score: str = "rmse",
+    region: str | None = None,
+) -> None:
+    """Draw a picture of data, forecasts or scores.
+
+    Scores (a scores.nc) give curves over lead time; forecasts give maps, beside the truth and their error if a truth is
+    given; anything else gives a map at one time.
+
+    Args:
+        path: scores.nc of `evaluate`, forecasts, a training store, or any file that can be opened.
+        out: picture to write; its ending tells the format, such as .png or .pdf.
+        channel: such as geopotential_500; the first one by default.
+        time: initial time of forecasts, or time of data, as YYYY-MM-DDTHH; the first one by default.
+        lead: hours, for forecasts; up to three are chosen by default.
+        truth: what really happened, to draw beside forecasts.
+        score: rmse, mae, bias, acc or activity.
+        region: of scores; the first one by default.
+
+    Raises:
+        DataError: if the path cannot be read or has no such time or lead, or the picture would replace something
+            that was not drawn by this command.
+        ChannelError: if there is no such channel.
+    """
+    target = Path(out)
+    if target.exists() and not _is_drawn_here(target):
+        raise DataError(f"{out} exists and is no picture that etesian drew: choose another name, or remove it yourself")
+    dataset = open_any(path)
+    if "mse_by_initial_time" in dataset:
+        figure = _score_figure(dataset, score, channel, region)
+    elif find_lead(dataset) is not None:
+        figure = _forecast_figure(dataset, channel, time, lead, truth)
+    else:
+        source = open_truth(path)
+        what = _channel(source, channel)
+        index = _time_index(source, time)
+        field = source.read([what], time=np.array([index]))[0, 0]
+        figure = _single(
+            field, str(what), source.units(what), source.dataset, str(source.dataset.time.values[index])[:16]
+        )
+    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
+    try:
+        figure.savefig(temporary, dpi=150, metadata=_NOTED.get(target.suffix.lower()))
+    except (ValueError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot write '{out}': {error}") from None
+    temporary.replace(target)
+
+
+def _is_drawn_here(picture: Path) -> bool:
+    """Whether a picture says that `plot` drew it; formats without a place for that are never replaced."""
+    return picture.is_file() and _DRAWN_BY.encode() in picture.read_bytes()
+
+
+def _score_figure(scores: xr.Dataset, score: str, channel: str | None, region: str | None) -> Figure:
+    names = [Channel.parse(name) for name in scores.channel.values.tolist()]
+    channels = [str(c) for c in parse_channels([channel], names)] if channel else headline(scores)
+    where = region or str(scores.region.values[0])
+    if where not in scores.region.values:
+        raise RecipeError(f"the scores have no region '{where}'; they have {', '.join(scores.region.values)}")
+    if score not in scores or f"{score}_by_initial_time" == score:
+        raise RecipeError(f"there is no score '{score}'; draw rmse, mae, bias, acc or activity")
+    return score_curves(scores, score, channels, where)
+
+
+def _forecast_figure(
+    dataset: xr.Dataset, channel: str | None, time: str | None, leads: list[int] | None, truth: str | None
+) -> Figure:
+    source = open_forecast("the forecast", dataset)
+    what = _channel(source, channel)
+    start = _time_index(source, time)
+    known = (source.dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
+    chosen = leads or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})]
+    if missing := [hours for hours in chosen if hours not in known]:
+        raise DataError(f"the forecast has no lead of {missing[0]} h; its leads are {', '.join(map(str, known))} h")
+    fields = source.read([what], time=np.array([start]), prediction_timedelta=[known.index(h) for h in chosen])[0, :, 0]
+    units, initial = source.units(what), str(source.dataset.time.values[start])[:16]
+    if truth is None:
+        figure = _panels(
+            [(f"+{days(h)}", f) for h, f in zip(chosen, fields, strict=True)], str(what), units, source.dataset
+        )
+    else:
+        judge = open_truth(truth)
+        rows = []
+        for hours, field in zip(chosen, fields, strict=True):
+            place = np.flatnonzero(judge.times[0] == source.times[0][start] + hours * SECONDS_PER_HOUR)
+            if place.size == 0:
+                raise DataError(f"'{truth}' has no time {hours} h after {initial}; choose an earlier time or lead")
+            rows.append((f"+{days(hours)}", field, judge.read([what], time=place)[0, 0]))
+        figure = forecast_and_truth(rows, str(what), units, judge.dataset)
+    figure.suptitle(f"{title(str(what))}, from {initial} UTC", fontsize=12, fontweight="bold", color=STYLE["text"])
+    return figure
+
+
+def _single(field: NDArray[np.floating], channel: str, units: str, grid: xr.Dataset, when: str) -> Figure:
+    figure = _panels([(f"{when} UTC", field)], channel, units, grid, width=8.5)
+    figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
+    return figure
+
+
+def _panels(
+    fields: Sequence[tuple[str, NDArray[np.floating]]], channel: str, units: str, grid: xr.Dataset, width: float = 4.5
+) -> Figure:
+    figure = Figure(figsize=(width * len(fields), map_height(grid, width - 0.6) + 1.2), layout="constrained")
+    panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
+    colour_map, lowest, highest = value_range(channel, [field for _, field in fields])
+    for panel, (label, field) in zip(panels, fields, strict=True):
+        image = draw_map(panel, field, grid, colour_map, lowest, highest)
+        panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
+    colour_bar(figure, image, panels, "", units)
+    return figure
+
+
+def _channel(source: Source, name: str | None) -> Channel:
+    return source.channels[0] if name is None else parse_channels([name], source.channels)[0]
+
+
+def _time_index(source: Source, text: str | None) -> int:
+    if text is None:
+        return 0
+    seconds, calendar = source.times
+    found = np.flatnonzero(seconds == parse_time(text, calendar))
+    if found.size == 0:
+        first, last = source.dataset.time.values[[0, -1]]
+        raise DataError(f"{source.name} has no time {text}; it runs from {str(first)[:16]} to {str(last)[:16]}")
+    return int(found[0])

@@ -1,0 +1,350 @@
+"""Judge forecasts: the same initial times, leads and points for all of them, with intervals and skill."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
+from etesian.core.clock import decode_time
+from etesian.core.errors import DataError, GridError, RecipeError, suggest
+from etesian.core.grid import Grid
+from etesian.distance.score import LearnedDistance
+from etesian.scores.pairs import Pairs, Piece
+from etesian.scores.report import write_report
+from etesian.scores.sources import (
+    Averages,
+    Climatology,
+    Source,
+    TrainingStore,
+    averaging_hours,
+    common_channels,
+    open_forecast,
+    open_truth,
+)
+from etesian.scores.structure import Structure
+from etesian.scores.sums import STATISTICS, WIND_PAIRS, Sums, accumulate
+from etesian.scores.uncertainty import half_width, ratio_influence
+from etesian.scores.weights import WHOLE_DOMAIN, Weighting
+
+Array = NDArray[np.float64]
+
+DIMS = ("forecast", "lead_time", "channel", "region")
+
+HEADLINE = (
+    "geopotential_500",
+    "temperature_850",
+    "2m_temperature",
+    "mean_sea_level_pressure",
+    "surface_pressure",
+    "sea_surface_temperature",
+)
+"""Channels that come first in tables and maps where they are there."""
+
+
+def evaluate(
+    forecasts: Mapping[str, str | Path | xr.Dataset],
+    truth: str | Path | xr.Dataset,
+    *,
+    climatology: str | Path | xr.Dataset | None = None,
+    references: Sequence[str] = (),
+    channels: Sequence[str] | None = None,
+    leads: Sequence[int] | None = None,
+    regions: Sequence[str] | None = None,
+    weights: Weighting = "area",
+    headline: Sequence[str] | None = None,
+    structure: bool = False,
+    places: Sequence[str] | None = None,
+    distance: str | Path | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Score forecasts against the truth, and against each other.
+
+    Every forecast is scored over the same initial times, leads and points: those where the truth and all forecasts are
+    there. What any of them lacks is counted. Forecasts of means, which say so in `averaging_hours`, are scored against
+    means of the truth. Reads a piece at a time, so that memory does not grow with the period.
+
+    Args:
+        forecasts: by name, in WeatherBench 2's layout; the first one is what the report is about.
+        truth: a training store, any file that `open_store` reads, or a dataset in canonical form.
+        climatology: a training store or a dataset with `hour` and `dayofyear`; by default that of the truth if it is
+            a training store. Without one there is no ACC.
+        references: names among the forecasts; skill is 1 − RMSE / RMSE of each of them.
+        channels: such as `geopotential_500`, or `geopotential` for all its levels; all that are shared by default.
+        leads: hours; all that are shared by default.
+        regions: names or `south,north,west,east`; by default the globe, the tropics and both extratropics, or
+            `domain` where the grid does not cover the globe.
+        weights: of latitudes: `area` (WeatherBench 2) or `cosine` (WeatherBench 1, ClimaX).
+        headline: channels of the report's first tables and its maps; at most four.
+        structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
+        places: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
+        distance: run of `TimeLagTask` or `InpaintTask` whose `AtmoDistance` is a score as well.
+        out: folder for scores.nc, scores.csv, report.html and pictures.
+        progress: show a progress bar.
+
+    Returns:
+        Scores over (forecast, lead_time [h], channel, region) with 95 % intervals (`…_low`, `…_high`), skill, counts,
+        scores by initial time, and maps; docs/scores.md defines them.
+
+    Raises:
+        DataError: if files cannot be read, or nothing can be judged.
+        GridError: if grids differ.
+        ChannelError: if a channel is missing.
+        RecipeError: if a reference is no forecast, or a place is unknown.
+    """
+    if places is not None and not structure:
+        raise RecipeError("places are where distributions are compared; ask for the structure as well")
+    if not forecasts:
+        raise RecipeError("there is no forecast to score; name at least one")
+    if unknown := [name for name in references if name not in forecasts]:
+        raise RecipeError(f"there is no forecast '{unknown[0]}' to refer to{suggest(unknown[0], forecasts)}")
+    sources = {name: open_forecast(name, source) for name, source in forecasts.items()}
+    verification = open_truth(truth)
+    if climatology is None and isinstance(verification, TrainingStore) and verification.has_climatology:
+        climatology = truth
+    normal = None if climatology is None else Climatology(climatology)
+    if normal is not None and normal.grid != verification.grid:
+        raise GridError(f"the climatology is on the grid {normal.grid}, the truth on {verification.grid}")
+    if (hours := averaging_hours(sources)) is not None:
+        verification = Averages(verification, hours)
+        if normal is not None:
+            normal.window = verification.window
+    judged = common_channels(sources, verification, channels)
+    pairs = Pairs(sources, verification, normal, judged, leads)
+    boxes = tuple(regions) if regions else _default_regions(verification.grid)
+    shown = _headline(judged, headline)
+    maps = Maps(pairs, shown)
+    gathered: list[Maps | Structure | LearnedDistance] = [maps]
+    if structure:
+        gathered.append(Structure(pairs, shown, maps.leads, places))
+    if distance is not None:
+        gathered.append(LearnedDistance(pairs, distance))
+    sums = _accumulate(pairs, boxes, weights, gathered, progress)
+    _refuse_nothing(sums)
+    scores = _scores(sums, pairs, references)
+    for each in gathered:
+        scores.update(each.result())
+    _describe(scores, pairs, weights)
+    if hours is not None:
+        scores.attrs[AVERAGING_HOURS] = hours
+    if out is not None:
+        write_report(scores, out)
+    return scores
+
+
+class Maps:
+    """Mean errors point by point, and one forecast beside the truth, for a few channels and leads."""
+
+    def __init__(self, pairs: Pairs, channels: Sequence[Channel]) -> None:
+        self.pairs, self.channels = pairs, tuple(channels)
+        last = len(pairs.leads) - 1
+        self.leads = sorted({0, last // 2, last})
+        complete = np.flatnonzero((pairs.position[:, self.leads] >= 0).all(1))
+        self.example = int(complete[complete.size // 2]) if complete.size else 0
+        shape = (len(pairs.forecasts), len(self.leads), len(self.channels), *pairs.truth.grid.shape)
+        self.error, self.squared, self.count = np.zeros(shape), np.zeros(shape), np.zeros(shape[1:])
+        self.forecast = np.full(shape, np.nan, np.float32)
+        self.truth = np.full(shape[1:], np.nan, np.float32)
+
+    def add(self, piece: Piece, where: torch.Tensor) -> None:
+        """Take a piece into account, at the points where all forecasts and the truth are there."""
+        first, stop = piece.leads.start, piece.leads.stop
+        index = [self.pairs.channels.index(channel) for channel in self.channels]
+        example = self.example - piece.initial.start if self.example in range(*piece.initial.indices(10**9)) else None
+        for place, lead in enumerate(self.leads):
+            if not first <= lead < stop:
+                continue
+            here = where[:, lead - first, index].numpy()
+            truth = piece.truth.values[:, lead - first, index].double().numpy()
+            self.count[place] += here.sum(0)
+            if example is not None:
+                self.truth[place] = truth[example]
+            for number, forecast in enumerate(piece.forecasts.values()):
+                values = forecast.values[:, lead - first, index].double().numpy()
+                error = np.where(here, values - truth, 0.0)
+                self.error[number, place] += error.sum(0)
+                self.squared[number, place] += (error**2).sum(0)
+                if example is not None:
+                    self.forecast[number, place] = values[example]
+
+    def result(self) -> xr.Dataset:
+        """Return the maps with their coordinates."""
+        dims = ("map_lead_time", "map_channel", "latitude", "longitude")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            data = {
+                "bias_map": (("forecast", *dims), (self.error / self.count).astype(np.float32)),
+                "rmse_map": (("forecast", *dims), np.sqrt(self.squared / self.count).astype(np.float32)),
+                "example_forecast": (("forecast", *dims), self.forecast),
+                "example_truth": (dims, self.truth),
+            }
+        grid = self.pairs.truth.grid
+        result = xr.Dataset(
+            data,
+            {
+                "map_lead_time": [self.pairs.leads[lead] for lead in self.leads],
+                "map_channel": [str(channel) for channel in self.channels],
+                "latitude": grid.latitude,
+                "longitude": grid.longitude,
+            },
+        )
+        result["example_initial_time"] = decode_time([self.pairs.initial[self.example]], self.pairs.calendar)[0]
+        if (land := self.pairs.truth.dataset.get("land_sea_mask")) is not None and land.ndim == 2:
+            result["land_sea_mask"] = (("latitude", "longitude"), land.transpose("latitude", "longitude").values)
+        return result
+
+
+def _accumulate(
+    pairs: Pairs,
+    regions: tuple[str, ...],
+    weights: Weighting,
+    gathered: Sequence[Maps | Structure | LearnedDistance],
+    progress: bool,
+) -> dict[str, Sums]:
+    """Return the sums of each forecast by initial time: (initial, lead, channel, region, statistic)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    sums: dict[str, Sums] = {}
+    with Progress(*columns, disable=not progress, transient=True) as bar:
+        task = bar.add_task("Scoring forecasts", total=pairs.position.size)
+        for piece in pairs.pieces():
+            where = torch.isfinite(piece.truth.values)
+            for forecast in piece.forecasts.values():
+                where &= torch.isfinite(forecast.values)
+            for name, forecast in piece.forecasts.items():
+                part = accumulate(
+                    forecast, piece.truth, piece.climatology, regions=regions, weighting=weights, where=where
+                )
+                part.values[~piece.verified] = 0
+                if name not in sums:
+                    shape = (*pairs.position.shape, *part.values.shape[2:])
+                    sums[name] = Sums(torch.zeros(shape, dtype=torch.float64), part.channels, part.regions)
+                sums[name].values[piece.initial, piece.leads] = part.values
+            for each in gathered:
+                each.add(piece, where)
+            bar.advance(task, piece.verified.numel())
+    return sums
+
+
+def _refuse_nothing(sums: Mapping[str, Sums]) -> None:
+    """Refuse to score where not a single point of any channel, lead and initial time counts.
+
+    Raises:
+        DataError: naming the forecast that holds no numbers.
+    """
+
+    def total(part: Sums, name: str) -> float:
+        return float(part.values[..., STATISTICS.index(name)].sum())
+
+    if any(total(part, "points") for part in sums.values()):
+        return
+    missing = {name: total(part, "missing_forecast") for name, part in sums.items()}
+    worst = max(missing, key=lambda name: missing[name])
+    if missing[worst]:
+        raise DataError(
+            f"forecast '{worst}' holds no number where the truth has one and the others do, so there is nothing to "
+            "score; look at it with `etesian plot`, or leave it out"
+        )
+    raise DataError("the truth holds no number at the times and points of the forecasts, so there is nothing to score")
+
+
+def _scores(sums: Mapping[str, Sums], pairs: Pairs, references: Sequence[str]) -> xr.Dataset:
+    """Return scores, intervals, skill and counts from the sums by initial time."""
+    first = next(iter(sums.values()))
+    everything = np.stack([part.values.numpy() for part in sums.values()])
+
+    def statistic(name: str) -> Array:
+        return everything[..., STATISTICS.index(name)].swapaxes(0, 1)
+
+    total = Sums(torch.from_numpy(everything.sum(1)), first.channels, first.regions)
+    result = xr.Dataset(
+        coords={
+            "forecast": list(sums),
+            "lead_time": ("lead_time", pairs.leads, {"units": "h", "long_name": "lead time"}),
+            "channel": [str(channel) for channel in first.channels],
+            "region": list(first.regions),
+            "initial_time": decode_time(pairs.initial, pairs.calendar),
+            "units": ("channel", [_units(pairs.truth, channel) for channel in first.channels]),
+        }
+    )
+    for name, values in total.scores().items():
+        result[name] = DIMS, values.numpy()
+
+    def bounds(name: str, low: Array, high: Array, dims: tuple[str, ...] = DIMS) -> None:
+        result[f"{name}_low"], result[f"{name}_high"] = (dims, low), (dims, high)
+
+    weight = statistic("weight")
+    present = weight > 0
+    for name, numerator, denominator in (
+        ("mae", "absolute_error", "weight"),
+        ("bias", "error", "weight"),
+        ("acc", "anomaly_correlation", "correlated_samples"),
+        ("pearson", "pattern_correlation", "pattern_samples"),
+    ):
+        estimate, influence = ratio_influence(statistic(numerator), statistic(denominator))
+        half = half_width(influence, statistic(denominator) > 0)
+        bounds(name, estimate - half, estimate + half)
+    mse, influence = ratio_influence(statistic("squared_error"), weight)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithm = influence / (2 * mse)
+        rmse, half = np.sqrt(mse), half_width(logarithm, present)
+        bounds("rmse", rmse * np.exp(-half), rmse * np.exp(half))
+        if references:
+            index = [list(sums).index(name) for name in references]
+            ratio = rmse[:, None] / rmse[None, index]
+            paired = logarithm[:, :, None] - logarithm[:, None, index]
+            half = half_width(paired, present[:, :, None] & present[:, None, index])
+            dims = ("forecast", "reference", *DIMS[1:])
+            result["reference"] = list(references)
+            result["skill"] = dims, 1 - ratio
+            bounds("skill", 1 - ratio * np.exp(half), 1 - ratio * np.exp(-half), dims)
+        result["mse_by_initial_time"] = ("initial_time", *DIMS), statistic("squared_error") / weight
+        result["acc_by_initial_time"] = (
+            ("initial_time", *DIMS),
+            statistic("anomaly_correlation") / statistic("correlated_samples"),
+        )
+    for name in ("points", "missing_forecast", "missing_truth"):
+        result[name] = DIMS, statistic(name).sum(0).round().astype(np.int64)
+    result["unverified_initial_times"] = "lead_time", pairs.unverified()
+    return result
+
+
+def _describe(scores: xr.Dataset, pairs: Pairs, weights: Weighting) -> None:
+    """Note what was compared, in attributes that survive a file."""
+    scores.attrs = {
+        "title": f"Scores of {next(iter(pairs.forecasts))}",
+        "etesian_version": version("etesian"),
+        "weighting": weights,
+        "grid": str(pairs.truth.grid),
+        "dropped_initial_times": ", ".join(f"{count} of {name}" for name, count in pairs.dropped.items() if count),
+        "climatology": "none" if pairs.climatology is None else "given",
+        "channels_left_out": ", ".join(
+            {str(c): None for source in pairs.forecasts.values() for c in source.channels if c not in pairs.channels}
+        ),
+    }
+
+
+def _units(truth: Source, channel: Channel) -> str:
+    for eastward, (_, vector) in WIND_PAIRS.items():
+        if channel.name == vector:
+            return CATALOGUE[eastward].units
+    return truth.units(channel)
+
+
+def _default_regions(grid: Grid) -> tuple[str, ...]:
+    bounds = grid.latitude_bounds
+    if grid.is_periodic and bounds[0] < -89 and bounds[-1] > 89:
+        return ("global", "tropics", "extratropics_north", "extratropics_south")
+    return (WHOLE_DOMAIN,)
+
+
+def _headline(channels: tuple[Channel, ...], names: Sequence[str] | None) -> tuple[Channel, ...]:
+    if names is not None:
+        return parse_channels(names, channels)[:4]
+    known = {str(channel): channel for channel in channels}
+    first = [known[name] for name in HEADLINE if name in known]
+    return (*first, *(channel for channel in channels if channel not in first))[:4]

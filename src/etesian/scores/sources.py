@@ -1,0 +1,355 @@
+"""Forecasts, truth and climatology as arrays of channels, read piece by piece."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
+from etesian.core.clock import Seconds, count_alike, day_of_year, encode_time, hour_of_day
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import ChannelError, DataError, GridError
+from etesian.core.grid import Grid
+from etesian.files.open import open_store
+from etesian.files.units import parse_units
+from etesian.scores.foreign import LEAD, canonical_forecast
+from etesian.store.format import to_dataset
+
+Array = NDArray[Any]
+
+
+class Source:
+    """A dataset on one grid whose variables, level by level, are channels.
+
+    Attributes:
+        name: what it is called in messages.
+        dataset: latitudes ascending.
+        dims: the dimensions before level, latitude and longitude.
+        channels: every variable that has exactly those dimensions, level by level.
+        grid: of all variables.
+
+    Raises:
+        DataError: if no variable has these dimensions.
+        GridError: if coordinates are missing or cannot be used.
+    """
+
+    def __init__(self, name: str, dataset: xr.Dataset, dims: tuple[str, ...]) -> None:
+        for dim in ("latitude", "longitude"):
+            if dim not in dataset.dims or dim not in dataset.coords:
+                raise GridError(f"{name} has no coordinate '{dim}'; its dimensions are {_listed(dataset.sizes)}")
+        self.name, self.dims = name, dims
+        self.dataset = dataset.sortby("latitude")
+        self.grid = Grid(self.dataset.latitude.values, self.dataset.longitude.values)
+        self.channels = tuple(self._channels())
+        if not self.channels:
+            raise DataError(
+                f"{name} has no variable over {_listed((*dims, 'latitude', 'longitude'))}; its dimensions are "
+                f"{_listed(dataset.sizes)}"
+            )
+
+    def _channels(self) -> list[Channel]:
+        channels: list[Channel] = []
+        dataset_levels = self.dataset.level.values if "level" in self.dataset.coords else []
+        for variable, array in self.dataset.data_vars.items():
+            extra = set(array.dims) - {*self.dims, "latitude", "longitude"}
+            if not {*self.dims, "latitude", "longitude"} <= set(array.dims):
+                continue
+            if others := extra - {"level"}:
+                raise DataError(
+                    f"{self.name}: '{variable}' also has the dimension {_listed(others)}; "
+                    "score one member or their mean, without that dimension"
+                )
+            known = np.atleast_1d(array.attrs.get("levels", dataset_levels)) if extra else [None]
+            levels = [None if level is None else int(level) for level in known]
+            channels += [Channel(str(variable), level) for level in levels]
+        return channels
+
+    @cached_property
+    def times(self) -> tuple[Seconds, str]:
+        """Return the values of `time` as seconds since 1970-01-01, and their calendar.
+
+        Raises:
+            DataError: if they are not strictly ascending.
+        """
+        seconds, calendar = encode_time(self.dataset["time"].values)
+        if (np.diff(seconds) <= 0).any():
+            raise DataError(f"{self.name}: time is not strictly ascending; sort it and remove duplicates")
+        return seconds, calendar
+
+    def read(self, channels: Sequence[Channel], **index: Any) -> Array:
+        """Read some channels at some positions of the leading dimensions, as (…, channel, latitude, longitude)."""
+        variables = list(dict.fromkeys(channel.name for channel in channels))
+        piece = self.dataset[variables].isel(index).load()
+        leading = [dim for dim in self.dims if dim in piece.dims]
+        arrays: dict[str, Array] = {}
+        for variable in variables:
+            order = [*leading, *(["level"] if "level" in piece[variable].dims else []), "latitude", "longitude"]
+            arrays[variable] = np.asarray(piece[variable].transpose(*order).values)
+        level = {int(value): i for i, value in enumerate(piece.level.values)} if "level" in piece.coords else {}
+        layers = [
+            arrays[name] if depth is None else np.take(arrays[name], level[depth], axis=len(leading))
+            for name, depth in channels
+        ]
+        stacked = np.stack(layers, axis=len(leading))
+        return stacked if np.issubdtype(stacked.dtype, np.floating) else stacked.astype(np.float64)
+
+    def units(self, channel: Channel) -> str:
+        """Return the units of a channel: what the file says, else the catalogue's."""
+        known = CATALOGUE.get(channel.name)
+        return str(self.dataset[channel.name].attrs.get("units") or (known.units if known else ""))
+
+
+class TrainingStore(Source):
+    """A training store as truth, of which all channels of a time are read at once, as they lie on disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__("the truth", to_dataset(path), ("time",))
+        store = _open("the truth", str(path))
+        self.has_climatology = "climatology" in store
+        self._stacked = store["fields"]
+        self.channels = tuple(Channel.parse(str(text)) for text in self._stacked["channel"].values)
+        self._position = {channel: i for i, channel in enumerate(self.channels)}
+
+    def read(self, channels: Sequence[Channel], **index: Any) -> Array:
+        """Read some channels at some times."""
+        maps = np.asarray(self._stacked.isel(index).values)
+        return np.take(maps, [self._position[channel] for channel in channels], axis=-3)
+
+
+class Averages(Source):
+    """Means over so many hours up to each time, that time included, where at least half of the states are there.
+
+    Its times are those at which every state of the window is in the source.
+
+    Attributes:
+        window: seconds of the states of a mean relative to its time.
+
+    Raises:
+        DataError: if the hours are no whole number of steps of the source, or it is too short.
+    """
+
+    def __init__(self, source: Source, hours: int) -> None:
+        self.source, self.name, self.dims = source, source.name, source.dims
+        self.dataset, self.channels, self.grid = source.dataset, source.channels, source.grid
+        seconds, calendar = source.times
+        gap = f"{source.name} covers no {hours} h without a gap, over which the forecasts are averaged"
+        if seconds.size < 2:
+            raise DataError(gap)
+        step = int(np.diff(seconds).min())
+        if hours * SECONDS_PER_HOUR % step:
+            raise DataError(f"means over {hours} h are no whole number of steps of {source.name}, {step / 3600:g} h")
+        window = np.arange(step - hours * SECONDS_PER_HOUR, 1, step)
+        known = np.isin(seconds[:, None] + window, seconds).all(1)
+        if not known.any():
+            raise DataError(gap)
+        self.window, self.times = window, (seconds[known], calendar)
+
+    def read(self, channels: Sequence[Channel], **index: Any) -> Array:
+        """Read the means of some channels at some times."""
+        means = []
+        for end in self.times[0][np.atleast_1d(index["time"])]:
+            states = self.source.read(channels, time=np.searchsorted(self.source.times[0], end + self.window))
+            valid = np.isfinite(states)
+            count = valid.sum(0)
+            total = np.where(valid, states, 0).sum(0, dtype=np.float64)
+            means.append(np.where(2 * count >= len(self.window), total / np.maximum(count, 1), np.nan))
+        return np.stack(means).astype(np.float32)
+
+
+def averaging_hours(forecasts: Mapping[str, Source]) -> int | None:
+    """Return over how many hours up to the lead all forecasts are averaged; None for states at the lead.
+
+    Raises:
+        DataError: if they differ in it.
+    """
+    found = {
+        (source.name, array.attrs.get(AVERAGING_HOURS))
+        for source in forecasts.values()
+        for array in source.dataset[[channel.name for channel in source.channels]].values()
+    }
+    kinds = {hours: name for name, hours in sorted(found, key=str)}
+    if len(kinds) > 1:
+        said = [f"{name} holds {f'means over {hours} h' if hours else 'states'}" for hours, name in kinds.items()]
+        raise DataError(f"{', '.join(said)}; compare only forecasts with the same attribute `{AVERAGING_HOURS}`")
+    (hours,) = kinds
+    return None if hours is None else int(hours)
+
+
+def open_forecast(name: str, source: str | Path | xr.Dataset) -> Source:
+    """Open forecasts in WeatherBench 2's layout or one that is close to it; see `canonical_forecast`.
+
+    Raises:
+        DataError: if the path cannot be opened or holds something else.
+        GridError: if its grid cannot be read.
+    """
+    label = f"forecast '{name}'"
+    dataset = source if isinstance(source, xr.Dataset) else _open(label, str(source))
+    return Source(label, canonical_forecast(dataset, label), ("time", LEAD))
+
+
+def open_truth(source: str | Path | xr.Dataset) -> Source:
+    """Open what the forecasts are judged by: a training store, or anything that `open_store` reads."""
+    if isinstance(source, xr.Dataset):
+        return Source("the truth", source, ("time",))
+    if is_training_store(source):
+        return TrainingStore(source)
+    return Source("the truth", open_store(str(source)), ("time",))
+
+
+def is_training_store(path: str | Path) -> bool:
+    """Whether a path is a training store made by `prepare`."""
+    if not (Path(path) / "zarr.json").is_file():
+        return False
+    try:
+        return "etesian_store" in zarr.open_group(str(path), mode="r").attrs
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return False
+
+
+def lead_hours(source: Source) -> NDArray[np.int64]:
+    """Return the lead times of forecasts in hours.
+
+    Raises:
+        DataError: if one is not a whole number of hours.
+    """
+    seconds = source.dataset[LEAD].values.astype("timedelta64[s]").astype(np.int64)
+    if (seconds % SECONDS_PER_HOUR).any():
+        raise DataError(f"{source.name}: {LEAD} must be whole hours")
+    return np.asarray(seconds // SECONDS_PER_HOUR)
+
+
+class Climatology:
+    """Mean fields by hour and day of the year: of a training store, or in WeatherBench 2's layout.
+
+    Attributes:
+        channels: what it holds.
+        grid: on which grid.
+        window: seconds relative to each time over which it is averaged.
+    """
+
+    def __init__(self, source: str | Path | xr.Dataset) -> None:
+        dataset = source if isinstance(source, xr.Dataset) else _open("the climatology", str(source))
+        if "climatology" in dataset:
+            stacked = dataset["climatology"]
+            self.channels = tuple(Channel.parse(str(text)) for text in dataset["channel"].values)
+            self.grid = Grid(dataset.latitude.values, dataset.longitude.values)
+            self._read: Callable[[int, int], Array] = lambda hour, day: np.asarray(
+                stacked.isel(hour=hour, dayofyear=day).values
+            )
+        else:
+            if not {"hour", "dayofyear"} <= set(dataset.dims):
+                raise DataError(
+                    "the climatology needs the dimensions hour and dayofyear, as WeatherBench 2's or a training "
+                    f"store's have; it has {_listed(dataset.sizes)}"
+                )
+            maps = Source("the climatology", dataset, ("hour", "dayofyear"))
+            self.channels, self.grid = maps.channels, maps.grid
+            self._read = lambda hour, day: maps.read(maps.channels, hour=hour, dayofyear=day)
+        self.window = np.zeros(1, dtype=np.int64)
+        self._hours = [int(hour) for hour in dataset["hour"].values]
+        self._days = {int(day): i for i, day in enumerate(dataset["dayofyear"].values)}
+
+    def at(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
+        """Return the climatology at times of any shape, averaged over the window: (…, channel, latitude, longitude).
+
+        Raises:
+            DataError: if it lacks an hour or a day of the year.
+        """
+        total = sum(self._maps(seconds + offset, calendar, channels) for offset in self.window)
+        return np.asarray(total / len(self.window))
+
+    def _maps(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
+        days, hours = day_of_year(seconds.ravel(), calendar), hour_of_day(seconds.ravel())
+        maps: dict[tuple[int, float], Array] = {}
+        index = [self.channels.index(channel) for channel in channels]
+        for day, hour in zip(days.tolist(), hours.tolist(), strict=True):
+            if (day, hour) in maps:
+                continue
+            if hour not in self._hours or day not in self._days:
+                raise DataError(
+                    f"the climatology has no map for day {day}, hour {hour:g}; its hours are {_listed(self._hours)}: "
+                    "score forecasts valid at these hours, or go without it"
+                )
+            maps[day, hour] = self._read(self._hours.index(int(hour)), self._days[day])[index]
+        found = [maps[key] for key in zip(days.tolist(), hours.tolist(), strict=True)]
+        return np.stack(found).reshape(*seconds.shape, len(index), *self.grid.shape)
+
+
+def check_match(forecast: Source, truth: Source, channels: Sequence[Channel]) -> None:
+    """Make sure that forecasts and truth lie on one grid, in one calendar and in the same units.
+
+    Raises:
+        GridError: if the grids differ.
+        DataError: if calendars or units differ.
+    """
+    if forecast.grid != truth.grid:
+        raise GridError(
+            f"{forecast.name} is on the grid {forecast.grid}, the truth on {truth.grid}; "
+            "bring the truth to the forecasts' grid with `etesian prepare`"
+        )
+    if not count_alike(*forecast.times, *truth.times):
+        raise DataError(f"{forecast.name} has the calendar {forecast.times[1]}, the truth {truth.times[1]}")
+    for channel in channels:
+        ours, theirs = forecast.units(channel), truth.units(channel)
+        if ours != theirs and (parse_units(ours) is None or parse_units(ours) != parse_units(theirs)):
+            given, wanted = (f"is in {units}" if units else "has no units" for units in (ours, theirs))
+            raise DataError(
+                f"{forecast.name}: '{channel.name}' {given}, and in the truth it {wanted}; convert it, or set its units"
+            )
+
+
+def common_channels(forecasts: Mapping[str, Source], truth: Source, names: Sequence[str] | None) -> tuple[Channel, ...]:
+    """Return the channels that every forecast and the truth hold, in the first forecast's order, or those named.
+
+    Raises:
+        ChannelError: if there are none, or a name is not among them.
+    """
+    everywhere = [
+        channel
+        for channel in next(iter(forecasts.values())).channels
+        if all(channel in source.channels for source in (*forecasts.values(), truth))
+    ]
+    if not everywhere:
+        raise ChannelError(
+            "forecasts and truth have no channel in common: the truth holds "
+            f"{_listed(truth.channels)}, the forecasts {_listed(next(iter(forecasts.values())).channels)}"
+        )
+    return tuple(everywhere) if names is None else parse_channels(names, everywhere)
+
+
+def open_any(path: str) -> xr.Dataset:
+    """Open a path to see what it is: scores, forecasts, or something that only `open_store` can read (left empty)."""
+    if not path.endswith(".nc") and not (Path(path) / "zarr.json").exists() and not (Path(path) / ".zgroup").exists():
+        return xr.Dataset()
+    return _open("the data", path)
+
+
+def _open(name: str, path: str) -> xr.Dataset:
+    is_file = path.endswith((".nc", ".nc4", ".h5"))
+    if "://" not in path and not Path(path).exists():
+        raise DataError(f"{name}: there is no '{path}'")
+    try:
+        with warnings.catch_warnings():
+            # Dates before 1582 and in other calendars come as cftime dates, which are as good.
+            warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
+            return xr.open_dataset(
+                path,
+                engine=None if is_file else "zarr",
+                chunks=None,
+                decode_times=xr.coders.CFDatetimeCoder(time_unit="s"),
+                decode_timedelta=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{name}: '{path}' is neither Zarr nor NetCDF that can be read ({reason})") from error
+
+
+def _listed(items: Any) -> str:
+    names = [str(item) for item in items]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,198 @@
+"""Pictures of structure: spectra, semivariograms, distributions, and close views of one field."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from etesian.core.errors import GridError
+from etesian.core.grid import Grid, Region
+from etesian.scores.drawing import STYLE, draw_map, dress, map_height, value_range
+from etesian.scores.plots import colours
+from etesian.scores.structure import TRUTH
+from etesian.scores.tables import days, headline, pretty_units, squared, title
+from etesian.store.derive import high_pass, power_spectrum
+
+ZOOM = Region(25, 65, 280, 350)
+"""The storm track over the western North Atlantic."""
+
+
+def structure_figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """Draw everything that `evaluate(structure=True)` found, by the names of the pictures."""
+    if "spectrum" in scores:
+        yield "spectra", spectra(scores)
+    yield "semivariograms", semivariograms(scores)
+    yield "error_in_time", error_in_time(scores)
+    for channel in headline(scores):
+        if scores.place.size:
+            yield f"distribution_{channel}", distributions(scores, channel)
+        yield f"views_{channel}", views(scores, channel)
+
+
+def spectra(scores: xr.Dataset) -> Figure:
+    """Draw power by total wavenumber at the first lead, and below it the share of the truth's."""
+    names = scores.spectrum_of.values.tolist()
+    figure = Figure(figsize=(4.2 * len(names), 5.2), layout="constrained")
+    panels = figure.subplots(2, len(names), squeeze=False, sharex=True, height_ratios=(2.2, 1))
+    first = scores.spectrum.isel(map_lead_time=0, wavenumber=slice(1, None))
+    for column, name in enumerate(names):
+        truth = first.sel(source=TRUTH, spectrum_of=name)
+        for source, colour in _colours(scores).items():
+            power = first.sel(source=source, spectrum_of=name)
+            style = {"color": colour, "linewidth": 2 if source == TRUTH else 1.5}
+            panels[0, column].loglog(power.wavenumber, power, label=source if column == 0 else None, **style)
+            panels[1, column].semilogx(power.wavenumber, power / truth, **style)
+        panels[0, column].set_title(title(name), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
+        panels[0, column].set_ylim(bottom=float(first.sel(spectrum_of=name).max()) * 1e-8)
+        panels[1, column].set_ylim(0, 1.6)
+        panels[1, column].set_xlabel("Total wavenumber")
+        units = "m² s⁻²" if name.startswith("kinetic_energy") else _units(scores, name, square=True)
+        panels[0, column].set_ylabel(f"Power ({units})" if units else "Power")
+        panels[1, column].set_ylabel("of the truth")
+        for panel in panels[:, column]:
+            dress(panel)
+    return _finished(figure, scores)
+
+
+def semivariograms(scores: xr.Dataset) -> Figure:
+    """Draw half the mean squared difference of two points against their distance, at the first lead."""
+    names = headline(scores)
+    figure, panels = _row(names)
+    for panel, name in zip(panels, names, strict=True):
+        part = scores.semivariance.isel(map_lead_time=0).sel(map_channel=name)
+        for source, colour in _colours(scores).items():
+            panel.loglog(part.distance, part.sel(source=source), color=colour, label=source, marker="o", markersize=3)
+        panel.set_xlabel("Distance (km)")
+        units = _units(scores, name, square=True)
+        panel.set_ylabel(f"Semivariance ({units})" if units else "Semivariance")
+        _entitle(panel, name)
+    return _finished(figure, scores)
+
+
+def error_in_time(scores: xr.Dataset) -> Figure:
+    """Draw the root-mean-square error of every initial time at the first lead."""
+    names = headline(scores)
+    figure, panels = _row(names)
+    error = np.sqrt(scores.mse_by_initial_time.isel(lead_time=0, region=0))
+    for panel, name in zip(panels, names, strict=True):
+        for source, colour in _colours(scores).items():
+            if source != TRUTH:
+                values = error.sel(channel=name, forecast=source).values
+                panel.plot(np.arange(values.size), values, color=colour, label=source, linewidth=1.2)
+        panel.set_xlabel("Initial time, one after the other")
+        panel.set_ylabel(f"RMSE ({_units(scores, name)})")
+        panel.set_ylim(bottom=0)
+        _entitle(panel, name)
+    return _finished(figure, scores)
+
+
+def distributions(scores: xr.Dataset, channel: str) -> Figure:
+    """Draw histograms of the values at each place, at the first lead, with Wasserstein distances from the truth."""
+    places = scores.place.values.tolist()
+    figure, panels = _row(places)
+    part = scores.value_at_place.isel(map_lead_time=0).sel(map_channel=channel)
+    far = scores.wasserstein.isel(map_lead_time=0).sel(map_channel=channel)
+    for panel, place in zip(panels, places, strict=True):
+        values = part.sel(place=place)
+        bins = min(24, 4 + int(np.sqrt(values.sizes["initial_time"])))
+        edges = np.histogram_bin_edges(values.values[np.isfinite(values.values)], bins)
+        for source, colour in _colours(scores).items():
+            label = source if source == TRUTH else f"{source}: {float(far.sel(forecast=source, place=place)):.3g}"
+            filled = source == TRUTH
+            panel.hist(
+                values.sel(source=source).values, edges, density=True, histtype="stepfilled" if filled else "step",
+                color=colour, alpha=0.3 if filled else 1.0, label=label, linewidth=1.6,
+            )  # fmt: skip
+        panel.set_xlabel(_units(scores, channel))
+        panel.set_ylabel("Density")
+        panel.set_title(place, loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
+        panel.legend(frameon=False, fontsize=8)
+        dress(panel)
+    figure.suptitle(f"{title(channel)}: distributions, with Wasserstein distances", fontsize=12, color=STYLE["text"])
+    return figure
+
+
+def views(scores: xr.Dataset, channel: str) -> Figure:
+    """Draw one field of the truth and of every forecast side by side: whole, close, and without its large scales."""
+    part = scores.sel(map_channel=channel).isel(map_lead_time=0)
+    fields = {TRUTH: part.example_truth} | {
+        str(name): part.example_forecast.sel(forecast=name) for name in scores.forecast.values
+    }
+    rows = [fields, {name: _zoomed(field) for name, field in fields.items()}]
+    labels = ["", "close"]
+    fine = {name: fine for name, field in fields.items() if (fine := _fine(field)) is not None}
+    if len(fine) == len(fields):
+        rows.append(fine)
+        labels.append("fine scales")
+    grids = [field for row in rows for field in list(row.values())[:1]]
+    heights = [map_height(grid.to_dataset(name="field"), 4.2) for grid in grids]
+    figure = Figure(figsize=(4.2 * len(fields), sum(heights) + 0.6), layout="constrained")
+    panels = figure.subplots(len(rows), len(fields), squeeze=False, height_ratios=heights)
+    for line, row, label in zip(panels, rows, labels, strict=True):
+        values = [np.asarray(field.values, dtype=np.float64) for field in row.values()]
+        palette, low, high = value_range("anomaly" if label == "fine scales" else channel, values[:1])
+        for panel, name, field in zip(line, row, values, strict=True):
+            grid = row[name].to_dataset(name="field")
+            draw_map(panel, field, grid, palette, low, high)
+            panel.set_title(f"{name}{f', {label}' if label else ''}", loc="left", fontsize=10, color=STYLE["text"])
+    lead = float(part.map_lead_time)
+    when = f", +{days(lead)}" if lead > 0 else ""
+    figure.suptitle(f"{title(channel)}{when}", fontsize=12, fontweight="bold", color=STYLE["text"])
+    return figure
+
+
+def _fine(field: xr.DataArray) -> xr.DataArray | None:
+    """Return what has wavenumbers above a quarter of the grid's, on a globe without holes."""
+    if not np.isfinite(field.values).all():
+        return None
+    try:
+        size = power_spectrum(field).sizes["wavenumber"]
+        return high_pass(field, size // 4)
+    except GridError:
+        return None
+
+
+def _zoomed(field: xr.DataArray) -> xr.DataArray:
+    """Return the view over the North Atlantic, or the middle of a grid that does not reach there."""
+    grid = Grid(field.latitude.values, field.longitude.values)
+    if grid.is_periodic:
+        try:
+            rows, columns = grid.region(ZOOM)
+            return field.isel(latitude=rows, longitude=columns)
+        except GridError:
+            pass
+    middle = [slice(size // 3, max(2 * size // 3, size // 3 + 2)) for size in grid.shape]
+    return field.isel(latitude=middle[0], longitude=middle[1])
+
+
+def _colours(scores: xr.Dataset) -> dict[str, str]:
+    return {TRUTH: STYLE["text"]} | colours(scores)
+
+
+def _units(scores: xr.Dataset, channel: str, *, square: bool = False) -> str:
+    units = str(scores.units.sel(channel=channel).values)
+    return pretty_units(squared(units) if square else units)
+
+
+def _row(names: list[str]) -> tuple[Figure, NDArray[np.object_]]:
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.4 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    return figure, panels[: len(names)]
+
+
+def _entitle(panel: Axes, name: str) -> None:
+    panel.set_title(title(name), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
+    dress(panel)
+
+
+def _finished(figure: Figure, scores: xr.Dataset) -> Figure:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(6, len(labels)), frameon=False)
+    return figure

@@ -1,0 +1,238 @@
+"""Scores as tables and as plain sentences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from rich.table import Table
+
+from etesian.core.channels import Channel
+
+LEARNED = "atmodistance"
+"""Name of the learned distance among the scores."""
+
+INTERVALS = ("rmse", "mae", "bias", "acc", "pearson", "skill")
+
+SCORES = ("rmse", "mse", "mae", "bias", "acc", "pearson", "activity", "skill")
+
+
+def days(hours: float | np.integer) -> str:
+    """Write a lead in days, or in hours below one day.
+
+    >>> days(6), days(24), days(36), days(120)
+    ('6 h', '1 day', '1.5 days', '5 days')
+    """
+    if hours < 24:
+        return f"{hours:g} h"
+    return f"{hours / 24:g} day" + ("" if hours == 24 else "s")
+
+
+def title(channel: str) -> str:
+    """Write a channel as a meteorologist would.
+
+    >>> title("geopotential_500"), title("2m_temperature"), title("wind_vector_850")
+    ('Geopotential at 500 hPa', '2 m temperature', 'Wind vector at 850 hPa')
+    """
+    name, level = Channel.parse(channel)
+    words = name.replace("u_component_of", "eastward").replace("v_component_of", "northward").replace("_", " ")
+    for height in ("2m", "10m"):
+        words = words.replace(f"{height} ", f"{height[:-1]} m ")
+    words = words[0].upper() + words[1:]
+    return words if level is None else f"{words} at {level} hPa"
+
+
+def pretty_units(units: str) -> str:
+    """Write units with raised exponents.
+
+    >>> pretty_units("m2 s-2"), pretty_units("1")
+    ('m² s⁻²', '')
+    """
+    if units == "1":
+        return ""
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return " ".join(
+        part.rstrip("-0123456789") + part[len(part.rstrip("-0123456789")) :].translate(raised) for part in units.split()
+    )
+
+
+def squared(units: str) -> str:
+    """Return the units of a square.
+
+    >>> squared("s-1"), squared("m2 s-2"), squared("K"), squared("1")
+    ('s-2', 'm4 s-4', 'K2', '1')
+    """
+    parts = [(part.rstrip("-0123456789"), part) for part in units.split()]
+    return " ".join(f"{name}{2 * int(part[len(name) :] or 1)}" if name else part for name, part in parts)
+
+
+def with_best(values: NDArray[np.floating], best: NDArray[np.floating], mark: str) -> list[str]:
+    """Write numbers, those that are the best of their column within a mark such as `<b>{}</b>`."""
+    return [mark.format(number(v)) if v == least else number(v) for v, least in zip(values, best, strict=True)]
+
+
+def models(scores: xr.Dataset) -> list[str]:
+    """Return the names of the forecasts that are not references."""
+    names: list[str] = scores.forecast.values.tolist()
+    return [name for name in names if name not in references(scores)] or names[:1]
+
+
+def references(scores: xr.Dataset) -> list[str]:
+    """Return the names of the forecasts that others are measured by."""
+    return [str(name) for name in scores.reference.values] if "reference" in scores else []
+
+
+def headline(scores: xr.Dataset) -> list[str]:
+    """Return the channels that come first."""
+    return [str(name) for name in scores.map_channel.values]
+
+
+def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str:
+    """Say in one sentence whether a forecast beats a reference, in the first region, and how certain that is.
+
+    `beats` means a lower RMSE over the same cases; with 95 % confidence, that the interval of the skill lies above 0
+    (below 0 where the reference is better).
+    """
+    chosen = scores.isel(region=0).sel(forecast=model, reference=reference, channel=channel)
+    leads = scores.lead_time.values
+    scored = np.isfinite(chosen.skill.values)
+    better, certain, worse = chosen.skill.values > 0, chosen.skill_low.values > 0, chosen.skill_high.values < 0
+    subject = f"{title(channel)}: {model}"
+    if not scored.any():
+        return f"{subject} cannot be compared with {reference}: nothing was scored."
+    if _downscaled(scores):
+        if better[0]:
+            return f"{subject} beats {reference} ({'with' if certain[0] else 'without'} 95 % confidence)."
+        sure = "worse" if worse[0] else "no different"
+        return f"{subject} does not beat {reference} ({sure} with 95 % confidence)."
+    confidence = f"with 95 % confidence at {_at(certain, leads)}"
+    upto = _prefix(better)
+    if not better.any():
+        return f"{subject} does not beat {reference} at any lead (worse with 95 % confidence at {_at(worse, leads)})."
+    if upto == 0:
+        return f"{subject} beats {reference} only at {_listed(better, leads)} ({confidence})."
+    if upto == leads.size:
+        return f"{subject} beats {reference} at every lead to {days(leads[-1])} ({confidence})."
+    later = better & (np.arange(leads.size) > upto)
+    again = f", and again at {_listed(later, leads)}" if later.any() else ""
+    lost = days(leads[upto])
+    return f"{subject} beats {reference} to {days(leads[upto - 1])}, not at {lost}{again} ({confidence})."
+
+
+def verdicts(scores: xr.Dataset, channels: Sequence[str] | None = None) -> list[str]:
+    """Return a verdict for every model, headline channel and reference."""
+    return [
+        verdict(scores, model, reference, channel)
+        for model in models(scores)
+        for channel in (channels or headline(scores))
+        for reference in references(scores)
+        if reference != model
+    ]
+
+
+def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
+    """Return a table for the terminal: RMSE of every forecast by lead, and verdicts below it.
+
+    Where the only lead is 0 (downscaling) it holds RMSE, Pearson correlation and mean bias instead.
+
+    Args:
+        scores: what `evaluate` returned.
+        channels: by default the headline channels.
+    """
+    chosen = list(channels or headline(scores))
+    table = Table(
+        title=f"RMSE, {scores.region.values[0]}, {scores.initial_time.size} initial times",
+        caption="\n".join(verdicts(scores, chosen)) or None,
+        caption_justify="left",
+        header_style="bold",
+    )
+    table.add_column("channel")
+    table.add_column("forecast")
+    rmse, pearson, bias = (scores[name].isel(region=0) for name in ("rmse", "pearson", "bias"))
+    # Each column with what is smallest for the best forecast.
+    columns = {days(lead): 2 * (rmse.sel(lead_time=lead),) for lead in scores.lead_time.values}
+    if _downscaled(scores):
+        at = {"lead_time": 0}
+        columns = {"RMSE": 2 * (rmse.sel(at),), "Pearson": (pearson.sel(at), -pearson.sel(at))}
+        columns["bias"] = bias.sel(at), abs(bias.sel(at))
+        table.title = str(table.title).removeprefix("RMSE, ")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for channel in chosen:
+        units = pretty_units(str(scores.units.sel(channel=channel).values))
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            cells = []
+            for values, order in columns.values():
+                text = number(values.sel(channel=channel, forecast=name).item())
+                best = order.sel(channel=channel)
+                cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
+            table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
+        table.add_section()
+    if LEARNED in scores and not _downscaled(scores):
+        learned = scores[LEARNED]
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            cells = with_best(learned.sel(forecast=name).values, learned.min("forecast").values, "[bold]{}[/]")
+            table.add_row("AtmoDist distance" if row == 0 else "", name, *cells)
+    return table
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number with some significant digits, without exponents where it can be helped.
+
+    >>> number(637.94), number(1.2345), number(0.0456), number(float("nan"))
+    ('638', '1.23', '0.0456', '–')
+    """
+    if not np.isfinite(value):
+        return "–"
+    if value == 0 or not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{digits - 1}e}" if value else "0"
+    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:.{decimals}f}"
+
+
+def tidy(scores: xr.Dataset) -> pd.DataFrame:
+    """Return one row per forecast, channel, region, lead, score and reference, with its interval and its counts."""
+    keys = ["forecast", "channel", "region", "lead_time"]
+    counts = scores[["points", "missing_forecast", "missing_truth"]].to_dataframe().reset_index()
+    verified = scores.initial_time.size - scores.unverified_initial_times.to_series()
+    frames = []
+    for name in SCORES:
+        if name not in scores:
+            continue
+        bounds = {"low": f"{name}_low", "high": f"{name}_high"} if name in INTERVALS else {}
+        part = xr.Dataset({"value": scores[name], **{key: scores[full] for key, full in bounds.items()}})
+        frames.append(part.to_dataframe().reset_index().assign(score=name))
+    table = pd.concat(frames, ignore_index=True).dropna(subset="value")
+    table = table.merge(counts.drop(columns="units"), on=keys, how="left")
+    table["initial_times"] = table["lead_time"].map(verified)
+    table = table.rename(columns={"lead_time": "lead_hours"})
+    columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "value", "low", "high"]
+    columns += ["initial_times", "points", "missing_forecast", "missing_truth"]
+    table.loc[table["score"].isin(["acc", "pearson", "activity", "skill"]), "units"] = "1"
+    squared = table["score"] == "mse"
+    table.loc[squared, "units"] = "(" + table.loc[squared, "units"] + ")2"
+    return table.reindex(columns=columns).sort_values(
+        ["forecast", "channel", "region", "score", "reference", "lead_hours"], ignore_index=True
+    )
+
+
+def _downscaled(scores: xr.Dataset) -> bool:
+    return bool((scores.lead_time == 0).all())
+
+
+def _prefix(wins: NDArray[np.bool_]) -> int:
+    """Return how many leads from the first are won without a break."""
+    return int(wins.size if wins.all() else np.argmin(wins))
+
+
+def _at(chosen: NDArray[np.bool_], leads: NDArray[np.integer]) -> str:
+    """Name some leads in words."""
+    if chosen.all() or not chosen.any():
+        return "every lead" if chosen.all() else "no lead"
+    together = _prefix(chosen)
+    return f"leads to {days(leads[together - 1])}" if together == chosen.sum() else _listed(chosen, leads)
+
+
+def _listed(chosen: NDArray[np.bool_], leads: NDArray[np.integer]) -> str:
+    return ", ".join(days(lead) for lead in leads[chosen])

@@ -1,0 +1,1 @@
+"""Weather, sea and climate without a download."""

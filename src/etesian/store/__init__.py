@@ -1,0 +1,1 @@
+"""A canonical dataset → a training store, and back."""

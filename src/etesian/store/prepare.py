@@ -1,0 +1,290 @@
+"""Canonical dataset → training store, resumably and with bounded memory."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from rich.progress import Progress
+
+from etesian.core.channels import Channel, canonical_name
+from etesian.core.errors import DataError
+from etesian.core.grid import Grid
+from etesian.core.outputs import claim, unfinished
+from etesian.core.resumable import workplace
+from etesian.files.hdf5 import companions
+from etesian.files.judgement import Watched
+from etesian.files.open import expand, open_store
+from etesian.store import format as layout
+from etesian.store.climatology import Seasons
+from etesian.store.derive import derive as add_derived
+from etesian.store.derive import names_to_derive, sources_of
+from etesian.store.format import Axes
+from etesian.store.regrid import Method, covered, parse_grid, regrid
+from etesian.store.select import (
+    Resampling,
+    block_means,
+    resample,
+    select_channels,
+    select_member,
+    select_period,
+    select_region,
+    unchanging,
+    within,
+)
+from etesian.store.workers import Workers
+from etesian.store.write import describe, iso_date, write_fields, write_seasons, write_statics
+
+
+def prepare(
+    sources: Sequence[str],
+    store: str,
+    *,
+    variables: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+    grid: str | None = None,
+    method: Method = "conservative",
+    coarsen: int | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    train_start: str | None = None,
+    train_end: str | None = None,
+    every: int | None = None,
+    resampling: Resampling = "instant",
+    region: str | None = None,
+    member: int | None = None,
+    derive: Sequence[str] | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a training store: fields, statics, statistics, climatology.
+
+    The work goes on in STORE.partial and can be killed at any time; the same command continues it. STORE appears
+    when it is complete.
+
+    Args:
+        sources: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards.
+        store: the Zarr store to make.
+        variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without
+            time and what is derived are always kept.
+        exclude: variables or channels to leave out of these.
+        levels: pressure levels to keep, hPa; all by default.
+        grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
+            file that is on it. Of a regional source, the part of the grid that it covers.
+        method: how to regrid; conservative keeps area means, bilinear suits finer grids.
+        coarsen: average blocks of so many rows and columns of the grid, as super-resolution undoes; a block with a
+            missing value is missing.
+        start: first date to keep, such as 1979 or 1979-06-01T06.
+        end: last date to keep; 2018 means the end of 2018.
+        train_start: first date of the statistics and the climatology; the first of all by default.
+        train_end: last date of the statistics and the climatology. By default the last of all, so that they see
+            your test years: name the end of your training years.
+        every: hours between times, counted from 00 UTC; the times of the source by default.
+        resampling: with every, whether to pick instants or average from each time to the next.
+        region: south,north,west,east in degrees, or a name such as Europe.
+        member: the ensemble member to keep, where there are several.
+        derive: variables to add, by spherical harmonics on the grid of the source: vorticity, divergence,
+            streamfunction or velocity_potential from winds, or winds from vorticity and divergence.
+        scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
+        memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
+        overwrite: replace a store that was made otherwise.
+
+    Raises:
+        EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
+    """
+    target = claim(store, "training store", [*expand(list(sources)), *([grid] if grid else [])], overwrite=overwrite)
+    dataset = select_member(open_store(list(sources)), member)
+    derived = names_to_derive(derive or [])
+    kept = variables
+    if derived and variables is not None:
+        variables = [name for name in variables if (canonical_name(name) or name) not in derived]
+        kept = [*variables, *sources_of(derived, map(str, dataset.data_vars))]
+    dataset = unchanging(select_channels(dataset, kept, None if derived else exclude, levels))
+    dataset = select_period(dataset, start, end)
+    if every is not None and resampling == "instant":
+        dataset = resample(dataset, every)
+    is_cropped = region is not None and grid is None and not derived
+    if region is not None and is_cropped:
+        dataset = select_region(dataset, region)
+    # Judged is what the sources hold, and of them no more than is needed; afterwards fill values are smeared.
+    watched = Watched(dataset, unfinished(target))
+    dataset = watched.dataset
+    if every is not None and resampling != "instant":
+        dataset = resample(dataset, every, resampling)
+    if derived:
+        kept = None if variables is None else [*variables, *derived]
+        dataset = select_channels(add_derived(dataset, derived), kept, exclude)
+    if grid is not None:
+        source = Grid(dataset["latitude"].values, dataset["longitude"].values)
+        dataset = regrid(dataset, covered(parse_grid(grid), source), method)
+    if region is not None and not is_cropped:
+        dataset = select_region(dataset, region)
+    if coarsen is not None:
+        dataset = block_means(dataset, coarsen)
+    prepare_dataset(
+        dataset,
+        store,
+        train_start=train_start,
+        train_end=train_end,
+        scheduler=scheduler,
+        memory_limit=memory_limit,
+        overwrite=overwrite,
+        watched=watched,
+        sources=[identity(sources), grid, method, every, resampling, region, member, coarsen, *derived],
+    )
+
+
+def prepare_dataset(
+    dataset: xr.Dataset,
+    store: str | Path,
+    *,
+    train_start: str | None = None,
+    train_end: str | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | None = None,
+    overwrite: bool = False,
+    sources: Sequence[Any] | None = None,
+    watched: Watched | None = None,
+) -> None:
+    """Make a training store from all of a canonical dataset.
+
+    Args:
+        dataset: as `open_store` gives it.
+        store: the Zarr store to make.
+        train_start: first date of the training period.
+        train_end: last date of the training period.
+        scheduler: address of a Dask cluster; None means threads.
+        memory_limit: memory that the threads may use.
+        overwrite: replace a store that was made otherwise.
+        sources: what tells the dataset from others, as JSON data; None means the values themselves.
+        watched: what the dataset is made from, to be judged as it is read; None trusts the values.
+
+    Raises:
+        DataError: if the dataset cannot be used, another store is in the way, or the disk is full.
+    """
+    target = claim(store, "training store", overwrite=overwrite)
+    channels, units, parts = _stack(dataset, with_time=True)
+    static_channels, _, static_parts = _stack(dataset, with_time=False)
+    if not channels:
+        raise DataError("no variable that changes in time is left; list one, or give the files that hold it")
+    axes = layout.axes_of(dataset, channels, units, static_channels)
+    train = _training(axes, train_start, train_end)
+    plan = _plan(axes, train, [dask.base.tokenize(dataset)] if sources is None else sources)
+    with Workers(scheduler, memory_limit) as workers, workplace(target, "training store") as place:
+        if target.exists():
+            if _fingerprint(target) == plan["fingerprint"]:
+                return
+            if not overwrite:
+                raise DataError(f"{target} exists and was made otherwise; choose another place or say --overwrite")
+        if not place.begin(plan) or place.load("layout") is None:
+            layout.create(place.result, axes)
+            place.save("layout")
+        with _disk_space(target, axes), Progress() as progress:
+            moments, missing = write_fields(place, axes, train, parts, workers, progress)
+            write_statics(place.result, static_parts)
+            if watched is not None:
+                watched.refuse()
+            seasons = Seasons(axes.time[train], axes.calendar)
+            write_seasons(place, axes, train, seasons, moments, workers, progress)
+            describe(place.result, axes, train, seasons, moments, missing, plan)
+        place.finish()
+
+
+def identity(sources: Sequence[str]) -> list[list[str | int]]:
+    """Return name, size and time of change of every local file of the sources, and the addresses of the others."""
+    found: list[list[str | int]] = []
+    for path in expand(list(sources)):
+        if "://" in path:
+            found.append([path])
+        elif Path(path).is_dir():
+            files = (Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names))
+            found += [[str(file), *_stamp(file)] for file in files]
+        else:
+            found += [[str(file), *_stamp(file)] for file in (Path(path), *companions(path))]
+    return found
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _disk_space(target: Path, axes: Axes) -> Iterator[None]:
+    """Turn a full disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        needed = 4 * axes.points * axes.time.size / 1e9
+        raise DataError(
+            f"the disk of {target} is full: its fields alone need {needed:.3g} GB; free some space or keep less"
+        ) from None
+
+
+def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[list[Channel], list[str], list[da.Array]]:
+    """Return channels, their units and the arrays ([time,] channel, latitude, longitude) that hold them in turn."""
+    channels: list[Channel] = []
+    units: list[str] = []
+    parts: list[da.Array] = []
+    for name, variable in dataset.data_vars.items():
+        if ("time" in variable.dims) != with_time:
+            continue
+        levels: list[int] | list[None] = [None]
+        if "level" in variable.dims:
+            levels = [int(level) for level in variable.attrs.get("levels", variable["level"].values)]
+            if len(levels) < variable.sizes["level"]:
+                variable = variable.sel(level=levels)
+        else:
+            variable = variable.expand_dims("level")
+        variable = variable.transpose(*["time"] * with_time, "level", "latitude", "longitude")
+        channels += [Channel(str(name), level) for level in levels]
+        units += [str(variable.attrs.get("units", ""))] * len(levels)
+        parts.append(da.asarray(variable.data).astype(np.float32))
+    return channels, units, parts
+
+
+def _training(axes: Axes, start: str | None, end: str | None) -> slice:
+    """Return which times make the training period."""
+    inside = within(axes.time, axes.calendar, start, end)
+    if inside.start >= inside.stop:
+        raise DataError(
+            f"the training period {start} to {end} holds none of the times, {iso_date(axes, 0)} to {iso_date(axes, -1)}"
+        )
+    return inside
+
+
+def _plan(axes: Axes, train: slice, sources: Sequence[Any]) -> dict[str, Any]:
+    """Describe the store to be made and what it is made from, with a fingerprint of both."""
+    plan = {
+        "version": layout.VERSION,
+        "channels": [str(channel) for channel in axes.channels],
+        "units": list(axes.units),
+        "statics": [str(channel) for channel in axes.statics],
+        "time": hashlib.sha256(axes.time.tobytes()).hexdigest(),
+        "calendar": axes.calendar,
+        "grid": axes.grid.to_dict(),
+        "train": [train.start, train.stop],
+        "sources": list(sources),
+    }
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    return plan | {"fingerprint": digest}
+
+
+def _fingerprint(store: Path) -> str | None:
+    try:
+        return str(zarr.open_group(store, mode="r").attrs["fingerprint"])
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return None

@@ -1,0 +1,168 @@
+"""Regridding between latitude–longitude grids: first-order conservative and bilinear, aware of missing values."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from etesian.core.errors import GridError
+from etesian.core.grid import Grid
+from etesian.core.interpolation import linear_weights, longitude_weights
+from etesian.files.open import open_store
+
+Float64 = NDArray[np.float64]
+
+Method = Literal["conservative", "bilinear"]
+
+_ENOUGH = 0.5 - 1e-9
+
+_TOLERANCE = 1e-6
+
+
+def parse_grid(text: str) -> Grid:
+    """Read the name of a grid.
+
+    Args:
+        text: a resolution in degrees such as `5.625`, with `+poles` where points lie on the poles (`1.5+poles`);
+            `gaussian32` for 32 Gaussian latitudes; or a file or store whose grid is meant.
+
+    Raises:
+        GridError: if it is none of these.
+
+    >>> parse_grid("1.5+poles").shape, parse_grid("gaussian32").shape
+    ((121, 240), (32, 64))
+    """
+    number, _, poles = text.partition("+")
+    try:
+        if text.startswith("gaussian"):
+            return Grid.gaussian(int(text.removeprefix("gaussian")))
+        if poles in ("", "poles") and float(number) > 0:
+            return Grid.equiangular(float(number), poles=bool(poles))
+    except ValueError:
+        pass
+    if not Path(text).exists() and "://" not in text:
+        raise GridError(
+            f"'{text}' names no grid; give degrees (5.625, or 1.5+poles), a Gaussian grid (gaussian32) or a file"
+        )
+    example = open_store(text)
+    return Grid(example["latitude"].values, example["longitude"].values)
+
+
+def covered(target: Grid, source: Grid) -> Grid:
+    """Return the part of a target grid whose points lie on a source that does not go round the globe.
+
+    Raises:
+        GridError: if there is none.
+    """
+    if source.is_periodic:
+        longitude = target.longitude
+    else:
+        west, east = source.longitude_bounds[[0, -1]]
+        longitude = np.sort(west + (target.longitude - west + _TOLERANCE) % 360 - _TOLERANCE)
+        longitude = longitude[longitude <= east + _TOLERANCE]
+    south, north = source.latitude_bounds[[0, -1]]
+    inside = (target.latitude >= south - _TOLERANCE) & (target.latitude <= north + _TOLERANCE)
+    if not inside.any() or not longitude.size:
+        raise GridError(f"no point of the grid {target} lies on the data's grid {source}")
+    return Grid(target.latitude[inside], longitude)
+
+
+def regrid(dataset: xr.Dataset, target: Grid, method: Method = "conservative") -> xr.Dataset:
+    """Bring every field of a canonical dataset to another grid, lazily where it is lazy.
+
+    A target cell of which less than half (of its area, or of its bilinear weight) is observed becomes missing;
+    the others are means over what is observed. Weights are applied in float64. Bilinear values beyond the
+    outermost rows of a global grid are interpolated towards the mean of that row at the pole.
+
+    Args:
+        dataset: canonical, on (latitude, longitude).
+        target: the new grid.
+        method: `conservative` keeps area integrals (Jones 1999, Mon. Wea. Rev. 127, 2204), for coarser grids and
+            fluxes; `bilinear` is smooth, for finer grids.
+
+    Returns:
+        The dataset on the new grid; the same if it is on it already.
+    """
+    source = Grid(dataset["latitude"].values, dataset["longitude"].values)
+    if source == target:
+        return dataset
+    pole_rows = method == "bilinear" and bool(np.allclose(source.latitude_bounds[[0, -1]], [-90, 90]))
+    if method == "conservative":
+        rows = _overlap(np.sin(np.radians(source.latitude_bounds)), np.sin(np.radians(target.latitude_bounds)))
+        columns = _periodic_overlap(source, target)
+    else:
+        latitude = np.unique([-90.0, *source.latitude, 90.0]) if pole_rows else source.latitude
+        rows = linear_weights(latitude, target.latitude)
+        columns = longitude_weights(source, target)
+    result = {}
+    for name, array in dataset.data_vars.items():
+        if not {"latitude", "longitude"} <= set(array.dims):
+            continue
+        result[name] = xr.apply_ufunc(
+            _apply,
+            array,
+            input_core_dims=[["latitude", "longitude"]],
+            output_core_dims=[["latitude", "longitude"]],
+            exclude_dims={"latitude", "longitude"},
+            kwargs={"rows": rows, "columns": columns, "pole_rows": pole_rows},
+            dask="parallelized",
+            output_dtypes=[array.dtype],
+            dask_gufunc_kwargs={
+                "output_sizes": dict(zip(("latitude", "longitude"), target.shape, strict=True)),
+                "allow_rechunk": True,
+            },
+            keep_attrs=True,
+        )
+    regridded = xr.Dataset(result, attrs=dataset.attrs).assign_coords(
+        latitude=("latitude", target.latitude, dataset["latitude"].attrs),
+        longitude=("longitude", target.longitude, dataset["longitude"].attrs),
+    )
+    return regridded
+
+
+def _apply(values: NDArray[np.floating], *, rows: Float64, columns: Float64, pole_rows: bool) -> NDArray[np.floating]:
+    """Weight (..., latitude, longitude), one map at a time so that float64 copies stay small."""
+    maps = values.reshape(-1, *values.shape[-2:])
+    result = np.empty((len(maps), len(rows), len(columns)), dtype=values.dtype)
+    complete = np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    for i, single in enumerate(maps):
+        field = single.astype(np.float64)
+        valid = ~np.isnan(field)
+        if pole_rows:
+            field, valid = _with_poles(field, valid, rows.shape[1])
+        if valid.all():
+            weighted, weight = rows @ field @ columns.T, complete
+        else:
+            weighted = rows @ np.where(valid, field, 0) @ columns.T
+            weight = rows @ valid.astype(np.float64) @ columns.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result[i] = np.where(weight > _ENOUGH, weighted / weight, np.nan)
+    return result.reshape(*values.shape[:-2], len(rows), len(columns))
+
+
+def _with_poles(field: Float64, valid: NDArray[np.bool_], rows: int) -> tuple[Float64, NDArray[np.bool_]]:
+    """Add the mean of the outermost rows as rows at the poles, unless rows lie there already."""
+    if len(field) == rows:
+        return field, valid
+    padded = np.pad(field, ((1, 1), (0, 0)))
+    observed = np.pad(valid, ((1, 1), (0, 0)))
+    for pole, row in ((0, 0), (-1, -1)):
+        observed[pole] = valid[row].any()
+        padded[pole] = field[row][valid[row]].mean() if valid[row].any() else np.nan
+    return padded, observed
+
+
+def _overlap(source: Float64, target: Float64) -> Float[np.ndarray, "target source"]:
+    """Return which share of each target interval lies in each source interval, from ascending bounds."""
+    low = np.maximum(target[:-1, None], source[None, :-1])
+    high = np.minimum(target[1:, None], source[None, 1:])
+    return np.asarray(np.clip(high - low, 0, None) / np.diff(target)[:, None])
+
+
+def _periodic_overlap(source: Grid, target: Grid) -> Float[np.ndarray, "target source"]:
+    bounds = target.longitude_bounds
+    turns = range(-2, 3)
+    return np.asarray(np.sum([_overlap(source.longitude_bounds + 360 * turn, bounds) for turn in turns], axis=0))

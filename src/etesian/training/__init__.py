@@ -1,0 +1,1 @@
+"""What all tasks share: loss, optimiser, checkpoints."""

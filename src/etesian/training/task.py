@@ -1,0 +1,270 @@
+"""What every task shares: normalisation, optimiser, schedule, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import CheckpointError, RecipeError
+from etesian.core.recorded import Recorded
+from etesian.core.statistics import Statistics
+from etesian.networks.network import Network, Transfer
+from etesian.nn.normalizer import Normalizer
+from etesian.training.optimizers import warmup_cosine
+from etesian.training.resuming import (
+    Options,
+    apply_options,
+    keep_patience,
+    optimizer_options,
+    redirect_schedules,
+    schedules,
+)
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+LOOK_EVERY = 50
+"""Steps between two looks at the loss on an accelerator."""
+
+NetworkFactory = Callable[[Layout], Network]
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+
+class Task(L.LightningModule):
+    """Owns the loss, the normalisation, the optimiser and its schedule; the network knows none of them.
+
+    Args:
+        network: builds the network for a layout.
+        layout: what goes in and what comes out.
+        statistics: of every channel of the layout.
+        anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
+        optimizer: builds the optimiser from parameter groups.
+        warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
+    """
+
+    network: Network
+    has_best = True
+    """Whether the validation loss tells which epoch is the best."""
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        layout: Layout,
+        statistics: Statistics,
+        *,
+        anomalies: bool,
+        optimizer: OptimizerFactory | None,
+        warmup_steps: int,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.network = network(layout)
+        self.normalizer = Normalizer(statistics, anomalies=anomalies)
+        self.make_optimizer = optimizer or default_optimizer
+        self.warmup_steps = warmup_steps
+        self.provenance: dict[str, Any] = {}
+        self.transfer: Transfer | None = None
+        self.new_rate = 1.0
+        self.random_state: Tensor | None = None
+        self.optimizer_options: Options = []
+        self.restored_options: Options | None = None
+        self.epochs_done = 0
+        self.schedule_steps: list[int] = []
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss to minimise and what to log beside it."""
+
+    @abstractmethod
+    def predict(self, batch: Batch, target: Frame) -> Fields:
+        """Return fields in physical units on the frame that is asked for."""
+
+    def forecast(
+        self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()
+    ) -> Iterator[Fields]:
+        """Return fields in physical units, one part of the leads after the other.
+
+        Args:
+            batch: what the forecasts start from, in physical units.
+            leads: hours after the initial time.
+            others: analyses of the same times from other sources, to blend with the batch's.
+            weights: of the batch and the others, of any sum; by default the same.
+
+        Yields:
+            Fields on all target channels whose time axis holds some of the leads; every lead comes once.
+
+        Raises:
+            RecipeError: if the task cannot blend analyses.
+        """
+        if others:
+            raise RecipeError(f"{type(self).__name__} starts from one analysis; it cannot blend several")
+        yield self.predict(batch, self.target_frame(batch, leads))
+
+    def target_frame(self, batch: Batch, leads: Sequence[int]) -> Frame:
+        """Return the frame of all target channels at some leads after the initial times of a batch."""
+        initial = batch.inputs.frame
+        after = torch.tensor(leads, dtype=torch.int64, device=initial.time.device) * SECONDS_PER_HOUR
+        return Frame(self.layout.targets, initial.time[:, -1:] + after, self.layout.output_grid, initial.calendar)
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the parameters to train: with weight decay and without, and those that are new to fine-tuning apart.
+
+        Groups of new parameters carry `new`, by which `configure_optimizers` knows whose learning rate to multiply.
+        """
+        own = {name for name, _ in self.named_parameters(recurse=False)}
+        exempt = own | {f"network.{name}" for name in self.network.no_decay()}
+        new = frozenset() if self.transfer is None else {f"network.{name}" for name in self.transfer.new}
+        groups: list[dict[str, Any]] = []
+        for is_new in (False, True):
+            named = [(name, p) for name, p in self.named_parameters() if p.requires_grad and (name in new) == is_new]
+            mark = {"new": True} if is_new else {}
+            groups.append({"params": [p for name, p in named if name not in exempt], **mark})
+            groups.append({"params": [p for name, p in named if name in exempt], "weight_decay": 0.0, **mark})
+        return [group for group in groups if group["params"]]
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser and its schedule, stepped after every batch."""
+        optimizer = self.make_optimizer(self.parameter_groups())
+        for group in optimizer.param_groups:
+            if group.get("new"):
+                group["lr"] *= self.new_rate
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimizer, min(self.warmup_steps, total // 2), total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of a batch and log it."""
+        loss, parts = self.loss(batch)
+        self.log_training(loss, parts, batch)
+        return loss
+
+    def log_training(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
+        """Log the loss of a training batch and its parts.
+
+        Raises:
+            RecipeError: if the loss is no number.
+        """
+        self.check_loss(loss)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train_{name}": value for name, value in parts.items()}, batch_size=len(batch))
+
+    def check_loss(self, loss: Tensor) -> None:
+        """Stop at a training loss that is no number, with which every weight becomes one that is none.
+
+        On an accelerator, which would have to wait for it, only from time to time: once it is none, it stays so.
+
+        Raises:
+            RecipeError: if it is not finite.
+        """
+        if loss.device.type != "cpu" and self.global_step % LOOK_EVERY:
+            return
+        if not torch.isfinite(loss):
+            raise diverged("training loss", float(loss), f"step {self.global_step} (epoch {self.current_epoch})")
+
+    def on_fit_start(self) -> None:
+        """Note what the recipe asks of optimisers and schedules, before a checkpoint's state takes their place."""
+        self.optimizer_options = optimizer_options(self.trainer)
+        self.schedule_steps = [schedule.asked_steps for schedule in schedules(self.trainer)]
+
+    def on_train_start(self) -> None:
+        """Let what the recipe asks for now take effect where a run goes on."""
+        if self.restored_options is not None:
+            apply_options(self.trainer, self.optimizer_options, self.restored_options)
+            redirect_schedules(self.trainer, self.schedule_steps, self.epochs_done)
+            self.restored_options = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the task in plain data, from which `load_task` rebuilds it."""
+        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["optimizer_options"] = self.optimizer_options
+        # A task that was only built, not trained, has no trainer to ask.
+        score = self._trainer.callback_metrics.get("val_loss") if self._trainer is not None else None
+        checkpoint["etesian"] = {
+            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+            "options": self.options(),
+            "network": cast(Recorded, self.network).describe(),
+            "statistics": self.normalizer.statistics,
+            "provenance": self.provenance,
+            "val_loss": None if score is None else float(score),
+        }
+
+    def setup(self, stage: str) -> None:
+        """Refuse what this library cannot train with.
+
+        Raises:
+            RecipeError: if the strategy divides the weights among processes otherwise than `Sharded`, or the precision
+                is that of the weights themselves.
+        """
+        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            name = type(self.trainer.strategy).__name__
+            raise RecipeError(f"{name} writes no checkpoints that can be read here; use strategy: sharded")
+        if self.trainer.precision not in PRECISIONS:
+            raise RecipeError(
+                f"precision {self.trainer.precision} would change the weights themselves; take bf16-mixed, which "
+                f"computes in half precision and keeps them, or one of {', '.join(PRECISIONS)}"
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make sure that a run to go on with is one of this network, and remember its random numbers.
+
+        Raises:
+            CheckpointError: if it is another network's.
+        """
+        own, theirs = self.state_dict(), checkpoint["state_dict"]
+        for name in own.keys() | theirs.keys():
+            shapes = [tuple(state[name].shape) if name in state else None for state in (own, theirs)]
+            if shapes[0] != shapes[1]:
+                raise CheckpointError(
+                    f"the run to go on with was of another network ({name} is {shapes[1] or 'missing'} there and "
+                    f"{shapes[0] or 'missing'} here); name another run directory with --run"
+                )
+        self.random_state = checkpoint["random_state"]
+        self.restored_options = checkpoint.get("optimizer_options")
+        self.epochs_done = checkpoint["epoch"] + 1
+        keep_patience(self.trainer, checkpoint)
+
+    def on_train_epoch_start(self) -> None:
+        """Go on with the random numbers of the interrupted run, so that dropout and noise are the same."""
+        if self.random_state is not None:
+            torch.set_rng_state(self.random_state)
+            self.random_state = None
+
+
+def diverged(what: str, loss: float, when: str) -> RecipeError:
+    """Return what is said of a loss that is no number."""
+    return RecipeError(
+        f"the {what} is {loss} at {when}: training has diverged; lower the learning rate "
+        "(--model.init_args.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1.0), and under "
+        "16-mixed precision take bf16-mixed"
+    )
+
+
+def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
+    """Return AdamW as ClimaX was trained with (arXiv 2301.10343)."""
+    return AdamW(parameters, lr=5e-4, betas=(0.9, 0.95), weight_decay=1e-5)
+
+
+def masked_mean(error: Tensor, weight: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the weighted mean of errors over the points that are valid.
+
+    Args:
+        error: (batch, time, channel, lat, lon).
+        weight: broadcasts against `error`.
+        valid: where the error counts; None means everywhere.
+    """
+    weight = weight.expand_as(error)
+    if valid is not None:
+        weight = weight * valid
+        error = error.masked_fill(~valid, 0.0)
+    return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)

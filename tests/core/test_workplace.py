@@ -1,0 +1,76 @@
+"""The folder in which long work is done, and its lock."""
+
+import subprocess
+import sys
+
+import pytest
+
+from etesian.core.errors import DataError
+from etesian.core.resumable import workplace
+
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from etesian.core.resumable import workplace
+
+with workplace(Path(sys.argv[1]), "fields") as place:
+    place.begin({"seed": 1})
+    (place.folder / "half").write_text("done")
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that is making tmp_path/store.zarr."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "store.zarr")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_and_a_killed_one_is_succeeded(tmp_path, holder):
+    target = tmp_path / "store.zarr"
+    with pytest.raises(DataError, match=r"store\.zarr is being made by another run; wait for it or end it"):
+        workplace(target, "fields").__enter__()
+    holder.kill()
+    holder.wait()
+    with workplace(target, "fields") as place:
+        assert place.begin({"seed": 1})
+        assert (place.folder / "half").read_text() == "done"
+        place.result.mkdir()
+        place.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
+
+
+def test_a_second_run_in_the_same_process_is_refused(tmp_path):
+    with workplace(tmp_path / "a", "fields"), pytest.raises(DataError, match="being made by another run"):
+        workplace(tmp_path / "a", "fields").__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+def begin_and_fail(target, error):
+    with workplace(target, "fields") as place:
+        place.begin({"seed": 1})
+        raise error
+
+
+def test_an_error_of_the_users_leaves_nothing_behind_and_any_other_leaves_the_work(tmp_path):
+    for error, left in ((DataError("mend it"), []), (KeyboardInterrupt(), ["a.partial"])):
+        with pytest.raises(type(error)):
+            begin_and_fail(tmp_path / "a", error)
+        assert [path.name for path in tmp_path.iterdir()] == left
+    with workplace(tmp_path / "a", "fields") as place:
+        assert place.begin({"seed": 1})
+        assert not place.begin({"seed": 2})
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/a cannot be written: Not a directory; choose another place"):
+        workplace(tmp_path / "file" / "a", "fields").__enter__()

@@ -1,0 +1,241 @@
+"""The doctor names what is wrong, also in files that cannot be opened, and says who mends it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from rich.console import Console
+
+from etesian.files.diagnosis import Diagnosis, Severity
+from etesian.files.doctor import doctor, examine
+from etesian.files.judgement import Tally
+
+
+def series(name: str = "t2m", units: str | None = "K", values: np.ndarray | float | None = None) -> xr.Dataset:
+    """Make ten days of one variable on a 3×4 grid, north to south."""
+    generator = np.random.default_rng(0)
+    array = generator.normal(280, 5, (10, 3, 4)) if values is None else np.broadcast_to(values, (10, 3, 4)).copy()
+    times = (np.datetime64("2001-01-01", "D") + np.arange(10)).astype("datetime64[ns]")
+    return xr.Dataset(
+        {name: (("time", "lat", "lon"), array.astype(np.float32), {"units": units} if units else {})},
+        {
+            "time": times,
+            "lat": ("lat", [50.0, 0.0, -50.0], {"units": "degrees_north"}),
+            "lon": ("lon", [0.0, 90.0, 180.0, 270.0], {"units": "degrees_east"}),
+        },
+    )
+
+
+def write(dataset: xr.Dataset, path: Path) -> Path:
+    dataset.to_netcdf(path, encoding={name: {"_FillValue": None} for name in dataset.data_vars})
+    return path
+
+
+def sentences(diagnosis: Diagnosis, severity: Severity) -> list[str]:
+    return [str(finding) for finding in diagnosis.findings if finding.severity is severity]
+
+
+def test_a_healthy_file_has_numbers_and_nothing_to_mend(tmp_path: Path) -> None:
+    dataset = series().sortby("lat")
+    diagnosis = examine(write(dataset, tmp_path / "good.nc"))
+    assert diagnosis.exit_status == 0
+    assert diagnosis.findings == ()
+    (summary,) = diagnosis.channels
+    assert (summary.source_name, summary.source_units, summary.missing) == ("t2m", "K", 0)
+    np.testing.assert_allclose(
+        [summary.minimum, summary.mean, summary.maximum], [dataset.t2m.min(), dataset.t2m.mean(), dataset.t2m.max()]
+    )
+    assert diagnosis.times == "10 times, 2001-01-01 00:00:00 … 2001-01-10 00:00:00, daily"
+    assert diagnosis.grid == "3×4 from -50 to 50°N, 0 to 270°E"
+
+
+def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> None:
+    dataset = series(units="degC", values=10.0 + np.arange(12).reshape(3, 4))
+    dataset["t2m"][0, 0] = np.nan
+    dataset = dataset.assign_coords(lon=("lon", [-180.0, -90.0, 0.0, 90.0], dataset.lon.attrs))
+    diagnosis = examine(write(dataset, tmp_path / "file.nc"))
+    assert diagnosis.exit_status == 0
+    assert sentences(diagnosis, Severity.FIXED) == [
+        "latitude runs from north to south: turned to ascending",
+        "longitude -180…90 becomes 0…270",
+        "'t2m' converted from degC to K",
+        "1 of 1 channels have missing values, at most 3.3% ('2m_temperature'): they will be masked",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "severity", "expected"),
+    [
+        (
+            series(values=15.0 + np.arange(12).reshape(3, 4)),
+            Severity.BROKEN,
+            "'2m_temperature' says K but 15 … 26 looks like °C: set units to degC",
+        ),
+        (
+            series(units=None, values=15.0 + np.arange(12).reshape(3, 4)),
+            Severity.BROKEN,
+            "'2m_temperature' has no units but 15 … 26 looks like °C: set units to degC",
+        ),
+        (series(units=None), Severity.LOOK, "'2m_temperature' has no units; the values are taken to be in K"),
+        (
+            series("msl", "Pa", 1000.0 + np.arange(12).reshape(3, 4)),
+            Severity.LOOK,
+            "'mean_sea_level_pressure' has values 1000 … 1011, outside the physical range 85000 … 110000 Pa",
+        ),
+        (
+            series("msl", None, 1000.0 + np.arange(12).reshape(3, 4)),
+            Severity.BROKEN,
+            "'mean_sea_level_pressure' has no units, and 1000 … 1011 is outside 85000 … 110000 Pa: "
+            "give it the units it is in",
+        ),
+        (
+            series(values=281.0),
+            Severity.LOOK,
+            "'2m_temperature' is 281 everywhere: nothing can be learned from it",
+        ),
+        (
+            series(values=np.nan),
+            Severity.LOOK,
+            "'2m_temperature' holds no values at all: leave it out of `prepare`",
+        ),
+        (
+            series("tcco2", "kg m-2"),
+            Severity.LOOK,
+            "'tcco2' would be 'carbon_dioxide_total_column', but its units 'kg m-2' are no ppm: its name is kept",
+        ),
+        (series("t"), Severity.LOOK, "'temperature' comes without a level: is it at the surface?"),
+    ],
+)
+def test_suspicious_values_and_units_are_named(
+    tmp_path: Path, dataset: xr.Dataset, severity: Severity, expected: str
+) -> None:
+    diagnosis = examine(write(dataset, tmp_path / "file.nc"))
+    assert expected in sentences(diagnosis, severity)
+    assert diagnosis.exit_status == (severity is Severity.BROKEN)
+
+
+@pytest.mark.parametrize("fill", [-9999.0, 1e20, -1e34])
+@pytest.mark.parametrize("name", ["t2m", "unheard_of"])
+def test_fill_values_that_are_not_declared_are_found(tmp_path: Path, fill: float, name: str) -> None:
+    dataset = series(name)
+    dataset[name][:, 0, :2] = fill
+    diagnosis = examine(write(dataset, tmp_path / "file.nc"))
+    (sentence,) = sentences(diagnosis, Severity.BROKEN)
+    assert f"holds the value {np.float32(fill):g} exactly 20 times, a fill value" in sentence
+    assert f"cdo setmissval,{np.float32(fill):g}" in sentence
+
+
+def test_a_repeated_extreme_in_wrong_units_is_no_fill_value(tmp_path: Path) -> None:
+    dataset = series(values=np.maximum(np.linspace(-5, 30, 12).reshape(3, 4), -1.8))
+    (sentence,) = sentences(examine(write(dataset, tmp_path / "file.nc")), Severity.BROKEN)
+    assert "looks like °C" in sentence
+
+
+def test_a_single_extreme_is_no_fill_value(tmp_path: Path) -> None:
+    dataset = series()
+    dataset["t2m"][0, 0, 0] = 400.0
+    (sentence,) = sentences(examine(write(dataset, tmp_path / "file.nc")), Severity.LOOK)
+    assert "outside the physical range 170 … 340 K" in sentence
+
+
+def test_gaps_are_counted_and_located(tmp_path: Path) -> None:
+    diagnosis = examine(write(series().isel(time=[0, 1, 2, 5, 6, 7, 9]), tmp_path / "file.nc"))
+    assert "3 of 10 times missing (daily), the first after 2001-01-03 00:00:00: no sample will reach across a gap" in (
+        sentences(diagnosis, Severity.LOOK)
+    )
+
+
+def test_months_of_uneven_length_are_no_gaps(tmp_path: Path) -> None:
+    months = np.arange("2001-01", "2001-11", dtype="datetime64[M]").astype("datetime64[ns]")
+    diagnosis = examine(write(series().assign_coords(time=months), tmp_path / "file.nc"))
+    assert diagnosis.times.endswith("monthly")
+    assert not sentences(diagnosis, Severity.LOOK)
+
+
+def test_repeated_times_are_diagnosed_with_the_numbers_of_the_file(tmp_path: Path) -> None:
+    diagnosis = examine(write(series().isel(time=[0, 1, 1, 2, 2, 2, 3]), tmp_path / "file.nc"))
+    (sentence,) = sentences(diagnosis, Severity.BROKEN)
+    assert "holds the time 2001-01-02 00:00:00 twice" in sentence
+    assert "(3 repetitions in all)" in sentence
+    assert len(diagnosis.channels) == 1
+    assert diagnosis.exit_status == 1
+
+
+def test_mixed_grids_are_diagnosed_and_both_files_shown(tmp_path: Path) -> None:
+    first = write(series(), tmp_path / "a.nc")
+    second = write(series("u10", "m s-1", 1.0).isel(lon=slice(3)), tmp_path / "b.nc")
+    diagnosis = examine([first, second])
+    assert diagnosis.grid == "3×4 from -50 to 50°N, 0 to 270°E; 3×3 from -50 to 50°N, 0 to 180°E"
+    assert [str(summary.channel) for summary in diagnosis.channels] == ["2m_temperature", "10m_u_component_of_wind"]
+    (sentence,) = sentences(diagnosis, Severity.BROKEN)
+    assert "is on another grid" in sentence
+
+
+def test_fields_beside_the_grid_are_named(tmp_path: Path) -> None:
+    dataset = series().assign(section=(("time", "depth"), np.zeros((10, 5))))
+    diagnosis = examine(write(dataset, tmp_path / "file.nc"))
+    assert "'section' is left out: it lies on time × depth, not on the grid" in sentences(diagnosis, Severity.LOOK)
+
+
+def test_many_times_are_judged_by_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etesian.files.doctor.MOST_BYTES", 200)
+    diagnosis = examine(write(series(), tmp_path / "file.nc"))
+    assert "only every 4th time is judged" in sentences(diagnosis, Severity.LOOK)[0]
+
+
+def test_the_printed_page_and_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write(series(), tmp_path / "good.nc")
+    assert doctor([str(good)]) == 0
+    printed = capsys.readouterr().out
+    assert "2m_temperature" in printed
+    assert "fixed automatically" in printed
+    assert doctor([str(tmp_path / "god.nc")]) == 1
+    assert "did you mean" in " ".join(capsys.readouterr().out.split())
+
+
+def test_levels_stand_in_one_line(tmp_path: Path) -> None:
+    dataset = series("t").expand_dims(level=[500, 850], axis=1)
+    dataset.level.attrs["units"] = "hPa"
+    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(examine(write(dataset, tmp_path / "file.nc")))
+    assert "500…850 (2)" in console.export_text()
+
+
+def test_one_finding_of_a_kind_counts_its_files(tmp_path: Path) -> None:
+    for day in range(7):
+        dataset = series().isel(time=[day]).assign_coords(time=("time", [30000.0 + day], {"Unit": "days"}))
+        write(dataset, tmp_path / f"{day:03}.nc")
+    diagnosis = examine(tmp_path)
+    (broken,) = sentences(diagnosis, Severity.BROKEN)
+    assert "000.nc" in broken
+    assert "001.nc" not in broken
+    assert broken.endswith("(the first of 7 files)")
+    (finding,) = [finding for finding in diagnosis.findings if finding.severity is Severity.BROKEN]
+    assert len(finding.files) == 7
+
+
+def test_a_variable_that_holds_nothing_has_a_row_without_numbers(tmp_path: Path) -> None:
+    diagnosis = examine(write(series(values=np.nan), tmp_path / "file.nc"))
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(diagnosis)
+    (row,) = [line.split() for line in console.export_text().splitlines() if "t2m" in line]
+    assert row == ["2m_temperature", "t2m", "K", "time", "100.0%"]
+
+
+def test_a_notebook_shows_the_table_and_the_findings(tmp_path: Path) -> None:
+    page = examine(write(series("a&b", None), tmp_path / "file.nc"))._repr_html_()
+    assert "<td style='text-align:left'>a&amp;b</td>" in page
+    assert "look at this" in page
+    assert "<li>&#x27;a&amp;b&#x27; has no units</li>" in page
+
+
+def test_values_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = series()
+    dataset["t2m"][:, 0, 0] = -9999.0
+    path = write(dataset, tmp_path / "file.nc")
+    times = []
+    of = Tally.of.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Tally, "of", classmethod(lambda cls, *given: times.append(len(given[0])) or of(cls, *given)))
+    assert examine(path).exit_status == 1
+    assert sum(times) == 10

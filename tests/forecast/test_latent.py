@@ -1,0 +1,323 @@
+"""What training in the latent means: which leads, which weights, what is kept for the backward pass."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from etesian.core import Batch, Fields, Layout
+from etesian.core.errors import RecipeError
+from etesian.forecast import latent as offloading
+from etesian.forecast.data import ForecastData
+from etesian.forecast.latent import LatentForecastTask
+from etesian.networks.unet import UNet
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.samples.windows import Horizon
+from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
+
+SMALL: dict[str, Any] = {
+    "patch": (2, 2, 2), "dim": 16, "heads": 2, "window": (2, 3, 3), "encoder_depth": 1, "decoder_depth": 1,
+    "processors": {6: 1, 24: 1}, "surface_width": 8,
+}  # fmt: skip
+PERIODS = ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12")
+
+
+def data_of(store: str, **options: Any) -> ForecastData:
+    return ForecastData([store], *PERIODS, **({"leads": [6, 12, 24, 30], "batch_size": 8} | options))
+
+
+def task_of(data: ForecastData, **options: Any) -> LatentForecastTask:
+    torch.manual_seed(0)
+
+    def network(layout: Layout) -> WeatherMesh:
+        made = WeatherMesh(layout, **SMALL)
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if "norm" not in name:
+                    parameter.normal_(std=0.2)
+        return made
+
+    return LatentForecastTask(network, data.layout, data.statistics, **options)
+
+
+def drawn(data: ForecastData) -> Batch:
+    """A batch whose samples are verified at leads of their own."""
+    batch: Batch = next(iter(data.train_dataloader()))
+    assert batch.targets is not None
+    assert len({tuple(row) for row in (batch.targets.frame.time - batch.inputs.frame.time).tolist()}) > 3
+    return batch
+
+
+@pytest.fixture
+def data(gappy_store: str) -> ForecastData:
+    return data_of(gappy_store, leads_per_sample=2)
+
+
+def gradients(task: LatentForecastTask) -> dict[str, Tensor | None]:
+    return {name: p.grad for name, p in task.named_parameters()}
+
+
+def test_the_loss_is_the_mean_over_what_is_valid_weighted_by_variable_level_and_latitude(data: ForecastData) -> None:
+    options: dict[str, Any] = {"channel_weights": {"temperature": 2.0}, "level_weights": {850: 3.0}, "loss": "l1"}
+    task, batch = task_of(data, **options), drawn(data)
+    loss, parts = task.loss(batch)
+    known = task.normalized(batch)
+    assert known.targets is not None
+    assert known.targets.valid is not None
+    values = task.forward(known, known.targets.frame)
+    weight = {"temperature_500": 2.0, "temperature_850": 6.0, "surface_pressure": 1.0}
+    rows = torch.from_numpy(data.layout.grid.area_weights).float()
+    total = count = torch.zeros(())
+    for number, channel in enumerate(known.targets.frame.channels):
+        each = known.targets.valid[:, :, number] * weight[str(channel)] * rows[:, None]
+        total = total + ((values - known.targets.values)[:, :, number].abs() * each).sum()
+        count = count + each.sum()
+    torch.testing.assert_close(loss, total / count)
+    assert parts.keys() == {"forecast_loss"}
+
+
+@pytest.mark.parametrize("predict", ["state", "departure"])
+def test_training_sees_what_forecasting_gives(data: ForecastData, predict: str) -> None:
+    task, batch = task_of(data, predict=predict, spread=0.5), drawn(data)
+    known = task.normalized(batch)
+    assert known.targets is not None
+    expected = task._error(task.forward(known, known.targets.frame), known)
+    torch.testing.assert_close(task.loss(batch)[0], expected)
+
+
+def test_the_regulariser_is_the_distance_to_the_encoded_truth_and_teaches_the_encoder_nothing_there(
+    data: ForecastData,
+) -> None:
+    task, batch = task_of(data, consistency=0.5), drawn(data)
+    loss, parts = task.loss(batch)
+    torch.testing.assert_close(loss, parts["forecast_loss"] + 0.5 * parts["consistency"])
+    known = task.normalized(batch)
+    assert known.targets is not None
+    assert known.targets.valid is not None
+    assert known.statics is not None
+    network, total = task.network, torch.zeros(())
+    hours = (known.targets.frame.time - known.inputs.frame.time) // 3600
+    for sample in range(len(batch)):
+        frame = replace(known.inputs.frame, time=known.inputs.frame.time[sample : sample + 1])
+        start = Fields(known.inputs.values[sample : sample + 1], frame)
+        statics = Fields(known.statics.values[:1], replace(frame, channels=known.statics.frame.channels))
+        for column, lead in enumerate(hours[sample].tolist()):
+            latent = network.encode(start, statics)
+            for step in network.plan(lead):
+                latent = network.step(latent, step)
+            at = replace(frame, time=known.targets.frame.time[sample : sample + 1, column : column + 1])
+            truth = Fields(known.targets.values[sample : sample + 1, column : column + 1], at)
+            total = total + (latent - network.encode(truth, statics)).square().mean() / hours.numel()
+    torch.testing.assert_close(parts["consistency"], total, rtol=1e-4, atol=0)
+    assert not task._encoded_truth(known).requires_grad
+
+
+def test_the_difference_in_spread_is_that_of_root_mean_squares_over_what_is_valid(data: ForecastData) -> None:
+    task, batch = task_of(data, spread=0.5), drawn(data)
+    loss, parts = task.loss(batch)
+    torch.testing.assert_close(loss, parts["forecast_loss"] + 0.5 * parts["spread"])
+    known = task.normalized(batch)
+    assert known.targets is not None
+    assert known.targets.valid is not None
+    values = task.forward(known, known.targets.frame)
+    rows = torch.from_numpy(data.layout.grid.area_weights).float()[:, None]
+    total = count = torch.zeros(())
+    for column in range(2):
+        for channel in range(3):
+            weight = known.targets.valid[:, column, channel] * rows
+            both = [
+                (x[:, column, channel].square() * weight).sum() / weight.sum() for x in (values, known.targets.values)
+            ]
+            total = total + (both[0].sqrt() - both[1].sqrt()).square() * weight.sum()
+            count = count + weight.sum()
+    torch.testing.assert_close(parts["spread"], total / count, rtol=1e-3, atol=0)
+
+
+def test_a_network_that_answers_zero_learns_from_the_spread(data: ForecastData) -> None:
+    task = LatentForecastTask(lambda layout: WeatherMesh(layout, **SMALL), data.layout, data.statistics, spread=1.0)
+    loss, parts = task.loss(drawn(data))
+    assert float(parts["spread"].detach()) == pytest.approx(1, rel=0.2)
+    loss.backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in task.parameters())
+
+
+def test_recomputed_steps_have_the_same_gradients_and_keep_one_latent_each(data: ForecastData) -> None:
+    batch = drawn(data)
+    plain, thrifty = task_of(data, consistency=0.1), task_of(data, consistency=0.1, recompute=True)
+    plain.loss(batch)[0].backward()
+    thrifty.loss(batch)[0].backward()
+    for name, expected in gradients(plain).items():
+        assert expected is not None, name
+        torch.testing.assert_close(gradients(thrifty)[name], expected, msg=name)
+
+    def kept(task: LatentForecastTask, leads: list[int]) -> int:
+        sizes: list[int] = []
+        latent = task.network.encode(task.normalized(batch).inputs, task.normalized(batch).statics)
+        step = task.network.step if task is plain else offloading.recomputed(task.network.step, offload=False)
+        with saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            for lead in leads:
+                latent = step(latent, lead)
+        assert latent.requires_grad
+        return sum(sizes) // latent.numel()
+
+    assert kept(thrifty, [6] * 5) == 5
+    assert kept(plain, [6] * 5) > 50
+    with torch.no_grad():
+        assert not offloading.recomputed(thrifty.network.step, offload=True)(
+            torch.ones(1, 2, 3, 4, 16), 6
+        ).requires_grad
+
+
+def test_what_enters_a_step_and_nothing_else_is_off_loaded(data: ForecastData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device without memory of its own, as `meta` is, so that what would be moved can be seen."""
+    moved: list[tuple[int, ...]] = []
+
+    class Moves(saved_tensors_hooks):
+        def __init__(self, pin_memory: bool, device_type: str) -> None:
+            assert (pin_memory, device_type) == (True, "meta")
+            super().__init__(lambda t: moved.append(tuple(t.shape)), lambda t: t)
+
+    monkeypatch.setattr(offloading, "save_on_cpu", Moves)
+    network = task_of(data).network.to("meta")
+    latent = torch.zeros(2, *network.latent_shape, 16, device="meta", requires_grad=True)
+    step = offloading.recomputed(network.step, offload=True)
+    step(step(latent, 6), 24)
+    assert moved == [tuple(latent.shape)] * 2
+
+
+def test_processors_that_no_lead_needs_take_part_with_gradients_of_zero(gappy_store: str) -> None:
+    data = data_of(gappy_store, leads=[6])
+    task = task_of(data)
+    task.loss(next(iter(data.train_dataloader())))[0].backward()
+    for name, gradient in gradients(task).items():
+        assert gradient is not None, name
+        assert bool(gradient.abs().sum() > 0) is ("processors.24" not in name), name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_run_goes_on_with_the_same_leads_and_a_trained_one_is_loaded(
+    gappy_store: str, tmp_path: Path
+) -> None:
+    def fit(folder: str, epochs: int, resume: bool = False) -> LatentForecastTask:
+        data = data_of(gappy_store, leads_per_sample=2, horizon=Horizon(6, 9, "quadratic"))
+        options = {"consistency": 0.2, "recompute": True, "level_weights": {850: 2.0}, "warmup_steps": 2}
+        task = task_of(data, **options, optimizer=lambda p: torch.optim.Adam(p, lr=1e-3))
+        # Without an end of training there would be another learning rate.
+        trainer = L.Trainer(
+            accelerator="cpu", max_epochs=4, limit_val_batches=1, default_root_dir=tmp_path, logger=False,
+            enable_progress_bar=False, enable_model_summary=False, plugins=[SafeCheckpoints()],
+            callbacks=[*best_and_last(tmp_path / folder / "checkpoints"), Stop(epochs)], use_distributed_sampler=False,
+        )  # fmt: skip
+        last = tmp_path / folder / "checkpoints" / "last"
+        trainer.fit(task, datamodule=data, ckpt_path=str(last) if resume else None)
+        return task
+
+    whole = fit("whole", 4)
+    fit("parts", 2)
+    parts = fit("parts", 4, resume=True)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(parts.state_dict()[name], tensor), name
+    again = load_task(tmp_path / "whole", "last")
+    assert isinstance(again, LatentForecastTask)
+    assert again.options() == whole.options()
+    assert again.options()["level_weights"] == {850: 2.0}
+
+
+class Stop(L.Callback):
+    """Ends training after some epochs, as an interruption would."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step_hours": 6}, "leave out step_hours"),
+        ({"consistency": -1.0}, "consistency = -1 must be 0 or more"),
+        ({"spread": -1.0}, "spread = -1 must be 0 or more"),
+        ({"offload": True}, "set recompute: true"),
+        ({"level_weights": {300: 1.0}}, r"names 300 hPa; the targets are on \[500, 850\] hPa"),
+    ],
+)
+def test_what_does_not_fit_is_refused(data: ForecastData, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        task_of(data, **options)
+
+
+def test_consistency_needs_targets_that_can_be_encoded(gappy_store: str) -> None:
+    data = data_of(gappy_store, targets=["temperature"])
+    with pytest.raises(RecipeError, match="every input must be among the targets"):
+        task_of(data, consistency=0.1)
+    with pytest.raises(RecipeError, match="UNet has no latent to step in"):
+        LatentForecastTask(lambda layout: UNet(layout, leads=(6,)), data.layout, data.statistics)
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import lightning as L, torch
+from etesian.forecast.data import ForecastData
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.forecast.latent import LatentForecastTask
+
+def network(layout):
+    return WeatherMesh(
+        layout, patch=(2, 2, 2), dim=16, heads=2, window=(2, 3, 3), encoder_depth=1, decoder_depth=1,
+        processors={6: 1, 12: 1}, surface_width=8,
+    )
+
+class Course(L.Callback):
+    losses = []
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, index):
+        self.losses.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean").item())
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    store, out, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    data = ForecastData(
+        [store], ("2001-01-01T06", "2001-01-03"), ("2001-01-09", "2001-01-12"), [6, 12, 18], batch_size=2 // processes
+    )
+    torch.manual_seed(0)
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
+    task = LatentForecastTask(network, data.layout, data.statistics, recompute=True, optimizer=sgd, warmup_steps=1)
+    trainer = L.Trainer(
+        accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=2, logger=False,
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+        use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[Course()],
+    )
+    trainer.fit(task, datamodule=data)
+    if trainer.is_global_zero:
+        out.write_text(json.dumps(Course.losses))
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_that_need_different_processors_train_as_one_does(store: str, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    runs = {
+        processes: subprocess.Popen(
+            [sys.executable, str(script), store, str(tmp_path / f"{processes}.json"), str(processes)],
+            stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        )
+        for processes in (1, 2)
+    }  # fmt: skip
+    for run in runs.values():
+        _, errors = run.communicate(timeout=300)
+        assert run.returncode == 0, errors
+    one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
+    assert len(one) > 8
+    assert two == pytest.approx(one, rel=1e-5)

@@ -1,0 +1,138 @@
+"""Downscaling begins as bilinear interpolation, keeps masks and the circle, and is rebuilt from its description."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from etesian.core import Channel, Fields, Frame, Grid, Layout
+from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.core.recorded import rebuild
+from etesian.downscale.baselines import Interpolation
+from etesian.networks.climax import ClimaX
+from etesian.networks.downscaler import Downscaler
+from etesian.networks.unet import UNet
+from etesian.nn.upsampling import BicubicLift, BilinearLift
+
+CHANNELS = (Channel("temperature", 500), Channel("2m_temperature"))
+STATIC = (Channel("orography"),)
+COARSE, FINE = Grid.equiangular(22.5), Grid.equiangular(11.25)
+LAYOUT = Layout(CHANNELS, CHANNELS, COARSE, STATIC, target_grid=FINE)
+
+
+def fields(grid: Grid, channels: tuple[Channel, ...] = CHANNELS, valid: Tensor | None = None) -> Fields:
+    values = torch.randn(3, 1, len(channels), *grid.shape, generator=torch.Generator().manual_seed(0))
+    return Fields(values, Frame(channels, torch.arange(3)[:, None] * 86400, grid), valid)
+
+
+def climax(layout: Layout) -> ClimaX:
+    return ClimaX(layout, patch=2, dim=16, depth=1, heads=2, dropout=0.0, drop_path=0.0, validity=True)
+
+
+def unet(layout: Layout) -> UNet:
+    return UNet(layout, leads=(0,), width=4, dropout=0.0, maps=0)
+
+
+def ask(network: Any, inputs: Fields) -> Tensor:
+    target = Frame(CHANNELS, inputs.frame.time, FINE)
+    answer: Tensor = network(inputs, target, statics=fields(FINE, STATIC))
+    return answer
+
+
+def test_a_residual_network_of_zeros_is_bilinear_interpolation() -> None:
+    network, inputs = Downscaler(LAYOUT, climax).eval(), fields(COARSE)
+    assert isinstance(network.network, ClimaX)
+    assert not torch.allclose(ask(network, inputs), ask(Interpolation(LAYOUT), inputs))
+    nn.init.zeros_(network.network.to_pixels.weight)
+    nn.init.zeros_(network.network.to_pixels.bias)
+    assert torch.equal(ask(network, inputs), ask(Interpolation(LAYOUT), inputs))
+
+
+def test_the_u_net_begins_as_bilinear_interpolation_without_a_residual() -> None:
+    network, inputs = Downscaler(LAYOUT, unet, residual=False).eval(), fields(COARSE)
+    torch.testing.assert_close(ask(network, inputs), ask(Interpolation(LAYOUT), inputs))
+
+
+def test_turning_the_coarse_field_turns_the_lifted_one() -> None:
+    lift, inputs = BilinearLift(COARSE, FINE), fields(COARSE)
+    turned = Fields(inputs.values.roll(3, -1), inputs.frame)
+    torch.testing.assert_close(lift(turned).values, lift(inputs).values.roll(6, -1))
+
+
+def test_a_field_linear_in_both_coordinates_is_lifted_exactly_inside_a_region_across_greenwich() -> None:
+    source, target = Grid([30, 40, 55], [340, 350, 362, 375]), Grid(np.arange(30, 56, 2.5), np.arange(341, 375, 1.5))
+
+    def plane(grid: Grid) -> Tensor:
+        return torch.from_numpy(2 * grid.latitude[:, None] - 0.3 * grid.longitude + 1).float()[None, None, None]
+
+    frame = Frame(CHANNELS[:1], torch.zeros(1, 1, dtype=torch.int64), source)
+    torch.testing.assert_close(BilinearLift(source, target)(Fields(plane(source), frame)).values, plane(target))
+
+
+def test_missing_inputs_reach_the_network_as_a_mask_and_their_values_do_not_matter() -> None:
+    valid = torch.ones(3, 1, 2, *COARSE.shape, dtype=torch.bool)
+    valid[:, :, 1, 3, 0] = False
+    inputs = fields(COARSE, valid=valid)
+    lifted = BilinearLift(COARSE, FINE)(inputs)
+    assert lifted.valid is not None
+    missing = (~lifted.valid[0, 0, 1]).nonzero()
+    assert sorted(set(missing[:, 0].tolist())) == [5, 6, 7, 8]
+    assert sorted(set(missing[:, 1].tolist())) == [0, 1, 31]
+    network = Downscaler(LAYOUT, climax).eval()
+    spoilt = Fields(inputs.values.masked_fill(~valid, float("nan")), inputs.frame, valid)
+    assert torch.equal(ask(network, spoilt), ask(network, inputs))
+    assert ask(network, spoilt).isfinite().all()
+    whole = Fields(inputs.filled(), inputs.frame)
+    assert not torch.allclose(ask(network, whole), ask(network, inputs))
+
+
+@pytest.mark.parametrize(("inner", "residual"), [(climax, True), (unet, False)])
+def test_a_downscaler_is_rebuilt_from_its_description(inner: Any, residual: bool) -> None:
+    network = Downscaler(LAYOUT, inner, residual=residual).eval()
+    again = rebuild(network.describe()).eval()
+    again.load_state_dict(network.state_dict())
+    assert again.residual == residual
+    assert again.describe() == network.describe()
+    assert torch.equal(ask(again, fields(COARSE)), ask(network, fields(COARSE)))
+    assert {name.removeprefix("network.") for name in network.no_decay()} == network.network.no_decay()
+
+
+def test_what_cannot_be_downscaled_is_said() -> None:
+    with pytest.raises(RecipeError, match="Downscaler needs data on two grids"):
+        Downscaler(Layout(CHANNELS, CHANNELS, COARSE), climax)
+    with pytest.raises(RecipeError, match=r"'temperature_500' is not among the inputs; set residual: false"):
+        Downscaler(Layout(CHANNELS[1:], CHANNELS, COARSE, target_grid=FINE), climax)
+    with pytest.raises(GridError, match=r"reaches beyond the inputs' grid .*; choose a region inside"):
+        BilinearLift(Grid([10, 20, 30], [0, 10, 20]), Grid([5, 15], [5, 15]))
+    network = Downscaler(LAYOUT, climax)
+    with pytest.raises(GridError, match="this network downscales to"):
+        network(fields(COARSE), Frame(CHANNELS, fields(COARSE).frame.time, COARSE))
+    with pytest.raises(GridError, match=r"the inputs are on .*, but were to be on"):
+        network(fields(FINE), Frame(CHANNELS, fields(COARSE).frame.time, FINE))
+
+
+def test_cubic_splines_are_exact_for_cubics_and_close_the_circle() -> None:
+    source, target = Grid.equiangular(11.25), Grid.equiangular(2.25)
+    frame = Frame(CHANNELS[:1], torch.zeros(1, 1, dtype=torch.int64), source)
+    inner = abs(target.latitude) < source.latitude[-1]
+
+    def cubic(grid: Grid) -> torch.Tensor:
+        rows = (grid.latitude / 90) ** 3 - grid.latitude / 90
+        return torch.from_numpy(np.broadcast_to(rows[:, None], grid.shape).copy()).float()[None, None, None]
+
+    lifted = BicubicLift(source, target)(Fields(cubic(source), frame))
+    torch.testing.assert_close(lifted.values[..., inner, :], cubic(target)[..., inner, :], rtol=0, atol=1e-5)
+
+    def wave(grid: Grid) -> torch.Tensor:
+        columns = np.sin(3 * np.radians(grid.longitude))
+        return torch.from_numpy(np.broadcast_to(columns, grid.shape).copy()).float()[None, None, None]
+
+    errors = [
+        (lift(source, target)(Fields(wave(source), frame)).values - wave(target)).abs().max().item()
+        for lift in (BicubicLift, BilinearLift)
+    ]
+    assert errors[0] < 3e-3 < errors[1]
+    with pytest.raises(DataError, match="bicubic interpolation needs complete fields"):
+        BicubicLift(source, target)(Fields(wave(source), frame, wave(source) > 0))

@@ -1,0 +1,52 @@
+"""The projection task: starting from a forecast, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from etesian.core import Channel, Grid, Layout
+from etesian.core.errors import RecipeError
+from etesian.core.statistics import Statistics
+from etesian.networks.climax import ClimaX
+from etesian.networks.climax_projection import ClimaXProjection
+from etesian.projection.task import ProjectionTask
+
+GRID = Grid.equiangular(30)
+LAYOUT = Layout((Channel("CO2"),), (Channel("tas"),), GRID, history=(-8760, 0))
+FORECAST = Layout((Channel("temperature", 500),), (Channel("temperature", 500),), GRID)
+
+
+def projection(layout: Layout, depth: int = 2) -> ClimaXProjection:
+    return ClimaXProjection(layout, patch=2, dim=16, depth=depth, heads=2)
+
+
+def test_the_transformer_of_a_forecast_is_taken_over_and_nothing_else() -> None:
+    source, network = ClimaX(FORECAST, patch=2, dim=16, depth=2, heads=2), projection(LAYOUT)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.nn.init.normal_(source.norm.weight)
+    network.adopt_encoder(source)
+    theirs = source.state_dict()
+    for name, value in network.state_dict().items():
+        adopted = name.split(".")[0] in ("blocks", "norm", "lead_time")
+        assert torch.equal(value, theirs[name] if adopted else before[name]), name
+
+
+def test_a_forecast_of_another_depth_cannot_be_started_from() -> None:
+    with pytest.raises(RecipeError, match="has 2 blocks of width 16, this one 3 of 16"):
+        projection(LAYOUT, depth=3).adopt_encoder(ClimaX(FORECAST, patch=2, dim=16, depth=2, heads=2))
+
+
+def test_a_frozen_transformer_still_tunes_its_norms() -> None:
+    statistics = Statistics((*LAYOUT.inputs, *LAYOUT.targets), np.zeros(2), np.ones(2))
+    task = ProjectionTask(projection, LAYOUT, statistics, frozen=True)
+    trained = {name for name, p in task.network.named_parameters() if p.requires_grad}
+    assert {n for n in trained if n.startswith("blocks.0")} == {
+        f"blocks.0.norm{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")
+    }
+    assert {"head.weight", "position", "time_query"} <= trained
+
+
+def test_static_fields_have_no_place_in_the_network() -> None:
+    layout = Layout(LAYOUT.inputs, LAYOUT.targets, GRID, statics=(Channel("orography"),))
+    with pytest.raises(RecipeError, match="make 'orography' one of them"):
+        projection(layout)

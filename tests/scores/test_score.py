@@ -1,0 +1,128 @@
+"""Which cases are judged, what is counted, and how certain the verdict is."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import xarray as xr
+from numpy.testing import assert_allclose
+
+from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
+from etesian.scores import pairs
+from etesian.scores.score import evaluate
+from etesian.store.prepare import prepare_dataset
+
+Evaluated = tuple[xr.Dataset, Path]
+
+
+def test_every_forecast_is_scored_over_the_same_points_and_holes_are_counted(evaluated: Evaluated) -> None:
+    scores = evaluated[0].sel(channel="temperature_500", region="global")
+    assert scores.missing_forecast.sel(forecast="model").values.tolist() == [0, 32, 0, 0]
+    assert scores.missing_forecast.sel(forecast="persistence").sum() == 0
+    assert (scores.points == scores.points.isel(forecast=0)).all()
+    assert scores.points.sel(forecast="climatology", lead_time=48) == 57 * 16 * 32 - 32
+
+
+def test_leads_beyond_the_truth_are_dropped_and_counted(evaluated: Evaluated) -> None:
+    scores = evaluated[0]
+    assert scores.unverified_initial_times.values.tolist() == [0, 0, 0, 2]
+    assert (
+        scores.points.sel(forecast="model", lead_time=120, channel="geopotential_500", region="global") == 55 * 16 * 32
+    )
+
+
+def test_a_climatology_has_no_anomaly_and_constant_error(evaluated: Evaluated, weather: ModuleType) -> None:
+    scores = evaluated[0].sel(forecast="climatology", region="global", channel="geopotential_500")
+    assert_allclose(scores.activity, 0, atol=1e-6)
+    assert_allclose(scores.rmse, weather.SIZE["geopotential"], rtol=0.1)
+
+
+def test_the_best_model_of_such_weather_beats_both_references_with_confidence(evaluated: Evaluated) -> None:
+    skill = evaluated[0].sel(forecast="model", region="global", channel="geopotential_500")
+    assert (skill.skill_low.sel(lead_time=[24, 48, 72]) > 0).all()
+    expected = 1 - np.sqrt((1 - 0.8**2) / (2 * (1 - 0.8)))
+    assert skill.skill.sel(reference="persistence", lead_time=24) == pytest.approx(expected, abs=0.3)
+    assert (skill.skill_low < skill.skill).all()
+    assert (skill.skill < skill.skill_high).all()
+
+
+def test_the_piece_size_changes_no_score(
+    forecasts: dict[str, xr.Dataset], weather: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores() -> xr.Dataset:
+        return evaluate(
+            {"model": forecasts["model"].isel(time=slice(0, 12))},
+            weather.truth(),
+            climatology=weather.climatology(),
+            progress=False,
+        )
+
+    whole = scores()
+    for size in (1, 60_000):
+        monkeypatch.setattr(pairs, "PIECE_BYTES", size)
+        xr.testing.assert_allclose(scores(), whole, rtol=1e-13)
+
+
+def test_initial_times_that_not_all_forecasts_have_are_left_out_and_named(
+    forecasts: dict[str, xr.Dataset], weather: ModuleType
+) -> None:
+    fewer = {"model": forecasts["model"], "persistence": forecasts["persistence"].isel(time=slice(5, 20))}
+    scores = evaluate(fewer, weather.truth(), channels=["geopotential_500"], progress=False)
+    assert scores.initial_time.size == 15
+    assert scores.attrs["dropped_initial_times"] == "42 of model"
+
+
+def test_files_are_read_like_datasets(forecasts: dict[str, xr.Dataset], weather: ModuleType, tmp_path: Path) -> None:
+    few = forecasts["model"].isel(time=slice(0, 5))
+    few.to_zarr(tmp_path / "forecast.zarr")
+    weather.truth().to_netcdf(tmp_path / "truth.nc")
+    read = evaluate({"model": tmp_path / "forecast.zarr"}, tmp_path / "truth.nc", progress=False)
+    given = evaluate({"model": few}, weather.truth(), progress=False)
+    assert_allclose(read.rmse.sel(channel="temperature_850"), given.rmse.sel(channel="temperature_850"), rtol=1e-12)
+    assert np.isnan(read.acc).all()
+
+
+def test_a_training_store_is_truth_and_climatology_at_once(weather: ModuleType, tmp_path: Path) -> None:
+    truth, store = weather.truth(400), tmp_path / "store.zarr"
+    prepare_dataset(truth, store)
+    model = weather.forecasts("model", slice(2, 9), times=400)
+    scores = evaluate({"model": model}, store, progress=False)
+    with xr.open_zarr(store) as stored:
+        climatology = stored[["climatology"]].load()
+    given = evaluate({"model": model}, truth, climatology=climatology, progress=False)
+    assert_allclose(scores.rmse, given.rmse, rtol=1e-6)
+    assert_allclose(scores.acc, given.acc, rtol=1e-6)
+    assert 0.5 < scores.acc.sel(channel="geopotential_500", region="global", lead_time=24).item() < 1
+
+
+def test_what_cannot_be_judged_is_refused_in_one_sentence(
+    forecasts: dict[str, xr.Dataset], weather: ModuleType, tmp_path: Path
+) -> None:
+    model, truth = forecasts["model"], weather.truth()
+    cases = [
+        (DataError, "covers 2020-12-01", {"m": model}, truth.isel(time=slice(0, 1))),
+        (GridError, "bring the truth to the forecasts' grid", {"m": model}, truth.isel(latitude=slice(0, 8))),
+        (DataError, "WeatherBench 2's layout", {"m": truth}, truth),
+        (DataError, "there is no '.*nowhere.zarr'", {"m": tmp_path / "nowhere.zarr"}, truth),
+        (DataError, "dimension member", {"m": model.expand_dims(member=2)}, truth),
+        (ChannelError, "no channel in common", {"m": model[["geopotential"]]}, truth.drop_vars("geopotential")),
+    ]
+    for error, message, given, judge in cases:
+        with pytest.raises(error, match=message):
+            evaluate(given, judge, progress=False)
+    with pytest.raises(DataError, match=r"no lead of 12 h; its leads are 24, 48, 72, 120 h"):
+        evaluate({"m": model}, truth, leads=[12], progress=False)
+    with pytest.raises(RecipeError, match="did you mean 'persistence'"):
+        evaluate({"persistence": model}, truth, references=("persistance",), progress=False)
+    furlongs = model.copy()
+    furlongs["temperature"] = model.temperature.assign_attrs(units="furlong")
+    with pytest.raises(DataError, match="'temperature' is in furlong, and in the truth it is in K; convert it"):
+        evaluate({"m": furlongs}, truth, progress=False)
+    void = xr.full_like(model, np.nan)
+    with pytest.raises(DataError, match="forecast 'void' holds no number where the truth has one"):
+        evaluate({"m": model, "void": void}, truth, progress=False)
+    with pytest.raises(DataError, match="the truth holds no number at the times and points"):
+        evaluate({"m": model}, xr.full_like(truth, np.nan), progress=False)
+    with pytest.raises(DataError, match="no map for day 337, hour 0; its hours are 12"):
+        evaluate({"m": model}, truth, climatology=weather.climatology().assign_coords(hour=[12]), progress=False)

@@ -1,0 +1,158 @@
+"""Weights divided between two processes train, are kept, and go on as those of one process do."""
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from safetensors.torch import load_file
+
+from etesian.core.errors import RecipeError
+from etesian.training.checkpoint import load_task
+from etesian.training.sharding import Sharded
+
+SCRIPT = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+import lightning as L, torch
+from etesian.forecast.data import ForecastData
+from etesian.networks.climax import ClimaX
+from etesian.forecast.task import ForecastTask
+from etesian.training.checkpoint import SafeCheckpoints, best_and_last
+from etesian.training.sharding import Sharded
+
+def network(layout):
+    return ClimaX(layout, dim=16, depth=2, heads=2, dropout=0.0, drop_path=0.0)
+
+class Course(L.Callback):
+    losses, sizes = [], []
+
+    def on_train_epoch_start(self, trainer, task):
+        if trainer.current_epoch == 2 and trainer.is_global_zero:
+            shutil.copytree(run / "last", run / "halfway" / "last")
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, number):
+        self.losses.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean").item())
+        moments = [state["exp_avg"] for state in trainer.optimizers[0].state.values()]
+        self.sizes[:] = [
+            sum((t.to_local() if hasattr(t, "to_local") else t).numel() for t in tensors)
+            for tensors in (task.parameters(), moments)
+        ]
+        if how == "killed" and trainer.global_rank == 1 and trainer.current_epoch == 2 and number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_epoch_end(self, trainer, task):
+        if trainer.is_global_zero:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "course.json").write_text(json.dumps({"losses": self.losses, "sizes": self.sizes}))
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    store, run, processes, how = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    data = ForecastData(
+        [store], ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12"), [12], batch_size=10 // processes,
+        region="-50,50,0,315",
+    )
+    torch.manual_seed(int(os.environ.get("LOCAL_RANK", 0)))
+    task = ForecastTask(network, data.layout, data.statistics, warmup_steps=3)
+    trainer = L.Trainer(
+        accelerator="cpu", devices=processes, strategy="sharded" if processes > 1 else "auto", max_epochs=4,
+        logger=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        num_sanity_val_steps=0, plugins=[SafeCheckpoints()], gradient_clip_val=0.2,
+        callbacks=[Course(), *best_and_last(run)],
+    )
+    last = run / "last"
+    trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+"""
+
+
+def course(run: Path) -> Any:
+    return json.loads((run / "course.json").read_text())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_divided_weights_train_are_kept_and_go_on_as_those_of_one_process(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    monkeypatch.chdir(tmp_path)
+
+    def begin(run: str, how: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), store, str(tmp_path / run), "2", how]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+
+    def train_alone(run: str) -> None:
+        monkeypatch.setattr(sys, "argv", [str(script), store, str(tmp_path / run), "1", "calm"])
+        runpy.run_path(str(script), run_name="__main__")
+
+    broken = begin("two", "killed")
+    train_alone("one")
+    broken.communicate(timeout=300)
+    assert broken.returncode != 0
+    one, two = course(tmp_path / "one"), course(tmp_path / "two")
+    assert len(set(one["losses"])) == 12
+    assert two["losses"] == pytest.approx(one["losses"][:6], rel=1e-5)
+    assert two["sizes"] == [size // 2 for size in one["sizes"]]
+
+    shutil.copytree(tmp_path / "two" / "last", tmp_path / "two-then-one" / "last")
+    shutil.copytree(tmp_path / "one" / "halfway" / "last", tmp_path / "one-then-two" / "last")
+    shutil.rmtree(tmp_path / "two" / "halfway")
+    going_on = [begin("two", "calm"), begin("one-then-two", "calm")]
+    train_alone("two-then-one")
+    for process in going_on:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    expected = load_file(tmp_path / "one" / "last" / "weights.safetensors")
+    for run in ("two", "two-then-one", "one-then-two"):
+        assert course(tmp_path / run)["losses"] == pytest.approx(one["losses"][6:], rel=1e-5), run
+        found = load_file(tmp_path / run / "last" / "weights.safetensors")
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=f"{run}: {name}")
+    assert type(load_task(tmp_path / "two" / "last").network).__name__ == "ClimaX"
+
+
+def sharded(
+    *, shards: int = 1, names: tuple[str, ...] = ("network.a",), callbacks: tuple[Any, ...] = (), precision: str = "32"
+) -> Sharded:
+    """Return a strategy about to divide a task of these properties."""
+    strategy = Sharded()
+    network = type("UNet", (), {"shards": lambda self: [torch.nn.Linear(1, 1)] * shards})()
+    strategy._lightning_module = cast(
+        Any,
+        SimpleNamespace(
+            network=network,
+            trainer=SimpleNamespace(callbacks=list(callbacks)),
+            named_parameters=lambda: ((name, torch.zeros(1)) for name in names),
+        ),
+    )
+    strategy._precision_plugin = cast(Any, SimpleNamespace(precision=precision))
+    return strategy
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sharded(shards=0), "UNet cannot be divided among processes; use strategy: ddp"),
+        (lambda: sharded(names=("network.a", "decay_rate")), "the task learns decay_rate; use strategy: ddp"),
+        (lambda: sharded(callbacks=(EMAWeightAveraging(),)), "EMAWeightAveraging averages whole weights, not shards"),
+        (lambda: sharded(precision="16-mixed"), "use precision: bf16-mixed"),
+    ],
+)
+def test_what_cannot_work_on_shards_is_refused_before_training(make: Callable[[], Sharded], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make().configure_ddp()
+
+
+def test_an_option_of_another_strategy_is_refused() -> None:
+    with pytest.raises(RecipeError, match="no option 'find_unused_parameters'"):
+        Sharded(find_unused_parameters=True)
