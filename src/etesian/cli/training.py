@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 import etesian.training.sharding  # noqa: F401  makes strategy: sharded known
 from etesian.cli.epochs import EpochLines
 from etesian.cli.going_on import is_finished, last_checkpoint, refuse_changes
-from etesian.cli.trusted import check, plain, read, restrict
+from etesian.cli.trusted import by_public_names, check, plain, read, restrict, spelled_out
 from etesian.core import Layout
 from etesian.core.errors import RecipeError, first_line
 from etesian.core.outputs import claim_run, mark
@@ -47,6 +47,7 @@ class SaveRecipe(SaveConfigCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             mark(path.parent, "run")
             self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            path.write_text(by_public_names(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 class TrainingCLI(LightningCLI):
@@ -156,6 +157,7 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
     """
     # Further processes are started with these words.
     sys.argv[1:] = [*arguments, *(f"--trust={module}" for module in trusted)]
+    arguments = [spelled_out(word) for word in arguments]
     restrict(trusted)
     for before, word in pairwise(["", *arguments]):
         recipe = word.removeprefix("--config=") if word.startswith("--config=") else word

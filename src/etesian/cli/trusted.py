@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from etesian.core.errors import RecipeError
+from etesian.core.names import locate, public_name
 
 MODULES = ("etesian", "torch", "lightning", "pytorch_optimizer", "torchmetrics")
 """What a recipe may name something of, and what may be imported for it."""
@@ -132,7 +134,7 @@ def _found(path: str, trusted: Sequence[str], place: str) -> Any:
 
 
 def plain(text: str) -> Any:
-    """Return what YAML text says, as plain data.
+    """Return what YAML text says, as plain data; classes under their public names become what the parser imports.
 
     Raises:
         RecipeError: if its aliases make it much larger than it looks.
@@ -140,7 +142,38 @@ def plain(text: str) -> Any:
     value = _read_yaml(text)
     if "*" in text and _nodes(value, ()) > _MOST_NODES:
         raise RecipeError(f"a recipe's aliases (*) expand to more than {_MOST_NODES} values; write it without them")
-    return value
+    return _located(value)
+
+
+def _located(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_located(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: locate(item) if key == "class_path" and isinstance(item, str) else _located(item)
+        for key, item in value.items()
+    }
+
+
+def by_public_names(recipe: str) -> str:
+    """Return the text of a recipe with public names in place of the modules that hold this library's classes.
+
+    >>> by_public_names("class_path: etesian.networks.climax.ClimaX")
+    'class_path: etesian.ClimaX'
+    """
+    return re.sub(r"(class_path: )(etesian\.[\w.]+)", lambda match: match[1] + public_name(match[2]), recipe)
+
+
+def spelled_out(word: str) -> str:
+    """Return a word of the command line with the class that it gives by its public name spelled out.
+
+    >>> spelled_out("--model.init_args.network.class_path=ClimaX")
+    '--model.init_args.network.class_path=etesian.networks.climax.ClimaX'
+    """
+    option, equals, value = word.partition("=")
+    is_class = option.startswith("--") and option.rpartition(".")[2] in ("class_path", "--model", "--data", "network")
+    return f"{option}={locate(value)}" if equals and is_class else locate(word)
 
 
 def _nodes(value: Any, above: tuple[int, ...]) -> int:

@@ -13,6 +13,7 @@ from etesian.core.channels import Channel
 from etesian.core.errors import CheckpointError
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid, Region
+from etesian.core.names import locate, public_name
 
 _PLAIN_TYPES: dict[str, Any] = {"Layout": Layout}
 
@@ -45,7 +46,7 @@ class Recorded:
     def describe(self) -> dict[str, Any]:
         """Return class and arguments as JSON data."""
         return {
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class": public_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "arguments": {name: to_plain(value) for name, value in self._call.items()},
         }
 
@@ -126,12 +127,12 @@ def find_class(kind: type, path: str) -> Any:
 
     Args:
         kind: what the class must be.
-        path: module and name of the class.
+        path: public name of the class, or its module and name.
 
     Raises:
         CheckpointError: if there is no such class, or it is of another kind.
     """
-    module_name, _, name = path.rpartition(".")
+    module_name, _, name = locate(path).rpartition(".")
     own = module_name.split(".")[0] == "etesian"
     try:
         module = importlib.import_module(module_name) if own else sys.modules[module_name]

@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import CheckpointError, RecipeError
+from etesian.core.names import public_name
 from etesian.core.recorded import Recorded
 from etesian.core.statistics import Statistics
 from etesian.networks.network import Network, Transfer
@@ -191,7 +192,7 @@ class Task(L.LightningModule):
         # A task that was only built, not trained, has no trainer to ask.
         score = self._trainer.callback_metrics.get("val_loss") if self._trainer is not None else None
         checkpoint["etesian"] = {
-            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+            "task": public_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "options": self.options(),
             "network": cast(Recorded, self.network).describe(),
             "statistics": self.normalizer.statistics,

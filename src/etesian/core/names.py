@@ -1,0 +1,76 @@
+"""Public names: what a user, a recipe and a checkpoint call a class, wherever its code lies."""
+
+import re
+
+HOMES: dict[str, tuple[str, ...]] = {
+    "core.channels": ("Channel",),
+    "core.errors": ("EtesianError", "DataError", "ChannelError", "GridError", "CheckpointError", "RecipeError"),
+    "core.fields": ("Batch", "Fields", "Frame", "Layout"),
+    "core.grid": ("Grid", "Region"),
+    "core.statistics": ("Statistics",),
+    "store.reader": ("TrainingStore",),
+    "networks.network": ("Network",),
+    "networks.atmodist": ("AtmoDist", "Autoencoder", "StateEncoder"),
+    "networks.climax": ("ClimaX",),
+    "networks.climax_projection": ("ClimaXProjection",),
+    "networks.dincae": ("GapFillUNet",),
+    "networks.downscaler": ("Downscaler",),
+    "networks.gapfiller": ("GapFiller",),
+    "networks.srgan": ("SRGenerator",),
+    "networks.unet": ("UNet",),
+    "networks.weathermesh": ("WeatherMesh",),
+    "samples.windows": ("Horizon",),
+    "training.finetune": ("Start",),
+    "training.optimizers": ("Shampoo",),
+    "forecast.data": ("ForecastData",),
+    "forecast.task": ("ForecastTask",),
+    "forecast.latent": ("LatentForecastTask",),
+    "forecast.pretrain": ("PretrainTask",),
+    "forecast.baseline_networks": ("Persistence", "Climatology", "LinearForecast"),
+    "fill.data": ("GapFillData",),
+    "fill.task": ("GapFillTask",),
+    "downscale.data": ("DownscalingData",),
+    "downscale.task": ("DownscaleTask",),
+    "downscale.superresolution": ("SuperResolutionTask",),
+    "downscale.superresolution_data": ("SuperResolutionData",),
+    "downscale.baselines": ("Interpolation",),
+    "projection.data": ("ProjectionData", "SimulationData"),
+    "projection.report": ("ProjectionReport",),
+    "projection.task": ("ProjectionTask",),
+    "distance.data": ("LagData",),
+    "distance.distance": ("AtmoDistance", "Content"),
+    "distance.inpaint": ("InpaintTask",),
+    "distance.task": ("TimeLagTask", "paper_optimizer"),
+    "interop.gapfill": ("Prototype",),
+}
+"""Which module of the library holds what its users name."""
+
+_MODULES = {name: f"etesian.{module}" for module, names in HOMES.items() for name in names}
+
+_EARLIER = re.compile(r"etesian\.(core|data|evaluation|inference|interop|metrics|models|nn|tasks)\.([\w.]*\.)?(\w+)")
+"""Version 0.1's paths: a class had the name that it has now, in a module of one of these packages."""
+
+
+def locate(name: str) -> str:
+    """Return the module and name behind a public name, with or without `etesian.`, or behind a path of version 0.1.
+
+    Anything else is returned as it is.
+
+    >>> locate("ClimaX"), locate("etesian.models.climax.ClimaX")
+    ('etesian.networks.climax.ClimaX', 'etesian.networks.climax.ClimaX')
+    >>> locate("torch.optim.AdamW")
+    'torch.optim.AdamW'
+    """
+    earlier = _EARLIER.fullmatch(name)
+    bare = earlier[3] if earlier else name.removeprefix("etesian.")
+    return f"{_MODULES[bare]}.{bare}" if bare in _MODULES else name
+
+
+def public_name(path: str) -> str:
+    """Return the public name of what a module of the library holds, or the path itself where it has none.
+
+    >>> public_name("etesian.networks.climax.ClimaX"), public_name("torch.optim.AdamW")
+    ('etesian.ClimaX', 'torch.optim.AdamW')
+    """
+    module, _, name = path.rpartition(".")
+    return f"etesian.{name}" if _MODULES.get(name) == module else path
