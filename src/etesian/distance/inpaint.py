@@ -38,6 +38,7 @@ class InpaintTask(Task):
         RecipeError: if the network is no `Autoencoder`, or the hole no share from 0 up to, but not including, 1.
     """
 
+    job = "distance"
     network: Autoencoder
     hidden: Tensor
 

@@ -43,6 +43,7 @@ class TimeLagTask(Task):
         RecipeError: if the network is no `AtmoDist`, or data and network differ in their lags.
     """
 
+    job = "distance"
     network: AtmoDist
     confusion: Tensor
     hits: Tensor

@@ -56,6 +56,8 @@ class SuperResolutionTask(ForecastTask):
         CheckpointError: if `start` holds no generator of this kind and size, or `content` no encoder.
     """
 
+    job = "downscale"  # type: ignore[assignment]
+
     def __init__(
         self,
         network: NetworkFactory,

@@ -34,6 +34,7 @@ class DownscaleTask(ForecastTask):
         RecipeError: if the layout has no target grid.
     """
 
+    job = "downscale"  # type: ignore[assignment]
     kept_statics: Tensor
 
     def __init__(

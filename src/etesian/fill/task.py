@@ -48,6 +48,7 @@ class GapFillTask(Task):
         RecipeError: if the network fills no gaps, or gives no variance for `nll`.
     """
 
+    job = "fill"
     network: Reconstruction
     spread_factor: Tensor
 

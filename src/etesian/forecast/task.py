@@ -66,6 +66,7 @@ class ForecastTask(ScoredTask):
         RecipeError: if the options cannot work with the layout.
     """
 
+    job = "forecast"
     observed: Tensor | None
 
     def __init__(

@@ -36,6 +36,7 @@ class ProjectionTask(Task):
         CheckpointError: if `start` is no run of ClimaX.
     """
 
+    job = "project"
     loss_weight: Tensor
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
@@ -33,6 +33,8 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 LOOK_EVERY = 50
 """Steps between two looks at the loss on an accelerator."""
 
+Job = Literal["forecast", "fill", "downscale", "project", "distance"]
+
 NetworkFactory = Callable[[Layout], Network]
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -50,6 +52,8 @@ class Task(L.LightningModule):
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
     """
 
+    job: ClassVar[Job]
+    """Which verb a trained run of the task serves; every task of a job declares it."""
     network: Network
     has_best = True
     """Whether the validation loss tells which epoch is the best."""
