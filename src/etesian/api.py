@@ -1,6 +1,7 @@
 """Commands that join several layers: predict, evaluate, import."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from etesian.core import Grid
 from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
 from etesian.core.outputs import claim, complete_or_absent, keep_apart
+from etesian.distance.score import LearnedDistance
 from etesian.downscale.baselines import INTERPOLATIONS, interpolation_task
 from etesian.downscale.superresolution import SuperResolutionTask
 from etesian.fill.baselines import GAP_BASELINES, Resolution
@@ -283,7 +285,7 @@ def evaluate(
         headline=headline,
         structure=structure,
         places=places,
-        distance=distance,
+        further=[] if distance is None else [partial(LearnedDistance, run=distance)],
         out=out,
     )
     console = Console()

@@ -20,7 +20,7 @@ from etesian.downscale.task import DownscaleTask
 from etesian.forecast.baselines import baseline_task
 from etesian.forecast.data import ForecastData
 from etesian.forecast.latent import LatentForecastTask
-from etesian.forecast.run import channel_units, predict_to
+from etesian.forecast.run import predict_to
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
 from etesian.networks.downscaler import Downscaler
@@ -32,6 +32,7 @@ from etesian.scores.sources import open_forecast
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 from etesian.training.checkpoint import SafeCheckpoints, load_task
+from etesian.training.units import channel_units
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 LATITUDE, LONGITUDE = np.linspace(-78.75, 78.75, 8), np.arange(16) * 22.5

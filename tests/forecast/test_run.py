@@ -18,7 +18,7 @@ from etesian.core.statistics import Statistics
 from etesian.forecast import run as predictor
 from etesian.forecast import writer as writing
 from etesian.forecast.baseline_networks import Persistence
-from etesian.forecast.run import forecast, initial_times, predict_to, rollout, stream
+from etesian.forecast.run import forecast, initial_times, predict_to, stream
 from etesian.forecast.task import ForecastTask
 from etesian.networks.weathermesh import SIZES, WeatherMesh
 from etesian.samples.windows import Period, WindowReader
@@ -183,17 +183,18 @@ def test_a_region_is_forecast_from_a_store_of_the_globe(store: str) -> None:
     assert fields.frame.grid.longitude.tolist() == [315, 360, 405]
 
 
-def test_a_rollout_steps_in_time(store: str) -> None:
+def test_a_forecast_in_steps_gives_each_lead_as_it_comes(store: str) -> None:
     reader = TrainingStore(store)
-    task = persistence(reader)
+    task = persistence(reader, step_hours=6)
     start = WindowReader(reader, task.layout).start(reader.time[:2])
-    states = list(rollout(task, start, 3, 6))
+    states = list(task.forecast(start, (6, 12, 18)))
     assert [(s.frame.time[:, 0] - start.inputs.frame.time[:, 0]).tolist() for s in states] == [
         [3600 * 6 * n] * 2 for n in (1, 2, 3)
     ]
-    assert all(torch.equal(state.values, start.inputs.values) for state in states)
-    with pytest.raises(RecipeError, match="a rollout feeds back its output"):
-        next(rollout(persistence(reader, targets=reader.channels[:1]), start, 1, 6))
+    for state in states:
+        torch.testing.assert_close(state.values, start.inputs.values)
+    with pytest.raises(RecipeError, match="an iterated forecast feeds back its output"):
+        persistence(reader, targets=reader.channels[:1], step_hours=6)
 
 
 def latent_task(store: TrainingStore) -> ForecastTask:

@@ -187,3 +187,8 @@ def anomaly_std(
     explained = (coefficients[0] - mean[:, None, None]) ** 2 + (coefficients[1:] ** 2).sum(0) / 2
     left = std**2 - np.nanmean(explained, axis=(1, 2))
     return np.asarray(np.sqrt(np.maximum(left, 1e-6 * std**2)))
+
+
+def unscaled(channels: Sequence[Channel]) -> Statistics:
+    """Return statistics that leave values as they are: what is normalised by them stays in physical units."""
+    return Statistics(tuple(channels), np.zeros(len(channels)), np.ones(len(channels)))

@@ -5,8 +5,8 @@ from functools import partial
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError
+from etesian.core.statistics import unscaled
 from etesian.forecast.baseline_networks import Values
-from etesian.forecast.baselines import _physical
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import Network
 from etesian.nn.upsampling import BicubicLift, BilinearLift
@@ -49,4 +49,4 @@ def interpolation_task(name: str, store: TrainingStore, channels: Sequence[Chann
         GridError: if the grid reaches beyond the store's.
     """
     layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, target_grid=grid)
-    return ForecastTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, _physical(channels))
+    return ForecastTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, unscaled(channels))

@@ -22,9 +22,9 @@ from etesian.fill.baselines import FILLED, LAND, UNOBSERVED, filled_attributes
 from etesian.fill.months import MonthAxis, MonthReader, month_starts, sea_mask, static_fields
 from etesian.fill.samples import fixed_fields
 from etesian.fill.task import GapFillTask
-from etesian.forecast.run import channel_units
 from etesian.samples.windows import Period
 from etesian.store.reader import TrainingStore
+from etesian.training.units import channel_units
 
 Empty = Literal["missing", "climatology"]
 

@@ -13,7 +13,7 @@ from etesian.core import Channel, Frame, Layout
 from etesian.core.clock import decode_time, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError, suggest
-from etesian.core.statistics import Statistics
+from etesian.core.statistics import unscaled
 from etesian.forecast.baseline_networks import Climatology, LinearForecast, PatternForecast, Persistence
 from etesian.forecast.task import ForecastTask
 from etesian.nn.normalizer import Normalizer
@@ -87,7 +87,7 @@ def baseline_task(
         )
     if name == "seasonal_cycle":
         return ForecastTask(lambda layout: Climatology(layout, _no_anomaly), layout, statistics, anomalies=True)
-    physical = _physical(channels)
+    physical = unscaled(channels)
     if name == "persistence":
         return ForecastTask(Persistence, layout, physical)
     table = _climatology_table(store)
@@ -96,7 +96,7 @@ def baseline_task(
 
 def _averaged_baseline(name: str, store: TrainingStore, layout: Layout, hours: int) -> ForecastTask:
     window, channels = WindowReader(store, layout, hours).before, layout.targets
-    physical = _physical(channels)
+    physical = unscaled(channels)
     if name == "persistence":
         task = ForecastTask(Persistence, replace(layout, history=window), physical)
     elif name in ("seasonal_cycle", "climatology"):
@@ -257,11 +257,6 @@ def _pairs(time: NDArray[np.int64], lead: int, path: str) -> tuple[NDArray[np.in
     if not len(now):
         raise DataError(f"the training period of {path} has no two times that lie {lead} h apart")
     return now, later[now]
-
-
-def _physical(channels: Sequence[Channel]) -> Statistics:
-    """Return statistics that leave values as they are."""
-    return Statistics(tuple(channels), np.zeros(len(channels)), np.ones(len(channels)))
 
 
 def _no_anomaly(target: Frame) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from etesian.core import Batch, Channel, Fields, Layout
+from etesian.core import Channel, Fields, Layout
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
@@ -18,6 +18,7 @@ from etesian.networks.network import shares
 from etesian.samples.windows import Period, WindowReader, exists, given_side
 from etesian.store.reader import TrainingStore, observed_targets
 from etesian.training.task import Task
+from etesian.training.units import channel_units
 
 
 def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Fields:
@@ -143,27 +144,6 @@ def predict_to(
     writer.finish()
 
 
-def channel_units(task: Task, stores: Sequence[TrainingStore]) -> dict[Channel, str]:
-    """Return the units of the channels that a task gives: those of its training, or of the stores with the states.
-
-    Raises:
-        DataError: if a store has an input in other units than training.
-    """
-    trained: dict[str, str] = task.provenance.get("units", {})
-    found: dict[Channel, str] = {}
-    for channel in (*task.layout.inputs, *task.layout.targets):
-        found[channel] = trained.get(str(channel), "")
-        for store in stores:
-            units = store.units.get(channel, "")
-            found[channel] = found[channel] or units
-            if channel in task.layout.inputs and units and units != found[channel]:
-                raise DataError(
-                    f"'{channel}' is in {units} in {store.path}, but the run knows it in {found[channel]}; convert it "
-                    "and prepare the store again"
-                )
-    return found
-
-
 def _know_observed(task: ForecastTask, store: TrainingStore) -> None:
     """Let a run whose checkpoint does not tell where its targets were ever observed ask the store with the states."""
     layout = task.layout
@@ -195,27 +175,3 @@ def stream(
     """
     first, *others = [reader.start(initial).to(task.device) for reader in readers]
     return task.forecast(first, leads, others, weights)
-
-
-def rollout(task: Task, batch: Batch, steps: int, step_hours: int) -> Iterator[Fields]:
-    """Step a forecast forward, feeding each state to the next step.
-
-    Args:
-        task: whose inputs are among its targets, with a history of one time.
-        batch: initial state in physical units.
-        steps: how many.
-        step_hours: length of one.
-
-    Yields:
-        The state after each step, in physical units.
-
-    Raises:
-        RecipeError: if the task cannot be fed its own output.
-    """
-    if not set(task.layout.inputs) <= set(task.layout.targets) or task.layout.history != (0,):
-        raise RecipeError("a rollout feeds back its output: the inputs must be one time of channels that are predicted")
-    for _ in range(steps):
-        time = batch.inputs.frame.time + step_hours * SECONDS_PER_HOUR
-        state = task.predict(batch, replace(batch.inputs.frame, channels=task.layout.targets, time=time))
-        yield state
-        batch = replace(batch, inputs=state.select(task.layout.inputs))

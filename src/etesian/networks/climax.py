@@ -17,7 +17,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.networks.climax_transfer import adopt
+from etesian.networks.climax_transfer import Tokens, adopt
 from etesian.networks.network import Network, Transfer, lead_hours
 from etesian.nn.attention import LowRank, TransformerBlock, initialise_linear
 from etesian.nn.dropout import Dropout
@@ -187,7 +187,12 @@ class ClimaX(Network):
         """
         if not isinstance(source, ClimaX):
             raise CheckpointError(f"a ClimaX cannot begin with the weights of a {type(source).__name__}")
-        return adopt(self, source)
+        return adopt(self, self._tokens(), source, source._tokens())
+
+    def _tokens(self) -> Tokens:
+        """Return what the tokens stand for."""
+        ages = self.aggregation.token_bias.shape[0] // len(self.variables)
+        return Tokens(self.variables, ages, self.layout.grid, self.patch)
 
     def _position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
         """Return the position embedding of a grid's patches."""

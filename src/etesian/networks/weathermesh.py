@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.networks.network import Network, Transfer, lead_hours, shares
-from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, resolve
+from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, check_same, resolve
 from etesian.networks.weathermesh_parts import GridPadding, LevelInterpolation, SurfaceDecoder, profiles, start_at_zero
 from etesian.nn.attention import initialise_linear
 from etesian.nn.convolution import GlobeConvTranspose
@@ -291,7 +291,15 @@ class WeatherMesh(Network):
 
     def adopt(self, source: Network) -> Transfer:
         """Take over what a trained WeatherMesh shares with this one; see `weathermesh_encoder.adopt`."""
-        return adopt(self, source) if isinstance(source, WeatherMesh) else super().adopt(source)
+        if not isinstance(source, WeatherMesh):
+            return super().adopt(source)
+        check_same("targets", self.layout.targets, source.layout.targets)
+        check_same("levels", self.levels, source.levels)
+        shared = self.sources.keys() & source.sources.keys()
+        for name in sorted(shared):
+            check_same(f"inputs of {name}", self.sources[name], source.sources[name])
+            check_same(f"static fields of {name}", self.layout.statics, source.layout.statics)
+        return adopt(self, source, shared)
 
     def step(self, latent: Latent, hours: int) -> Latent:
         """Advance the latent by the hours of one processor.

@@ -1,6 +1,6 @@
 """The encoder of WeatherMesh for one source of analyses, and what a network takes over from one with other sources."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Layout
-from etesian.networks.network import Transfer
+from etesian.networks.network import Network, Transfer
 from etesian.networks.weathermesh_parts import (
     CLOCK_FEATURES,
     GridPadding,
@@ -21,9 +21,6 @@ from etesian.networks.weathermesh_parts import (
 )
 from etesian.nn.convolution import GlobeConv
 from etesian.nn.position import sincos_3d
-
-if TYPE_CHECKING:
-    from etesian.networks.weathermesh import WeatherMesh
 
 
 class Encoder(nn.Module):
@@ -98,22 +95,21 @@ class Encoder(nn.Module):
         return self.blocks(latent)  # type: ignore[no-any-return]
 
 
-def adopt(network: "WeatherMesh", source: "WeatherMesh") -> Transfer:
+def adopt(network: Network, trained_network: Network, shared: Collection[str]) -> Transfer:
     """Take over encoders by the name of their source, and everything else as a whole.
 
     Encoders of sources that the trained network does not know stay new; those that the network does not know are
     dropped.
 
+    Args:
+        network: to give weights to.
+        trained_network: where they are from.
+        shared: names of the sources that both know.
+
     Raises:
         CheckpointError: if the two differ in anything but their sources.
     """
-    _same("targets", network.layout.targets, source.layout.targets)
-    _same("levels", network.levels, source.levels)
-    shared = network.sources.keys() & source.sources.keys()
-    for name in sorted(shared):
-        _same(f"inputs of {name}", network.sources[name], source.sources[name])
-        _same(f"static fields of {name}", network.layout.statics, source.layout.statics)
-    own, theirs = network.state_dict(), source.state_dict()
+    own, theirs = network.state_dict(), trained_network.state_dict()
     fates: dict[str, str] = {}
     for key, tensor in own.items():
         if _encoder_of(key) is not None and _encoder_of(key) not in shared:
@@ -168,7 +164,12 @@ def _encoder_of(key: str) -> str | None:
     return key.split(".")[1] if key.startswith("encoders.") else None
 
 
-def _same(what: str, here: tuple[object, ...], there: tuple[object, ...]) -> None:
+def check_same(what: str, here: tuple[object, ...], there: tuple[object, ...]) -> None:
+    """Make sure that a trained network has the same as the one that is to begin with its weights.
+
+    Raises:
+        CheckpointError: if not, naming what differs.
+    """
     if here != there:
         differs = next(iter([str(x) for x in (*here, *there) if x not in here or x not in there]), "the order")
         raise CheckpointError(f"the trained WeatherMesh has other {what}: {differs} is not in both")

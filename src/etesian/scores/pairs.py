@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
@@ -155,3 +157,14 @@ class Pairs:
                 yield self.piece(
                     slice(start, min(start + times, self.initial.size)), slice(lead, min(lead + leads, len(self.leads)))
                 )
+
+
+@runtime_checkable
+class PairedScore(Protocol):
+    """What sums something over all pieces of `Pairs`, for which it was built."""
+
+    def add(self, piece: Piece, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
+        """Take a piece into account, at the points where all forecasts and the truth are there."""
+
+    def result(self) -> xr.Dataset:
+        """Return what became of all pieces, as variables of the scores."""

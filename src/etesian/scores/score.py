@@ -1,6 +1,6 @@
 """Judge forecasts: the same initial times, leads and points for all of them, with intervals and skill."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,8 +14,7 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
-from etesian.distance.score import LearnedDistance
-from etesian.scores.pairs import Pairs, Piece
+from etesian.scores.pairs import PairedScore, Pairs, Piece
 from etesian.scores.report import write_report
 from etesian.scores.sources import (
     Averages,
@@ -60,7 +59,7 @@ def evaluate(
     headline: Sequence[str] | None = None,
     structure: bool = False,
     places: Sequence[str] | None = None,
-    distance: str | Path | None = None,
+    further: Sequence[Callable[[Pairs], PairedScore]] = (),
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -84,7 +83,8 @@ def evaluate(
         headline: channels of the report's first tables and its maps; at most four.
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
         places: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
-        distance: run of `TimeLagTask` or `InpaintTask` whose `AtmoDistance` is a score as well.
+        further: scores of other layers beside these, each built for what is compared, such as
+            `partial(LearnedDistance, run=RUN)`.
         out: folder for scores.nc, scores.csv, report.html and pictures.
         progress: show a progress bar.
 
@@ -120,11 +120,10 @@ def evaluate(
     boxes = tuple(regions) if regions else _default_regions(verification.grid)
     shown = _headline(judged, headline)
     maps = Maps(pairs, shown)
-    gathered: list[Maps | Structure | LearnedDistance] = [maps]
+    gathered: list[PairedScore] = [maps]
     if structure:
         gathered.append(Structure(pairs, shown, maps.leads, places))
-    if distance is not None:
-        gathered.append(LearnedDistance(pairs, distance))
+    gathered += [build(pairs) for build in further]
     sums = _accumulate(pairs, boxes, weights, gathered, progress)
     _refuse_nothing(sums)
     scores = _scores(sums, pairs, references)
@@ -203,7 +202,7 @@ def _accumulate(
     pairs: Pairs,
     regions: tuple[str, ...],
     weights: Weighting,
-    gathered: Sequence[Maps | Structure | LearnedDistance],
+    gathered: Sequence[PairedScore],
     progress: bool,
 ) -> dict[str, Sums]:
     """Return the sums of each forecast by initial time: (initial, lead, channel, region, statistic)."""

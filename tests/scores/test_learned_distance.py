@@ -1,5 +1,6 @@
 """A learned distance is a score beside the others, over the cases that all forecasts have."""
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -12,12 +13,14 @@ from etesian.core import Channel, Grid, Layout
 from etesian.core.errors import ChannelError
 from etesian.core.statistics import Statistics
 from etesian.distance.distance import AtmoDistance, atmodistance
+from etesian.distance.score import LearnedDistance
 from etesian.networks.atmodist import AtmoDist
 from etesian.nn.normalizer import Normalizer
 from etesian.scores.score import evaluate
 from etesian.scores.tables import summary
 
 CHANNELS = (Channel("temperature", 500), Channel("temperature", 850))
+LEARNED = [partial(LearnedDistance, run="run")]
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def test_the_distance_is_the_mean_over_complete_cases_and_stands_in_every_output
     chosen = {name: forecasts[name].isel(time=slice(0, 8)).copy(deep=True) for name in ("model", "persistence")}
     chosen["persistence"]["temperature"][2, 1, 1, 4, 5] = np.nan
     truth = weather.truth()
-    scores = evaluate(chosen, truth, distance="run", out=tmp_path / "report", progress=False)
+    scores = evaluate(chosen, truth, further=LEARNED, out=tmp_path / "report", progress=False)
     lead = scores.lead_time.values[1]
     cases = []
     for time in scores.initial_time.values:
@@ -65,5 +68,9 @@ def test_a_distance_of_channels_that_are_not_judged_is_refused(
 ) -> None:
     with pytest.raises(ChannelError, match="needs 'temperature_850', which is not judged"):
         evaluate(
-            {"model": forecasts["model"]}, weather.truth(), channels=["temperature_500"], distance="run", progress=False
+            {"model": forecasts["model"]},
+            weather.truth(),
+            channels=["temperature_500"],
+            further=LEARNED,
+            progress=False,
         )
