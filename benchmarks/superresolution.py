@@ -87,14 +87,14 @@ def main() -> None:
 def print_table(scores: xr.Dataset, names: dict[str, list[str]]) -> None:
     """Print errors and what spectra hold of the truth's fine scales, by way of training."""
     power = scores.spectrum.sel(wavenumber=FINE_WAVES)
-    truth = power.sel(source="truth")
+    truth = power.sel(series="truth")
     share = power.sum("wavenumber") / truth.sum("wavenumber")
     miss = np.sqrt((np.log10(power / truth) ** 2).mean("wavenumber"))
     print("| | " + " | ".join(f"{of} {channel.removesuffix('_850')}" for of in COLUMNS for channel in CHANNELS) + " |")
     print("|---" * (1 + len(COLUMNS) * len(CHANNELS)) + "|")
     for way, group in names.items():
         cells = [1e6 * scores.rmse.sel(forecast=group, channel=channel).values for channel in CHANNELS]
-        cells += [of.sel(source=group, spectrum_of=channel).values for of in (share, miss) for channel in CHANNELS]
+        cells += [of.sel(series=group, spectrum_of=channel).values for of in (share, miss) for channel in CHANNELS]
         print(f"| {way} | " + " | ".join(_spread(values) for values in cells) + " |")
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
-from etesian.api_fill import fill, fill_gaps, judge
+from etesian.api_fill import evaluate_filled, fill, fill_gaps
 from etesian.core import Grid
 from etesian.core.clock import encode_time
 from etesian.core.errors import RecipeError, suggest
@@ -24,8 +24,8 @@ from etesian.forecast.run import initial_times, predict_to
 from etesian.networks.network import Network
 from etesian.samples.windows import Period, exists
 from etesian.scores.plots import plot
-from etesian.scores.score import evaluate as score
-from etesian.scores.sources import averaging_hours, is_training_store, lead_hours, open_forecast
+from etesian.scores.score import score
+from etesian.scores.series import averaging_hours, is_training_store, open_forecast
 from etesian.scores.tables import summary
 from etesian.store.reader import TrainingStore
 from etesian.store.regrid import parse_grid
@@ -219,7 +219,7 @@ def evaluate(
     weights: Literal["area", "cosine"] = "area",
     headline: list[str] | None = None,
     structure: bool = False,
-    places: list[str] | None = None,
+    locations: list[str] | None = None,
     distance: str | None = None,
 ) -> None:
     """Score forecasts against the truth and baselines: a table, report.html, scores.nc, scores.csv and pictures.
@@ -246,7 +246,7 @@ def evaluate(
         headline: channels of the report's first tables, four at most.
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels as well, and
             look at one field closely.
-        places: cities, or latitude,longitude, whose distributions are compared; a few cities by default.
+        locations: cities, or latitude,longitude, whose distributions are compared; a few cities by default.
         distance: run of AtmoDist whose learned distance between forecast and truth is a score beside RMSE and ACC.
 
     Raises:
@@ -259,10 +259,10 @@ def evaluate(
         unused = {"references": references, "climatology": climatology, "leads": leads, "regions": regions}
         if given := [name for name, value in unused.items() if value]:
             raise RecipeError(f"--{given[0]} is for forecasts; filled gaps are judged without it")
-        return judge(forecasts, truth, observed, out, baselines, channels)
+        return evaluate_filled(forecasts, truth, observed, out, baselines, channels)
     is_store = is_training_store(truth)
     if baselines is None:
-        downscaled = is_store and not lead_hours(open_forecast(*next(iter(forecasts.items())))).any()
+        downscaled = is_store and not open_forecast(*next(iter(forecasts.items()))).leads.any()
         baselines = ["persistence", "seasonal_cycle"] if is_store and not downscaled else []
     if baselines and not is_store:
         raise RecipeError(
@@ -284,7 +284,7 @@ def evaluate(
         weights=weights,
         headline=headline,
         structure=structure,
-        places=places,
+        locations=locations,
         further=[] if distance is None else [partial(LearnedDistance, run=distance)],
         out=out,
     )
@@ -303,7 +303,7 @@ def _forecast_baseline(name: str, like: str, truth: str, path: str, channels: li
     store, other = TrainingStore(truth), open_forecast(name, like)
     wanted = store.channels if channels is None else store.resolve(channels)
     shared = [channel for channel in other.channels if channel in wanted]
-    leads = tuple(int(lead) for lead in lead_hours(other))
+    leads = tuple(int(lead) for lead in other.leads)
     if 0 in leads and name not in ("climatology", "seasonal_cycle"):
         raise RecipeError(f"at lead 0 {name} is the truth itself; compare downscaled fields with `interpolation`")
     initial, _ = encode_time(other.dataset["time"].values)

@@ -9,10 +9,10 @@ from etesian.fill.baselines import GAP_BASELINES, Resolution, fill_baseline
 from etesian.fill.pairs import FilledPairs
 from etesian.fill.report import filled_summary
 from etesian.fill.run import Empty, fill_to
-from etesian.fill.scores import evaluate_filled
+from etesian.fill.scores import score_filled
 from etesian.fill.task import GapFillTask
 from etesian.samples.windows import Period
-from etesian.scores.sources import is_training_store
+from etesian.scores.series import is_training_store
 from etesian.store.reader import TrainingStore
 
 
@@ -54,7 +54,7 @@ def fill_gaps(
     fill_to(task, source, out, Period(*init), source=identity, empty=empty, overwrite=overwrite, label=out)
 
 
-def judge(
+def evaluate_filled(
     filled: dict[str, str],
     truth: str,
     observed: str,
@@ -82,7 +82,7 @@ def judge(
         keep_apart(path, [*filled.values(), truth, observed])
         fill(name, observed, path, (first, last), target, [str(c) for c in pairs.channels], overwrite=True)
         filled = {**filled, name: path}
-    scores = evaluate_filled(filled, truth, observed, channels=channels, out=out)
+    scores = score_filled(filled, truth, observed, channels=channels, out=out)
     console = Console()
     console.print(filled_summary(scores))
     console.print(f"report: {out}/report.html")

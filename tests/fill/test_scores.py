@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from etesian.core.errors import DataError, GridError
 from etesian.fill.report import verdicts
-from etesian.fill.scores import evaluate_filled
+from etesian.fill.scores import score_filled
 
 LATITUDE, LONGITUDE = np.linspace(30, 37.6, 20), np.linspace(5, 14.2, 24)
 AREA = np.diff(np.sin(np.radians(np.linspace(29.8, 37.8, 21))))[:, None] * np.ones(24)
@@ -51,7 +51,7 @@ def world() -> dict[str, xr.Dataset]:
 def scored(world: dict[str, xr.Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, Path]:
     out = tmp_path_factory.mktemp("gapfill") / "scores"
     filled = {"ours": world["ours"], "worse": world["worse"]}
-    return evaluate_filled(filled, world["truth"], world["observed"], out=out, progress=False), out
+    return score_filled(filled, world["truth"], world["observed"], out=out, progress=False), out
 
 
 def test_errors_in_gaps_are_those_of_a_mean_over_area_and_all_gaps(
@@ -92,7 +92,7 @@ def test_distance_is_that_to_the_nearest_observed_point_on_the_sphere(world: dic
     observed[NAME][:] = np.nan
     observed[NAME][0, 10, 12] = 290.0
     truth = world["truth"].isel(time=[40])
-    found = evaluate_filled({"ours": world["ours"]}, truth, observed, progress=False).points_by_distance
+    found = score_filled({"ours": world["ours"]}, truth, observed, progress=False).points_by_distance
     phi, lam = np.radians(LATITUDE)[:, None], np.radians(LONGITUDE)
     cosine = np.sin(phi) * np.sin(phi[10]) + np.cos(phi) * np.cos(phi[10]) * np.cos(lam - lam[12])
     distance = 6371.229 * np.arccos(np.clip(cosine, -1, 1))
@@ -115,7 +115,7 @@ def test_an_honest_deviation_is_found_honest_and_half_of_it_too_small(
     assert_allclose(ratio, 1, atol=0.1)
     overconfident = world["ours"].copy()
     overconfident[f"{NAME}_standard_deviation"] = overconfident[f"{NAME}_standard_deviation"] / 2
-    found = evaluate_filled({"half": overconfident}, world["truth"], world["observed"], progress=False)
+    found = score_filled({"half": overconfident}, world["truth"], world["observed"], progress=False)
     assert found.coverage_90.sel(where="gaps").item() < 0.65
     assert found.log_score.sel(where="gaps").item() > float(honest.log_score) + 0.5
     assert found.crps.sel(where="gaps").item() > float(honest.crps)
@@ -126,7 +126,7 @@ def test_months_are_judged_by_the_mean_of_the_true_days(world: dict[str, xr.Data
     months = months.assign(land_sea_mask=world["truth"].land_sea_mask)
     months[NAME] = months[NAME] + 0.25
     months[NAME].attrs["units"] = "K"
-    scores = evaluate_filled({"shifted": months}, world["truth"], world["observed"], progress=False)
+    scores = score_filled({"shifted": months}, world["truth"], world["observed"], progress=False)
     assert scores.attrs["target"] == "monthly means"
     assert_allclose(scores.bias.sel(where="all"), 0.25, atol=1e-9)
     assert_allclose(scores.rmse.sel(where="all"), 0.25, atol=1e-9)
@@ -138,7 +138,7 @@ def test_months_are_judged_by_the_mean_of_the_true_days(world: dict[str, xr.Data
 def test_only_points_that_all_have_are_scored_and_what_one_lacks_is_counted(world: dict[str, xr.Dataset]) -> None:
     holes = world["worse"].copy(deep=True)
     holes[NAME][3, 10:12, 10:12] = np.nan
-    scores = evaluate_filled({"ours": world["ours"], "holes": holes}, world["truth"], world["observed"], progress=False)
+    scores = score_filled({"ours": world["ours"], "holes": holes}, world["truth"], world["observed"], progress=False)
     assert scores.missing.values.ravel().tolist() == [0, 4]
     points = scores.points.sel(where="all").values.ravel()
     assert points[0] == points[1] == 59 * (480 - 12) - 4
@@ -147,7 +147,7 @@ def test_only_points_that_all_have_are_scored_and_what_one_lacks_is_counted(worl
 def test_withheld_observations_are_the_truth_of_what_was_given(world: dict[str, xr.Dataset]) -> None:
     given = world["observed"].copy(deep=True)
     given[NAME][5] = np.nan
-    scores = evaluate_filled({"ours": world["ours"]}, world["observed"], given, progress=False)
+    scores = score_filled({"ours": world["ours"]}, world["observed"], given, progress=False)
     assert scores.points.sel(where="gaps").item() == int(world["observed"][NAME][5].notnull().sum())
 
 
@@ -157,7 +157,7 @@ def test_the_spectrum_of_a_field_that_is_too_smooth_lies_below_the_truth_at_smal
     smooth = (truth + np.roll(truth, 1, 2) + np.roll(truth, -1, 2)) / 3
     time = pd.date_range("2001-01-01", periods=2)
     bare = [dataset(values, time).drop_vars("land_sea_mask") for values in (truth, smooth, truth)]
-    scores = evaluate_filled({"smooth": bare[1]}, bare[0], bare[2], progress=False)
+    scores = score_filled({"smooth": bare[1]}, bare[0], bare[2], progress=False)
     ratio = (scores.power.sel(spectrum_of="smooth") / scores.power.sel(spectrum_of="truth")).values
     assert ratio[-1] < 0.6 < ratio[0] < 1.3
 
@@ -181,16 +181,16 @@ def test_what_cannot_be_judged_is_said_in_a_sentence(world: dict[str, xr.Dataset
     truth, observed, ours = world["truth"], world["observed"], world["ours"]
     forecast = ours.expand_dims(prediction_timedelta=[np.timedelta64(1, "D")], axis=1)
     with pytest.raises(DataError, match=r"holds forecasts, with lead times .* evaluate it without --observed"):
-        evaluate_filled({"ours": forecast}, truth, observed)
+        score_filled({"ours": forecast}, truth, observed)
     with pytest.raises(DataError, match="there is no"):
-        evaluate_filled({"ours": tmp_path / "nothing.zarr"}, truth, observed)
+        score_filled({"ours": tmp_path / "nothing.zarr"}, truth, observed)
     with pytest.raises(GridError, match="is on the grid"):
-        evaluate_filled({"ours": ours.isel(latitude=slice(1, None))}, truth, observed)
+        score_filled({"ours": ours.isel(latitude=slice(1, None))}, truth, observed)
     late = ours.assign_coords(time=pd.date_range("2005-01-01", periods=59))
     with pytest.raises(DataError, match=r"have no time in common: .* 2005-01-01 to 2005-02-28"):
-        evaluate_filled({"ours": late}, truth, observed)
+        score_filled({"ours": late}, truth, observed)
     monthly = ours.isel(time=[0, 31])
     with pytest.raises(DataError, match=r"monthly means, .* holds single times|holds monthly means"):
-        evaluate_filled({"months": monthly, "ours": ours}, truth, observed)
+        score_filled({"months": monthly, "ours": ours}, truth, observed)
     with pytest.raises(DataError, match="a truth with gaps has no means over months"):
-        evaluate_filled({"months": monthly}, observed.where(observed.time.dt.day > 3), observed, progress=False)
+        score_filled({"months": monthly}, observed.where(observed.time.dt.day > 3), observed, progress=False)

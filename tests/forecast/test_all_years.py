@@ -18,7 +18,7 @@ from etesian.forecast.run import initial_times, predict_to
 from etesian.forecast.task import ForecastTask
 from etesian.samples.windows import Period, WindowReader
 from etesian.scores.plots import plot
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 from etesian.store.format import to_dataset
 from etesian.store.prepare import prepare
 from etesian.store.reader import TrainingStore
@@ -68,7 +68,7 @@ def test_a_store_its_forecasts_and_their_scores_keep_the_dates_of_the_file(
     assert torch.equal(window.inputs.frame.time, torch.tensor(seconds[:1, None]))
     initial = initial_times(store, (0,), Period(first, "9999"), 24)
     predict_to(task, store, str(tmp_path / "f.zarr"), initial, (24, 48), source={})
-    scores = evaluate({"P": tmp_path / "f.zarr"}, tmp_path / "a.nc", progress=False)
+    scores = score({"P": tmp_path / "f.zarr"}, tmp_path / "a.nc", progress=False)
     assert scores.sizes["initial_time"] == 11
     np.testing.assert_allclose(scores.rmse.sel(forecast="P").values[:, 0, 0], [1, 2], rtol=1e-5)
     assert str(scores.initial_time.values[0])[:10] == first

@@ -28,7 +28,7 @@ from etesian.networks.network import Network
 from etesian.networks.unet import UNet
 from etesian.networks.weathermesh import WeatherMesh
 from etesian.samples.windows import WindowReader
-from etesian.scores.sources import open_forecast
+from etesian.scores.series import open_forecast
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 from etesian.training.checkpoint import SafeCheckpoints, load_task

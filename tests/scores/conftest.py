@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import xarray as xr
 
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 
 _SPEC = importlib.util.spec_from_file_location("synthetic_weather", Path(__file__).with_name("weather.py"))
 assert _SPEC is not None
@@ -34,7 +34,7 @@ def evaluated(forecasts: dict[str, xr.Dataset], tmp_path_factory: pytest.TempPat
     holed = forecasts["model"].copy(deep=True)
     holed.temperature[4, 1, 0, 3, :] = float("nan")
     out = tmp_path_factory.mktemp("evaluation") / "scores"
-    scores = evaluate(
+    scores = score(
         forecasts | {"model": holed},
         WEATHER.truth(),
         climatology=WEATHER.climatology(),

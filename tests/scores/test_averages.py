@@ -16,7 +16,7 @@ from etesian.core.grid import Grid
 from etesian.forecast.baselines import baseline_task
 from etesian.forecast.run import predict_to
 from etesian.samples.windows import WindowReader
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 from etesian.store.reader import TrainingStore
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -91,7 +91,7 @@ def test_seasons_and_climatology_are_averaged_over_the_window(year: str, tmp_pat
 
 def test_averaged_forecasts_are_scored_against_the_averaged_truth(store: str, tmp_path: Path) -> None:
     forecast = write(tmp_path, store, "persistence")
-    scores = evaluate({"persistence": forecast}, store, progress=False, regions=["domain"])
+    scores = score({"persistence": forecast}, store, progress=False, regions=["domain"])
     written = xr.open_zarr(forecast)
     weight = Grid(written.latitude.values, written.longitude.values).area_weights
     for place, lead in enumerate(LEADS):
@@ -104,7 +104,7 @@ def test_averaged_forecasts_are_scored_against_the_averaged_truth(store: str, tm
 
 
 def test_anomalies_are_about_the_averaged_climatology(year: str, tmp_path: Path) -> None:
-    scores = evaluate({"c": write(tmp_path, year, "climatology")}, year, progress=False, regions=["domain"])
+    scores = score({"c": write(tmp_path, year, "climatology")}, year, progress=False, regions=["domain"])
     assert (scores.activity < 1e-4 * scores.rmse).all()
 
 
@@ -112,7 +112,7 @@ def test_the_command_makes_averaged_baselines(store: str, tmp_path: Path) -> Non
     forecast = write(tmp_path, store, "seasonal_cycle")
     evaluate_command(forecast, store, out=str(tmp_path / "scores"), baselines=["persistence"], regions=["domain"])
     scores = xr.open_dataset(tmp_path / "scores" / "scores.nc")
-    alone = evaluate({"p": write(tmp_path, store, "persistence")}, store, progress=False, regions=["domain"])
+    alone = score({"p": write(tmp_path, store, "persistence")}, store, progress=False, regions=["domain"])
     assert_allclose(scores.rmse.sel(forecast="persistence"), alone.rmse.isel(forecast=0), rtol=1e-5)
 
 
@@ -121,12 +121,12 @@ def test_what_cannot_be_averaged_or_compared_is_refused(store: str, make_store: 
     (tmp_path / "states").mkdir()
     states = write(tmp_path / "states", store, "persistence", None)
     with pytest.raises(DataError, match=r"'a' holds means over 48 h, .*'b' holds states; compare only forecasts with"):
-        evaluate({"a": averaged, "b": states}, store, progress=False)
+        score({"a": averaged, "b": states}, store, progress=False)
     with pytest.raises(RecipeError, match="ridge is fitted to states, not to means over 48 h"):
         write(tmp_path, store, "ridge")
     daily = make_store(pd.date_range("2001-01-01", periods=20, freq="5D"))
     with pytest.raises(DataError, match=r"48 h are no whole number of steps of the truth, 120 h"):
-        evaluate({"a": averaged}, daily, progress=False)
+        score({"a": averaged}, daily, progress=False)
     short = xr.open_zarr(averaged).rename(time="x").isel(prediction_timedelta=0, drop=True).rename(x="time")
     with pytest.raises(DataError, match="the truth covers no 48 h without a gap"):
-        evaluate({"a": averaged}, short.isel(time=slice(0, 1)), progress=False)
+        score({"a": averaged}, short.isel(time=slice(0, 1)), progress=False)

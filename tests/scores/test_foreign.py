@@ -9,8 +9,8 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.errors import DataError
-from etesian.scores.score import evaluate
-from etesian.scores.sources import open_forecast
+from etesian.scores.score import score
+from etesian.scores.series import open_forecast
 
 Change = Callable[[xr.Dataset], xr.Dataset]
 
@@ -75,19 +75,19 @@ def test_the_layout_of_others_makes_no_difference_to_scores(
 ) -> None:
     own = with_units(forecasts["model"].isel(time=slice(0, 4)))
     given, truth = CHANGES[change](own.copy(deep=True)), with_units(weather.truth())
-    expected, found = (evaluate({"m": each}, truth, progress=False) for each in (own, given))
+    expected, found = (score({"m": each}, truth, progress=False) for each in (own, given))
     expected = expected.sel(lead_time=found.lead_time)
     assert found.channel.values.tolist() == expected.channel.values.tolist() or change == "Climate Data Store"
     expected = expected.sel(channel=found.channel)
-    for score in ("rmse", "bias"):
-        assert_allclose(found[score], expected[score], rtol=2e-3, atol=2e-3)
+    for name in ("rmse", "bias"):
+        assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-3)
     assert found.initial_time.size == 4
 
 
 def test_one_initial_time_without_a_dimension_is_read(forecasts: dict[str, xr.Dataset], weather: ModuleType) -> None:
     single = weatherbench_x(forecasts["model"]).isel(init_time=3)
     assert open_forecast("m", single).dataset.sizes["time"] == 1
-    assert evaluate({"m": single}, weather.truth(), progress=False).initial_time.size == 1
+    assert score({"m": single}, weather.truth(), progress=False).initial_time.size == 1
 
 
 def test_leads_that_may_be_hours_or_days_are_refused_with_a_remedy_that_works(
@@ -107,8 +107,8 @@ def test_units_that_a_forecast_lacks_are_asked_for(forecasts: dict[str, xr.Datas
     judge = truth.assign(P=truth.temperature.isel(level=0, drop=True).assign_attrs(units="kg m-2 s-1"))
     flux.attrs.clear()
     with pytest.raises(DataError, match="'P' has no units, and in the truth it is in kg m-2 s-1; convert it, or set"):
-        evaluate({"m": model.assign(P=flux)}, judge, channels=["P"], progress=False)
+        score({"m": model.assign(P=flux)}, judge, channels=["P"], progress=False)
     for units in ("kg m-2 s-1", "kg/m^2/s", "kg m**-2 s**-1"):
-        scores = evaluate({"m": model.assign(P=flux.assign_attrs(units=units))}, judge, channels=["P"], progress=False)
+        scores = score({"m": model.assign(P=flux.assign_attrs(units=units))}, judge, channels=["P"], progress=False)
         assert scores.units.item() == "kg m-2 s-1"
         assert np.isfinite(scores.rmse).all()

@@ -16,7 +16,7 @@ from etesian.distance.distance import AtmoDistance, atmodistance
 from etesian.distance.score import LearnedDistance
 from etesian.networks.atmodist import AtmoDist
 from etesian.nn.normalizer import Normalizer
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 from etesian.scores.tables import summary
 
 CHANNELS = (Channel("temperature", 500), Channel("temperature", 850))
@@ -40,7 +40,7 @@ def test_the_distance_is_the_mean_over_complete_cases_and_stands_in_every_output
     chosen = {name: forecasts[name].isel(time=slice(0, 8)).copy(deep=True) for name in ("model", "persistence")}
     chosen["persistence"]["temperature"][2, 1, 1, 4, 5] = np.nan
     truth = weather.truth()
-    scores = evaluate(chosen, truth, further=LEARNED, out=tmp_path / "report", progress=False)
+    scores = score(chosen, truth, further=LEARNED, out=tmp_path / "report", progress=False)
     lead = scores.lead_time.values[1]
     cases = []
     for time in scores.initial_time.values:
@@ -67,7 +67,7 @@ def test_a_distance_of_channels_that_are_not_judged_is_refused(
     metric: AtmoDistance, forecasts: dict[str, xr.Dataset], weather: ModuleType
 ) -> None:
     with pytest.raises(ChannelError, match="needs 'temperature_850', which is not judged"):
-        evaluate(
+        score(
             {"model": forecasts["model"]},
             weather.truth(),
             channels=["temperature_500"],

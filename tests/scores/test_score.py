@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.scores import pairs
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 from etesian.store.prepare import prepare_dataset
 
 Evaluated = tuple[xr.Dataset, Path]
@@ -51,7 +51,7 @@ def test_the_piece_size_changes_no_score(
     forecasts: dict[str, xr.Dataset], weather: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores() -> xr.Dataset:
-        return evaluate(
+        return score(
             {"model": forecasts["model"].isel(time=slice(0, 12))},
             weather.truth(),
             climatology=weather.climatology(),
@@ -60,7 +60,7 @@ def test_the_piece_size_changes_no_score(
 
     whole = scores()
     for size in (1, 60_000):
-        monkeypatch.setattr(pairs, "PIECE_BYTES", size)
+        monkeypatch.setattr(pairs, "CHUNK_BYTES", size)
         xr.testing.assert_allclose(scores(), whole, rtol=1e-13)
 
 
@@ -68,7 +68,7 @@ def test_initial_times_that_not_all_forecasts_have_are_left_out_and_named(
     forecasts: dict[str, xr.Dataset], weather: ModuleType
 ) -> None:
     fewer = {"model": forecasts["model"], "persistence": forecasts["persistence"].isel(time=slice(5, 20))}
-    scores = evaluate(fewer, weather.truth(), channels=["geopotential_500"], progress=False)
+    scores = score(fewer, weather.truth(), channels=["geopotential_500"], progress=False)
     assert scores.initial_time.size == 15
     assert scores.attrs["dropped_initial_times"] == "42 of model"
 
@@ -77,8 +77,8 @@ def test_files_are_read_like_datasets(forecasts: dict[str, xr.Dataset], weather:
     few = forecasts["model"].isel(time=slice(0, 5))
     few.to_zarr(tmp_path / "forecast.zarr")
     weather.truth().to_netcdf(tmp_path / "truth.nc")
-    read = evaluate({"model": tmp_path / "forecast.zarr"}, tmp_path / "truth.nc", progress=False)
-    given = evaluate({"model": few}, weather.truth(), progress=False)
+    read = score({"model": tmp_path / "forecast.zarr"}, tmp_path / "truth.nc", progress=False)
+    given = score({"model": few}, weather.truth(), progress=False)
     assert_allclose(read.rmse.sel(channel="temperature_850"), given.rmse.sel(channel="temperature_850"), rtol=1e-12)
     assert np.isnan(read.acc).all()
 
@@ -87,10 +87,10 @@ def test_a_training_store_is_truth_and_climatology_at_once(weather: ModuleType, 
     truth, store = weather.truth(400), tmp_path / "store.zarr"
     prepare_dataset(truth, store)
     model = weather.forecasts("model", slice(2, 9), times=400)
-    scores = evaluate({"model": model}, store, progress=False)
+    scores = score({"model": model}, store, progress=False)
     with xr.open_zarr(store) as stored:
         climatology = stored[["climatology"]].load()
-    given = evaluate({"model": model}, truth, climatology=climatology, progress=False)
+    given = score({"model": model}, truth, climatology=climatology, progress=False)
     assert_allclose(scores.rmse, given.rmse, rtol=1e-6)
     assert_allclose(scores.acc, given.acc, rtol=1e-6)
     assert 0.5 < scores.acc.sel(channel="geopotential_500", region="global", lead_time=24).item() < 1
@@ -110,19 +110,19 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(
     ]
     for error, message, given, judge in cases:
         with pytest.raises(error, match=message):
-            evaluate(given, judge, progress=False)
+            score(given, judge, progress=False)
     with pytest.raises(DataError, match=r"no lead of 12 h; its leads are 24, 48, 72, 120 h"):
-        evaluate({"m": model}, truth, leads=[12], progress=False)
+        score({"m": model}, truth, leads=[12], progress=False)
     with pytest.raises(RecipeError, match="did you mean 'persistence'"):
-        evaluate({"persistence": model}, truth, references=("persistance",), progress=False)
+        score({"persistence": model}, truth, references=("persistance",), progress=False)
     furlongs = model.copy()
     furlongs["temperature"] = model.temperature.assign_attrs(units="furlong")
     with pytest.raises(DataError, match="'temperature' is in furlong, and in the truth it is in K; convert it"):
-        evaluate({"m": furlongs}, truth, progress=False)
+        score({"m": furlongs}, truth, progress=False)
     void = xr.full_like(model, np.nan)
     with pytest.raises(DataError, match="forecast 'void' holds no number where the truth has one"):
-        evaluate({"m": model, "void": void}, truth, progress=False)
+        score({"m": model, "void": void}, truth, progress=False)
     with pytest.raises(DataError, match="the truth holds no number at the times and points"):
-        evaluate({"m": model}, xr.full_like(truth, np.nan), progress=False)
+        score({"m": model}, xr.full_like(truth, np.nan), progress=False)
     with pytest.raises(DataError, match="no map for day 337, hour 0; its hours are 12"):
-        evaluate({"m": model}, truth, climatology=weather.climatology().assign_coords(hour=[12]), progress=False)
+        score({"m": model}, truth, climatology=weather.climatology().assign_coords(hour=[12]), progress=False)

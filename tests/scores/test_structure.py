@@ -11,7 +11,7 @@ from etesian.core import Grid
 from etesian.core.errors import RecipeError
 from etesian.scores import pairs
 from etesian.scores.locations import nearest_points
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 from etesian.store.derive import truncate
 
 GRID = Grid.equiangular(5.625)
@@ -44,24 +44,24 @@ def forecast_of(truth: xr.Dataset, change: object = lambda fields: fields) -> xr
 
 
 def structure(truth: xr.Dataset, **forecasts: xr.Dataset) -> xr.Dataset:
-    return evaluate(forecasts, truth, structure=True, progress=False)
+    return score(forecasts, truth, structure=True, progress=False)
 
 
 def test_a_forecast_of_half_the_anomaly_has_a_quarter_of_the_power_and_of_the_semivariance() -> None:
     truth = weather()
     scores = structure(truth, half=forecast_of(truth, lambda fields: 280 + (fields - 280) / 2))
     part = scores.sel(spectrum_of="temperature_500", wavenumber=slice(1, 12)).isel(map_lead_time=0)
-    assert_allclose(part.spectrum.sel(source="half"), part.spectrum.sel(source="truth") / 4, rtol=1e-3)
+    assert_allclose(part.spectrum.sel(series="half"), part.spectrum.sel(series="truth") / 4, rtol=1e-3)
     part = scores.sel(map_channel="temperature_500").isel(map_lead_time=0)
-    assert_allclose(part.semivariance.sel(source="half"), part.semivariance.sel(source="truth") / 4, rtol=1e-3)
+    assert_allclose(part.semivariance.sel(series="half"), part.semivariance.sel(series="truth") / 4, rtol=1e-3)
     gradient = part.moment.sel(statistic="mean gradient")
-    assert_allclose(gradient.sel(source="half"), gradient.sel(source="truth") / 2, rtol=1e-3)
+    assert_allclose(gradient.sel(series="half"), gradient.sel(series="truth") / 2, rtol=1e-3)
 
 
 def test_the_spectrum_adds_up_to_the_mean_square_and_kinetic_energy_to_that_of_the_winds() -> None:
     truth = weather()
     scores = structure(truth, same=forecast_of(truth))
-    total = scores.spectrum.isel(map_lead_time=0).sel(source="same").sum("wavenumber")
+    total = scores.spectrum.isel(map_lead_time=0).sel(series="same").sum("wavenumber")
     part = truth.isel(time=slice(1, None), level=0)
     area = xr.DataArray(GRID.area_weights, dims="latitude")
     square = (part.temperature**2).weighted(area).mean()
@@ -78,7 +78,7 @@ def test_moments_are_those_of_all_points_by_area() -> None:
     mean = np.average(values, weights=weight)
     central = [np.average((values - mean) ** order, weights=weight) for order in (2, 3, 4)]
     expected = [mean, central[0] ** 0.5, central[1] / central[0] ** 1.5, central[2] / central[0] ** 2 - 3]
-    found = scores.moment.isel(map_lead_time=0, statistic=slice(4)).sel(source="same", map_channel="temperature_500")
+    found = scores.moment.isel(map_lead_time=0, statistic=slice(4)).sel(series="same", map_channel="temperature_500")
     assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_the_gradient_of_a_field_that_rises_northward_is_known() -> None:
     rising = rising[["temperature"]]
     scores = structure(rising, same=forecast_of(rising))
     expected = np.pi / 4 / 6.371229e6 * 1e5
-    found = scores.moment.sel(statistic="mean gradient", source="truth", map_channel="temperature_500")
+    found = scores.moment.sel(statistic="mean gradient", series="truth", map_channel="temperature_500")
     assert_allclose(found, expected, rtol=5e-3)
 
 
@@ -98,14 +98,14 @@ def test_the_semivariance_of_independent_points_is_their_variance() -> None:
     truth = weather()[["temperature"]]
     noise = truth.copy(data={"temperature": rng.normal(280, 2, truth.temperature.shape)})
     scores = structure(noise, same=forecast_of(noise))
-    assert_allclose(scores.semivariance.sel(source="truth", map_channel="temperature_500"), 4, rtol=0.1)
+    assert_allclose(scores.semivariance.sel(series="truth", map_channel="temperature_500"), 4, rtol=0.1)
     assert np.all(np.diff(scores.distance) > 0)
 
 
 def test_the_distance_of_distributions_is_the_shift_between_them() -> None:
     truth = weather()
     scores = structure(truth, warm=forecast_of(truth, lambda fields: fields + 1.5))
-    assert scores.place.size == 6
+    assert scores.location.size == 6
     assert_allclose(scores.wasserstein.sel(forecast="warm", map_channel="temperature_500"), 1.5, rtol=1e-4)
 
 
@@ -125,7 +125,7 @@ def test_fields_with_holes_are_left_out_of_all_forecasts_alike() -> None:
 def test_nothing_depends_on_the_size_of_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = weather()
     whole = structure(truth, same=forecast_of(truth))
-    monkeypatch.setattr(pairs, "PIECE_BYTES", 1)
+    monkeypatch.setattr(pairs, "CHUNK_BYTES", 1)
     pieces = structure(truth, same=forecast_of(truth))
     for name in ("spectrum", "semivariance", "moment", "wasserstein"):
         assert_allclose(pieces[name], whole[name], rtol=1e-7, atol=1e-9)
@@ -134,9 +134,9 @@ def test_nothing_depends_on_the_size_of_the_pieces(monkeypatch: pytest.MonkeyPat
 def test_a_region_has_everything_but_spectra(tmp_path: Path) -> None:
     region = Grid(np.arange(40, 60, 1.0), np.arange(0, 30, 1.0))
     truth = weather(region)
-    scores = evaluate({"same": forecast_of(truth)}, truth, structure=True, out=tmp_path / "out", progress=False)
+    scores = score({"same": forecast_of(truth)}, truth, structure=True, out=tmp_path / "out", progress=False)
     assert "spectrum" not in scores
-    assert scores.place.values.tolist() == ["Berlin"]
+    assert scores.location.values.tolist() == ["Berlin"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "need a grid of the whole globe" in page
     assert "Semivariograms" in page
@@ -145,14 +145,14 @@ def test_a_region_has_everything_but_spectra(tmp_path: Path) -> None:
 def test_the_report_shows_the_structure_of_every_model(tmp_path: Path) -> None:
     truth = weather()
     forecasts = {"same": forecast_of(truth), "half": forecast_of(truth, lambda fields: 280 + (fields - 280) / 2)}
-    evaluate(forecasts, truth, structure=True, places=["London", "-30,150"], out=tmp_path / "out", progress=False)
+    score(forecasts, truth, structure=True, locations=["London", "-30,150"], out=tmp_path / "out", progress=False)
     names = {path.stem for path in (tmp_path / "out").glob("*.png")}
     assert {"spectra", "semivariograms", "error_in_time", "distribution_temperature_500"} <= names
     assert "views_temperature_500" in names
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("<td class='name'>half</td>") >= 3
     with xr.open_dataset(tmp_path / "out" / "scores.nc") as stored:
-        assert stored.place.values.tolist() == ["London", "-30,150"]
+        assert stored.location.values.tolist() == ["London", "-30,150"]
 
 
 def test_places_are_found_on_the_grid_or_refused() -> None:
@@ -163,4 +163,4 @@ def test_places_are_found_on_the_grid_or_refused() -> None:
         nearest_points(["Tokyo"], Grid(np.arange(40, 60, 1.0), np.arange(0, 30, 1.0)))
     truth = weather()
     with pytest.raises(RecipeError, match="ask for the structure"):
-        evaluate({"same": forecast_of(truth)}, truth, places=["London"], progress=False)
+        score({"same": forecast_of(truth)}, truth, locations=["London"], progress=False)

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.channels import Channel
-from etesian.scores.score import evaluate
+from etesian.scores.score import score
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -48,14 +48,14 @@ def as_if_valid_then(folder: Path, case: str, climatology: xr.Dataset) -> xr.Dat
         now = at_once.isel(prediction_timedelta=[lead]).assign_coords(
             prediction_timedelta=np.array([0], "timedelta64[ns]")
         )
-        scores = evaluate({"model": now}, truth.isel(lead_time=lead), climatology=climatology, progress=False)
+        scores = score({"model": now}, truth.isel(lead_time=lead), climatology=climatology, progress=False)
         parts.append(scores.acc.isel(forecast=0))
     return xr.concat(parts, "lead_time")
 
 
 def check(folder: Path, case: str) -> None:
     forecast, truth, climatology, expected = open_golden(folder, case)
-    scores = evaluate({"model": forecast}, truth, climatology=climatology, progress=False).isel(forecast=0)
+    scores = score({"model": forecast}, truth, climatology=climatology, progress=False).isel(forecast=0)
     scores = scores.sel(region="global")
     acc = as_if_valid_then(folder, case, climatology).sel(region="global")
     sqrt_first = np.sqrt(scores.mse_by_initial_time).mean("initial_time")

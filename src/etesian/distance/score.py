@@ -10,8 +10,8 @@ from torch import Tensor
 
 from etesian.core.errors import ChannelError
 from etesian.distance.distance import AtmoDistance
-from etesian.scores.pairs import Pairs, Piece
-from etesian.scores.tables import LEARNED
+from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.tables import DISTANCE
 from etesian.scores.uncertainty import half_width
 
 
@@ -36,13 +36,13 @@ class LearnedDistance:
         self.index = [pairs.channels.index(channel) for channel in self.distance.channels]
         self.values = np.full((len(pairs.forecasts), *pairs.position.shape), np.nan)
 
-    def add(self, piece: Piece, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
-        """Take a piece into account, where all forecasts and the truth are complete."""
-        complete = where[:, :, self.index].flatten(2).all(dim=2) & piece.verified
+    def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
+        """Take a chunk into account, where all forecasts and the truth are complete."""
+        complete = where[:, :, self.index].flatten(2).all(dim=2) & chunk.verified
         with torch.no_grad():
-            for number, forecast in enumerate(piece.forecasts.values()):
-                apart = self.distance(forecast, piece.truth).masked_fill(~complete, torch.nan)
-                self.values[number, piece.initial, piece.leads] = apart.double().numpy()
+            for number, forecast in enumerate(chunk.forecasts.values()):
+                apart = self.distance(forecast, chunk.truth).masked_fill(~complete, torch.nan)
+                self.values[number, chunk.initial, chunk.leads] = apart.double().numpy()
 
     def result(self) -> xr.Dataset:
         """Return mean distances with 95 % intervals, and each case's."""
@@ -52,9 +52,9 @@ class LearnedDistance:
             mean = np.where(present, cases, 0.0).sum(0) / present.sum(0)
         half = half_width(cases - mean, present)
         dims = ("forecast", "lead_time")
-        scores = {LEARNED: mean, f"{LEARNED}_low": mean - half, f"{LEARNED}_high": mean + half}
+        scores = {DISTANCE: mean, f"{DISTANCE}_low": mean - half, f"{DISTANCE}_high": mean + half}
         result = xr.Dataset({name: (dims, values) for name, values in scores.items()})
-        result[f"{LEARNED}_by_initial_time"] = ("initial_time", *dims), cases
+        result[f"{DISTANCE}_by_initial_time"] = ("initial_time", *dims), cases
         channels = ", ".join(map(str, self.distance.channels))
-        result[LEARNED].attrs = {"units": "1", "long_name": "AtmoDist distance", "run": self.run, "channels": channels}
+        result[DISTANCE].attrs = {"units": "1", "long_name": "AtmoDist distance", "run": self.run, "channels": channels}
         return result

@@ -15,7 +15,7 @@ from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.scores.foreign import find_lead
-from etesian.scores.sources import Source, open_any, open_truth
+from etesian.scores.series import FieldSeries, open_any, open_truth
 
 SUFFIXES = ("_standard_deviation", "_observations", "_flag")
 
@@ -27,7 +27,7 @@ Mask = Bool[np.ndarray, "lat lon"]
 
 
 @dataclass(frozen=True)
-class Moment:
+class FilledCase:
     """One time, a day or a month, of one channel.
 
     Attributes:
@@ -78,18 +78,18 @@ class FilledPairs:
         observed: str | Path | xr.Dataset,
         channels: Sequence[str] | None = None,
     ) -> None:
-        self.filled = {name: open_filled(name, source) for name, source in filled.items()}
+        self.filled = {name: open_filled(name, series) for name, series in filled.items()}
         self.truth, self.observed = open_truth(truth), open_truth(observed)
         self.observed.name = "the store of observations"
         self.grid, self.calendar = self.truth.grid, self.truth.times[1]
-        for source in (*self.filled.values(), self.observed):
-            if source.grid != self.grid:
-                raise GridError(f"{source.name} is on the grid {source.grid}, the truth on {self.grid}")
-            if not count_alike(*source.times, *self.truth.times):
-                raise DataError(f"{source.name} has the calendar {source.times[1]}, the truth {self.calendar}")
+        for series in (*self.filled.values(), self.observed):
+            if series.grid != self.grid:
+                raise GridError(f"{series.name} is on the grid {series.grid}, the truth on {self.grid}")
+            if not count_alike(*series.times, *self.truth.times):
+                raise DataError(f"{series.name} has the calendar {series.times[1]}, the truth {self.calendar}")
         self.channels = self._common(channels)
         self._check_units()
-        kinds = {name: self._is_monthly(source) for name, source in self.filled.items()}
+        kinds = {name: self._is_monthly(series) for name, series in self.filled.items()}
         if len(set(kinds.values())) > 1:
             said = [f"{name} holds {'monthly means' if kind else 'single times'}" for name, kind in kinds.items()]
             raise DataError(f"{', '.join(said)}: fill all of them to the same target")
@@ -104,14 +104,14 @@ class FilledPairs:
         self._counts: tuple[int, str, NDArray[np.int64], float] | None = None
 
     def _common(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
-        held = [{str(channel) for channel in source.channels} for source in (self.truth, self.observed)]
+        held = [{str(channel) for channel in series.channels} for series in (self.truth, self.observed)]
         first = next(iter(self.filled.values()))
         shared = [
             channel
             for channel in first.channels
             if not str(channel).endswith(SUFFIXES)
             and all(str(channel) in known for known in held)
-            and all(channel in source.channels for source in self.filled.values())
+            and all(channel in series.channels for series in self.filled.values())
         ]
         if not shared:
             raise ChannelError(
@@ -126,25 +126,25 @@ class FilledPairs:
 
     def _check_units(self) -> None:
         for channel in self.channels:
-            for source in self.filled.values():
-                if source.units(channel) != self.truth.units(channel):
+            for series in self.filled.values():
+                if series.units(channel) != self.truth.units(channel):
                     raise DataError(
-                        f"{source.name}: '{channel}' is in {source.units(channel)}, in the truth in "
+                        f"{series.name}: '{channel}' is in {series.units(channel)}, in the truth in "
                         f"{self.truth.units(channel)}; convert it"
                     )
 
-    def _is_monthly(self, source: Source) -> bool:
+    def _is_monthly(self, series: FieldSeries) -> bool:
         """Whether fields say that they are means over months, or have the first day of each month alone."""
-        if "month" in str(source.dataset[self.channels[0].name].attrs.get("cell_methods", "")):
+        if "month" in str(series.dataset[self.channels[0].name].attrs.get("cell_methods", "")):
             return True
-        seconds = source.times[0]
+        seconds = series.times[0]
         if not np.array_equal(month_start(seconds, self.calendar), seconds):
             return False
         between = (self.observed.times[0] >= seconds[0]) & (self.observed.times[0] <= seconds[-1])
         return bool(seconds.size > 1 and between.sum() > seconds.size)
 
     def _common_times(self) -> tuple[Seconds, dict[str, int]]:
-        have = {source.name: source.times[0] for source in self.filled.values()}
+        have = {series.name: series.times[0] for series in self.filled.values()}
         have[self.truth.name] = self._truth_months if self.monthly else self.truth.times[0]
         have[self.observed.name] = self._months if self.monthly else self.observed.times[0]
         first = next(iter(self.filled.values())).times[0]
@@ -159,8 +159,8 @@ class FilledPairs:
         return f"{str(first)[:10]} to {str(last)[:10]}"
 
     def _sea(self) -> Mask:
-        for source in (self.observed, self.truth):
-            land = source.dataset.get("land_sea_mask")
+        for series in (self.observed, self.truth):
+            land = series.dataset.get("land_sea_mask")
             if land is not None and land.ndim == 2:
                 return np.asarray(land.transpose("latitude", "longitude").values < 0.5)
         first = next(iter(self.filled.values()))
@@ -172,27 +172,27 @@ class FilledPairs:
             known |= np.isfinite(self.truth.read([_as(self.truth, self.channels[0])], time=number)[0])
         return known
 
-    def moments(self) -> Iterator[tuple[int, Channel, Moment]]:
+    def cases(self) -> Iterator[tuple[int, Channel, FilledCase]]:
         """Return every time and channel, with the number of the time."""
         for number in range(self.time.size):
             for channel in self.channels:
-                yield number, channel, self.moment(number, channel)
+                yield number, channel, self.case(number, channel)
 
-    def moment(self, number: int, channel: Channel) -> Moment:
+    def case(self, number: int, channel: Channel) -> FilledCase:
         """Return one time of one channel."""
         filled, deviation = {}, {}
-        for name, source in self.filled.items():
-            place = int(np.flatnonzero(source.times[0] == self.time[number])[0])
-            filled[name] = source.read([channel], time=place)[0].astype(np.float64)
+        for name, series in self.filled.items():
+            position = int(np.flatnonzero(series.times[0] == self.time[number])[0])
+            filled[name] = series.read([channel], time=position)[0].astype(np.float64)
             spread = Channel(f"{channel}_standard_deviation")
-            if spread in source.channels:
-                deviation[name] = source.read([spread], time=place)[0].astype(np.float64)
+            if spread in series.channels:
+                deviation[name] = series.read([spread], time=position)[0].astype(np.float64)
         count, cloud_share = self._count(number, channel)
         observed = count > 0
         if not self.monthly:
             observed = np.isfinite(self.observations(number, channel)[0]) & self.sea
             cloud_share = float(1 - observed.sum() / max(self.sea.sum(), 1))
-        return Moment(
+        return FilledCase(
             filled, deviation, self.true_fields(number, channel).mean(0), observed, count, cloud_share,
             self._distance(observed), self.sea,
         )  # fmt: skip
@@ -244,26 +244,26 @@ class FilledPairs:
         return distance
 
 
-def open_filled(name: str, source: str | Path | xr.Dataset) -> Source:
+def open_filled(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
     """Open filled fields: dimensions time, latitude, longitude.
 
     Raises:
         DataError: if the path holds forecasts or something else.
     """
-    if isinstance(source, xr.Dataset):
-        dataset = source
+    if isinstance(data, xr.Dataset):
+        dataset = data
     else:
-        if "://" not in str(source) and not Path(source).exists():
-            raise DataError(f"filled fields '{name}': there is no '{source}'")
-        dataset = open_any(str(source))
+        if "://" not in str(data) and not Path(data).exists():
+            raise DataError(f"filled fields '{name}': there is no '{data}'")
+        dataset = open_any(str(data))
     if lead := find_lead(dataset):
         raise DataError(
             f"'{name}' holds forecasts, with lead times in {lead}, and no filled fields; evaluate it without --observed"
         )
     if "time" not in dataset.dims:
         raise DataError(f"'{name}' holds no filled fields, which have the dimensions time, latitude and longitude")
-    return Source(f"filled fields '{name}'", dataset, ("time",))
+    return FieldSeries(f"filled fields '{name}'", dataset, ("time",))
 
 
-def _as(source: Source, channel: Channel) -> Channel:
-    return next(own for own in source.channels if str(own) == str(channel))
+def _as(series: FieldSeries, channel: Channel) -> Channel:
+    return next(own for own in series.channels if str(own) == str(channel))

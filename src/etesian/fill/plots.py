@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time
-from etesian.fill.pairs import FilledPairs, Moment
+from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, dress, largest_value, map_height, value_range
 from etesian.scores.gaussian import LEVELS
 from etesian.scores.plots import MODEL_COLOURS
@@ -34,11 +34,11 @@ def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[st
     """Return all pictures of an evaluation by name."""
     number = example(scores)
     for channel in pairs.channels:
-        moment = pairs.moment(number, channel)
+        case = pairs.case(number, channel)
         when = _when(pairs, number)
-        yield f"fields_{channel}", fields(pairs, number, channel, moment, when)
-        if len(moment.filled) > 1:
-            yield f"models_{channel}", models(pairs, channel, moment, when)
+        yield f"fields_{channel}", fields(pairs, number, channel, case, when)
+        if len(case.filled) > 1:
+            yield f"models_{channel}", models(pairs, channel, case, when)
         yield f"errors_{channel}", error_maps(scores, pairs, str(channel))
         yield f"bins_{channel}", bins(scores.sel(channel=str(channel)))
         if np.isfinite(scores.spread.sel(channel=str(channel))).any():
@@ -55,15 +55,15 @@ def example(scores: xr.Dataset) -> int:
     return int(times[np.argsort(share, kind="stable")[share.size // 2]])
 
 
-def fields(pairs: FilledPairs, number: int, channel: Channel, moment: Moment, when: str) -> Figure:
+def fields(pairs: FilledPairs, number: int, channel: Channel, case: FilledCase, when: str) -> Figure:
     """Draw days that went in and the share observed; beneath them the filled field, truth, error and uncertainty."""
-    name = next(iter(moment.filled))
-    filled, grid = moment.filled[name], _grid(pairs)
+    name = next(iter(case.filled))
+    filled, grid = case.filled[name], _grid(pairs)
     days = pairs.observations(number, channel, whole_month=True)
     times = pairs.times_of(number, whole_month=True)
     chosen = _neighbours(times, None if pairs.monthly else int(pairs.time[number]), 3)
-    colours, low, high = value_range(str(channel), [filled, moment.truth])
-    error = np.where(np.isfinite(moment.truth), filled - moment.truth, np.nan)
+    colours, low, high = value_range(str(channel), [filled, case.truth])
+    error = np.where(np.isfinite(case.truth), filled - case.truth, np.nan)
     figure = Figure(figsize=(15.5, 2 * map_height(grid, 3.6) + 2.8), layout="constrained")
     panels = figure.subplots(2, 4, sharex=True, sharey=True)
     units = pairs.truth.units(channel)
@@ -72,16 +72,16 @@ def fields(pairs: FilledPairs, number: int, channel: Channel, moment: Moment, wh
         panel.set_title(f"Observed, {_date(pairs, int(times[day]))}", loc="left", fontsize=10, color=STYLE["text"])
     for panel in panels[0, len(chosen) : 3]:
         panel.set_visible(False)
-    share = np.where(moment.sea, 100 * moment.count / len(days), np.nan)
+    share = np.where(case.sea, 100 * case.count / len(days), np.nan)
     shares = _map(panels[0, 3], share, pairs, "viridis", 0, 100)
     panels[0, 3].set_title("Share of times observed", loc="left", fontsize=10, color=STYLE["text"])
     largest = largest_value([error])
     _map(panels[1, 0], filled, pairs, colours, low, high)
-    _map(panels[1, 1], moment.truth, pairs, colours, low, high)
+    _map(panels[1, 1], case.truth, pairs, colours, low, high)
     errors = _map(panels[1, 2], error, pairs, DIVERGING, -largest, largest)
     labels = [f"Filled by {name}, {when}", "Truth", "Error"]
-    if name in moment.deviation:
-        spread = moment.deviation[name]
+    if name in case.deviation:
+        spread = case.deviation[name]
         spreads = _map(panels[1, 3], spread, pairs, "magma_r", 0, largest_value([spread]))
         colour_bar(figure, spreads, panels[1, 3:], "Standard deviation", units, shrink=0.9, extend="max")
         labels.append("Uncertainty")
@@ -95,14 +95,14 @@ def fields(pairs: FilledPairs, number: int, channel: Channel, moment: Moment, wh
     return figure
 
 
-def models(pairs: FilledPairs, channel: Channel, moment: Moment, when: str) -> Figure:
+def models(pairs: FilledPairs, channel: Channel, case: FilledCase, when: str) -> Figure:
     """Draw every model's field above its error, after the truth."""
-    maps = {"Truth": moment.truth, **moment.filled}
+    maps = {"Truth": case.truth, **case.filled}
     grid, units = _grid(pairs), pairs.truth.units(channel)
     figure = Figure(figsize=(3.3 * len(maps), 2 * map_height(grid, 3.1) + 2.8), layout="constrained")
     panels = figure.subplots(2, len(maps), sharex=True, sharey=True)
     colours, low, high = value_range(str(channel), list(maps.values()))
-    errors = {name: values - moment.truth for name, values in moment.filled.items()}
+    errors = {name: values - case.truth for name, values in case.filled.items()}
     largest = largest_value(list(errors.values()))
     panels[1, 0].set_visible(False)
     for column, (name, values) in enumerate(maps.items()):
@@ -111,7 +111,7 @@ def models(pairs: FilledPairs, channel: Channel, moment: Moment, when: str) -> F
         panels[0, column].set_title(label, loc="left", fontsize=10, color=STYLE["text"])
         if column:
             drawn = _map(panels[1, column], errors[name], pairs, DIVERGING, -largest, largest)
-            wrong = errors[name][np.isfinite(errors[name]) & ~moment.observed & moment.sea]
+            wrong = errors[name][np.isfinite(errors[name]) & ~case.observed & case.sea]
             rmse = f"RMSE in gaps {np.sqrt(np.mean(wrong**2)):.3g}" if wrong.size else "no gaps"
             panels[1, column].set_title(f"Error, {rmse}", loc="left", fontsize=9, color=STYLE["text"])
     colour_bar(figure, shown, panels[0], title(str(channel)), units)
@@ -259,10 +259,10 @@ def film(pairs: FilledPairs, number: int, channel: Channel, path: Path) -> None:
 def _days(pairs: FilledPairs, number: int, channel: Channel) -> dict[str, NDArray[np.float64]]:
     times = pairs.times_of(number, whole_month=True)
     rows = {"Observed": pairs.observations(number, channel, whole_month=True)}
-    name, source = next(iter(pairs.filled.items()))
-    own = source.times[0]
+    name, series = next(iter(pairs.filled.items()))
+    own = series.times[0]
     if not pairs.monthly and np.isin(times, own).all():
-        rows[f"Filled by {name}"] = source.read([channel], time=np.searchsorted(own, times))[:, 0].astype(np.float64)
+        rows[f"Filled by {name}"] = series.read([channel], time=np.searchsorted(own, times))[:, 0].astype(np.float64)
     if np.isin(times, pairs.truth.times[0]).all():
         rows["Truth"] = pairs.true_fields(number, channel, whole_month=True)
     return rows
@@ -296,9 +296,9 @@ def _colours(scores: xr.Dataset) -> dict[str, str]:
 def _neighbours(times: NDArray[np.int64], middle: int | None, count: int) -> list[int]:
     """Return the positions of a time and its neighbours, or of times spread evenly over all."""
     if middle is None or middle not in times:
-        return sorted({round(place) for place in np.linspace(0, times.size - 1, min(count, times.size))})
-    place = int(np.flatnonzero(times == middle)[0])
-    first = min(max(0, place - count // 2), max(0, times.size - count))
+        return sorted({round(position) for position in np.linspace(0, times.size - 1, min(count, times.size))})
+    position = int(np.flatnonzero(times == middle)[0])
+    first = min(max(0, position - count // 2), max(0, times.size - count))
     return list(range(first, min(times.size, first + count)))
 
 

@@ -46,9 +46,9 @@ def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path
         scores.to_netcdf(folder / "scores.nc")
         tidy(scores).to_csv(folder / "scores.csv", index=False)
         pictures = save_pictures(gapfill_figures(scores, pairs), folder)
-        place, channel = example(scores), pairs.channels[0]
-        pictures |= save_pictures([("days", strip(pairs, place, channel))], folder)
-        film(pairs, place, channel, folder / "film.gif")
+        position, channel = example(scores), pairs.channels[0]
+        pictures |= save_pictures([("days", strip(pairs, position, channel))], folder)
+        film(pairs, position, channel, folder / "film.gif")
         pictures["film"] = (folder / "film.gif").read_bytes()
         (folder / "report.html").write_text(render(scores, pictures), encoding="utf-8")
     return Path(out) / "report.html"
@@ -114,7 +114,7 @@ def filled_summary(scores: xr.Dataset) -> Table:
     """Return a table for the terminal, with verdicts below it.
 
     Args:
-        scores: what `evaluate_filled` returned.
+        scores: what `score_filled` returned.
     """
     where = judged_points(scores)
     points = "all points of the sea" if where == "all" else "points of the sea without an observation"

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from etesian.core.clock import decode_time
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError, RecipeError
-from etesian.fill.pairs import FilledPairs, Moment
+from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.fill.report import write_gapfill_report
 from etesian.scores.gaussian import LEVELS, crps, inside, log_score
 from etesian.scores.spectrum import isotropic_spectrum, largest_rectangle
@@ -43,7 +43,7 @@ _SUMS = (
 _SMALLEST_SIDE, _LARGEST_SIDE = 16, 512
 
 
-def evaluate_filled(
+def score_filled(
     filled: Mapping[str, str | Path | xr.Dataset],
     truth: str | Path | xr.Dataset,
     observed: str | Path | xr.Dataset,
@@ -78,10 +78,10 @@ def evaluate_filled(
         raise RecipeError("there are no filled fields to score; name at least one")
     pairs = FilledPairs(filled, truth, observed, channels)
     sums = GapSums(pairs)
-    moments = track(pairs.moments(), "Scoring filled fields", pairs.time.size * len(pairs.channels), transient=True,
+    cases = track(pairs.cases(), "Scoring filled fields", pairs.time.size * len(pairs.channels), transient=True,
                     disable=not progress)  # fmt: skip
-    for number, channel, moment in moments:
-        sums.add(number, pairs.channels.index(channel), moment)
+    for number, channel, case in cases:
+        sums.add(number, pairs.channels.index(channel), case)
     scores = sums.result()
     scores.attrs = {
         "title": f"Scores of {next(iter(filled))}",
@@ -129,35 +129,35 @@ class GapSums:
         self.box: tuple[slice, slice] | None = None
         self.power: dict[str, Array] = {}
 
-    def add(self, number: int, channel: int, moment: Moment) -> None:
+    def add(self, number: int, channel: int, case: FilledCase) -> None:
         """Take one time of one channel into account."""
-        self.cloud_shares[number] = moment.cloud_share
-        known = np.isfinite(moment.truth) & moment.sea
+        self.cloud_shares[number] = case.cloud_share
+        known = np.isfinite(case.truth) & case.sea
         use = known.copy()
         for i, name in enumerate(self.names):
-            has = np.isfinite(moment.filled[name])
+            has = np.isfinite(case.filled[name])
             self.missing[i, channel] += int((known & ~has).sum())
             use &= has
-        self._add_spectra(moment)
+        self._add_spectra(case)
         if not use.any():
             return
-        truth = moment.truth[use]
+        truth = case.truth[use]
         if np.isnan(self.centre[channel]):
             self.centre[channel], self.spread[channel] = truth.mean(), max(float(truth.std()), 1e-12)
-        gap = ~moment.observed[use]
+        gap = ~case.observed[use]
         counted = np.ones_like(gap) if self.pairs.monthly else gap
         labels = {
             "where": (~gap).astype(np.int64),
-            "observations": _bins(moment.count[use], self.edges["observations"]),
-            "distance": np.where(gap, np.maximum(_bins(moment.distance[use], self.edges["distance"]), 1), 0),
-            "cloud_share": np.full(gap.shape, _bins(np.array(moment.cloud_share), self.edges["cloud_share"])),
+            "observations": _bins(case.count[use], self.edges["observations"]),
+            "distance": np.where(gap, np.maximum(_bins(case.distance[use], self.edges["distance"]), 1), 0),
+            "cloud_share": np.full(gap.shape, _bins(np.array(case.cloud_share), self.edges["cloud_share"])),
         }
         self.map_count[channel] += use
         for i, name in enumerate(self.names):
-            error = moment.filled[name][use] - truth
+            error = case.filled[name][use] - truth
             self.map_error[i, channel][use] += error
             self.map_squared[i, channel][use] += error**2
-            deviation = moment.deviation[name][use] if name in moment.deviation else None
+            deviation = case.deviation[name][use] if name in case.deviation else None
             terms = self._terms(self.area[use], error, truth - self.centre[channel], deviation)
             for binning, label in labels.items():
                 chosen = counted if binning in ("observations", "cloud_share") else slice(None)
@@ -190,9 +190,9 @@ class GapSums:
         label = np.minimum((ndtr(standard) * 20).astype(np.int64), 19)
         self.pit[model, channel] += np.bincount(label, weight, 20)
 
-    def _add_spectra(self, moment: Moment) -> None:
+    def _add_spectra(self, case: FilledCase) -> None:
         """Add the spectra over the largest rectangle without a missing value, found once."""
-        maps = {"truth": moment.truth, **moment.filled}
+        maps = {"truth": case.truth, **case.filled}
         whole = np.all([np.isfinite(values) for values in maps.values()], axis=0)
         if self.box is None:
             self.box = tuple(_at_most(side) for side in largest_rectangle(whole))  # type: ignore[assignment]
@@ -200,7 +200,7 @@ class GapSums:
         inside_box = whole[self.box]
         if min(inside_box.shape) < _SMALLEST_SIDE or not inside_box.all():
             return
-        maps |= {f"error of {name}": values - moment.truth for name, values in moment.filled.items()}
+        maps |= {f"error of {name}": values - case.truth for name, values in case.filled.items()}
         grid = self.pairs.grid
         degree = np.radians(1) * EARTH_RADIUS / 1000
         across = degree * np.cos(np.radians(grid.latitude[self.box[0]].mean())) * np.diff(grid.longitude).mean()

@@ -1,4 +1,4 @@
-"""Places on the globe by name, at which distributions are compared."""
+"""Locations on the globe by name, at which distributions are compared."""
 
 import numpy as np
 
@@ -32,25 +32,25 @@ CITIES: dict[str, tuple[float, float]] = {
 USUAL = ("Berlin", "Tokyo", "New York", "Sydney", "Nairobi", "Lima")
 
 
-def nearest_points(places: list[str], grid: Grid) -> tuple[list[int], list[int]]:
-    """Return the row and column of the grid point closest to each place.
+def nearest_points(locations: list[str], grid: Grid) -> tuple[list[int], list[int]]:
+    """Return the row and column of the grid point closest to each location.
 
     Args:
-        places: names of cities, or latitude,longitude in degrees such as 47.4,8.5.
+        locations: names of cities, or latitude,longitude in degrees such as 47.4,8.5.
         grid: whose points are asked for.
 
     Raises:
-        RecipeError: if a place is neither, or further from every point than the points are from each other.
+        RecipeError: if a location is neither, or further from every point than the points are from each other.
     """
     rows, columns = [], []
-    for place in places:
-        latitude, longitude = _position(place)
+    for location in locations:
+        latitude, longitude = _position(location)
         row = int(np.abs(grid.latitude - latitude).argmin())
         apart = np.abs((grid.longitude - longitude + 180) % 360 - 180)
         column = int(apart.argmin())
         spacing = [float(np.diff(axis).max(initial=1.0)) for axis in (grid.latitude, grid.longitude)]
         if abs(grid.latitude[row] - latitude) > spacing[0] or apart[column] > spacing[1]:
-            raise RecipeError(f"the place {place} lies outside the grid {grid}; name places inside")
+            raise RecipeError(f"the location {location} lies outside the grid {grid}; name locations inside")
         rows.append(row)
         columns.append(column)
     return rows, columns
@@ -59,24 +59,24 @@ def nearest_points(places: list[str], grid: Grid) -> tuple[list[int], list[int]]
 def inside(grid: Grid) -> list[str]:
     """Return the usual cities that lie on a grid."""
     found = []
-    for place in USUAL:
+    for location in USUAL:
         try:
-            nearest_points([place], grid)
+            nearest_points([location], grid)
         except RecipeError:
             continue
-        found.append(place)
+        found.append(location)
     return found
 
 
-def _position(place: str) -> tuple[float, float]:
-    if place in CITIES:
-        return CITIES[place]
+def _position(location: str) -> tuple[float, float]:
+    if location in CITIES:
+        return CITIES[location]
     try:
-        latitude, longitude = (float(part) for part in place.split(","))
+        latitude, longitude = (float(part) for part in location.split(","))
     except ValueError:
         raise RecipeError(
-            f"'{place}' is neither latitude,longitude in degrees nor a city known here{suggest(place, CITIES)}"
+            f"'{location}' is neither latitude,longitude in degrees nor a city known here{suggest(location, CITIES)}"
         ) from None
     if not -90 <= latitude <= 90:
-        raise RecipeError(f"the latitude of the place {place} is not within −90…90; write latitude,longitude")
+        raise RecipeError(f"the latitude of the location {location} is not within −90…90; write latitude,longitude")
     return latitude, longitude

@@ -1,4 +1,4 @@
-"""The pieces of a report: pages that open offline, tables, pictures."""
+"""The parts of a report: pages that open offline, tables, pictures."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""Which forecasts are judged by which truth, and both of them in pieces that fit into memory."""
+"""Which forecasts are judged by which truth, and both of them in chunks that fit into memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from etesian.core.clock import Seconds, decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.core.fields import Fields, Frame
-from etesian.scores.sources import Climatology, Source, check_match, lead_hours
+from etesian.scores.series import FieldSeries, Normals, check_match
 
-PIECE_BYTES = 2**27
-"""Size of the arrays of one piece in memory, about; a piece holds at least one lead of one initial time."""
+CHUNK_BYTES = 2**27
+"""Size of the arrays of one chunk in memory, about; a chunk holds at least one lead of one initial time."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Some initial times and leads of every forecast, with the truth and the climatology at their valid times.
 
     Attributes:
@@ -62,9 +62,9 @@ class Pairs:
         GridError: if grids differ.
     """
 
-    forecasts: Mapping[str, Source]
-    truth: Source
-    climatology: Climatology | None
+    forecasts: Mapping[str, FieldSeries]
+    truth: FieldSeries
+    climatology: Normals | None
     channels: tuple[Channel, ...]
     wanted_leads: Sequence[int] | None
     leads: list[int] = field(init=False)
@@ -73,10 +73,10 @@ class Pairs:
     position: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        for source in self.forecasts.values():
-            check_match(source, self.truth, self.channels)
+        for series in self.forecasts.values():
+            check_match(series, self.truth, self.channels)
         self.leads = self._common_leads()
-        times = {name: source.times[0] for name, source in self.forecasts.items()}
+        times = {name: series.times[0] for name, series in self.forecasts.items()}
         common = next(iter(times.values()))
         for seconds in times.values():
             common = np.intersect1d(common, seconds)
@@ -97,7 +97,7 @@ class Pairs:
         self.dropped = {name: int(seconds.size - self.initial.size) for name, seconds in times.items()}
 
     def _common_leads(self) -> list[int]:
-        hours = {name: set(lead_hours(source).tolist()) for name, source in self.forecasts.items()}
+        hours = {name: set(series.leads.tolist()) for name, series in self.forecasts.items()}
         if self.wanted_leads is None:
             common = sorted(set.intersection(*hours.values()))
             if not common:
@@ -115,7 +115,7 @@ class Pairs:
         """Return how many initial times have no truth at each lead."""
         return np.asarray((self.position < 0).sum(0))
 
-    def piece(self, initial: slice, leads: slice) -> Piece:
+    def chunk(self, initial: slice, leads: slice) -> Chunk:
         """Read some initial times and leads."""
         hours = self.leads[leads]
         valid = self.initial[initial, None] + np.array(hours) * SECONDS_PER_HOUR
@@ -125,12 +125,12 @@ class Pairs:
         maps = self.truth.read(self.channels, time=needed.clip(min=0))
         maps[needed < 0] = np.nan
         forecasts = {}
-        for name, source in self.forecasts.items():
-            rows = np.searchsorted(source.times[0], self.initial[initial])
-            columns = [lead_hours(source).tolist().index(lead) for lead in hours]
-            values = source.read(self.channels, time=rows, prediction_timedelta=columns)
+        for name, series in self.forecasts.items():
+            rows = np.searchsorted(series.times[0], self.initial[initial])
+            columns = [series.leads.tolist().index(lead) for lead in hours]
+            values = series.read(self.channels, time=rows, prediction_timedelta=columns)
             forecasts[name] = Fields(torch.from_numpy(values), frame)
-        return Piece(
+        return Chunk(
             initial,
             leads,
             torch.from_numpy(position >= 0),
@@ -146,25 +146,25 @@ class Pairs:
         values = self.climatology.at(valid, self.calendar, channels)
         return Fields(torch.from_numpy(values), Frame(channels, frame.time, self.climatology.grid, self.calendar))
 
-    def pieces(self) -> Iterator[Piece]:
-        """Read everything, piece by piece."""
+    def chunks(self) -> Iterator[Chunk]:
+        """Read everything, chunk by chunk."""
         rows, columns = self.truth.grid.shape
         pair = 4 * len(self.channels) * rows * columns * (len(self.forecasts) + 2)
-        pairs = max(1, PIECE_BYTES // pair)
+        pairs = max(1, CHUNK_BYTES // pair)
         times, leads = max(1, pairs // len(self.leads)), min(pairs, len(self.leads))
         for start in range(0, self.initial.size, times):
             for lead in range(0, len(self.leads), leads):
-                yield self.piece(
+                yield self.chunk(
                     slice(start, min(start + times, self.initial.size)), slice(lead, min(lead + leads, len(self.leads)))
                 )
 
 
 @runtime_checkable
 class PairedScore(Protocol):
-    """What sums something over all pieces of `Pairs`, for which it was built."""
+    """What sums something over all chunks of `Pairs`, for which it was built."""
 
-    def add(self, piece: Piece, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
-        """Take a piece into account, at the points where all forecasts and the truth are there."""
+    def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
+        """Take a chunk into account, at the points where all forecasts and the truth are there."""
 
     def result(self) -> xr.Dataset:
-        """Return what became of all pieces, as variables of the scores."""
+        """Return what became of all chunks, as variables of the scores."""

@@ -16,8 +16,8 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
 from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, dress, largest_value, map_height, value_range
 from etesian.scores.foreign import LEAD, find_lead
-from etesian.scores.sources import Source, open_any, open_forecast, open_truth
-from etesian.scores.tables import LEARNED, days, headline, pretty_units, references, title
+from etesian.scores.series import FieldSeries, open_any, open_forecast, open_truth
+from etesian.scores.tables import DISTANCE, days, headline, pretty_units, references, title
 
 _DRAWN_BY = "drawn by etesian plot"
 
@@ -67,7 +67,7 @@ def distance_curves(scores: xr.Dataset) -> Figure:
     """Draw the learned distance against lead time, with 95 % bands."""
     figure = Figure(figsize=(5.4, 4.0), layout="constrained")
     panel = figure.subplots()
-    _curve(panel, scores, LEARNED)
+    _curve(panel, scores, DISTANCE)
     panel.set_ylabel("AtmoDist distance")
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), frameon=False)
@@ -88,7 +88,7 @@ def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
         )  # fmt: skip
         if f"{score}_low" in part:
             panel.fill_between(lead, part[f"{score}_low"], part[f"{score}_high"], color=colour, alpha=0.14, linewidth=0)
-    if score in ("rmse", LEARNED):
+    if score in ("rmse", DISTANCE):
         panel.set_ylim(bottom=0)
     elif score == "acc":
         panel.axhline(0.6, color="#9aa3a8", linewidth=0.8, linestyle=":")
@@ -222,12 +222,12 @@ def plot(
     elif find_lead(dataset) is not None:
         figure = _forecast_figure(dataset, channel, time, lead, truth)
     else:
-        source = open_truth(path)
-        what = _channel(source, channel)
-        index = _time_index(source, time)
-        field = source.read([what], time=np.array([index]))[0, 0]
+        series = open_truth(path)
+        what = _channel(series, channel)
+        index = _time_index(series, time)
+        field = series.read([what], time=np.array([index]))[0, 0]
         figure = _single(
-            field, str(what), source.units(what), source.dataset, str(source.dataset.time.values[index])[:16]
+            field, str(what), series.units(what), series.dataset, str(series.dataset.time.values[index])[:16]
         )
     temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
@@ -257,28 +257,28 @@ def _score_figure(scores: xr.Dataset, score: str, channel: str | None, region: s
 def _forecast_figure(
     dataset: xr.Dataset, channel: str | None, time: str | None, leads: list[int] | None, truth: str | None
 ) -> Figure:
-    source = open_forecast("the forecast", dataset)
-    what = _channel(source, channel)
-    start = _time_index(source, time)
-    known = (source.dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
+    series = open_forecast("the forecast", dataset)
+    what = _channel(series, channel)
+    start = _time_index(series, time)
+    known = (series.dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
     chosen = leads or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})]
     if missing := [hours for hours in chosen if hours not in known]:
         raise DataError(f"the forecast has no lead of {missing[0]} h; its leads are {', '.join(map(str, known))} h")
-    fields = source.read([what], time=np.array([start]), prediction_timedelta=[known.index(h) for h in chosen])[0, :, 0]
-    units, initial = source.units(what), str(source.dataset.time.values[start])[:16]
+    fields = series.read([what], time=np.array([start]), prediction_timedelta=[known.index(h) for h in chosen])[0, :, 0]
+    units, initial = series.units(what), str(series.dataset.time.values[start])[:16]
     if truth is None:
         figure = _panels(
-            [(f"+{days(h)}", f) for h, f in zip(chosen, fields, strict=True)], str(what), units, source.dataset
+            [(f"+{days(h)}", f) for h, f in zip(chosen, fields, strict=True)], str(what), units, series.dataset
         )
     else:
-        judge = open_truth(truth)
+        verification = open_truth(truth)
         rows = []
         for hours, field in zip(chosen, fields, strict=True):
-            place = np.flatnonzero(judge.times[0] == source.times[0][start] + hours * SECONDS_PER_HOUR)
-            if place.size == 0:
+            position = np.flatnonzero(verification.times[0] == series.times[0][start] + hours * SECONDS_PER_HOUR)
+            if position.size == 0:
                 raise DataError(f"'{truth}' has no time {hours} h after {initial}; choose an earlier time or lead")
-            rows.append((f"+{days(hours)}", field, judge.read([what], time=place)[0, 0]))
-        figure = forecast_and_truth(rows, str(what), units, judge.dataset)
+            rows.append((f"+{days(hours)}", field, verification.read([what], time=position)[0, 0]))
+        figure = forecast_and_truth(rows, str(what), units, verification.dataset)
     figure.suptitle(f"{title(str(what))}, from {initial} UTC", fontsize=12, fontweight="bold", color=STYLE["text"])
     return figure
 
@@ -302,16 +302,16 @@ def _panels(
     return figure
 
 
-def _channel(source: Source, name: str | None) -> Channel:
-    return source.channels[0] if name is None else parse_channels([name], source.channels)[0]
+def _channel(series: FieldSeries, name: str | None) -> Channel:
+    return series.channels[0] if name is None else parse_channels([name], series.channels)[0]
 
 
-def _time_index(source: Source, text: str | None) -> int:
+def _time_index(series: FieldSeries, text: str | None) -> int:
     if text is None:
         return 0
-    seconds, calendar = source.times
+    seconds, calendar = series.times
     found = np.flatnonzero(seconds == parse_time(text, calendar))
     if found.size == 0:
-        first, last = source.dataset.time.values[[0, -1]]
-        raise DataError(f"{source.name} has no time {text}; it runs from {str(first)[:16]} to {str(last)[:16]}")
+        first, last = series.dataset.time.values[[0, -1]]
+        raise DataError(f"{series.name} has no time {text}; it runs from {str(first)[:16]} to {str(last)[:16]}")
     return int(found[0])

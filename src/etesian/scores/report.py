@@ -12,7 +12,7 @@ from etesian.scores.page import page, picture, save_pictures, table, text
 from etesian.scores.plots import distance_curves, error_maps, example_maps, score_curves
 from etesian.scores.structure_plots import structure_figures
 from etesian.scores.tables import (
-    LEARNED,
+    DISTANCE,
     days,
     headline,
     models,
@@ -71,7 +71,7 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
                     "<p class='note'>Bands: 95 % intervals of the mean over initial times, allowing for the "
                     "correlation of successive forecasts.</p>"
                 )
-    if LEARNED in scores:
+    if DISTANCE in scores:
         parts += _distance(scores, pictures)
     for reference in references(scores):
         parts += [f"<h2>Skill against {text(reference)}</h2>", _skill_table(scores, reference)]
@@ -101,8 +101,8 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
         channels = [name for name in headline(scores) if np.isfinite(scores[score].sel(channel=name)).any()]
         if channels:
             yield f"{score}_curves", score_curves(scores, score, channels, region)
-    if LEARNED in scores:
-        yield f"{LEARNED}_curves", distance_curves(scores)
+    if DISTANCE in scores:
+        yield f"{DISTANCE}_curves", distance_curves(scores)
     for channel in headline(scores):
         yield f"forecast_{channel}", example_maps(scores, models(scores)[0], channel)
         yield f"bias_map_{channel}", error_maps(scores, channel, "bias_map")
@@ -112,7 +112,7 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
 
 
 def _distance(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
-    learned = scores[LEARNED]
+    learned = scores[DISTANCE]
     best = learned.min("forecast").values
     rows = [
         [text(name), *with_best(learned.sel(forecast=name).values, best, "<b>{}</b>")]
@@ -123,7 +123,7 @@ def _distance(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
         f"<p class='note'>Mean squared difference of the features of {text(learned.attrs['run'])}, scaled to that of "
         f"normalised fields, from {text(learned.attrs['channels'])}. The lowest is bold.</p>",
         table(["", *(days(lead) for lead in scores.lead_time.values)], rows, 1),
-        picture(pictures[f"{LEARNED}_curves"], "Learned distance by lead time"),
+        picture(pictures[f"{DISTANCE}_curves"], "Learned distance by lead time"),
     ]
 
 
@@ -231,8 +231,8 @@ def _structure(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
         parts.append("<p class='note'>Spectra by spherical harmonics need a grid of the whole globe.</p>")
     parts += ["<h2>Semivariograms</h2>", picture(pictures["semivariograms"], f"Semivariance at {first}")]
     parts += ["<h2>Moments and gradients</h2>", _moment_table(scores)]
-    if scores.place.size:
-        parts.append("<h2>Distributions at places</h2>")
+    if scores.location.size:
+        parts.append("<h2>Distributions at locations</h2>")
         parts += [picture(pictures[f"distribution_{name}"], f"Values of {title(name)}") for name in headline(scores)]
     parts += ["<h2>Error in time</h2>", picture(pictures["error_in_time"], f"RMSE of each case at {first}")]
     parts.append("<h2>Close views</h2>")
@@ -243,10 +243,10 @@ def _structure(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
 def _moment_table(scores: xr.Dataset) -> str:
     part = scores.moment.isel(map_lead_time=0)
     rows = [
-        [_named(scores, channel) if row == 0 else "", text(source)]
-        + [number(value) for value in part.sel(map_channel=channel, source=source).values]
+        [_named(scores, channel) if row == 0 else "", text(series)]
+        + [number(value) for value in part.sel(map_channel=channel, series=series).values]
         for channel in headline(scores)
-        for row, source in enumerate(scores.source.values.tolist())
+        for row, series in enumerate(scores.series.values.tolist())
     ]
     note = "<p class='note'>Over area and all complete cases; the mean gradient is per 100 km.</p>"
     return note + table(["", "", *scores.statistic.values.tolist()], rows, 2)
@@ -267,7 +267,7 @@ def _provenance(scores: xr.Dataset) -> str:
         if scores.attrs["climatology"] == "given"
         else "none was given, so that anomaly correlation and activity are not computed"
     )
-    first, last = (_date(scores.initial_time[place]) for place in (0, -1))
+    first, last = (_date(scores.initial_time[end]) for end in (0, -1))
     entries = {
         "Forecasts": ", ".join(scores.forecast.values.tolist()),
         "Initial times": f"{scores.initial_time.size}, {first} to {last}",

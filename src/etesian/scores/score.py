@@ -14,13 +14,13 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
-from etesian.scores.pairs import PairedScore, Pairs, Piece
+from etesian.scores.pairs import Chunk, PairedScore, Pairs
 from etesian.scores.report import write_report
-from etesian.scores.sources import (
-    Averages,
-    Climatology,
-    Source,
-    TrainingStore,
+from etesian.scores.series import (
+    FieldSeries,
+    MeanSeries,
+    Normals,
+    StoreSeries,
     averaging_hours,
     common_channels,
     open_forecast,
@@ -46,7 +46,7 @@ HEADLINE = (
 """Channels that come first in tables and maps where they are there."""
 
 
-def evaluate(
+def score(
     forecasts: Mapping[str, str | Path | xr.Dataset],
     truth: str | Path | xr.Dataset,
     *,
@@ -58,7 +58,7 @@ def evaluate(
     weights: Weighting = "area",
     headline: Sequence[str] | None = None,
     structure: bool = False,
-    places: Sequence[str] | None = None,
+    locations: Sequence[str] | None = None,
     further: Sequence[Callable[[Pairs], PairedScore]] = (),
     out: str | Path | None = None,
     progress: bool = True,
@@ -67,7 +67,7 @@ def evaluate(
 
     Every forecast is scored over the same initial times, leads and points: those where the truth and all forecasts are
     there. What any of them lacks is counted. Forecasts of means, which say so in `averaging_hours`, are scored against
-    means of the truth. Reads a piece at a time, so that memory does not grow with the period.
+    means of the truth. Reads a chunk at a time, so that memory does not grow with the period.
 
     Args:
         forecasts: by name, in WeatherBench 2's layout; the first one is what the report is about.
@@ -82,7 +82,7 @@ def evaluate(
         weights: of latitudes: `area` (WeatherBench 2) or `cosine` (WeatherBench 1, ClimaX).
         headline: channels of the report's first tables and its maps; at most four.
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
-        places: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
+        locations: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
         further: scores of other layers beside these, each built for what is compared, such as
             `partial(LearnedDistance, run=RUN)`.
         out: folder for scores.nc, scores.csv, report.html and pictures.
@@ -96,33 +96,33 @@ def evaluate(
         DataError: if files cannot be read, or nothing can be judged.
         GridError: if grids differ.
         ChannelError: if a channel is missing.
-        RecipeError: if a reference is no forecast, or a place is unknown.
+        RecipeError: if a reference is no forecast, or a location is unknown.
     """
-    if places is not None and not structure:
-        raise RecipeError("places are where distributions are compared; ask for the structure as well")
+    if locations is not None and not structure:
+        raise RecipeError("locations are where distributions are compared; ask for the structure as well")
     if not forecasts:
         raise RecipeError("there is no forecast to score; name at least one")
     if unknown := [name for name in references if name not in forecasts]:
         raise RecipeError(f"there is no forecast '{unknown[0]}' to refer to{suggest(unknown[0], forecasts)}")
-    sources = {name: open_forecast(name, source) for name, source in forecasts.items()}
+    opened = {name: open_forecast(name, series) for name, series in forecasts.items()}
     verification = open_truth(truth)
-    if climatology is None and isinstance(verification, TrainingStore) and verification.has_climatology:
+    if climatology is None and isinstance(verification, StoreSeries) and verification.has_climatology:
         climatology = truth
-    normal = None if climatology is None else Climatology(climatology)
+    normal = None if climatology is None else Normals(climatology)
     if normal is not None and normal.grid != verification.grid:
         raise GridError(f"the climatology is on the grid {normal.grid}, the truth on {verification.grid}")
-    if (hours := averaging_hours(sources)) is not None:
-        verification = Averages(verification, hours)
+    if (hours := averaging_hours(opened)) is not None:
+        verification = MeanSeries(verification, hours)
         if normal is not None:
             normal.window = verification.window
-    judged = common_channels(sources, verification, channels)
-    pairs = Pairs(sources, verification, normal, judged, leads)
+    judged = common_channels(opened, verification, channels)
+    pairs = Pairs(opened, verification, normal, judged, leads)
     boxes = tuple(regions) if regions else _default_regions(verification.grid)
     shown = _headline(judged, headline)
     maps = Maps(pairs, shown)
     gathered: list[PairedScore] = [maps]
     if structure:
-        gathered.append(Structure(pairs, shown, maps.leads, places))
+        gathered.append(Structure(pairs, shown, maps.leads, locations))
     gathered += [build(pairs) for build in further]
     sums = _accumulate(pairs, boxes, weights, gathered, progress)
     _refuse_nothing(sums)
@@ -151,26 +151,26 @@ class Maps:
         self.forecast = np.full(shape, np.nan, np.float32)
         self.truth = np.full(shape[1:], np.nan, np.float32)
 
-    def add(self, piece: Piece, where: torch.Tensor) -> None:
-        """Take a piece into account, at the points where all forecasts and the truth are there."""
-        first, stop = piece.leads.start, piece.leads.stop
+    def add(self, chunk: Chunk, where: torch.Tensor) -> None:
+        """Take a chunk into account, at the points where all forecasts and the truth are there."""
+        first, stop = chunk.leads.start, chunk.leads.stop
         index = [self.pairs.channels.index(channel) for channel in self.channels]
-        example = self.example - piece.initial.start if self.example in range(*piece.initial.indices(10**9)) else None
-        for place, lead in enumerate(self.leads):
+        example = self.example - chunk.initial.start if self.example in range(*chunk.initial.indices(10**9)) else None
+        for position, lead in enumerate(self.leads):
             if not first <= lead < stop:
                 continue
             here = where[:, lead - first, index].numpy()
-            truth = piece.truth.values[:, lead - first, index].double().numpy()
-            self.count[place] += here.sum(0)
+            truth = chunk.truth.values[:, lead - first, index].double().numpy()
+            self.count[position] += here.sum(0)
             if example is not None:
-                self.truth[place] = truth[example]
-            for number, forecast in enumerate(piece.forecasts.values()):
+                self.truth[position] = truth[example]
+            for number, forecast in enumerate(chunk.forecasts.values()):
                 values = forecast.values[:, lead - first, index].double().numpy()
                 error = np.where(here, values - truth, 0.0)
-                self.error[number, place] += error.sum(0)
-                self.squared[number, place] += (error**2).sum(0)
+                self.error[number, position] += error.sum(0)
+                self.squared[number, position] += (error**2).sum(0)
                 if example is not None:
-                    self.forecast[number, place] = values[example]
+                    self.forecast[number, position] = values[example]
 
     def result(self) -> xr.Dataset:
         """Return the maps with their coordinates."""
@@ -210,22 +210,22 @@ def _accumulate(
     sums: dict[str, Sums] = {}
     with Progress(*columns, disable=not progress, transient=True) as bar:
         task = bar.add_task("Scoring forecasts", total=pairs.position.size)
-        for piece in pairs.pieces():
-            where = torch.isfinite(piece.truth.values)
-            for forecast in piece.forecasts.values():
+        for chunk in pairs.chunks():
+            where = torch.isfinite(chunk.truth.values)
+            for forecast in chunk.forecasts.values():
                 where &= torch.isfinite(forecast.values)
-            for name, forecast in piece.forecasts.items():
+            for name, forecast in chunk.forecasts.items():
                 part = accumulate(
-                    forecast, piece.truth, piece.climatology, regions=regions, weighting=weights, where=where
+                    forecast, chunk.truth, chunk.climatology, regions=regions, weighting=weights, where=where
                 )
-                part.values[~piece.verified] = 0
+                part.values[~chunk.verified] = 0
                 if name not in sums:
                     shape = (*pairs.position.shape, *part.values.shape[2:])
                     sums[name] = Sums(torch.zeros(shape, dtype=torch.float64), part.channels, part.regions)
-                sums[name].values[piece.initial, piece.leads] = part.values
+                sums[name].values[chunk.initial, chunk.leads] = part.values
             for each in gathered:
-                each.add(piece, where)
-            bar.advance(task, piece.verified.numel())
+                each.add(chunk, where)
+            bar.advance(task, chunk.verified.numel())
     return sums
 
 
@@ -322,12 +322,12 @@ def _describe(scores: xr.Dataset, pairs: Pairs, weights: Weighting) -> None:
         "dropped_initial_times": ", ".join(f"{count} of {name}" for name, count in pairs.dropped.items() if count),
         "climatology": "none" if pairs.climatology is None else "given",
         "channels_left_out": ", ".join(
-            {str(c): None for source in pairs.forecasts.values() for c in source.channels if c not in pairs.channels}
+            {str(c): None for series in pairs.forecasts.values() for c in series.channels if c not in pairs.channels}
         ),
     }
 
 
-def _units(truth: Source, channel: Channel) -> str:
+def _units(truth: FieldSeries, channel: Channel) -> str:
     for eastward, (_, vector) in WIND_PAIRS.items():
         if channel.name == vector:
             return CATALOGUE[eastward].units

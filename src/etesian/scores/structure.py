@@ -16,7 +16,7 @@ from etesian.core.errors import GridError
 from etesian.core.grid import Grid
 from etesian.core.sphere import SphericalHarmonics, inverse_laplacian, power, spherical_harmonics
 from etesian.scores.locations import inside, nearest_points
-from etesian.scores.pairs import Pairs, Piece
+from etesian.scores.pairs import Chunk, Pairs
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ _PAIRS = 60_000
 
 
 class Structure:
-    """Gathers the structure of forecasts and truth from the pieces that are judged, for a few channels and leads.
+    """Gathers the structure of forecasts and truth from the chunks that are judged, for a few channels and leads.
 
     A field counts where the truth and all forecasts are complete, so that all are made of the same cases.
 
@@ -41,27 +41,27 @@ class Structure:
         pairs: what is judged.
         channels: which of it.
         leads: positions of leads.
-        places: cities or latitude,longitude; by default those of a few cities that lie on the grid.
+        locations: cities or latitude,longitude; by default those of a few cities that lie on the grid.
 
     Raises:
-        RecipeError: if a place is unknown or outside the grid.
+        RecipeError: if a location is unknown or outside the grid.
     """
 
     def __init__(
-        self, pairs: Pairs, channels: Sequence[Channel], leads: Sequence[int], places: Sequence[str] | None = None
+        self, pairs: Pairs, channels: Sequence[Channel], leads: Sequence[int], locations: Sequence[str] | None = None
     ) -> None:
         self.pairs, self.channels, self.leads = pairs, tuple(channels), list(leads)
         grid = pairs.truth.grid
-        self.places = inside(grid) if places is None else list(places)
-        self.points = nearest_points(self.places, grid)
-        self.sources = [TRUTH, *pairs.forecasts]
+        self.locations = inside(grid) if locations is None else list(locations)
+        self.points = nearest_points(self.locations, grid)
+        self.names = [TRUTH, *pairs.forecasts]
         self.harmonics = _harmonics(grid)
         self.winds = _wind_channels(pairs.channels) if self.harmonics is not None else {}
         self.first, self.second, self.bin, self.distance = _distant_pairs(grid)
         self.gradients = _Gradients(grid)
         self.area = grid.area_weights[:, None] / grid.area_weights.sum() / grid.shape[1]
 
-        cases = (len(self.sources), len(self.leads), len(self.channels))
+        cases = (len(self.names), len(self.leads), len(self.channels))
         self.count = np.zeros(cases[1:])
         self.origin = np.full(cases[1:], np.nan)
         self.powers = np.zeros((*cases, 4))
@@ -70,39 +70,39 @@ class Structure:
         size = 0 if self.harmonics is None else self.harmonics.truncation + 1
         self.spectrum = np.zeros((*cases[:2], len(self.channels) + len(self.winds), size))
         self.energies = np.zeros((len(self.leads), len(self.winds)))
-        self.values = np.full((*cases, len(self.places), pairs.initial.size), np.nan, np.float32)
+        self.values = np.full((*cases, len(self.locations), pairs.initial.size), np.nan, np.float32)
 
-    def add(self, piece: Piece, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
-        """Take a piece into account."""
+    def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
+        """Take a chunk into account."""
         complete = where.all(-1).all(-1).numpy()
-        fields = [piece.truth.values, *(forecast.values for forecast in piece.forecasts.values())]
-        for place, lead in enumerate(self.leads):
-            if not piece.leads.start <= lead < piece.leads.stop:
+        fields = [chunk.truth.values, *(forecast.values for forecast in chunk.forecasts.values())]
+        for position, lead in enumerate(self.leads):
+            if not chunk.leads.start <= lead < chunk.leads.stop:
                 continue
-            row = lead - piece.leads.start
+            row = lead - chunk.leads.start
             for number, channel in enumerate(self.channels):
                 index = self.pairs.channels.index(channel)
                 chosen = complete[:, row, index]
                 if chosen.any():
                     values = [field[:, row, index].double().numpy() for field in fields]
-                    self._add(place, number, chosen, values, piece.initial)
+                    self._add(position, number, chosen, values, chunk.initial)
             for number, both in enumerate(self.winds.values()):
                 layers = [self.pairs.channels.index(channel) for channel in both]
                 usable = complete[:, row, layers].all(-1)
-                self.energies[place, number] += usable.sum()
-                for source, field in enumerate(fields):
+                self.energies[position, number] += usable.sum()
+                for series, field in enumerate(fields):
                     first, second = (field[:, row, layer].double().numpy()[usable] for layer in layers)
                     energy = self._energy(first, second, rotational=both[0].name == ROTATION[0])
-                    self.spectrum[source, place, len(self.channels) + number] += energy
+                    self.spectrum[series, position, len(self.channels) + number] += energy
 
     def _add(self, lead: int, channel: int, chosen: NDArray[np.bool_], values: Sequence[Array], initial: slice) -> None:
         here = (lead, channel)
         if np.isnan(self.origin[here]):  # Powers are taken about a value close to the mean, to lose no digits.
             self.origin[here] = (values[0][chosen][0] * self.area).sum()
         self.count[here] += chosen.sum()
-        for source, everything in enumerate(values):
+        for series, everything in enumerate(values):
             fields = everything[chosen]
-            cell = (source, *here)
+            cell = (series, *here)
             departure = fields - self.origin[here]
             self.powers[cell] += [(departure**order * self.area).sum() for order in (1, 2, 3, 4)]
             self.gradient[cell] += (self.gradients(fields) * self.area).sum()
@@ -111,8 +111,8 @@ class Structure:
             self.semivariance[cell] += np.bincount(self.bin, squares, self.distance.size) / 2
             if self.harmonics is not None:
                 self.spectrum[cell] += power(self.harmonics.analyse(fields)).sum(0)
-            at_places = np.where(chosen[:, None], everything[:, *self.points], np.nan)
-            self.values[cell][:, initial] = at_places.T
+            at_locations = np.where(chosen[:, None], everything[:, *self.points], np.nan)
+            self.values[cell][:, initial] = at_locations.T
 
     def _energy(self, first: Array, second: Array, *, rotational: bool) -> Array:
         """Return kinetic energy by wavenumber, summed over cases (Lambert 1984, Atmos.-Ocean 22, 411)."""
@@ -126,7 +126,7 @@ class Structure:
 
     def result(self) -> xr.Dataset:
         """Return what was gathered, with its coordinates."""
-        cases = ("source", "map_lead_time", "map_channel")
+        cases = ("series", "map_lead_time", "map_channel")
         names = [*map(str, self.channels), *self.winds]
         counts = np.concatenate([self.count, self.energies], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -134,21 +134,21 @@ class Structure:
             data: dict[str, Any] = {
                 "moment": ((*cases, "statistic"), self._moments()),
                 "semivariance": ((*cases, "distance"), self.semivariance / self.count[:, :, None] / pairs),
-                "value_at_place": ((*cases, "place", "initial_time"), self.values),
-                "wasserstein": (("forecast", *cases[1:], "place"), self._wasserstein()),
+                "value_at_location": ((*cases, "location", "initial_time"), self.values),
+                "wasserstein": (("forecast", *cases[1:], "location"), self._wasserstein()),
                 "complete_fields": (cases[1:], self.count.astype(np.int64)),
             }
             if self.harmonics is not None:
                 spectrum = self.spectrum / counts[:, :, None]
-                data["spectrum"] = (("source", "map_lead_time", "spectrum_of", "wavenumber"), spectrum)
+                data["spectrum"] = (("series", "map_lead_time", "spectrum_of", "wavenumber"), spectrum)
         grid = self.pairs.truth.grid
         coords: dict[str, Any] = {
-            "source": self.sources,
+            "series": self.names,
             "statistic": list(MOMENTS),
             "distance": ("distance", self.distance, {"units": "km"}),
-            "place": self.places,
-            "place_latitude": ("place", grid.latitude[self.points[0]]),
-            "place_longitude": ("place", grid.longitude[self.points[1]] % 360),
+            "location": self.locations,
+            "location_latitude": ("location", grid.latitude[self.points[0]]),
+            "location_longitude": ("location", grid.longitude[self.points[1]] % 360),
         }
         if self.harmonics is not None:
             coords |= {"spectrum_of": names, "wavenumber": np.arange(self.spectrum.shape[-1])}
@@ -258,7 +258,7 @@ def _distant_pairs(grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
 
 
 def _nearest(grid: Grid, latitude: Array, longitude: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows and columns of the closest points; on a region those of its edge where a place lies beyond."""
+    """Return the rows and columns of the closest points; on a region those of its edge where a location lies beyond."""
     rows = np.searchsorted((grid.latitude[1:] + grid.latitude[:-1]) / 2, latitude)
     offset = longitude - grid.longitude[0]
     if grid.is_periodic:

@@ -27,7 +27,7 @@ def structure_figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
     yield "semivariograms", semivariograms(scores)
     yield "error_in_time", error_in_time(scores)
     for channel in headline(scores):
-        if scores.place.size:
+        if scores.location.size:
             yield f"distribution_{channel}", distributions(scores, channel)
         yield f"views_{channel}", views(scores, channel)
 
@@ -39,11 +39,11 @@ def spectra(scores: xr.Dataset) -> Figure:
     panels = figure.subplots(2, len(names), squeeze=False, sharex=True, height_ratios=(2.2, 1))
     first = scores.spectrum.isel(map_lead_time=0, wavenumber=slice(1, None))
     for column, name in enumerate(names):
-        truth = first.sel(source=TRUTH, spectrum_of=name)
-        for source, colour in _colours(scores).items():
-            power = first.sel(source=source, spectrum_of=name)
-            style = {"color": colour, "linewidth": 2 if source == TRUTH else 1.5}
-            panels[0, column].loglog(power.wavenumber, power, label=source if column == 0 else None, **style)
+        truth = first.sel(series=TRUTH, spectrum_of=name)
+        for series, colour in _colours(scores).items():
+            power = first.sel(series=series, spectrum_of=name)
+            style = {"color": colour, "linewidth": 2 if series == TRUTH else 1.5}
+            panels[0, column].loglog(power.wavenumber, power, label=series if column == 0 else None, **style)
             panels[1, column].semilogx(power.wavenumber, power / truth, **style)
         panels[0, column].set_title(title(name), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
         panels[0, column].set_ylim(bottom=float(first.sel(spectrum_of=name).max()) * 1e-8)
@@ -63,8 +63,8 @@ def semivariograms(scores: xr.Dataset) -> Figure:
     figure, panels = _row(names)
     for panel, name in zip(panels, names, strict=True):
         part = scores.semivariance.isel(map_lead_time=0).sel(map_channel=name)
-        for source, colour in _colours(scores).items():
-            panel.loglog(part.distance, part.sel(source=source), color=colour, label=source, marker="o", markersize=3)
+        for series, colour in _colours(scores).items():
+            panel.loglog(part.distance, part.sel(series=series), color=colour, label=series, marker="o", markersize=3)
         panel.set_xlabel("Distance (km)")
         units = _units(scores, name, square=True)
         panel.set_ylabel(f"Semivariance ({units})" if units else "Semivariance")
@@ -78,10 +78,10 @@ def error_in_time(scores: xr.Dataset) -> Figure:
     figure, panels = _row(names)
     error = np.sqrt(scores.mse_by_initial_time.isel(lead_time=0, region=0))
     for panel, name in zip(panels, names, strict=True):
-        for source, colour in _colours(scores).items():
-            if source != TRUTH:
-                values = error.sel(channel=name, forecast=source).values
-                panel.plot(np.arange(values.size), values, color=colour, label=source, linewidth=1.2)
+        for series, colour in _colours(scores).items():
+            if series != TRUTH:
+                values = error.sel(channel=name, forecast=series).values
+                panel.plot(np.arange(values.size), values, color=colour, label=series, linewidth=1.2)
         panel.set_xlabel("Initial time, one after the other")
         panel.set_ylabel(f"RMSE ({_units(scores, name)})")
         panel.set_ylim(bottom=0)
@@ -90,25 +90,25 @@ def error_in_time(scores: xr.Dataset) -> Figure:
 
 
 def distributions(scores: xr.Dataset, channel: str) -> Figure:
-    """Draw histograms of the values at each place, at the first lead, with Wasserstein distances from the truth."""
-    places = scores.place.values.tolist()
-    figure, panels = _row(places)
-    part = scores.value_at_place.isel(map_lead_time=0).sel(map_channel=channel)
+    """Draw histograms of the values at each location, at the first lead, with Wasserstein distances from the truth."""
+    locations = scores.location.values.tolist()
+    figure, panels = _row(locations)
+    part = scores.value_at_location.isel(map_lead_time=0).sel(map_channel=channel)
     far = scores.wasserstein.isel(map_lead_time=0).sel(map_channel=channel)
-    for panel, place in zip(panels, places, strict=True):
-        values = part.sel(place=place)
+    for panel, location in zip(panels, locations, strict=True):
+        values = part.sel(location=location)
         bins = min(24, 4 + int(np.sqrt(values.sizes["initial_time"])))
         edges = np.histogram_bin_edges(values.values[np.isfinite(values.values)], bins)
-        for source, colour in _colours(scores).items():
-            label = source if source == TRUTH else f"{source}: {float(far.sel(forecast=source, place=place)):.3g}"
-            filled = source == TRUTH
+        for series, colour in _colours(scores).items():
+            label = series if series == TRUTH else f"{series}: {float(far.sel(forecast=series, location=location)):.3g}"
+            filled = series == TRUTH
             panel.hist(
-                values.sel(source=source).values, edges, density=True, histtype="stepfilled" if filled else "step",
+                values.sel(series=series).values, edges, density=True, histtype="stepfilled" if filled else "step",
                 color=colour, alpha=0.3 if filled else 1.0, label=label, linewidth=1.6,
             )  # fmt: skip
         panel.set_xlabel(_units(scores, channel))
         panel.set_ylabel("Density")
-        panel.set_title(place, loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
+        panel.set_title(location, loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
         panel.legend(frameon=False, fontsize=8)
         dress(panel)
     figure.suptitle(f"{title(channel)}: distributions, with Wasserstein distances", fontsize=12, color=STYLE["text"])

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from etesian.core.channels import Channel
 
-LEARNED = "atmodistance"
+DISTANCE = "atmodistance"
 """Name of the learned distance among the scores."""
 
 INTERVALS = ("rmse", "mae", "bias", "acc", "pearson", "skill")
@@ -169,8 +169,8 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
                 cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
             table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
         table.add_section()
-    if LEARNED in scores and not _downscaled(scores):
-        learned = scores[LEARNED]
+    if DISTANCE in scores and not _downscaled(scores):
+        learned = scores[DISTANCE]
         for row, name in enumerate(scores.forecast.values.tolist()):
             cells = with_best(learned.sel(forecast=name).values, learned.min("forecast").values, "[bold]{}[/]")
             table.add_row("AtmoDist distance" if row == 0 else "", name, *cells)

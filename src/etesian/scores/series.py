@@ -1,4 +1,4 @@
-"""Forecasts, truth and climatology as arrays of channels, read piece by piece."""
+"""Forecasts, truth and climatology as arrays of channels, read part by part."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +24,8 @@ from etesian.store.format import to_dataset
 Array = NDArray[Any]
 
 
-class Source:
-    """A dataset on one grid whose variables, level by level, are channels.
+class FieldSeries:
+    """Fields by time, or by initial time and lead, on one grid; every variable, level by level, is a channel.
 
     Attributes:
         name: what it is called in messages.
@@ -82,16 +82,28 @@ class Source:
             raise DataError(f"{self.name}: time is not strictly ascending; sort it and remove duplicates")
         return seconds, calendar
 
+    @cached_property
+    def leads(self) -> NDArray[np.int64]:
+        """Return the lead times of forecasts in hours.
+
+        Raises:
+            DataError: if one is not a whole number of hours.
+        """
+        seconds = self.dataset[LEAD].values.astype("timedelta64[s]").astype(np.int64)
+        if (seconds % SECONDS_PER_HOUR).any():
+            raise DataError(f"{self.name}: {LEAD} must be whole hours")
+        return np.asarray(seconds // SECONDS_PER_HOUR)
+
     def read(self, channels: Sequence[Channel], **index: Any) -> Array:
         """Read some channels at some positions of the leading dimensions, as (…, channel, latitude, longitude)."""
         variables = list(dict.fromkeys(channel.name for channel in channels))
-        piece = self.dataset[variables].isel(index).load()
-        leading = [dim for dim in self.dims if dim in piece.dims]
+        part = self.dataset[variables].isel(index).load()
+        leading = [dim for dim in self.dims if dim in part.dims]
         arrays: dict[str, Array] = {}
         for variable in variables:
-            order = [*leading, *(["level"] if "level" in piece[variable].dims else []), "latitude", "longitude"]
-            arrays[variable] = np.asarray(piece[variable].transpose(*order).values)
-        level = {int(value): i for i, value in enumerate(piece.level.values)} if "level" in piece.coords else {}
+            order = [*leading, *(["level"] if "level" in part[variable].dims else []), "latitude", "longitude"]
+            arrays[variable] = np.asarray(part[variable].transpose(*order).values)
+        level = {int(value): i for i, value in enumerate(part.level.values)} if "level" in part.coords else {}
         layers = [
             arrays[name] if depth is None else np.take(arrays[name], level[depth], axis=len(leading))
             for name, depth in channels
@@ -105,7 +117,7 @@ class Source:
         return str(self.dataset[channel.name].attrs.get("units") or (known.units if known else ""))
 
 
-class TrainingStore(Source):
+class StoreSeries(FieldSeries):
     """A training store as truth, of which all channels of a time are read at once, as they lie on disk."""
 
     def __init__(self, path: str | Path) -> None:
@@ -122,28 +134,28 @@ class TrainingStore(Source):
         return np.take(maps, [self._position[channel] for channel in channels], axis=-3)
 
 
-class Averages(Source):
+class MeanSeries(FieldSeries):
     """Means over so many hours up to each time, that time included, where at least half of the states are there.
 
-    Its times are those at which every state of the window is in the source.
+    Its times are those at which every state of the window is in the series.
 
     Attributes:
         window: seconds of the states of a mean relative to its time.
 
     Raises:
-        DataError: if the hours are no whole number of steps of the source, or it is too short.
+        DataError: if the hours are no whole number of steps of the series, or it is too short.
     """
 
-    def __init__(self, source: Source, hours: int) -> None:
-        self.source, self.name, self.dims = source, source.name, source.dims
-        self.dataset, self.channels, self.grid = source.dataset, source.channels, source.grid
-        seconds, calendar = source.times
-        gap = f"{source.name} covers no {hours} h without a gap, over which the forecasts are averaged"
+    def __init__(self, series: FieldSeries, hours: int) -> None:
+        self.series, self.name, self.dims = series, series.name, series.dims
+        self.dataset, self.channels, self.grid = series.dataset, series.channels, series.grid
+        seconds, calendar = series.times
+        gap = f"{series.name} covers no {hours} h without a gap, over which the forecasts are averaged"
         if seconds.size < 2:
             raise DataError(gap)
         step = int(np.diff(seconds).min())
         if hours * SECONDS_PER_HOUR % step:
-            raise DataError(f"means over {hours} h are no whole number of steps of {source.name}, {step / 3600:g} h")
+            raise DataError(f"means over {hours} h are no whole number of steps of {series.name}, {step / 3600:g} h")
         window = np.arange(step - hours * SECONDS_PER_HOUR, 1, step)
         known = np.isin(seconds[:, None] + window, seconds).all(1)
         if not known.any():
@@ -154,7 +166,7 @@ class Averages(Source):
         """Read the means of some channels at some times."""
         means = []
         for end in self.times[0][np.atleast_1d(index["time"])]:
-            states = self.source.read(channels, time=np.searchsorted(self.source.times[0], end + self.window))
+            states = self.series.read(channels, time=np.searchsorted(self.series.times[0], end + self.window))
             valid = np.isfinite(states)
             count = valid.sum(0)
             total = np.where(valid, states, 0).sum(0, dtype=np.float64)
@@ -162,16 +174,16 @@ class Averages(Source):
         return np.stack(means).astype(np.float32)
 
 
-def averaging_hours(forecasts: Mapping[str, Source]) -> int | None:
+def averaging_hours(forecasts: Mapping[str, FieldSeries]) -> int | None:
     """Return over how many hours up to the lead all forecasts are averaged; None for states at the lead.
 
     Raises:
         DataError: if they differ in it.
     """
     found = {
-        (source.name, array.attrs.get(AVERAGING_HOURS))
-        for source in forecasts.values()
-        for array in source.dataset[[channel.name for channel in source.channels]].values()
+        (series.name, array.attrs.get(AVERAGING_HOURS))
+        for series in forecasts.values()
+        for array in series.dataset[[channel.name for channel in series.channels]].values()
     }
     kinds = {hours: name for name, hours in sorted(found, key=str)}
     if len(kinds) > 1:
@@ -181,7 +193,7 @@ def averaging_hours(forecasts: Mapping[str, Source]) -> int | None:
     return None if hours is None else int(hours)
 
 
-def open_forecast(name: str, source: str | Path | xr.Dataset) -> Source:
+def open_forecast(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
     """Open forecasts in WeatherBench 2's layout or one that is close to it; see `canonical_forecast`.
 
     Raises:
@@ -189,17 +201,17 @@ def open_forecast(name: str, source: str | Path | xr.Dataset) -> Source:
         GridError: if its grid cannot be read.
     """
     label = f"forecast '{name}'"
-    dataset = source if isinstance(source, xr.Dataset) else _open(label, str(source))
-    return Source(label, canonical_forecast(dataset, label), ("time", LEAD))
+    dataset = data if isinstance(data, xr.Dataset) else _open(label, str(data))
+    return FieldSeries(label, canonical_forecast(dataset, label), ("time", LEAD))
 
 
-def open_truth(source: str | Path | xr.Dataset) -> Source:
+def open_truth(data: str | Path | xr.Dataset) -> FieldSeries:
     """Open what the forecasts are judged by: a training store, or anything that `open_store` reads."""
-    if isinstance(source, xr.Dataset):
-        return Source("the truth", source, ("time",))
-    if is_training_store(source):
-        return TrainingStore(source)
-    return Source("the truth", open_store(str(source)), ("time",))
+    if isinstance(data, xr.Dataset):
+        return FieldSeries("the truth", data, ("time",))
+    if is_training_store(data):
+        return StoreSeries(data)
+    return FieldSeries("the truth", open_store(str(data)), ("time",))
 
 
 def is_training_store(path: str | Path) -> bool:
@@ -212,19 +224,7 @@ def is_training_store(path: str | Path) -> bool:
         return False
 
 
-def lead_hours(source: Source) -> NDArray[np.int64]:
-    """Return the lead times of forecasts in hours.
-
-    Raises:
-        DataError: if one is not a whole number of hours.
-    """
-    seconds = source.dataset[LEAD].values.astype("timedelta64[s]").astype(np.int64)
-    if (seconds % SECONDS_PER_HOUR).any():
-        raise DataError(f"{source.name}: {LEAD} must be whole hours")
-    return np.asarray(seconds // SECONDS_PER_HOUR)
-
-
-class Climatology:
+class Normals:
     """Mean fields by hour and day of the year: of a training store, or in WeatherBench 2's layout.
 
     Attributes:
@@ -233,8 +233,8 @@ class Climatology:
         window: seconds relative to each time over which it is averaged.
     """
 
-    def __init__(self, source: str | Path | xr.Dataset) -> None:
-        dataset = source if isinstance(source, xr.Dataset) else _open("the climatology", str(source))
+    def __init__(self, data: str | Path | xr.Dataset) -> None:
+        dataset = data if isinstance(data, xr.Dataset) else _open("the climatology", str(data))
         if "climatology" in dataset:
             stacked = dataset["climatology"]
             self.channels = tuple(Channel.parse(str(text)) for text in dataset["channel"].values)
@@ -248,7 +248,7 @@ class Climatology:
                     "the climatology needs the dimensions hour and dayofyear, as WeatherBench 2's or a training "
                     f"store's have; it has {_listed(dataset.sizes)}"
                 )
-            maps = Source("the climatology", dataset, ("hour", "dayofyear"))
+            maps = FieldSeries("the climatology", dataset, ("hour", "dayofyear"))
             self.channels, self.grid = maps.channels, maps.grid
             self._read = lambda hour, day: maps.read(maps.channels, hour=hour, dayofyear=day)
         self.window = np.zeros(1, dtype=np.int64)
@@ -281,7 +281,7 @@ class Climatology:
         return np.stack(found).reshape(*seconds.shape, len(index), *self.grid.shape)
 
 
-def check_match(forecast: Source, truth: Source, channels: Sequence[Channel]) -> None:
+def check_match(forecast: FieldSeries, truth: FieldSeries, channels: Sequence[Channel]) -> None:
     """Make sure that forecasts and truth lie on one grid, in one calendar and in the same units.
 
     Raises:
@@ -304,7 +304,9 @@ def check_match(forecast: Source, truth: Source, channels: Sequence[Channel]) ->
             )
 
 
-def common_channels(forecasts: Mapping[str, Source], truth: Source, names: Sequence[str] | None) -> tuple[Channel, ...]:
+def common_channels(
+    forecasts: Mapping[str, FieldSeries], truth: FieldSeries, names: Sequence[str] | None
+) -> tuple[Channel, ...]:
     """Return the channels that every forecast and the truth hold, in the first forecast's order, or those named.
 
     Raises:
@@ -313,7 +315,7 @@ def common_channels(forecasts: Mapping[str, Source], truth: Source, names: Seque
     everywhere = [
         channel
         for channel in next(iter(forecasts.values())).channels
-        if all(channel in source.channels for source in (*forecasts.values(), truth))
+        if all(channel in series.channels for series in (*forecasts.values(), truth))
     ]
     if not everywhere:
         raise ChannelError(
