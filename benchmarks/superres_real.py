@@ -117,8 +117,7 @@ def _judge(task: SuperResolutionTask, dataset: xr.Dataset, grid: Grid) -> dict[s
     truth = Fields(torch.from_numpy(np.stack(stacked, axis=1)).float()[:, None], Frame(channels, time, grid))
     factor = task.factor
     coarse = block_mean(truth, factor)
-    task.spread(coarse_grid(grid, factor), grid)
-    made = task.predict(Batch(coarse), truth.frame).values[:, 0]
+    made = task.between(coarse_grid(grid, factor), grid).predict(Batch(coarse), truth.frame).values[:, 0]
     ways = [interpolate(coarse.values[:, 0], scale_factor=factor, mode=mode) for mode in ("bilinear", "bicubic")]
     rows = abs(grid.latitude) < 60
     return {

@@ -14,9 +14,9 @@ from etesian.core.fields import Layout as Layout
 from etesian.core.grid import Grid as Grid
 from etesian.core.grid import Region as Region
 from etesian.core.statistics import Statistics as Statistics
+from etesian.distance.content import Content as Content
 from etesian.distance.data import LagData as LagData
 from etesian.distance.distance import AtmoDistance as AtmoDistance
-from etesian.distance.distance import Content as Content
 from etesian.distance.inpaint import InpaintTask as InpaintTask
 from etesian.distance.task import TimeLagTask as TimeLagTask
 from etesian.distance.task import paper_optimizer as paper_optimizer

@@ -134,7 +134,7 @@ def predict(
             by_lead = _by_lead({name: loaded for name, (loaded, _) in runs.items()}, wanted)
             identity = {"runs": [each for _, each in runs.values()]}
         if isinstance(task, SuperResolutionTask):
-            task.spread(opened.grid, fine or opened.grid.refined(task.factor))
+            task = task.between(opened.grid, fine or opened.grid.refined(task.factor))
         elif fine is not None:
             raise RecipeError(f"--grid is for interpolation and super-resolution; the run {run} knows its grid")
     if (task.layout.target_grid is not None) != (wanted == (0,)):

@@ -90,7 +90,7 @@ def test_reconstruction_alone_makes_no_forecasts(stores: list[Path], tmp_path: P
     assert not [name for name in log if "forecast" in name or "rmse" in name]
     task = load_task(tmp_path / "run")
     assert isinstance(task, PretrainTask)
-    assert (task.forecast_weight, task.loss_name) == (0.0, "l1")
+    assert (task.forecast_weight, task.error.loss) == (0.0, "l1")
 
 
 def test_forecast_pretraining_runs_on_both_planets(stores: list[Path], tmp_path: Path) -> None:

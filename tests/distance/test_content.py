@@ -1,19 +1,28 @@
 """A learned distance in the loss of forecasts and downscaling, where it trains the task and never itself."""
 
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from etesian.cli.training import train
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import AtmoDistance, Content
+from etesian.distance.content import Content
+from etesian.distance.distance import AtmoDistance
 from etesian.downscale.task import DownscaleTask
 from etesian.forecast.task import ForecastTask
 from etesian.networks.atmodist import AtmoDist
 from etesian.networks.downscaler import Downscaler
 from etesian.networks.unet import UNet
 from etesian.nn.normalizer import Normalizer
+from etesian.training.loss_terms import LossTerm, Penalty
 
 CHANNELS = (Channel("vorticity", 850), Channel("temperature", 850))
 FINE, COARSE = Grid.equiangular(11.25), Grid.equiangular(22.5)
@@ -42,7 +51,7 @@ def fields(hours: int, grid: Grid = FINE) -> Fields:
     return Fields(torch.from_numpy(values + STATISTICS.mean[:, None, None]).float(), Frame(CHANNELS, time, grid))
 
 
-def forecast(content: Content | None) -> ForecastTask:
+def forecast(content: LossTerm | None) -> ForecastTask:
     return ForecastTask(unet, Layout(CHANNELS, CHANNELS, FINE), STATISTICS, content=content).eval()
 
 
@@ -85,3 +94,47 @@ def test_a_distance_of_what_is_not_predicted_and_weights_without_sense_are_refus
         ForecastTask(unet, Layout(CHANNELS, CHANNELS[1:], FINE), STATISTICS, content=Content("run"))
     with pytest.raises(RecipeError, match="error_weight = -1 must not be less than 0"):
         forecast(Content("run", error_weight=-1))
+
+
+class Offset:
+    """A term of one's own: the difference of the means, in physical units."""
+
+    error_weight = 0.25
+
+    def over(self, channels: Sequence[Channel]) -> Penalty:
+        assert tuple(channels) == CHANNELS
+        return lambda predicted, truth: (predicted.values - truth.values).mean(dim=(0, 1, 3, 4))[1]
+
+
+def test_a_term_of_ones_own_takes_the_place_of_the_distance() -> None:
+    batch = Batch(fields(0), fields(24))
+    alone = forecast(None)
+    bias = (alone.predict(batch, fields(24).frame).values - fields(24).values).mean(dim=(0, 1, 3, 4))[1]
+    torch.testing.assert_close(forecast(Offset()).loss(batch)[0], 0.25 * alone.loss(batch)[0] + bias)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{class_path: etesian.Content, init_args: {run: encoder, layer: '1.2', error_weight: 0.5}}",
+        "{class_path: Content, init_args: {run: encoder, layer: '1.2', error_weight: 0.5}}",
+        "{run: encoder, layer: '1.2', error_weight: 0.5}",
+    ],
+)
+def test_a_recipe_names_it_by_its_class_or_as_version_0_1_did(written: str, tmp_path: Path) -> None:
+    model = {
+        "class_path": "SuperResolutionTask",
+        "init_args": {"network": {"class_path": "SRGenerator"}, "content": yaml.safe_load(written)},
+    }
+    data = {
+        "class_path": "SuperResolutionData",
+        "init_args": {"store": "s", "train": ["a", "b"], "validate": ["c", "d"]},
+    }
+    recipe, said = tmp_path / "recipe.yaml", io.StringIO()
+    recipe.write_text(yaml.safe_dump({"data": data, "model": model}))
+    words = ["fit", "-c", str(recipe), "--model.init_args.content.weight=2", "--print_config"]
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+        train(words)
+    content = yaml.safe_load(said.getvalue())["model"]["init_args"]["content"]
+    assert content["class_path"] == "etesian.distance.content.Content"
+    assert content["init_args"] == {"run": "encoder", "layer": "1.2", "weight": 2.0, "error_weight": 0.5}

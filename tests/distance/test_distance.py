@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import AtmoDistance, Content, ContentLoss, atmodistance, tiles
+from etesian.distance.content import Content
+from etesian.distance.distance import AtmoDistance, atmodistance, tiles
 from etesian.distance.inpaint import InpaintTask
 from etesian.networks.atmodist import Autoencoder
 from etesian.nn.normalizer import Normalizer
@@ -179,16 +180,16 @@ def test_a_run_gives_a_distance_scaled_over_its_lags(run: Path) -> None:
 
 
 def test_a_content_loss_is_the_weighted_distance_and_counts_missing_truth_as_met(run: Path) -> None:
-    loss = ContentLoss(Content(str(run), weight=2.0, layer="stem"), CHANNELS)
+    loss = Content(str(run), weight=2.0, layer="stem").over(CHANNELS)
     predicted, truth = states(), states(seed=1)
     metric = AtmoDistance.load(run, "stem")
     torch.testing.assert_close(loss(predicted, truth), 2 * metric(predicted, truth).mean())
     nothing = torch.zeros_like(truth.values, dtype=torch.bool)
     assert loss(predicted, Fields(truth.values, truth.frame, nothing)) == 0
     with pytest.raises(ChannelError, match="compares 'divergence_850', which is not predicted"):
-        ContentLoss(Content(str(run)), CHANNELS[:1])
+        Content(str(run)).over(CHANNELS[:1])
     with pytest.raises(RecipeError, match="weight = 0 must be greater than 0"):
-        ContentLoss(Content(str(run), weight=0), CHANNELS)
+        Content(str(run), weight=0).over(CHANNELS)
 
 
 def test_a_run_of_another_task_gives_no_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

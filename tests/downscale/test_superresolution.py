@@ -12,7 +12,8 @@ import xarray as xr
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError, GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import AtmoDistance, Content
+from etesian.distance.content import Content
+from etesian.distance.distance import AtmoDistance
 from etesian.downscale.superresolution import SuperResolutionTask, with_block_means
 from etesian.downscale.superresolution_data import SuperResolutionData
 from etesian.networks.atmodist import AtmoDist
@@ -103,16 +104,20 @@ def test_options_that_cannot_work_are_refused() -> None:
 def test_a_run_spreads_to_grids_with_as_many_points_and_no_others() -> None:
     task = make_task().eval()
     globe = Grid.equiangular(11.25)
-    task.spread(globe, globe.refined(4))
+    own = task.layout
+    spread = task.between(globe, globe.refined(4))
     values = torch.randn(1, 1, 2, *globe.shape) * 1e-5
     inputs = Fields(values, Frame(CHANNELS, torch.zeros(1, 1, dtype=torch.int64), globe))
     batch = Batch(inputs)
-    assert task.predict(batch, task.target_frame(batch, (0,))).frame.grid.shape == (64, 128)
+    fine = spread.predict(batch, spread.target_frame(batch, (0,)))
+    assert fine.frame.grid.shape == (64, 128)
+    assert task.layout == task.network.layout == own
+    torch.testing.assert_close(fine.values, task.predict(batch, fine.frame).values)
     with pytest.raises(GridError, match="4 times finer"):
-        task.spread(globe, globe.refined(2))
+        task.between(globe, globe.refined(2))
     shifted = Grid(globe.refined(4).latitude, globe.refined(4).longitude + 1.0)
     with pytest.raises(GridError, match="no such blocks around"):
-        task.spread(globe, shifted)
+        task.between(globe, shifted)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,9 @@ _KINDS = (
 )  # fmt: skip
 """What a class of another library must be."""
 
+_UNNAMED = {"content": "Content"}
+"""Options of version 0.1 whose class went without saying, such as `content: {run: RUN}`."""
+
 _MOST_NODES = 100_000
 
 _read_yaml = get_loader("yaml")
@@ -151,9 +154,16 @@ def _located(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        key: locate(item) if key == "class_path" and isinstance(item, str) else _located(item)
+        key: locate(item) if key == "class_path" and isinstance(item, str) else _located(_with_class(key, item))
         for key, item in value.items()
     }
+
+
+def _with_class(option: Any, given: Any) -> Any:
+    """Return what is given for an option with its class, where an earlier version had it go without saying."""
+    if option not in _UNNAMED or not isinstance(given, dict) or {"class_path", "init_args"} & given.keys():
+        return given
+    return {"class_path": _UNNAMED[option], "init_args": given}
 
 
 def by_public_names(recipe: str) -> str:
@@ -172,7 +182,8 @@ def spelled_out(word: str) -> str:
     '--model.init_args.network.class_path=etesian.networks.climax.ClimaX'
     """
     option, equals, value = word.partition("=")
-    is_class = option.startswith("--") and option.rpartition(".")[2] in ("class_path", "--model", "--data", "network")
+    places = ("class_path", "--model", "--data", "network", *_UNNAMED)
+    is_class = option.startswith("--") and option.rpartition(".")[2] in places
     return f"{option}={locate(value)}" if equals and is_class else locate(word)
 
 

@@ -1,7 +1,7 @@
 """A distance between states of the atmosphere from the features of a trained encoder (AtmoDist, arXiv 2109.09076)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,61 +124,6 @@ def _spread(count: int, size: int, *, periodic: bool) -> list[NDArray[np.int64]]
     number = -(-count // size)
     starts = np.arange(number) * count / number if periodic else np.linspace(0, count - size, number)
     return [(int(start) + np.arange(size)) % count for start in np.floor(starts)]
-
-
-@dataclass(frozen=True)
-class Content:
-    """What of an AtmoDistance a loss holds.
-
-    Attributes:
-        run: run directory of `TimeLagTask` or `InpaintTask`.
-        weight: of the distance, which is about as large as a mean squared error of normalised fields.
-        error_weight: of the task's own error beside it; 0 leaves the distance alone.
-        layer: whose features are compared; None is the last.
-    """
-
-    run: str
-    weight: float = 1.0
-    error_weight: float = 1.0
-    layer: str | None = None
-
-
-class ContentLoss:
-    """The distance between prediction and truth as a part of a task's loss.
-
-    It is no module, so that the encoder is no part of the weights of the task that it helps to train.
-
-    Args:
-        content: which distance, and its weight.
-        channels: that the task predicts.
-
-    Raises:
-        ChannelError: if the distance needs channels that the task does not predict.
-        RecipeError: if the weight is not greater than 0, or that of the error less than 0.
-    """
-
-    def __init__(self, content: Content, channels: Sequence[Channel]) -> None:
-        if content.weight <= 0:
-            raise RecipeError(f"content: weight = {content.weight:g} must be greater than 0; leave content out instead")
-        if content.error_weight < 0:
-            raise RecipeError(f"content: error_weight = {content.error_weight:g} must not be less than 0")
-        self.distance = AtmoDistance.load(content.run, content.layer)
-        self.weight, self.error_weight = content.weight, content.error_weight
-        for channel in self.distance.channels:
-            if channel not in channels:
-                raise ChannelError(
-                    f"content: {content.run} compares '{channel}', which is not predicted"
-                    f"{suggest(str(channel), map(str, channels))}"
-                )
-
-    def __call__(self, predicted: Fields, truth: Fields) -> Float[Tensor, ""]:
-        """Return the weighted mean distance of states in physical units; truth that is missing counts as met."""
-        self.distance.to(predicted.values.device)
-        known = truth.values
-        if truth.valid is not None:
-            known = torch.where(truth.valid, known, predicted.values.detach())
-        distance: Tensor = self.distance(predicted, Fields(known, truth.frame)).mean()
-        return self.weight * distance
 
 
 def atmodistance(

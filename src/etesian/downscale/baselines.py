@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 
+from jaxtyping import Float
+from torch import Tensor
+
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError
 from etesian.core.statistics import unscaled
-from etesian.forecast.baseline_networks import Values
-from etesian.forecast.task import ForecastTask
+from etesian.downscale.task import DownscaleTask
 from etesian.networks.network import Network
 from etesian.nn.upsampling import BicubicLift, BilinearLift
 from etesian.store.reader import TrainingStore
@@ -36,17 +38,17 @@ class Interpolation(Network):
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
-    ) -> Values:
+    ) -> Float[Tensor, "batch time channel lat lon"]:
         """Return the last input state on the target grid, NaN where it depends on missing values."""
         lifted: Fields = self.lift(inputs.at(-1).select(target.channels))
         return lifted.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
 
 
-def interpolation_task(name: str, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> ForecastTask:
+def interpolation_task(name: str, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> DownscaleTask:
     """Return `interpolation`, which is bilinear, or `bicubic` as a task that predicts like any other, at lead 0.
 
     Raises:
         GridError: if the grid reaches beyond the store's.
     """
     layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, target_grid=grid)
-    return ForecastTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, unscaled(channels))
+    return DownscaleTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, unscaled(channels))

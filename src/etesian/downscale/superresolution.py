@@ -1,6 +1,6 @@
 """Super-resolution: fine fields from block means of them, by their error or against a discriminator."""
 
-from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,20 +12,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from etesian.core import Batch, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import Content
-from etesian.forecast.task import ForecastTask
 from etesian.networks.srgan import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import load_network
-from etesian.training.task import NetworkFactory, OptimizerFactory, Task
-
-Values = Float[Tensor, "batch time channel lat lon"]
+from etesian.training.field_task import FieldTask, Values, WeightedError
+from etesian.training.loss_terms import LossTerm
+from etesian.training.task import NetworkFactory, OptimizerFactory
 
 BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
 
 
-class SuperResolutionTask(ForecastTask):
+class SuperResolutionTask(FieldTask):
     """Learns fine fields from their means over blocks, alone or against a discriminator (SRGAN; arXiv 2109.09076).
 
     Without `adversarial` the generator minimises the content loss: the error of normalised fields, the distance
@@ -41,7 +39,7 @@ class SuperResolutionTask(ForecastTask):
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
         log1p: draw in the long tails of the data before the network sees them.
-        content: add the learned distance of a run of `TimeLagTask` to the loss, or take it alone; see `Content`.
+        content: a further term of the loss, such as the learned distance of AtmoDist, or the only one; see `Content`.
         consistent: add to each block what its mean lacks, so that block means of the output are the input.
         adversarial: weight of the discriminator's verdict beside the content loss; 0 trains without one.
         discriminator_width: channels behind the discriminator's first convolution.
@@ -56,7 +54,7 @@ class SuperResolutionTask(ForecastTask):
         CheckpointError: if `start` holds no generator of this kind and size, or `content` no encoder.
     """
 
-    job = "downscale"  # type: ignore[assignment]
+    job = "downscale"
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class SuperResolutionTask(ForecastTask):
         loss: Literal["mse", "l1"] = "mse",
         channel_weights: dict[str, float] | None = None,
         log1p: bool = True,
-        content: Content | None = None,
+        content: LossTerm | None = None,
         consistent: bool = False,
         adversarial: float = 0.0,
         discriminator_width: int = 32,
@@ -83,9 +81,7 @@ class SuperResolutionTask(ForecastTask):
             network,
             layout,
             statistics,
-            loss=loss,
-            latitude_weights="uniform",
-            channel_weights=channel_weights,
+            error=WeightedError(loss, "uniform", channel_weights or {}),
             bounds={},
             content=content,
             optimizer=optimizer,
@@ -103,10 +99,15 @@ class SuperResolutionTask(ForecastTask):
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
-        own = ("consistent", "adversarial", "discriminator_width")
         shared = super().options()
-        kept = {name: shared[name] for name in ("loss", "channel_weights")}
-        return kept | {"log1p": self.normalizer.log1p} | {name: getattr(self, name) for name in own}
+        return {
+            "loss": shared["loss"],
+            "channel_weights": shared["channel_weights"],
+            "log1p": self.normalizer.log1p,
+            "consistent": self.consistent,
+            "adversarial": self.adversarial,
+            "discriminator_width": self.discriminator_width,
+        }
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser with its schedule, or one each for generator and discriminator."""
@@ -129,12 +130,8 @@ class SuperResolutionTask(ForecastTask):
         fields = super().predict(batch, target)
         return with_block_means(fields, batch.inputs) if self.consistent else fields
 
-    def forecast(self, batch: Batch, leads: Sequence[int], *others: Any, **more: Any) -> Iterator[Fields]:
-        """Return what `predict` gives, with its block means; see `Task.forecast`."""
-        return Task.forecast(self, batch, leads, *others, **more)
-
-    def spread(self, coarse: Grid, fine: Grid) -> None:
-        """Prepare for predictions from another coarse grid to another fine one, such as those of the whole globe.
+    def between(self, coarse: Grid, fine: Grid) -> "SuperResolutionTask":
+        """Return the task for predictions from another coarse grid to another fine one, such as of the whole globe.
 
         Raises:
             GridError: if the fine grid has not as many points for each coarse one as were learned, around it.
@@ -149,7 +146,9 @@ class SuperResolutionTask(ForecastTask):
                 f"the run makes fields {self.factor} times finer, whose blocks lie around the coarse points, but "
                 f"{fine} has no such blocks around {coarse}"
             )
-        self.layout = self.network.layout = replace(self.layout, grid=coarse, target_grid=fine)
+        other = deepcopy(self)
+        other.layout = other.network.layout = replace(self.layout, grid=coarse, target_grid=fine)
+        return other
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         """Train generator and discriminator in turns, or the generator alone."""

@@ -1,7 +1,7 @@
 """Downscaling: the fine fields at the time of the coarse ones."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from torch import Tensor
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import Content
-from etesian.forecast.task import ForecastTask
+from etesian.training.field_task import FieldTask, WeightedError
+from etesian.training.loss_terms import LossTerm
 from etesian.training.task import NetworkFactory, OptimizerFactory
 
 
-class DownscaleTask(ForecastTask):
-    """Predicts fields on the target grid from coarse ones at the same time: a forecast of lead 0 on another grid.
+class DownscaleTask(FieldTask):
+    """Predicts fields on the target grid from coarse ones at the same time.
 
     Keeps the static fields that it was trained with, so that a prediction needs nothing but coarse fields.
 
@@ -26,7 +26,7 @@ class DownscaleTask(ForecastTask):
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
-        content: add the learned distance of a run of `TimeLagTask` to the loss; see `Content`.
+        content: a further term of the loss, such as the learned distance of AtmoDist; see `Content`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
 
@@ -34,7 +34,7 @@ class DownscaleTask(ForecastTask):
         RecipeError: if the layout has no target grid.
     """
 
-    job = "downscale"  # type: ignore[assignment]
+    job = "downscale"
     kept_statics: Tensor
 
     def __init__(
@@ -45,7 +45,7 @@ class DownscaleTask(ForecastTask):
         loss: Literal["mse", "l1"] = "mse",
         latitude_weights: Literal["area", "cosine", "uniform"] = "area",
         channel_weights: dict[str, float] | None = None,
-        content: Content | None = None,
+        content: LossTerm | None = None,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
     ) -> None:
@@ -55,20 +55,14 @@ class DownscaleTask(ForecastTask):
             network,
             layout,
             statistics,
-            loss=loss,
-            latitude_weights=latitude_weights,
-            channel_weights=channel_weights,
+            error=WeightedError(loss, latitude_weights, channel_weights or {}),
+            bounds=None,
             content=content,
             optimizer=optimizer,
             warmup_steps=warmup_steps,
         )
         unknown = torch.full((len(layout.statics), *layout.target_grid.shape), torch.nan)
         self.register_buffer("kept_statics", unknown)
-
-    def options(self) -> dict[str, Any]:
-        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
-        options = super().options()
-        return {name: options[name] for name in ("loss", "latitude_weights", "channel_weights")}
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         """Keep the static fields for predictions."""

@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.forecast.task import ForecastTask, Values
+from etesian.forecast.task import ForecastTask
 from etesian.networks.network import lead_hours
 from etesian.networks.weathermesh import WeatherMesh
+from etesian.training.field_task import Values
 from etesian.training.task import NetworkFactory
 
 TINY = 1e-6

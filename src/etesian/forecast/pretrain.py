@@ -85,7 +85,7 @@ class PretrainTask(ForecastTask):
         batch = self._prepared(batch)
         parts = {}
         if self.forecast_weight:
-            parts["forecast_loss"] = self._forecast_error(batch)
+            parts["forecast_loss"] = self._prediction_error(batch)
         if self.reconstruct_weight:
             parts["reconstruct_loss"] = self._reconstruction_error(batch)
         return self._total(parts), parts
@@ -144,7 +144,7 @@ class PretrainTask(ForecastTask):
         given = _without(batch.inputs, hidden)
         predicted = self.network(given, now.frame, forcings=batch.forcings, statics=batch.statics).float()
         scored = hidden if now.valid is None else hidden & now.valid
-        return masked_mean(self._deviation(predicted, now.values), self.loss_weight(now.frame), scored)
+        return masked_mean(self.error.between(predicted, now.values), self.loss_weight(now.frame), scored)
 
     def hidden(self, now: Fields, generator: torch.Generator | None = None) -> Bool[Tensor, "batch 1 channel lat lon"]:
         """Draw what is hidden of fields at one time, with PyTorch's own random numbers unless others are given."""

@@ -5,31 +5,26 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
+from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import Content, ContentLoss
 from etesian.networks.network import lead_hours, shares
-from etesian.nn.bounds import Bounds, named_limits, natural_limits
-from etesian.scores.weights import Weighting
 from etesian.training.checkpoint import load_task
-from etesian.training.field_task import ScoredTask
+from etesian.training.field_task import FieldTask, Values, WeightedError
 from etesian.training.finetune import Start, begin, kept_statistics
-from etesian.training.task import NetworkFactory, OptimizerFactory, masked_mean
-
-Values = Float[Tensor, "batch time channel lat lon"]
+from etesian.training.loss_terms import LossTerm
+from etesian.training.task import NetworkFactory, OptimizerFactory
 
 FIRST_DECAY_DAYS = 3.0
 """Time of decay that damped persistence begins with in training."""
 
 
-class ForecastTask(ScoredTask):
+class ForecastTask(FieldTask):
     """Predicts the state at leads after an initial time.
 
     Without `step_hours` the network answers any lead at once: one lead makes a direct model, several a
@@ -57,7 +52,7 @@ class ForecastTask(ScoredTask):
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
-        content: add the learned distance of a run of `TimeLagTask` to the loss; see `Content`.
+        content: a further term of the loss, such as the learned distance of AtmoDist; see `Content`.
         start: trained weights to begin with, and which parameters to train; see `Start`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
@@ -67,7 +62,6 @@ class ForecastTask(ScoredTask):
     """
 
     job = "forecast"
-    observed: Tensor | None
 
     def __init__(
         self,
@@ -83,7 +77,7 @@ class ForecastTask(ScoredTask):
         predict: Literal["state", "change", "departure"] = "state",
         step_hours: int | None = None,
         roll_longitude: bool = False,
-        content: Content | None = None,
+        content: LossTerm | None = None,
         start: Start | None = None,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
@@ -91,9 +85,16 @@ class ForecastTask(ScoredTask):
         if start is not None and start.statistics == "trained":
             statistics = kept_statistics(start, statistics if anomalies else statistics.without_seasons())
         super().__init__(
-            network, layout, statistics, anomalies=anomalies, optimizer=optimizer, warmup_steps=warmup_steps
+            network,
+            layout,
+            statistics,
+            error=WeightedError(loss, latitude_weights, channel_weights or {}),
+            bounds=bounds,
+            content=content,
+            anomalies=anomalies,
+            optimizer=optimizer,
+            warmup_steps=warmup_steps,
         )
-        self.loss_name, self.latitude_weights, self.channel_weights = loss, latitude_weights, channel_weights or {}
         self.lead_weights = lead_weights or {}
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
         if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
@@ -112,22 +113,10 @@ class ForecastTask(ScoredTask):
             )
         if predict == "departure":
             self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
-        for argument, names in (("channel_weights", self.channel_weights), ("bounds", bounds or {})):
-            for name in names:
-                if not any(name in (str(c), c.name) for c in layout.targets):
-                    raise RecipeError(f"{argument} names '{name}', which is not among the targets")
-        self.given_bounds = bounds
-        self.bounds = Bounds(
-            natural_limits(layout) if bounds is None else named_limits(bounds, layout), self.normalizer
-        )
-        self.content = None if content is None else ContentLoss(content, layout.targets)
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
             if start.statistics == "trained" and predict == "departure":
                 self._keep_decay(start)
-        self.know_observed(None if statistics.observed is None else statistics.select(layout.targets).observed)
-        self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
-        self.scored_leads, self.sums = [], {}
 
     def _keep_decay(self, start: Start) -> None:
         """Take over the decay of damped persistence, which belongs to the trained network as its units do."""
@@ -135,16 +124,6 @@ class ForecastTask(ScoredTask):
         if trained is None or trained.shape != self.decay_rate.shape:
             raise RecipeError(f"{start.checkpoint} did not predict the departure of the same targets; change `predict`")
         self.decay_rate = nn.Parameter(trained.clone(), requires_grad=False)
-
-    def know_observed(self, observed: Bool[np.ndarray, "channel lat lon"] | None) -> None:
-        """Take to heart where targets were ever observed: forecasts are missing elsewhere, such as of the sea on land.
-
-        Args:
-            observed: of the targets, on their grid; None if that is everywhere, or is not known.
-        """
-        known = None if observed is None else torch.from_numpy(observed)
-        # Rebuilt from the statistics that a checkpoint holds.
-        self.register_buffer("observed", known, persistent=False)
 
     def check_leads(self, leads: Sequence[int]) -> None:
         """Refuse leads that the network would have to guess; what steps through time may go on beyond its training.
@@ -169,23 +148,9 @@ class ForecastTask(ScoredTask):
                 f"the run was trained for {known}, not for {beyond[0]} h; ask for those, or train another run"
             )
 
-    def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
-        """Return the weight of each channel and latitude of a frame in the loss."""
-        key = (frame.channels, frame.grid)
-        if key not in self._weights:
-            grid = frame.grid
-            rows = {"area": grid.area_weights, "cosine": grid.cosine_weights}.get(self.latitude_weights)
-            latitude = torch.ones(grid.shape[0]) if rows is None else torch.from_numpy(rows).float()
-            weight = [self.channel_weights.get(str(c), self.channel_weights.get(c.name, 1.0)) for c in frame.channels]
-            self._weights[key] = torch.tensor(weight)[:, None, None] * latitude[:, None]
-        return self._weights[key].to(self.device)
-
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
-        return {
-            "loss": self.loss_name,
-            "latitude_weights": self.latitude_weights,
-            "channel_weights": dict(self.channel_weights),
+        return super().options() | {
             "lead_weights": dict(self.lead_weights),
             "bounds": self.given_bounds,
             "anomalies": self.normalizer.anomalies,
@@ -264,75 +229,28 @@ class ForecastTask(ScoredTask):
         valid = torch.cat([inputs.valid, inputs.valid[:, -1:]], dim=1)
         return Fields(values[:, keep], frame, valid[:, keep])
 
-    def normalized(self, batch: Batch) -> Batch:
-        """Return the batch in normalised units."""
-        parts = (None if part is None else self.normalizer.normalize(part) for part in batch.parts())
-        return Batch(*parts)  # type: ignore[arg-type]
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted error over valid points, in normalised units."""
-        return self._forecast_error(self._prepared(batch)), {}
-
     def _prepared(self, batch: Batch) -> Batch:
         """Return the batch in normalised units, turned if the recipe asks for it."""
-        batch = self.normalized(batch)
+        batch = super()._prepared(batch)
         if self.training and self.roll_longitude:
             if not batch.inputs.frame.grid.is_periodic:
                 raise RecipeError(f"roll_longitude needs grids that go round the globe, not {batch.inputs.frame.grid}")
             batch = _rolled(batch, int(torch.randint(batch.inputs.frame.grid.shape[1], ())))
         return batch
 
-    def _forecast_error(self, batch: Batch) -> Tensor:
-        """Return the weighted error of the forecast from a normalised batch."""
+    def _sample_weight(self, batch: Batch) -> Tensor:
+        """Return the weight of the targets of a batch in the loss, by lead as well where the recipe has weights."""
+        weight = super()._sample_weight(batch)
+        if not self.lead_weights:
+            return weight
         assert batch.targets is not None
-        return self._error(self(batch, batch.targets.frame).float(), batch)
-
-    def _error(self, predicted: Values, batch: Batch) -> Tensor:
-        """Return the weighted error of a normalised prediction of a normalised batch."""
-        targets = batch.targets
-        assert targets is not None
-        weight = self.loss_weight(targets.frame)
-        if self.lead_weights:
-            weight = self._lead_weight(lead_hours(batch.inputs, targets.frame)) * weight
-        error = masked_mean(self._deviation(predicted, targets.values), weight, targets.valid)
-        if self.content is None:
-            return error
-        physical = [self.normalizer.denormalize(values, targets.frame) for values in (predicted, targets.values)]
-        content = self.content(*(Fields(values, targets.frame, targets.valid) for values in physical))
-        return self.content.error_weight * error + content
-
-    def _deviation(self, predicted: Values, truth: Values) -> Values:
-        """Return the square or the amount of the difference at every point."""
-        difference = predicted - truth
-        return difference.square() if self.loss_name == "mse" else difference.abs()
+        return self._lead_weight(lead_hours(batch.inputs, batch.targets.frame)) * weight
 
     def _lead_weight(self, hours: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time 1 1 1"]:
         known = self.lead_weights
         if without := sorted({lead for row in hours.tolist() for lead in row} - known.keys()):
             raise RecipeError(f"lead_weights has none for {without[0]:g} h; it names {sorted(known)} h")
         return hours.new_tensor([[known[int(lead)] for lead in row] for row in hours.tolist()])[:, :, None, None, None]
-
-    def _score(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the errors in physical units to the sums and return the loss."""
-        assert batch.targets is not None
-        normalized, frame = self.normalized(batch), batch.targets.frame
-        values = self(normalized, frame).float()
-        weighting: Weighting = "cosine" if self.latitude_weights == "cosine" else "area"
-        self.add_scores(self._physical(values, frame), batch, weighting)
-        return {"loss": self._error(values, normalized)}
-
-    @torch.no_grad()
-    def predict(self, batch: Batch, target: Frame) -> Fields:
-        """Return fields in physical units on the frame that is asked for."""
-        return self._physical(self(self.normalized(batch), target), target)
-
-    def _physical(self, values: Values, frame: Frame) -> Fields:
-        """Return normalised predictions in physical units, missing where the channel was never observed."""
-        physical = self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame)
-        if self.observed is None or frame.grid != self.layout.output_grid:
-            return Fields(physical, frame)
-        seen = self.observed[[self.layout.targets.index(c) for c in frame.channels]]
-        return Fields(physical, frame, seen.expand_as(physical))
 
     def forecast(
         self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()
