@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from etesian.core import Fields, Frame
 from etesian.distance.data import LagDataset
 from etesian.distance.distance import AtmoDistance
-from etesian.samples.patches import Cutter, Patch
+from etesian.samples.patches import Cutter, PatchPick
 from etesian.samples.windows import Period
 from etesian.store.reader import TrainingStore
 
@@ -40,7 +40,7 @@ def curves(
     rows = []
     for start in track(initial, "Comparing"):
         places = [(int(random.choice(cutter.rows)), int(random.integers(0, cutter.columns))) for _ in range(patches)]
-        picks = [Patch(0, int(start), (lead,), *place) for lead in leads for place in places]
+        picks = [PatchPick(int(start), lead, *place) for lead in leads for place in places]
         inputs = dataset[picks].inputs
         states = [inputs.at(0), inputs.at(1)]
         first, second = (distance.normalizer.normalize(each).values[:, 0] for each in states)

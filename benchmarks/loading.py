@@ -23,7 +23,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from etesian.core import Grid, Layout
-from etesian.samples.windows import Period, WindowDataset, WindowSampler
+from etesian.samples.batches import GroupedBatchSampler
+from etesian.samples.windows import Period, WindowDataset
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 
@@ -63,7 +64,7 @@ def write_variables(dataset: xr.Dataset, path: Path) -> None:
     dataset.to_zarr(path, zarr_format=2, encoding=encoding)
 
 
-def from_training_store(sampler: WindowSampler) -> Iterator[int]:
+def from_training_store(sampler: GroupedBatchSampler) -> Iterator[int]:
     for picks in sampler:
         batch = sampler.dataset[picks]
         assert batch.targets is not None
@@ -138,10 +139,10 @@ def main() -> None:
         variables = xr.open_zarr(folder / "variables.zarr", chunks=None)
         some = store.channels[::2]
 
-        def sampler(channels: tuple) -> WindowSampler:  # type: ignore[type-arg]
+        def sampler(channels: tuple) -> GroupedBatchSampler:  # type: ignore[type-arg]
             layout = Layout(channels, channels, store.grid)
             windows = WindowDataset([store], layout, (6 * LEAD_STEPS,), Period("2001", "2100"))
-            return WindowSampler(windows, BATCH, shuffle=True)
+            return GroupedBatchSampler(windows, BATCH, shuffle=True)
 
         everything, half, rng = sampler(store.channels), sampler(some), np.random.default_rng(0)
         order = rng.permutation(arguments.steps - LEAD_STEPS)[: 4 * BATCH]

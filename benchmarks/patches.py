@@ -32,7 +32,7 @@ from etesian.core import Grid
 from etesian.core.sphere import SphericalHarmonics
 from etesian.distance.data import LagData
 from etesian.nn.normalizer import Normalizer
-from etesian.samples.windows import WindowSampler
+from etesian.samples.batches import GroupedBatchSampler
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 
@@ -64,14 +64,14 @@ def lag_data(store: Path, pairs: int, patches: int) -> LagData:
 
 def cut(data: LagData, normalizer: Normalizer | None) -> Iterator[int]:
     dataset = data.dataset("train")
-    for picks in WindowSampler(dataset, BATCH, shuffle=True):
+    for picks in GroupedBatchSampler(dataset, BATCH, shuffle=True):
         inputs = dataset[picks].inputs
         yield len((normalizer.normalize(inputs) if normalizer else inputs).values)
 
 
 def write_records(file: IO[bytes], data: LagData, normalizer: Normalizer) -> Iterator[int]:
     dataset = data.dataset("train")
-    for picks in WindowSampler(dataset, BATCH, shuffle=True):
+    for picks in GroupedBatchSampler(dataset, BATCH, shuffle=True):
         batch = dataset[picks].inputs
         lags = (batch.frame.time[:, 1] - batch.frame.time[:, 0]) // 10800
         for pair, lag in zip(normalizer.normalize(batch).values.numpy(), lags.tolist(), strict=True):

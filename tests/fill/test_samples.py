@@ -16,7 +16,8 @@ from etesian.core.tiling import Tiling
 from etesian.files.open import open_store
 from etesian.fill.data import GapFillData
 from etesian.fill.months import LAND, MonthAxis, month_starts
-from etesian.samples.windows import Period, WindowSampler
+from etesian.samples.batches import GroupedBatchSampler
+from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
@@ -61,7 +62,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 def batches(data: GapFillData, part: str = "train", seed: int = 0, epoch: int = 0, size: int = 2) -> list[Batch]:
     dataset = data.dataset(part)
-    sampler = WindowSampler(dataset, size, shuffle=part == "train", seed=seed)
+    sampler = GroupedBatchSampler(dataset, size, shuffle=part == "train", seed=seed)
     sampler.set_epoch(epoch)
     return [dataset[picks] for picks in sampler]
 
@@ -211,9 +212,9 @@ def test_what_is_hidden_depends_on_seed_epoch_and_sample_alone(stores: tuple[str
     dataset = data.dataset("train")
 
     def read(rank: int, world: int, epoch: int, seed: int = 0) -> dict[tuple[Any, ...], Batch]:
-        sampler = WindowSampler(dataset, 1, shuffle=True, seed=seed, rank=rank, world=world)
+        sampler = GroupedBatchSampler(dataset, 1, shuffle=True, seed=seed, rank=rank, world=world)
         sampler.set_epoch(epoch)
-        return {(picks[0].store, picks[0].initial): dataset[picks] for picks in sampler}
+        return {(picks[0].tile, picks[0].start): dataset[picks] for picks in sampler}
 
     alone = read(0, 1, 3)
     shared = read(0, 2, 3) | read(1, 2, 3)

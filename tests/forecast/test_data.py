@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.forecast.data import ForecastData
-from etesian.samples.windows import Horizon
+from etesian.samples.windows import Horizon, RandomLeads
 from etesian.store.reader import TrainingStore
 
 TRAIN, VALIDATE, TEST = ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-11"), ("2001-01-12", "2001-01-15")
@@ -57,8 +57,8 @@ def test_leads_and_histories_out_of_order_are_refused(store: str) -> None:
 
 def test_a_horizon_is_for_leads_drawn_at_random_and_begins_with_one_of_them(store: str) -> None:
     kept = data(store, leads=[6, 12], leads_per_sample=2, horizon=Horizon(6, 10)).dataset("train")
-    assert (kept.leads_per_sample, kept.horizon) == (2, Horizon(6, 10))
-    assert data(store, leads=[6, 12], horizon=Horizon(6, 10)).dataset("validate").draw == "all"
+    assert kept.draw == RandomLeads(2, Horizon(6, 10))
+    assert data(store, leads=[6, 12], horizon=Horizon(6, 10)).dataset("validate").draw is None
     for options in ({"horizon": Horizon(6, 10)}, {"leads_per_sample": 2}):
         with pytest.raises(RecipeError, match="are for leads drawn at random"):
             data(store, leads=[6, 12], draw="all", **options)

@@ -16,7 +16,7 @@ from etesian.core.grid import Grid
 from etesian.forecast.data import ForecastData
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
-from etesian.samples.windows import WindowSampler
+from etesian.samples.batches import GroupedBatchSampler
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 
@@ -92,7 +92,7 @@ def test_an_epoch_mixes_the_stores_by_weight_and_walks_through_all_samples(
         seen.update((pick.store, pick.initial) for pick in picks)
     for store in (0, 1):
         times = [seen[pick.store, pick.initial] for pick in dataset.picks if pick.store == store]
-        walked = 12 * int(dataset.samples[store])
+        walked = 12 * int(dataset.groups[store].samples)
         assert sum(times) == walked
         assert {*times} <= {walked // available[store], walked // available[store] + 1}
 
@@ -103,7 +103,7 @@ def test_every_rank_reads_only_its_share_and_all_shares_are_the_epoch(stores: li
     shares: Counter[tuple[int, int, tuple[int, ...]]] = Counter()
     batches = []
     for rank in (0, 1, 2):
-        sampler = WindowSampler(dataset, 4, shuffle=True, rank=rank, world=3)
+        sampler = GroupedBatchSampler(dataset, 4, shuffle=True, rank=rank, world=3)
         sampler.set_epoch(4)
         own = list(sampler)
         assert len(own) == len(sampler)

@@ -1,4 +1,4 @@
-"""Seed, epoch and rank tell every batch of every job, today and in a later version: an interrupted run goes on with them.
+"""Seed, epoch and rank tell every batch of every job, in later versions too: so an interrupted run goes on.
 
 The numbers are checksums of what a few epochs read, in order. Where one changes, runs of earlier versions do not go on
 as they would have.
@@ -14,12 +14,14 @@ import pytest
 import xarray as xr
 
 from etesian.core import Batch, Grid
+from etesian.core.errors import RecipeError
 from etesian.distance.data import LagData
 from etesian.downscale.data import DownscalingData
 from etesian.downscale.superresolution_data import SuperResolutionData
 from etesian.fill.data import GapFillData
 from etesian.forecast.data import ForecastData
-from etesian.samples.windows import Horizon, WindowSampler
+from etesian.samples.batches import GroupedBatchSampler, Samples
+from etesian.samples.windows import Horizon
 from etesian.store.prepare import prepare_dataset
 
 PERIODS: dict[str, Any] = {"train": ("2001-01", "2001-03"), "validate": ("2001-04", "2001-05")}
@@ -64,7 +66,7 @@ def order(data: Any, part: str) -> list[int]:
             value = 0
             for rank in range(world):
                 dataset = data.dataset(part)
-                sampler = WindowSampler(dataset, 5, shuffle=part == "train", seed=3, rank=rank, world=world)
+                sampler = GroupedBatchSampler(dataset, 5, shuffle=part == "train", seed=3, rank=rank, world=world)
                 sampler.set_epoch(epoch)
                 for picks in sampler:
                     value = checksum(dataset[picks], value)
@@ -121,3 +123,29 @@ EXPECTED: dict[str, dict[str, list[int]]] = {
 @pytest.mark.parametrize("part", ["train", "validate"])
 def test_seed_epoch_and_rank_tell_every_batch(stores: tuple[str, str], name: str, part: str) -> None:
     assert order(CASES[name](stores), part) == EXPECTED[name][part]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_groups_count_the_samples_of_an_epoch_and_their_picks_tell_the_group(
+    stores: tuple[str, str], name: str
+) -> None:
+    dataset = CASES[name](stores).dataset("train")
+    assert isinstance(dataset, Samples)
+    picks = dataset.epoch(0, 0, shuffle=True)
+    counts = np.bincount([pick.group for pick in picks], minlength=len(dataset.groups))
+    assert counts.tolist() == [group.samples for group in dataset.groups]
+    assert len(GroupedBatchSampler(dataset, 5, shuffle=True)) == len(
+        list(GroupedBatchSampler(dataset, 5, shuffle=True))
+    )
+    if len(dataset.groups) > 1:
+        one_of_each = [next(pick for pick in picks if pick.group == group) for group in (0, 1)]
+        with pytest.raises(ValueError, match="a batch comes from one group of samples, not from 2"):
+            dataset[one_of_each]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": -1}])
+def test_batches_without_samples_and_fewer_workers_than_none_are_refused(
+    stores: tuple[str, str], options: dict[str, int]
+) -> None:
+    with pytest.raises(RecipeError, match=r"batch_size = \d+ must be at least 1 and workers = -?\d at least 0"):
+        forecasts(stores, **options)

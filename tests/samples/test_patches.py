@@ -16,8 +16,8 @@ from etesian.core.channels import Channel
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.distance.data import LagData
 from etesian.downscale.superresolution_data import SuperResolutionData
-from etesian.samples.patches import Patch, block_mean, coarse_grid
-from etesian.samples.windows import WindowSampler
+from etesian.samples.batches import GroupedBatchSampler
+from etesian.samples.patches import PatchPick, block_mean, coarse_grid
 from etesian.store.prepare import prepare_dataset
 
 GRID = Grid.equiangular(15, poles=True)
@@ -61,10 +61,10 @@ def test_a_sample_is_one_place_at_two_times(globe: str) -> None:
     fields = xr.open_zarr(globe).fields.values
     columns = np.arange(6)
     for pick, values, seconds in zip(picks, batch.inputs.values.numpy(), batch.inputs.frame.time.tolist(), strict=True):
-        later = pick.initial + pick.leads[0] // 6
+        later = pick.initial + pick.lead // 6
         rows, around = np.arange(pick.row, pick.row + 4)[:, None], (pick.column + columns) % 24
         np.testing.assert_array_equal(values, fields[[pick.initial, later]][:, :, rows, around])
-        assert seconds[1] - seconds[0] == pick.leads[0] * HOUR
+        assert seconds[1] - seconds[0] == pick.lead * HOUR
     assert batch.targets is None
     assert batch.inputs.frame.grid == data.layout.grid
     assert data.layout.grid.shape == (4, 6)
@@ -73,7 +73,7 @@ def test_a_sample_is_one_place_at_two_times(globe: str) -> None:
 
 def test_patches_reach_across_the_date_line_but_not_out_of_a_region(globe: str, tmp_path: Path) -> None:
     dataset = lag_data(globe, channels=["divergence"]).dataset("train")
-    values = dataset[[Patch(0, 7, (6,), 2, 21)]].inputs.values[0, 0, 0]
+    values = dataset[[PatchPick(7, 6, 2, 21)]].inputs.values[0, 0, 0]
     np.testing.assert_array_equal(values[0], [75221, 75222, 75223, 75200, 75201, 75202])
     drawn = {pick.column for epoch in range(5) for pick in dataset.epoch(0, epoch, shuffle=True)}
     assert drawn == set(range(24))
@@ -95,19 +95,19 @@ def test_every_lag_is_equally_likely_and_within_the_period(globe: str) -> None:
     dataset = lag_data(globe).dataset("train")
     for epoch in range(3):
         picks = dataset.epoch(4, epoch, shuffle=True)
-        counts = Counter(pick.leads[0] for pick in picks[::3])
+        counts = Counter(pick.lead for pick in picks[::3])
         assert set(counts) == {6, 12, 18, 24, 30}
         assert max(counts.values()) - min(counts.values()) <= 1
-        assert max(pick.initial + pick.leads[0] // 6 for pick in picks) < 40
+        assert max(pick.initial + pick.lead // 6 for pick in picks) < 40
     # A lag is told by nothing else that is drawn: early and late times have the same ones.
-    pairs = [(pick.initial, pick.leads[0]) for epoch in range(200) for pick in dataset.epoch(0, epoch, shuffle=True)]
+    pairs = [(pick.initial, pick.lead) for epoch in range(200) for pick in dataset.epoch(0, epoch, shuffle=True)]
     assert abs(np.corrcoef(np.array(pairs).T)[0, 1]) < 0.03
 
 
 def test_patches_of_one_pair_of_times_come_together(globe: str) -> None:
     picks = lag_data(globe).dataset("train").epoch(0, 0, shuffle=True)
     groups = [picks[i : i + 3] for i in range(0, len(picks), 3)]
-    assert all(len({(pick.initial, pick.leads) for pick in group}) == 1 for group in groups)
+    assert all(len({(pick.initial, pick.lead) for pick in group}) == 1 for group in groups)
     assert len({group[0].initial for group in groups}) == len(groups) == 35
     assert len({(pick.row, pick.column) for group in groups for pick in group}) > 60
 
@@ -139,7 +139,7 @@ def test_the_first_epochs_can_see_the_same_samples_in_new_orders(globe: str) -> 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_all_ranks_together_see_every_patch_once(globe: str, world: int) -> None:
     dataset = lag_data(globe).dataset("train")
-    samplers = [WindowSampler(dataset, 8, shuffle=True, seed=3, rank=rank, world=world) for rank in range(world)]
+    samplers = [GroupedBatchSampler(dataset, 8, shuffle=True, seed=3, rank=rank, world=world) for rank in range(world)]
     for sampler in samplers:
         sampler.set_epoch(5)
     seen = [pick for sampler in samplers for batch in sampler for pick in batch]
@@ -151,7 +151,7 @@ def test_the_number_of_workers_changes_nothing(gappy: str) -> None:
     def epoch(workers: int) -> list[torch.Tensor]:
         dataset = lag_data(gappy).dataset("train")
         loader = DataLoader(
-            dataset, sampler=WindowSampler(dataset, 16, shuffle=True), batch_size=None, num_workers=workers
+            dataset, sampler=GroupedBatchSampler(dataset, 16, shuffle=True), batch_size=None, num_workers=workers
         )
         return [part for batch in loader for part in (batch.inputs.values, batch.inputs.frame.time)]
 
@@ -162,7 +162,7 @@ def test_the_number_of_workers_changes_nothing(gappy: str) -> None:
 
 def test_holes_are_masked(gappy: str) -> None:
     dataset = lag_data(gappy).dataset("train")
-    pick = Patch(0, 3, (12,), 1, 2)
+    pick = PatchPick(3, 12, 1, 2)
     inputs = dataset[[pick]].inputs
     expected = xr.open_zarr(gappy).fields.values[[3, 5], :, 1:5, 2:8]
     assert inputs.valid is not None

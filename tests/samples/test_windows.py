@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from etesian.core import Layout, Region
 from etesian.core.clock import parse_time
 from etesian.core.errors import ChannelError, DataError
-from etesian.samples.windows import Horizon, Period, Pick, WindowDataset, WindowReader, WindowSampler
+from etesian.samples.batches import GroupedBatchSampler
+from etesian.samples.windows import Horizon, Period, RandomLeads, WindowDataset, WindowPick, WindowReader
 from etesian.store.reader import TrainingStore
 
 ALL = Period("2001", "2001")
@@ -30,7 +31,7 @@ def windows(path: str, leads: tuple[int, ...] = (6, 12, 24), history: tuple[int,
     return WindowDataset([store], layout_of(store, history), leads, period, **options)  # type: ignore[arg-type]
 
 
-def key(pick: Pick) -> tuple[int, int, tuple[int, ...]]:
+def key(pick: WindowPick) -> tuple[int, int, tuple[int, ...]]:
     return pick.store, pick.initial, pick.leads
 
 
@@ -39,7 +40,7 @@ def test_a_batch_holds_the_fields_at_its_times_in_physical_units(gappy_store: st
     inputs, targets = store.resolve(["surface_pressure", "temperature_500"]), store.resolve(["temperature_850"])
     grid = store.grid.crop(Region(-50, 50, 300, 60))
     layout = layout_of(store, (-12, 0), inputs=inputs, targets=targets, grid=grid, statics=store.static_channels)
-    batch = WindowDataset([store], layout, (6, 24), ALL)[[Pick(0, 9, (6, 24)), Pick(0, 2, (6, 24))]]
+    batch = WindowDataset([store], layout, (6, 24), ALL)[[WindowPick(0, 9, (6, 24)), WindowPick(0, 2, (6, 24))]]
     plain = xr.open_zarr(gappy_store).sel(latitude=slice(-50, 50)).isel(longitude=[7, 0, 1])
     expected = plain["fields"].values[[[7, 9], [0, 2]]][:, :, [2, 0]]
     assert batch.inputs.valid is not None
@@ -57,26 +58,26 @@ def test_a_batch_holds_the_fields_at_its_times_in_physical_units(gappy_store: st
 
 
 def test_a_complete_store_needs_no_mask(store: str) -> None:
-    batch = windows(store)[[Pick(0, 3, (6,))]]
+    batch = windows(store)[[WindowPick(0, 3, (6,))]]
     assert batch.inputs.valid is None
     assert np.isfinite(batch.inputs.values).all()
 
 
-@pytest.mark.parametrize("draw", ["all", "random"])
-def test_only_windows_whose_every_time_exists_are_used(make_store, draw: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("draw", [None, RandomLeads()])
+def test_only_windows_whose_every_time_exists_are_used(make_store, draw: RandomLeads | None) -> None:  # type: ignore[no-untyped-def]
     time = pd.date_range("2001-01-01", periods=40, freq="6h").delete([7, 20, 21])
     dataset = windows(make_store(time), (6, 24), (-6, 0), draw=draw)
     known = set(dataset.stores[0].time.tolist())
     hour = 3600
     starts = [t for t in sorted(known) if t - 6 * hour in known]
     wanted = {t: [lead for lead in (6, 24) if t + lead * hour in known] for t in starts}
-    wanted = {t: leads for t, leads in wanted.items() if len(leads) == 2 or (draw == "random" and leads)}
+    wanted = {t: leads for t, leads in wanted.items() if len(leads) == 2 or (draw and leads)}
     assert {int(dataset.stores[0].time[p.initial]): list(p.leads) for p in dataset.picks} == wanted
     dataset[dataset.epoch(0, 0, shuffle=True)]
 
 
-@pytest.mark.parametrize("draw", ["all", "random"])
-def test_no_window_leaves_its_period(store: str, draw: str) -> None:
+@pytest.mark.parametrize("draw", [None, RandomLeads()])
+def test_no_window_leaves_its_period(store: str, draw: RandomLeads | None) -> None:
     dataset = windows(store, (6, 24), (-12, 0), period=Period("2001-01-04", "2001-01-07"), draw=draw)
     first, last = parse_time("2001-01-04", "proleptic_gregorian"), parse_time("2001-01-08", "proleptic_gregorian")
     used = set()
@@ -94,7 +95,7 @@ def test_every_spaces_initial_times_from_the_first_even_at_noon(make_store) -> N
 
 
 def test_random_leads_come_from_the_whole_list_ends_included(store: str) -> None:
-    dataset = windows(store, (6, 12, 18, 24), draw="random")
+    dataset = windows(store, (6, 12, 18, 24), draw=RandomLeads())
     drawn = Counter(pick.leads for epoch in range(40) for pick in dataset.epoch(0, epoch, shuffle=True))
     assert set(drawn) == {(6,), (12,), (18,), (24,)}
     assert max(drawn.values()) / min(drawn.values()) < 1.25
@@ -103,7 +104,7 @@ def test_random_leads_come_from_the_whole_list_ends_included(store: str) -> None
 
 
 def test_of_several_leads_one_comes_from_each_part_of_the_list(store: str) -> None:
-    dataset = windows(store, (6, 12, 18, 24), draw="random", leads_per_sample=2, period=Period("2001", "2001-01-14"))
+    dataset = windows(store, (6, 12, 18, 24), draw=RandomLeads(2), period=Period("2001", "2001-01-14"))
     drawn = Counter(pick.leads for epoch in range(40) for pick in dataset.epoch(0, epoch, shuffle=True))
     whole = {leads for leads in drawn if leads[0] <= 12 and leads[1] >= 18}
     assert whole == {(6, 18), (6, 24), (12, 18), (12, 24)}
@@ -116,12 +117,12 @@ def test_the_horizon_grows_with_the_batches_and_not_with_the_number_of_processes
     store: str, growth: str, halfway: int
 ) -> None:
     leads = tuple(range(6, 36, 6))
-    dataset = windows(store, leads, draw="random", horizon=Horizon(6, 16, growth))  # type: ignore[arg-type]
+    dataset = windows(store, leads, draw=RandomLeads(horizon=Horizon(6, 16, growth)))  # type: ignore[arg-type]
     course: list[dict[int, list[tuple[int, ...]]]] = []
     for world in (1, 2):
         longest: dict[int, list[tuple[int, ...]]] = {}
         for rank in range(world):
-            sampler = WindowSampler(dataset, 8 // world, shuffle=True, rank=rank, world=world)
+            sampler = GroupedBatchSampler(dataset, 8 // world, shuffle=True, rank=rank, world=world)
             for epoch in range(3):
                 sampler.set_epoch(epoch)
                 for number, batch in enumerate(sampler):
@@ -139,9 +140,9 @@ def test_the_horizon_grows_with_the_batches_and_not_with_the_number_of_processes
 
 
 def test_an_epoch_depends_on_seed_and_number_alone(store: str) -> None:
-    dataset = windows(store, draw="random")
+    dataset = windows(store, draw=RandomLeads())
     first = dataset.epoch(1, 0, shuffle=True)
-    assert first == windows(store, draw="random").epoch(1, 0, shuffle=True)
+    assert first == windows(store, draw=RandomLeads()).epoch(1, 0, shuffle=True)
     for other in (dataset.epoch(1, 1, shuffle=True), dataset.epoch(2, 0, shuffle=True)):
         assert [p.initial for p in other] != [p.initial for p in first]
         assert [p.leads for p in sorted(other, key=key)] != [p.leads for p in sorted(first, key=key)]
@@ -155,9 +156,9 @@ def test_all_ranks_together_see_every_sample_once(make_store, world: int, batch_
     stores = [TrainingStore(make_store())]
     if several:
         stores.append(TrainingStore(make_store(pd.date_range("2001-03-01", periods=11, freq="6h"), seed=1)))
-    dataset = WindowDataset(stores, layout_of(stores[0]), (6, 12), ALL, draw="random")
+    dataset = WindowDataset(stores, layout_of(stores[0]), (6, 12), ALL, draw=RandomLeads())
     samplers = [
-        WindowSampler(dataset, batch_size, shuffle=True, seed=3, rank=rank, world=world) for rank in range(world)
+        GroupedBatchSampler(dataset, batch_size, shuffle=True, seed=3, rank=rank, world=world) for rank in range(world)
     ]
     for sampler in samplers:
         sampler.set_epoch(5)
@@ -179,14 +180,14 @@ def test_a_store_with_fewer_samples_than_processes_is_refused(make_store) -> Non
     stores = [TrainingStore(make_store()), TrainingStore(small)]
     dataset = WindowDataset(stores, layout_of(stores[0]), (6,), ALL)
     with pytest.raises(DataError, match=r"the 2 samples of .* cannot be shared by 3 processes"):
-        WindowSampler(dataset, 4, shuffle=True, world=3)
+        GroupedBatchSampler(dataset, 4, shuffle=True, world=3)
 
 
 @pytest.mark.parametrize("workers", [2])
 def test_the_number_of_workers_changes_nothing(gappy_store: str, workers: int) -> None:
     def epoch(workers: int) -> list[torch.Tensor]:
-        dataset = windows(gappy_store, draw="random")
-        sampler = WindowSampler(dataset, 16, shuffle=True, seed=1)
+        dataset = windows(gappy_store, draw=RandomLeads())
+        sampler = GroupedBatchSampler(dataset, 16, shuffle=True, seed=1)
         loader = DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers)
         return [tensor for batch in loader for tensor in (batch.targets.values, batch.targets.frame.time)]
 
@@ -204,7 +205,7 @@ def test_times_without_leap_days_make_windows(make_store) -> None:  # type: igno
 
 
 def test_a_lead_beyond_the_data_is_named(store: str) -> None:
-    for draw in ("all", "random"):
+    for draw in (None, RandomLeads()):
         with pytest.raises(
             DataError, match=r"leads of .*480\] h lies within 2001 to 2001; .* 2001-01-01T00:00 to 2001"
         ):

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from etesian.core import Batch, Layout
 from etesian.core.errors import RecipeError
-from etesian.samples.patches import Cutter, PatchData, PatchDataset
-from etesian.samples.windows import Pick
+from etesian.samples.loading import Loading
+from etesian.samples.patches import Cutter, PatchData, PatchDataset, PatchPick
 from etesian.store.reader import TrainingStore
 
 
 class LagDataset(PatchDataset):
     """Inputs are a patch at two times; how far they lie apart is to be told."""
 
-    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
-        return Batch(self.read(picks, [(0, pick.leads[0]) for pick in picks], self.layout.grid))
+    def __getitem__(self, picks: Sequence[PatchPick]) -> Batch:
+        return Batch(self.read(picks, [(0, pick.lead) for pick in picks], self.layout.grid))
 
 
 class LagData(PatchData):
@@ -77,9 +77,7 @@ class LagData(PatchData):
             test,
             patches=patches,
             times=times,
-            batch_size=batch_size,
-            workers=workers,
-            seed=seed,
+            loading=Loading(batch_size, workers, seed),
         )
         self.lags, self.fixed_epochs = lags, fixed_epochs
 

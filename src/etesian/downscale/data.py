@@ -1,19 +1,20 @@
 """The data of a downscaling run: coarse fields at a time, fine fields at the same time."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from etesian.core import Batch, Grid, Layout, Region
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.samples.loading import WindowData, check_history
-from etesian.samples.windows import Period, Pick, WindowDataset, WindowReader, given_side
+from etesian.samples.batches import Group, order_of
+from etesian.samples.loading import Loading, StoreData, check_history
+from etesian.samples.windows import Period, WindowReader, given_side, initial_times, no_window
 from etesian.store.reader import TrainingStore, observed_targets
 
 
-class DownscalingData(WindowData):
+class DownscalingData(StoreData):
     """Inputs on a coarse grid, targets on a fine one at the same time, from two training stores.
 
     The two may come from two sources, or one from the other by `etesian prepare --grid`; the times that both hold are
@@ -66,7 +67,7 @@ class DownscalingData(WindowData):
                 f"{coarse} counts days in the {low.calendar} calendar, {fine} in {high.calendar}; times of one do not "
                 "exist in the other, so take two sources of one calendar"
             )
-        super().__init__([low, high], train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
+        super().__init__([low, high], train, validate, test, Loading(batch_size, workers, seed))
         given = low.resolve(inputs)
         wanted = tuple(c for c in given if c in high.channels) if targets is None else high.resolve(targets)
         if not wanted:
@@ -111,7 +112,23 @@ class DownscalingData(WindowData):
         return PairDataset(coarse, fine, self.layout, self.period(part), every=self.every)
 
 
-class PairDataset(WindowDataset):
+@dataclass(frozen=True)
+class PairPick:
+    """One sample: a time that both stores hold.
+
+    Attributes:
+        initial: its position on the coarse store's time axis.
+    """
+
+    initial: int
+
+    @property
+    def group(self) -> int:
+        """The one that all pairs belong to, for they lie on the same two grids."""
+        return 0
+
+
+class PairDataset:
     """Coarse states, with their history, and fine states at the times that two stores share.
 
     Args:
@@ -121,6 +138,10 @@ class PairDataset(WindowDataset):
         period: first and last time.
         every: hours between samples; None takes every time there is.
 
+    Attributes:
+        picks: every pair there is, in the order of time.
+        groups: one, of all pairs.
+
     Raises:
         DataError: if no such time is in the period.
         GridError: if the layout's grids are no parts of the stores'.
@@ -129,20 +150,30 @@ class PairDataset(WindowDataset):
     def __init__(
         self, coarse: TrainingStore, fine: TrainingStore, layout: Layout, period: Period, *, every: int | None = None
     ) -> None:
-        super().__init__([coarse], given_side(layout), (0,), period, every=every)
+        self.coarse = WindowReader(coarse, given_side(layout))
         self.fine = WindowReader(fine, _wanted_side(layout))
-        shared = np.isin(coarse.time, fine.time)
-        self.picks = [pick for pick in self.picks if shared[pick.initial]]
+        usable = initial_times(coarse, layout.history, period.covers(coarse.time, coarse.calendar), every)
+        if not usable.any():
+            raise no_window(coarse, layout.history, [0], period)
+        self.picks = [PairPick(int(i)) for i in np.flatnonzero(usable & np.isin(coarse.time, fine.time))]
         if not self.picks:
             raise DataError(
                 f"{coarse.path} and {fine.path} share no time in {period.start} to {period.end}; a sample needs both "
                 "at the same time"
             )
+        self.groups = [Group(f"{coarse.path} and {fine.path}", len(self.picks))]
 
-    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
-        time = self.stores[0].time[[pick.initial for pick in picks]]
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[PairPick]:
+        """Return the epoch's samples in order: the same for any number of workers, ranks and batches."""
+        return [self.picks[i] for i in order_of(len(self.picks), seed, epoch, shuffle=shuffle)]
+
+    def __getitem__(self, picks: Sequence[PairPick]) -> Batch:
+        time = self.coarse.store.time[[pick.initial for pick in picks]]
         fine = self.fine.start(time)
-        return replace(self.readers[0].start(time), targets=fine.inputs, statics=fine.statics)
+        return replace(self.coarse.start(time), targets=fine.inputs, statics=fine.statics)
 
 
 def _wanted_side(layout: Layout) -> Layout:

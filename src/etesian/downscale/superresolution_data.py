@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from etesian.core import Batch, Layout
 from etesian.core.errors import GridError, RecipeError
-from etesian.samples.patches import Cutter, PatchData, PatchDataset, block_mean, coarse_grid
-from etesian.samples.windows import Pick
+from etesian.samples.loading import Loading
+from etesian.samples.patches import Cutter, PatchData, PatchDataset, PatchPick, block_mean, coarse_grid
 from etesian.store.reader import TrainingStore
 
 
 class SuperResolutionDataset(PatchDataset):
     """Targets are patches, inputs their block means."""
 
-    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
+    def __getitem__(self, picks: Sequence[PatchPick]) -> Batch:
         fine = self.read(picks, [(0,)] * len(picks), self.layout.output_grid)
         return Batch(block_mean(fine, self.cutter.size[0] // self.layout.grid.shape[0]), fine)
 
@@ -74,9 +74,7 @@ class SuperResolutionData(PatchData):
             test,
             patches=patches,
             times=times,
-            batch_size=batch_size,
-            workers=workers,
-            seed=seed,
+            loading=Loading(batch_size, workers, seed),
         )
         self.factor = factor
 

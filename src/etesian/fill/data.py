@@ -9,13 +9,13 @@ from etesian.core.tiling import Tiling
 from etesian.files.open import channels as channels_of
 from etesian.files.open import field, open_store
 from etesian.fill.months import MonthAxis, sea_mask, static_fields, with_land
-from etesian.fill.samples import MonthDataset, Target
-from etesian.samples.loading import WindowData
+from etesian.fill.samples import Hiding, MonthDataset, Months, Target
+from etesian.samples.loading import Loading, StoreData
 from etesian.simulation.clouds import CloudLibrary
 from etesian.store.reader import TrainingStore
 
 
-class GapFillData(WindowData):
+class GapFillData(StoreData):
     """Months of gappy fields, and their means or daily fields to learn from, from training stores.
 
     With a truth (a simulation, an analysis) that is what is learned. Without, observed points are hidden under the
@@ -81,7 +81,7 @@ class GapFillData(WindowData):
     ) -> None:
         gappy = TrainingStore(observed)
         complete = None if truth is None else TrainingStore(truth)
-        super().__init__([gappy], train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
+        super().__init__([gappy], train, validate, test, Loading(batch_size, workers, seed))
         if complete is not None:
             _check_pair(gappy, complete)
             self.stores.append(complete)
@@ -90,11 +90,7 @@ class GapFillData(WindowData):
             raise RecipeError(
                 f"hide = {self.hide:g} must be a share of the times, greater than 0 where there is no truth to learn"
             )
-        if months < 1 or not 1 <= min_days <= 28 or not 0 <= margin <= 28:
-            raise RecipeError(
-                f"months = {months} must be at least 1, min_days = {min_days} from 1 to 28 and margin = {margin} from "
-                "0 to 28"
-            )
+        self.months = Months(target, months, margin, min_days)
         given = gappy.resolve(inputs)
         wanted = given if targets is None else (complete or gappy).resolve(targets)
         box = None if region is None else Region.parse(region)
@@ -109,7 +105,7 @@ class GapFillData(WindowData):
         self.tiling = Tiling(self.layout.grid, tile, overlap)
         self.sea = sea_mask(self.layout.grid, gappy, *([] if complete is None else [complete]), field=sea)
         self.library = None if clouds is None else _library(clouds)
-        self.target, self.months, self.margin, self.min_days, self.sea_field = target, months, margin, min_days, sea
+        self.sea_field = sea
 
     @property
     def statistics(self) -> Statistics:
@@ -140,9 +136,9 @@ class GapFillData(WindowData):
         """What the run has seen, for its checkpoint, and how fields are to be cut into samples."""
         return super().provenance | {
             "gap_filling": {
-                "target": self.target,
-                "months": self.months,
-                "margin": self.margin,
+                "target": self.months.target,
+                "months": self.months.months,
+                "margin": self.months.margin,
                 "tile": list(self.tiling.size),
                 "overlap": self.tiling.overlap,
                 "sea": self.sea_field,
@@ -158,26 +154,18 @@ class GapFillData(WindowData):
         """
         training = part == "train"
         gappy, complete = self.stores[0], self.stores[1] if len(self.stores) > 1 else None
+        period, months = self.period(part), self.months
         starts = MonthAxis(gappy).windows(
-            self.period(part), self.months, 1 if training else self.months, whole=self.target == "monthly"
+            period, months.months, 1 if training else months.months, whole=months.target == "monthly"
         )
-        first, last = self.period("train").seconds(gappy.calendar)
-        return MonthDataset(
-            gappy,
-            complete,
-            self.layout,
-            self.tiling,
-            self.sea,
-            starts,
-            self.period(part),
-            target=self.target,
-            months=self.months,
-            margin=self.margin,
-            min_days=self.min_days,
-            hide=self.hide if training or complete is None else 0.0,
-            cloud_times=np.flatnonzero((gappy.time >= first) & (gappy.time <= last)),
-            library=self.library,
+        hiding = Hiding(
+            self.hide if training or complete is None else 0.0,
+            np.flatnonzero(self.period("train").covers(gappy.time, gappy.calendar)),
+            self.library,
             fixed=not training,
+        )
+        return MonthDataset(
+            gappy, complete, self.layout, self.tiling, self.sea, starts, period, months=months, hiding=hiding
         )
 
 

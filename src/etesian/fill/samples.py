@@ -12,10 +12,11 @@ from torch import Tensor
 
 from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.clock import Seconds, month_start, seasonal_terms
-from etesian.core.errors import DataError
+from etesian.core.errors import DataError, RecipeError
 from etesian.core.tiling import Tile, Tiling
 from etesian.fill.months import MonthAxis, MonthReader, following_month, static_fields
-from etesian.samples.windows import Period, Pick, WindowDataset
+from etesian.samples.batches import Group, group_of, order_of
+from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary
 from etesian.store.reader import TrainingStore
 
@@ -31,22 +32,109 @@ _ANY_EPOCH = 2**31
 
 
 @dataclass(frozen=True)
-class MonthPick(Pick):
-    """One sample: a tile, given as `store`, the first moment of its months, given as `initial`, and a seed.
+class Months:
+    """What a sample of months holds, and what is asked of it.
 
     Attributes:
-        draw: what the hidden points are drawn from.
+        target: means of the months, or the fields at each time.
+        months: that follow one another.
+        margin: days before and after them that are given as well.
+        min_days: days of which something must be known for the mean of a month.
+
+    Raises:
+        RecipeError: if there is no such sample.
     """
 
+    target: Target
+    months: int
+    margin: int
+    min_days: int
+
+    def __post_init__(self) -> None:
+        if self.months < 1 or not 1 <= self.min_days <= 28 or not 0 <= self.margin <= 28:
+            raise RecipeError(
+                f"months = {self.months} must be at least 1, min_days = {self.min_days} from 1 to 28 and margin = "
+                f"{self.margin} from 0 to 28"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Hiding:
+    """Which observed points are hidden from a sample: those under clouds of other times.
+
+    The clouds are those of other times that follow one another as the sample's do, so that they last as long.
+
+    Attributes:
+        share: mean share of the times over which clouds are laid.
+        times: positions on the store's time axis of the times that clouds are taken from.
+        library: clouds to lay instead.
+        fixed: hide the same points in every epoch.
+    """
+
+    share: float
+    times: NDArray[np.int64]
+    library: CloudLibrary | None
+    fixed: bool
+
+    def points(
+        self, draw: tuple[int, ...], seen: Mask, own: slice, index: NDArray[np.int64], reader: MonthReader, tile: Tile
+    ) -> Mask:
+        """Return which points of a sample to hide: some of its own, but not all there are; none where that fails.
+
+        Args:
+            draw: seed of what is drawn.
+            seen: where something was observed.
+            own: which times are the sample's, without its margin.
+            index: positions of the sample's times on the store's time axis.
+            reader: of the store that clouds are taken from.
+            tile: of the sample.
+        """
+        nothing = np.zeros_like(seen)
+        if self.share == 0 or not seen.any():
+            return nothing
+        random = np.random.default_rng(draw)
+        for _ in range(_TRIES):
+            chosen = random.random(len(index)) < self.share
+            hidden: Mask = seen & self._clouds(random, index, reader, tile) & chosen[:, None, None]
+            if hidden[own].any() and (seen & ~hidden).any():
+                return hidden
+        return nothing
+
+    def _clouds(self, random: np.random.Generator, index: NDArray[np.int64], reader: MonthReader, tile: Tile) -> Mask:
+        if self.library is not None:
+            return np.stack([self.library.draw(random, tile.grid.shape) for _ in index])
+        start = int(random.integers(len(self.times)))
+        others = self.times[(start + np.arange(len(index))) % len(self.times)]
+        # A time is no cloud of itself.
+        cloudy = np.isnan(reader.read(others, tile)).all(axis=1)
+        return np.asarray(cloudy & (others != index)[:, None, None])
+
+
+@dataclass(frozen=True)
+class MonthPick:
+    """One sample: months of a tile, and what its hidden points are drawn from.
+
+    Attributes:
+        tile: its number.
+        start: first moment of the months, seconds.
+        draw: seed of what is hidden.
+    """
+
+    tile: int
+    start: int
     draw: tuple[int, ...]
 
+    @property
+    def group(self) -> int:
+        """Number of the tile."""
+        return self.tile
 
-class MonthDataset(WindowDataset):
+
+class MonthDataset:
     """Tiles of some months, gappy as observed, and the truth or what was hidden of them.
 
-    A batch is months of one tile, as a `WindowDataset`'s is of one store: all its samples lie on one grid. Its inputs
-    are valid where something was observed at sea and is not hidden; times without any observation, and those that
-    fill up shorter months, are valid nowhere.
+    A batch is months of one tile: all its samples lie on one grid. Its inputs are valid where something was observed
+    at sea and is not hidden; times without any observation, and those that fill up shorter months, are valid nowhere.
 
     Args:
         observed: with the gaps.
@@ -56,14 +144,12 @@ class MonthDataset(WindowDataset):
         sea: where on it there is sea.
         starts: first moments of the months, or of the first ones where a sample has several.
         period: times outside are as if they were not there.
-        target: means of the months, or the fields at each time.
-        months: in a sample.
-        margin: days before and after them that are given as well.
-        min_days: days of which something must be known for the mean of a month.
-        hide: mean share of the times over which further clouds are laid, those of other times of the store.
-        cloud_times: positions of the times that clouds are taken from.
-        library: clouds to lay instead.
-        fixed: hide the same points in every epoch.
+        months: what a sample holds, and what is asked of it.
+        hiding: what is hidden of it.
+
+    Attributes:
+        tiles: with sea.
+        groups: one for each tile.
 
     Raises:
         DataError: if no tile has any sea.
@@ -79,19 +165,11 @@ class MonthDataset(WindowDataset):
         starts: Seconds,
         period: Period,
         *,
-        target: Target,
-        months: int,
-        margin: int,
-        min_days: int,
-        hide: float,
-        cloud_times: NDArray[np.int64],
-        library: CloudLibrary | None,
-        fixed: bool,
+        months: Months,
+        hiding: Hiding,
     ) -> None:
-        self.layout, self.target, self.months, self.margin, self.min_days = layout, target, months, margin, min_days
-        self.hide, self.cloud_times, self.library, self.fixed = hide, cloud_times, library, fixed
+        self.layout, self.starts, self.period, self.months, self.hiding = layout, starts, period, months, hiding
         self.axis = MonthAxis(observed)
-        self.first, self.last = period.seconds(observed.calendar)
         self.calendar = observed.calendar
         self.reader = MonthReader(observed, layout.inputs, layout.grid)
         self.truth = None if truth is None else MonthReader(truth, layout.targets, layout.grid)
@@ -104,22 +182,17 @@ class MonthDataset(WindowDataset):
         seasons = observed.statistics.select(layout.targets).harmonics if truth is None else None
         rows, columns = observed.locate(layout.grid)
         self.seasons = None if seasons is None else seasons[:, :, rows][:, :, :, columns]
-        self.stores = [observed] * len(self.tiles)
-        self.samples = np.full(len(self.tiles), len(starts))
-        self.picks = [Pick(tile, int(start), ()) for tile in range(len(self.tiles)) for start in starts]
+        self.groups: list[Group] = [Group(f"each tile of {observed.path}", len(starts))] * len(self.tiles)
 
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[Pick]:
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[MonthPick]:
         """Return the epoch's samples in order: the same for any number of workers and ranks."""
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.picks)) if shuffle else range(len(self.picks))
-        when = _ANY_EPOCH if self.fixed else epoch
-        picks = [self.picks[i] for i in order]
-        return [MonthPick(p.store, p.initial, (), (seed, when, p.store, p.initial % 2**31)) for p in picks]
+        samples = [(tile, int(start)) for tile in range(len(self.tiles)) for start in self.starts]
+        when = _ANY_EPOCH if self.hiding.fixed else epoch
+        chosen = [samples[i] for i in order_of(len(samples), seed, epoch, shuffle=shuffle)]
+        return [MonthPick(tile, start, (seed, when, tile, start % 2**31)) for tile, start in chosen]
 
-    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
-        tiles = {pick.store for pick in picks}
-        if len(tiles) > 1:
-            raise ValueError("a batch comes from one tile")
-        tile = self.tiles[picks[0].store]
+    def __getitem__(self, picks: Sequence[MonthPick]) -> Batch:
+        tile = self.tiles[group_of(picks)]
         sea = self.sea[np.ix_(tile.rows, tile.columns)]
         samples = [self._sample(pick, tile, sea) for pick in picks]
         inputs, targets, statics = self.layout.inputs, self.layout.targets, self.layout.statics
@@ -131,29 +204,30 @@ class MonthDataset(WindowDataset):
             statics=fixed_fields(self.statics, statics, tile, times, self.calendar),
         )
 
-    def _sample(self, pick: Pick, tile: Tile, sea: Bool[np.ndarray, "lat lon"]) -> "_Sample":
-        assert isinstance(pick, MonthPick)
-        times, own = self.axis.times(pick.initial, self.months, self.margin)
-        outside = (times < self.first) | (times > self.last)
+    def _sample(self, pick: MonthPick, tile: Tile, sea: Bool[np.ndarray, "lat lon"]) -> "_Sample":
+        daily = self.months.target == "daily"
+        times, own = self.axis.times(pick.start, self.months.months, self.months.margin)
+        outside = ~self.period.covers(times, self.calendar)
         index = np.where(outside, -1, self.axis.given(times, own))
         values = self.reader.read(index, tile)
         values[:, :, ~sea] = np.nan
-        hidden = self._hidden(pick, tile, index, values, own)
+        seen = np.asarray(np.isfinite(values).any(axis=1))
+        hidden = self.hiding.points(pick.draw, seen, own, index, self.reader, tile)
         if self.truth is not None and self.truth_axis is not None:
             answer = self.truth.read(np.where(outside, -1, self.truth_axis.given(times, own)), tile)
         else:
             assert self.answers is not None
             answer = self.answers.read(index, tile)
-            if self.target == "daily":
+            if daily:
                 answer = np.where(hidden[:, None], answer, np.nan).astype(np.float32)
         answer[:, :, ~sea] = np.nan
         answer[: own.start], answer[own.stop :] = np.nan, np.nan
         values = np.where(hidden[:, None], np.nan, values).astype(np.float32)
-        if self.target == "daily":
+        if daily:
             return _Sample(times, values, times, answer)
         month = month_start(times, self.calendar)
         month[: own.start], month[own.stop :] = -1, -1
-        asked = first_moments(pick.initial, self.months, self.calendar)
+        asked = first_moments(pick.start, self.months.months, self.calendar)
         means = [self._mean(answer[month == start], times[month == start], tile) for start in asked]
         return _Sample(times, values, asked, np.stack(means))
 
@@ -170,34 +244,8 @@ class MonthDataset(WindowDataset):
             cycle = self.seasons[:, :, tile.rows][:, :, :, tile.columns].astype(np.float64)
             season = np.einsum("tk,kchw->tchw", seasonal_terms(times, self.calendar), cycle)
         anomaly = np.where(known, values - season, 0.0).sum(axis=0) / np.maximum(count, 1)
-        enough = count >= self.min_days * self.axis.per_day
+        enough = count >= self.months.min_days * self.axis.per_day
         return np.where(enough, anomaly + season.mean(axis=0), np.nan).astype(np.float32)
-
-    def _hidden(self, pick: MonthPick, tile: Tile, index: NDArray[np.int64], values: Maps, own: slice) -> Mask:
-        """Return which observed points to hide, where other times have clouds.
-
-        The clouds are those of other times that follow one another as these do, so that they last as long.
-        """
-        seen = np.asarray(np.isfinite(values).any(axis=1))
-        nothing = np.zeros_like(seen)
-        if self.hide == 0 or not seen.any():
-            return nothing
-        random = np.random.default_rng(pick.draw)
-        for _ in range(_TRIES):
-            chosen = random.random(len(index)) < self.hide
-            hidden: NDArray[np.bool_] = seen & self._clouds(random, tile, index) & chosen[:, None, None]
-            if hidden[own].any() and (seen & ~hidden).any():
-                return hidden
-        return nothing
-
-    def _clouds(self, random: np.random.Generator, tile: Tile, index: NDArray[np.int64]) -> Mask:
-        if self.library is not None:
-            return np.stack([self.library.draw(random, tile.grid.shape) for _ in index])
-        start = int(random.integers(len(self.cloud_times)))
-        others = self.cloud_times[(start + np.arange(len(index))) % len(self.cloud_times)]
-        # A time is no cloud of itself.
-        cloudy = np.isnan(self.reader.read(others, tile)).all(axis=1)
-        return np.asarray(cloudy & (others != index)[:, None, None])
 
 
 @dataclass(frozen=True)

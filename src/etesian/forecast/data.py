@@ -10,12 +10,12 @@ from etesian.core import Channel, Grid, Layout, Region
 from etesian.core.channels import parse_channels
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import HARMONICS, Statistics
-from etesian.samples.loading import WindowData, check_history
-from etesian.samples.windows import Horizon, WindowDataset
+from etesian.samples.loading import Loading, StoreData, check_history
+from etesian.samples.windows import Horizon, RandomLeads, WindowDataset
 from etesian.store.reader import TrainingStore, observed_targets
 
 
-class ForecastData(WindowData):
+class ForecastData(StoreData):
     """Inputs at an initial time, targets at leads after it, from training stores.
 
     Args:
@@ -96,7 +96,7 @@ class ForecastData(WindowData):
                 f"a horizon begins with the first lead, {leads[0]} h, or a longer one and grows over at least one "
                 f"batch, not from {horizon.first} h over {horizon.batches}"
             )
-        super().__init__(opened, train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
+        super().__init__(opened, train, validate, test, Loading(batch_size, workers, seed))
         channels = _union(store.channels for store in opened)
         chosen = channels if inputs is None else parse_channels(inputs, channels)
         fixed = _union(store.static_channels for store in opened)
@@ -112,9 +112,9 @@ class ForecastData(WindowData):
         self.layouts = [self._part(store, grid) for store, grid in zip(opened, grids, strict=True)]
         if sources is not None:
             self.layouts = [replace(part, source=name) for part, name in zip(self.layouts, sources, strict=True)]
-        self.leads, self.draw, self.every = tuple(leads), draw, every
+        self.leads, self.every = tuple(leads), every
+        self.draw = RandomLeads(leads_per_sample, horizon) if draw == "random" else None
         self.weights, self.average_hours = weights, average_hours
-        self.leads_per_sample, self.horizon = leads_per_sample, horizon
         self.validate_leads = self.leads if validate_leads is None else tuple(validate_leads)
 
     def _part(self, store: TrainingStore, grid: Grid) -> Layout:
@@ -199,17 +199,14 @@ class ForecastData(WindowData):
             self.layout,
             self.leads if part != "validate" else self.validate_leads,
             self.period(part),
-            draw=self.draw if training else "all",
+            draw=self.draw if training else None,
             every=self.every,
             layouts=[self.layouts[number] for number in used],
             shares=[weights[number] for number in used] if training and self.weights else None,
             average_hours=self.average_hours,
-            leads_per_sample=self.leads_per_sample,
-            horizon=self.horizon,
         )
-        if training and not dataset.samples.all():
-            idle = dataset.stores[int(dataset.samples.argmin())]
-            raise DataError(f"{idle.path} has no window to train on; leave it out, or change the period or the leads")
+        if training and (idle := [group.name for group in dataset.groups if not group.samples]):
+            raise DataError(f"{idle[0]} has no window to train on; leave it out, or change the period or the leads")
         return dataset
 
 

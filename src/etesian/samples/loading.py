@@ -1,17 +1,19 @@
-"""What every data module of windows shares: periods that do not overlap, loaders, and what the task has to know."""
+"""What data modules share: periods that do not overlap, loaders, and what the task has to know."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import lightning as L
-import torch.distributed
 from torch.utils.data import DataLoader
 
 from etesian.core import Batch, Channel, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.samples.windows import Period, WindowDataset, WindowSampler
+from etesian.samples.batches import GroupedBatchSampler, Samples, rank_and_world
+from etesian.samples.windows import Period
 from etesian.store.reader import TrainingStore
 
 
@@ -50,18 +52,40 @@ class TaskData(L.LightningDataModule):
         return {}
 
 
-class WindowData(TaskData):
-    """Batches of windows from the periods to train, choose and judge on.
+@dataclass(frozen=True)
+class Loading:
+    """How batches are made of samples.
+
+    Attributes:
+        batch_size: samples in a batch, per process.
+        workers: processes that read ahead; where a store lies behind an address they start afresh, and a script that
+            reads it needs `if __name__ == "__main__":`.
+        seed: of the order of samples and of whatever else is drawn.
+
+    Raises:
+        RecipeError: if a batch would be empty.
+    """
+
+    batch_size: int
+    workers: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise RecipeError(
+                f"batch_size = {self.batch_size} must be at least 1 and workers = {self.workers} at least 0"
+            )
+
+
+class StoreData(TaskData):
+    """Batches from training stores, of the periods to train, choose and judge on.
 
     Args:
         stores: that are read; the periods are dates of the first one's calendar.
         train: first and last date to train on; a year or month as an end means all of it.
         validate: first and last date to choose on.
         test: first and last date to judge on.
-        batch_size: samples in a batch, per process.
-        workers: processes that read ahead; where a store lies behind an address they start afresh, and a script that
-            reads it needs `if __name__ == "__main__":`.
-        seed: of the order of samples and of whatever else is drawn.
+        loading: how batches are made.
 
     Raises:
         RecipeError: if the periods overlap.
@@ -74,10 +98,7 @@ class WindowData(TaskData):
         train: tuple[str, str],
         validate: tuple[str, str],
         test: tuple[str, str] | None,
-        *,
-        batch_size: int,
-        workers: int,
-        seed: int,
+        loading: Loading,
     ) -> None:
         super().__init__()
         self.stores, self.units = list(stores), common_units(stores)
@@ -91,7 +112,7 @@ class WindowData(TaskData):
                 raise RecipeError(
                     f"the periods {name} ({a.start} to {a.end}) and {following} ({b.start} to {b.end}) overlap"
                 )
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.loading = loading
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -116,8 +137,8 @@ class WindowData(TaskData):
         return found
 
     @abstractmethod
-    def dataset(self, part: str) -> WindowDataset:
-        """Return the windows of `train`, `validate` or `test`."""
+    def dataset(self, part: str) -> Samples[Any]:
+        """Return the samples of `train`, `validate` or `test`."""
 
     def period(self, part: str) -> Period:
         """Return the dates of `train`, `validate` or `test`.
@@ -130,25 +151,20 @@ class WindowData(TaskData):
         return self.periods[part]
 
     def _loader(self, part: str) -> Loader:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         dataset = self.dataset(part)
         remote = any("://" in store.path for store in self.stores)
-        sampler = WindowSampler(
-            dataset,
-            self.batch_size,
-            shuffle=part == "train",
-            seed=self.seed,
-            rank=torch.distributed.get_rank() if distributed else 0,
-            world=torch.distributed.get_world_size() if distributed else 1,
+        rank, world = rank_and_world()
+        sampler = GroupedBatchSampler(
+            dataset, self.loading.batch_size, shuffle=part == "train", seed=self.loading.seed, rank=rank, world=world
         )
         return Loader(
-            dataset,
+            dataset,  # type: ignore[arg-type]  # PyTorch names a class of its own, but asks for no more than indexing.
             sampler=sampler,
             batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=self.loading.workers,
+            persistent_workers=self.loading.workers > 0,
             # Connections to an address live in a thread of this process, which a fork would not take along.
-            multiprocessing_context="forkserver" if self.workers and remote else None,
+            multiprocessing_context="forkserver" if self.loading.workers and remote else None,
         )
 
     def train_dataloader(self) -> Loader:

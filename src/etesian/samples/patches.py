@@ -1,6 +1,6 @@
 """Samples cut from global fields: two times of one place, or one time on two scales."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,19 +12,34 @@ from etesian.core import Batch, Fields, Frame, Grid, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.samples.loading import WindowData
-from etesian.samples.windows import Period, Pick, WindowDataset
+from etesian.samples.batches import Group
+from etesian.samples.loading import Loading, StoreData
+from etesian.samples.windows import Period, exists, no_window
 from etesian.store.reader import TrainingStore, compact, positions
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Patch(Pick):
-    """One sample: an initial time, a lead, and the south-western corner of a patch on the store's grid."""
+class PatchPick:
+    """One sample: an initial time, a lead, and the south-western corner of a patch on the store's grid.
 
+    Attributes:
+        initial: position of the initial time on the store's time axis.
+        lead: hours after the initial time.
+        row: southernmost row.
+        column: westernmost column.
+    """
+
+    initial: int
+    lead: int
     row: int
     column: int
+
+    @property
+    def group(self) -> int:
+        """The one that all patches belong to, for they are of one size."""
+        return 0
 
 
 class Cutter:
@@ -62,8 +77,8 @@ class Cutter:
         self.reference = Grid(grid.latitude[first : first + height], grid.longitude[:width])
 
 
-class PatchDataset(WindowDataset):
-    """Patches at the times of a period; indexing takes a list of `Patch`es and returns a `Batch` in physical units.
+class PatchDataset(ABC):
+    """Patches at the times of a period; indexing takes a list of `PatchPick`s and returns a `Batch` in physical units.
 
     An epoch draws some times, one lead for each, and some patches of each pair of times, which cost one read. Each lead
     is drawn equally often. Samples depend on seed and epoch alone.
@@ -94,14 +109,20 @@ class PatchDataset(WindowDataset):
         times: int | None = None,
         fixed_epochs: int = 0,
     ) -> None:
-        super().__init__([store], Layout(layout.inputs, layout.inputs, store.grid), leads, period)
-        self.layout, self.cutter, self.patches, self.fixed_epochs = layout, cutter, patches, fixed_epochs
-        self.initial = np.array([pick.initial for pick in self.picks])
+        self.store, self.layout, self.cutter, self.leads = store, layout, cutter, tuple(leads)
+        self.patches, self.fixed_epochs = patches, fixed_epochs
+        inside = period.covers(store.time, store.calendar)
+        self.initial = np.flatnonzero(inside & exists(store, self.leads, inside))
+        if not self.initial.size:
+            raise no_window(store, (0,), self.leads, period)
         self.times = self.initial.size if times is None else times
-        self.samples = np.array([self.times * patches])
+        self.groups: list[Group] = [Group(store.path, self.times * patches)]
         self.channels = compact(positions(layout.inputs, store.channels, store.path))
 
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[Pick]:
+    def __len__(self) -> int:
+        return self.times * self.patches
+
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[PatchPick]:
         """Return the epoch's samples in order: the same for any number of workers, ranks and batches.
 
         Without `shuffle`, every epoch is the same, in the order of time.
@@ -114,16 +135,16 @@ class PatchDataset(WindowDataset):
         columns = rng.integers(0, self.cutter.columns, (self.times, self.patches))
         order = np.random.default_rng((seed, epoch, 1)).permutation(self.times) if shuffle else np.argsort(initial)
         return [
-            Patch(0, int(initial[i]), (int(leads[i]),), int(rows[i, j]), int(columns[i, j]))
+            PatchPick(int(initial[i]), int(leads[i]), int(rows[i, j]), int(columns[i, j]))
             for i in order
             for j in range(self.patches)
         ]
 
     @abstractmethod
-    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
+    def __getitem__(self, picks: Sequence[PatchPick]) -> Batch:
         """Return the batch of some patches."""
 
-    def read(self, picks: Sequence[Pick], leads: Sequence[Sequence[int]], grid: Grid) -> Fields:
+    def read(self, picks: Sequence[PatchPick], leads: Sequence[Sequence[int]], grid: Grid) -> Fields:
         """Read patches at hours after their initial times; those of one time are cut from one read.
 
         Args:
@@ -131,16 +152,14 @@ class PatchDataset(WindowDataset):
             leads: hours, for each patch the same number.
             grid: that stands for all of them.
         """
-        store = self.stores[0]
-        time = store.time[[pick.initial for pick in picks]][:, None] + SECONDS_PER_HOUR * np.array(
-            leads, dtype=np.int64
-        )
+        store, initial = self.store, self.store.time[[pick.initial for pick in picks]]
+        time = initial[:, None] + SECONDS_PER_HOUR * np.array(leads, dtype=np.int64)
         index = np.searchsorted(store.time, time)
         channels = len(self.layout.inputs)
         values = np.empty((*time.shape, channels, *self.cutter.size), dtype=np.float32)
         for step in np.unique(index):
             which = np.argwhere(index == step)
-            places = [(pick.row, pick.column) for pick in (picks[i] for i, _ in which) if isinstance(pick, Patch)]
+            places = [(pick.row, pick.column) for pick in (picks[i] for i, _ in which)]
             values[tuple(which.T)] = store.patches(int(step), self.channels, places, self.cutter.size)
         tensor = torch.from_numpy(values)
         valid = torch.isfinite(tensor) if store.has_gaps else None
@@ -181,7 +200,7 @@ def _blocks(values: Tensor, factor: int) -> Tensor:
     return values.reshape(*values.shape[:-2], rows // factor, factor, columns // factor, factor)
 
 
-class PatchData(WindowData):
+class PatchData(StoreData):
     """What data modules of patches share: one store, its channels, and where patches lie."""
 
     def __init__(
@@ -195,12 +214,10 @@ class PatchData(WindowData):
         *,
         patches: int,
         times: int | None,
-        batch_size: int,
-        workers: int,
-        seed: int,
+        loading: Loading,
     ) -> None:
-        super().__init__([store], train, validate, test, batch_size=batch_size, workers=workers, seed=seed)
-        for name, value in (("patches", patches), ("times", times), ("batch_size", batch_size)):
+        super().__init__([store], train, validate, test, loading)
+        for name, value in (("patches", patches), ("times", times)):
             if value is not None and value < 1:
                 raise RecipeError(f"{name} = {value} must be at least 1")
         self.layout, self.cutter, self.patches, self.times = layout, cutter, patches, times

@@ -1,21 +1,20 @@
 """Windows of a training store as samples: states before, at and after an initial time."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
 from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.clock import decode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
+from etesian.samples.batches import Group, group_of
 from etesian.store.reader import Index, TrainingStore, compact, positions
 
 
@@ -35,6 +34,15 @@ class Period(NamedTuple):
         if last < first:
             raise DataError(f"the period {self.start} to {self.end} ends before it starts")
         return first, last
+
+    def covers(self, time: NDArray[np.int64], calendar: str) -> NDArray[np.bool_]:
+        """Return which times, in seconds of a calendar, lie in it.
+
+        Raises:
+            DataError: if it ends before it starts.
+        """
+        first, last = self.seconds(calendar)
+        return (time >= first) & (time <= last)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,21 @@ class Horizon:
 
 
 @dataclass(frozen=True)
-class Pick:
+class RandomLeads:
+    """How leads are drawn for a sample, anew every epoch.
+
+    Attributes:
+        number: leads drawn for each initial time, the first among the shorter ones, the last among the longer ones; one
+            may be drawn twice where there are few.
+        horizon: how the largest lead that is drawn grows; None draws among all.
+    """
+
+    number: int = 1
+    horizon: Horizon | None = None
+
+
+@dataclass(frozen=True)
+class WindowPick:
     """One sample: an initial time and the leads to verify at.
 
     Attributes:
@@ -72,12 +94,17 @@ class Pick:
     initial: int
     leads: tuple[int, ...]
 
+    @property
+    def group(self) -> int:
+        """Number of the store."""
+        return self.store
 
-class WindowDataset(Dataset[Batch]):
+
+class WindowDataset:
     """Samples of a forecast problem from one or several stores; each batch comes from one of them.
 
     A window lies wholly inside the period, so that two periods which do not overlap share no field, and only
-    windows whose every time exists are used. Indexing takes a list of `Pick`s and returns a `Batch` in
+    windows whose every time exists are used. Indexing takes a list of `WindowPick`s and returns a `Batch` in
     physical units, read in one go.
 
     Args:
@@ -85,16 +112,17 @@ class WindowDataset(Dataset[Batch]):
         layout: channels, history and grid; a grid that is part of the stores' reads that region.
         leads: hours after the initial time.
         period: first and last time.
-        draw: `all` leads for every initial time, or some drawn at `random` for each, anew every epoch.
+        draw: some of the leads at random for each initial time; None takes all of them.
         every: hours between initial times, counted from the first that has its history; None takes every time there is.
         layouts: what each store is read with, where they differ in channels or grid; by default `layout`.
         shares: of the samples of an epoch that come from each store; by default as many as it has. A store that gives
             more or fewer is walked through again and again, each time in another order.
         average_hours: targets are means over the states of so many hours up to the lead, the lead included; None takes
             the state at the lead.
-        leads_per_sample: how many leads are drawn for each initial time, the first among the shorter ones, the last
-            among the longer ones; one may be drawn twice where there are few.
-        horizon: how the largest lead that is drawn grows; None draws among all.
+
+    Attributes:
+        picks: every window there is, in the order of stores and times.
+        groups: one for each store.
 
     Raises:
         DataError: if no window fits, or none that reaches one of the leads.
@@ -108,57 +136,42 @@ class WindowDataset(Dataset[Batch]):
         leads: Sequence[int],
         period: Period,
         *,
-        draw: Literal["all", "random"] = "all",
+        draw: RandomLeads | None = None,
         every: int | None = None,
         layouts: Sequence[Layout] | None = None,
         shares: Sequence[float] | None = None,
         average_hours: int | None = None,
-        leads_per_sample: int = 1,
-        horizon: Horizon | None = None,
     ) -> None:
         self.stores, self.layout, self.leads, self.draw = list(stores), layout, tuple(leads), draw
-        self.leads_per_sample, self.horizon = leads_per_sample, horizon
         own = [layout] * len(stores) if layouts is None else layouts
         self.readers = [WindowReader(store, each, average_hours) for store, each in zip(stores, own, strict=True)]
-        self.picks: list[Pick] = []
+        self.picks: list[WindowPick] = []
         for number, (store, reader) in enumerate(zip(stores, self.readers, strict=True)):
-            first, last = period.seconds(store.calendar)
-            inside = (store.time >= first) & (store.time <= last)
-            usable = inside & exists(store, layout.history, inside)
-            if every is not None and usable.any():
-                usable &= (store.time - store.time[usable.argmax()]) % (every * SECONDS_PER_HOUR) == 0
-            if draw == "all":
-                usable &= exists(store, reader.hours(self.leads), inside)
-                self.picks += [Pick(number, int(i), self.leads) for i in np.flatnonzero(usable)]
-            else:
-                reachable = np.stack([exists(store, reader.hours([lead]), inside) for lead in self.leads], axis=1)
-                usable &= reachable.any(axis=1)
-                for i in np.flatnonzero(usable):
-                    leads_here = tuple(lead for lead, ok in zip(self.leads, reachable[i], strict=True) if ok)
-                    self.picks.append(Pick(number, int(i), leads_here))
+            inside = period.covers(store.time, store.calendar)
+            reachable = np.stack([exists(store, reader.hours([lead]), inside) for lead in self.leads], axis=1)
+            usable = initial_times(store, layout.history, inside, every)
+            usable &= reachable.any(axis=1) if draw else reachable.all(axis=1)
+            for i in np.flatnonzero(usable):
+                leads_here = tuple(lead for lead, ok in zip(self.leads, reachable[i], strict=True) if ok)
+                self.picks.append(WindowPick(number, int(i), leads_here))
         reached = {lead for pick in self.picks for lead in pick.leads}
         if unreached := [lead for lead in self.leads if lead not in reached]:
-            span = f"{decode_time(stores[0].time[:1], stores[0].calendar)[0]!s:.16}"
-            until = f"{decode_time(stores[0].time[-1:], stores[0].calendar)[0]!s:.16}"
-            raise DataError(
-                f"no window with inputs at {list(layout.history)} h and leads of {unreached} h lies within "
-                f"{period.start} to {period.end}; {stores[0].path} holds {span} to {until} every "
-                f"{stores[0].step_hours or '(varying)'} h"
-            )
+            raise no_window(stores[0], layout.history, unreached, period)
 
-        self.samples = np.bincount([pick.store for pick in self.picks], minlength=len(stores))
+        samples = np.bincount([pick.store for pick in self.picks], minlength=len(stores))
         self.mixed = shares is not None
         if shares is not None:
-            for store, samples in zip(stores, self.samples, strict=True):
-                if not samples:
+            for store, count in zip(stores, samples, strict=True):
+                if not count:
                     raise DataError(f"{store.path} has no window within {period.start} to {period.end}; leave it out")
             parts = np.asarray(shares, dtype=np.float64) / np.sum(shares)
-            self.samples = np.maximum(np.rint(parts * len(self.picks)).astype(np.int64), 1)
+            samples = np.maximum(np.rint(parts * len(self.picks)).astype(np.int64), 1)
+        self.groups = [Group(store.path, int(count)) for store, count in zip(stores, samples, strict=True)]
 
     def __len__(self) -> int:
-        return int(self.samples.sum())
+        return sum(group.samples for group in self.groups)
 
-    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[Pick]:
+    def epoch(self, seed: int, epoch: int, *, shuffle: bool, batches: int = 1) -> list[WindowPick]:
         """Return the epoch's samples in order: the same for any number of workers and ranks.
 
         Args:
@@ -170,29 +183,28 @@ class WindowDataset(Dataset[Batch]):
         rng = np.random.default_rng((seed, epoch))
         picks = self._share(seed, epoch) if self.mixed else self.picks
         order = rng.permutation(len(picks)) if shuffle else np.arange(len(picks))
-        if self.draw == "all":
+        if self.draw is None:
             return [picks[i] for i in order]
-        drawn = (np.arange(self.leads_per_sample) + rng.random((len(picks), self.leads_per_sample))) / (
-            self.leads_per_sample
-        )
+        number = self.draw.number
+        drawn = (np.arange(number) + rng.random((len(picks), number))) / number
         chosen = []
         for place, i in enumerate(order):
             pick = picks[i]
             leads = self._within_horizon(pick.leads, batches * (epoch + place / len(picks)))
             drawn_here = tuple(leads[int(share * len(leads))] for share in drawn[i])
-            chosen.append(Pick(pick.store, pick.initial, drawn_here))
+            chosen.append(replace(pick, leads=drawn_here))
         return chosen
 
     def _within_horizon(self, leads: tuple[int, ...], batch: float) -> tuple[int, ...]:
         """Return the leads that are short enough by now, at least the shortest."""
-        if self.horizon is None:
+        if self.draw is None or self.draw.horizon is None:
             return leads
-        return leads[: max(bisect_right(leads, self.horizon.hours(batch, self.leads[-1])), 1)]
+        return leads[: max(bisect_right(leads, self.draw.horizon.hours(batch, self.leads[-1])), 1)]
 
-    def _share(self, seed: int, epoch: int) -> list[Pick]:
+    def _share(self, seed: int, epoch: int) -> list[WindowPick]:
         """Return each store's part of an epoch: where its walk through ever new permutations has come to."""
-        chosen: list[Pick] = []
-        for number, samples in enumerate(self.samples.tolist()):
+        chosen: list[WindowPick] = []
+        for number, (_, samples) in enumerate(self.groups):
             own = [pick for pick in self.picks if pick.store == number]
             walk = range(epoch * samples, (epoch + 1) * samples)
             rounds = range(walk[0] // len(own), walk[-1] // len(own) + 1)
@@ -200,11 +212,8 @@ class WindowDataset(Dataset[Batch]):
             chosen += [own[order[step // len(own)][step % len(own)]] for step in walk]
         return chosen
 
-    def __getitem__(self, picks: Sequence[Pick]) -> Batch:
-        batches = {pick.store for pick in picks}
-        if len(batches) > 1:
-            raise ValueError("a batch comes from one store")
-        return self.readers[picks[0].store].batch(picks)
+    def __getitem__(self, picks: Sequence[WindowPick]) -> Batch:
+        return self.readers[group_of(picks)].batch(picks)
 
 
 class WindowReader:
@@ -241,7 +250,7 @@ class WindowReader:
                 raise DataError(f"the static fields of {store.path} have gaps; fill them before `etesian prepare`")
             self.statics = torch.from_numpy(np.ascontiguousarray(fields))
 
-    def batch(self, picks: Sequence[Pick]) -> Batch:
+    def batch(self, picks: Sequence[WindowPick]) -> Batch:
         """Read inputs, statics and targets of some samples."""
         initial = self.store.time[[pick.initial for pick in picks]]
         after = initial[:, None] + np.array([pick.leads for pick in picks]) * SECONDS_PER_HOUR
@@ -289,64 +298,6 @@ class WindowReader:
         return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
 
 
-class WindowSampler(Sampler[list[Pick]]):
-    """Batches of a `WindowDataset` for one of several ranks.
-
-    All ranks together see every sample of an epoch exactly once, in equally many batches; batches differ in
-    size by one at most, so that no sample is dropped or repeated to make the count divide.
-
-    Args:
-        dataset: what to draw from.
-        batch_size: samples in a batch, on one rank, at most; one more where a rank would otherwise get none.
-        shuffle: draw in random order.
-        seed: of the order and of random leads.
-        rank: number of this process.
-        world: number of processes.
-
-    Raises:
-        DataError: if a store has fewer samples than there are processes.
-    """
-
-    def __init__(
-        self, dataset: WindowDataset, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
-        self.rank, self.world = rank, world
-        self.epoch = 0
-        for store, samples in zip(dataset.stores, dataset.samples, strict=True):
-            if 0 < samples < world:
-                raise DataError(f"the {samples} samples of {store.path} cannot be shared by {world} processes")
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each one."""
-        self.epoch = epoch
-
-    def _batches(self, samples: int) -> int:
-        """Return how many batches hold so many samples of one store, leaving no rank without any."""
-        return min(-(-samples // (self.batch_size * self.world)), samples // self.world)
-
-    def __len__(self) -> int:
-        return sum(self._batches(int(samples)) for samples in self.dataset.samples if samples)
-
-    def __iter__(self) -> Iterator[list[Pick]]:
-        picks = self.dataset.epoch(self.seed, self.epoch, shuffle=self.shuffle, batches=len(self))
-        batches: list[list[Pick]] = []
-        for number in range(len(self.dataset.stores)):
-            own = [pick for pick in picks if pick.store == number]
-            if own:
-                shares = _split(own, self._batches(len(own)))
-                batches += [_split(share, self.world)[self.rank] for share in shares]
-        order = np.arange(len(batches))
-        if self.shuffle and len(self.dataset.stores) > 1:
-            order = np.random.default_rng((self.seed, self.epoch, 1)).permutation(len(batches))
-        return iter([batches[i] for i in order])
-
-
-def _split(items: list[Pick], parts: int) -> list[list[Pick]]:
-    edges = [len(items) * part // parts for part in range(parts + 1)]
-    return [items[start:stop] for start, stop in pairwise(edges)]
-
-
 def exists(store: TrainingStore, hours: Sequence[int], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return, for each time, whether the store has every time that lies so many hours after it inside the period."""
     known = np.ones(len(store.time), dtype=bool)
@@ -354,6 +305,32 @@ def exists(store: TrainingStore, hours: Sequence[int], inside: NDArray[np.bool_]
     for hour in hours:
         known &= np.isin(store.time + hour * SECONDS_PER_HOUR, allowed)
     return known
+
+
+def initial_times(
+    store: TrainingStore, history: Sequence[int], inside: NDArray[np.bool_], every: int | None = None
+) -> NDArray[np.bool_]:
+    """Return which times of a store a sample can start from: those whose history lies inside a period as well.
+
+    Args:
+        store: whose times they are.
+        history: hours of the input states relative to the initial time.
+        inside: which times of the store lie in the period.
+        every: hours between initial times, counted from the first that has its history; None takes every one.
+    """
+    usable = inside & exists(store, history, inside)
+    if every is not None and usable.any():
+        usable &= (store.time - store.time[usable.argmax()]) % (every * SECONDS_PER_HOUR) == 0
+    return usable
+
+
+def no_window(store: TrainingStore, history: Sequence[int], leads: Sequence[int], period: Period) -> DataError:
+    """Return the error to raise where no sample of a store reaches some leads inside a period."""
+    first, last = (f"{decode_time(store.time[[end]], store.calendar)[0]!s:.16}" for end in (0, -1))
+    return DataError(
+        f"no window with inputs at {list(history)} h and leads of {list(leads)} h lies within {period.start} to "
+        f"{period.end}; {store.path} holds {first} to {last} every {store.step_hours or '(varying)'} h"
+    )
 
 
 def given_side(layout: Layout) -> Layout:
