@@ -10,9 +10,16 @@ from torch import Tensor
 
 from etesian.core.errors import ChannelError
 from etesian.distance.distance import AtmoDistance
+from etesian.scores.estimates import estimates
 from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.registry import register_score
 from etesian.scores.tables import DISTANCE
-from etesian.scores.uncertainty import half_width
+
+
+@register_score("complete_cases", units="1")
+def atmodistance(distance: Tensor, complete_cases: Tensor) -> Tensor:
+    """Return the mean learned distance over complete cases."""
+    return distance / complete_cases
 
 
 class LearnedDistance:
@@ -47,13 +54,10 @@ class LearnedDistance:
     def result(self) -> xr.Dataset:
         """Return mean distances with 95 % intervals, and each case's."""
         cases = np.moveaxis(self.values, 1, 0)
-        present = np.isfinite(cases)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.where(present, cases, 0.0).sum(0) / present.sum(0)
-        half = half_width(cases - mean, present)
+        complete = np.isfinite(cases)
+        sums = {"distance": np.where(complete, cases, 0.0), "complete_cases": complete.astype(np.float64)}
         dims = ("forecast", "lead_time")
-        scores = {DISTANCE: mean, f"{DISTANCE}_low": mean - half, f"{DISTANCE}_high": mean + half}
-        result = xr.Dataset({name: (dims, values) for name, values in scores.items()})
+        result = xr.Dataset(estimates(sums, [DISTANCE], dims))
         result[f"{DISTANCE}_by_initial_time"] = ("initial_time", *dims), cases
         channels = ", ".join(map(str, self.distance.channels))
         result[DISTANCE].attrs = {"units": "1", "long_name": "AtmoDist distance", "run": self.run, "channels": channels}

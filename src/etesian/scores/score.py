@@ -1,8 +1,10 @@
 """Judge forecasts: the same initial times, leads and points for all of them, with intervals and skill."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,10 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
+from etesian.scores.definitions import FORECAST_SCORES
+from etesian.scores.estimates import estimates, skill
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
+from etesian.scores.registry import statistics_of
 from etesian.scores.report import write_report
 from etesian.scores.series import (
     FieldSeries,
@@ -27,8 +32,7 @@ from etesian.scores.series import (
     open_truth,
 )
 from etesian.scores.structure import Structure
-from etesian.scores.sums import STATISTICS, WIND_PAIRS, Sums, accumulate
-from etesian.scores.uncertainty import half_width, ratio_influence
+from etesian.scores.sums import MISSING, WIND_PAIRS, Sums, accumulate
 from etesian.scores.weights import WHOLE_DOMAIN, Weighting
 
 Array = NDArray[np.float64]
@@ -59,7 +63,7 @@ def score(
     headline: Sequence[str] | None = None,
     structure: bool = False,
     locations: Sequence[str] | None = None,
-    further: Sequence[Callable[[Pairs], PairedScore]] = (),
+    further: Sequence[str | Callable[[Pairs], PairedScore]] = (),
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -83,8 +87,8 @@ def score(
         headline: channels of the report's first tables and its maps; at most four.
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
         locations: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
-        further: scores of other layers beside these, each built for what is compared, such as
-            `partial(LearnedDistance, run=RUN)`.
+        further: scores beside `FORECAST_SCORES`: names of registered ones, or what makes one of another layer for what
+            is compared, such as `partial(LearnedDistance, run=RUN)`.
         out: folder for scores.nc, scores.csv, report.html and pictures.
         progress: show a progress bar.
 
@@ -123,10 +127,11 @@ def score(
     gathered: list[PairedScore] = [maps]
     if structure:
         gathered.append(Structure(pairs, shown, maps.leads, locations))
-    gathered += [build(pairs) for build in further]
-    sums = _accumulate(pairs, boxes, weights, gathered, progress)
+    gathered += [build(pairs) for build in further if not isinstance(build, str)]
+    names = tuple(dict.fromkeys((*FORECAST_SCORES, *(name for name in further if isinstance(name, str)))))
+    sums = _accumulate(pairs, boxes, weights, names, gathered, progress)
     _refuse_nothing(sums)
-    scores = _scores(sums, pairs, references)
+    scores = _scores(sums, names, pairs, references)
     for each in gathered:
         scores.update(each.result())
     _describe(scores, pairs, weights)
@@ -202,12 +207,18 @@ def _accumulate(
     pairs: Pairs,
     regions: tuple[str, ...],
     weights: Weighting,
+    names: Sequence[str],
     gathered: Sequence[PairedScore],
     progress: bool,
 ) -> dict[str, Sums]:
     """Return the sums of each forecast by initial time: (initial, lead, channel, region, statistic)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     sums: dict[str, Sums] = {}
+    options: dict[str, Any] = {
+        "regions": regions,
+        "weighting": weights,
+        "statistics": tuple(dict.fromkeys((*statistics_of(names), "points", *MISSING))),
+    }
     with Progress(*columns, disable=not progress, transient=True) as bar:
         task = bar.add_task("Scoring forecasts", total=pairs.position.size)
         for chunk in pairs.chunks():
@@ -215,13 +226,11 @@ def _accumulate(
             for forecast in chunk.forecasts.values():
                 where &= torch.isfinite(forecast.values)
             for name, forecast in chunk.forecasts.items():
-                part = accumulate(
-                    forecast, chunk.truth, chunk.climatology, regions=regions, weighting=weights, where=where
-                )
+                part = accumulate(forecast, chunk.truth, chunk.climatology, where=where, **options)
                 part.values[~chunk.verified] = 0
                 if name not in sums:
                     shape = (*pairs.position.shape, *part.values.shape[2:])
-                    sums[name] = Sums(torch.zeros(shape, dtype=torch.float64), part.channels, part.regions)
+                    sums[name] = replace(part, values=torch.zeros(shape, dtype=torch.float64))
                 sums[name].values[chunk.initial, chunk.leads] = part.values
             for each in gathered:
                 each.add(chunk, where)
@@ -237,7 +246,7 @@ def _refuse_nothing(sums: Mapping[str, Sums]) -> None:
     """
 
     def total(part: Sums, name: str) -> float:
-        return float(part.values[..., STATISTICS.index(name)].sum())
+        return float(part.sum_of(name).sum())
 
     if any(total(part, "points") for part in sums.values()):
         return
@@ -251,15 +260,11 @@ def _refuse_nothing(sums: Mapping[str, Sums]) -> None:
     raise DataError("the truth holds no number at the times and points of the forecasts, so there is nothing to score")
 
 
-def _scores(sums: Mapping[str, Sums], pairs: Pairs, references: Sequence[str]) -> xr.Dataset:
+def _scores(sums: Mapping[str, Sums], names: Sequence[str], pairs: Pairs, references: Sequence[str]) -> xr.Dataset:
     """Return scores, intervals, skill and counts from the sums by initial time."""
     first = next(iter(sums.values()))
-    everything = np.stack([part.values.numpy() for part in sums.values()])
-
-    def statistic(name: str) -> Array:
-        return everything[..., STATISTICS.index(name)].swapaxes(0, 1)
-
-    total = Sums(torch.from_numpy(everything.sum(1)), first.channels, first.regions)
+    everything = np.stack([part.values.numpy() for part in sums.values()], axis=1)
+    by_time = {name: everything[..., position] for position, name in enumerate(first.statistics)}
     result = xr.Dataset(
         coords={
             "forecast": list(sums),
@@ -270,44 +275,16 @@ def _scores(sums: Mapping[str, Sums], pairs: Pairs, references: Sequence[str]) -
             "units": ("channel", [_units(pairs.truth, channel) for channel in first.channels]),
         }
     )
-    for name, values in total.scores().items():
-        result[name] = DIMS, values.numpy()
-
-    def bounds(name: str, low: Array, high: Array, dims: tuple[str, ...] = DIMS) -> None:
-        result[f"{name}_low"], result[f"{name}_high"] = (dims, low), (dims, high)
-
-    weight = statistic("weight")
-    present = weight > 0
-    for name, numerator, denominator in (
-        ("mae", "absolute_error", "weight"),
-        ("bias", "error", "weight"),
-        ("acc", "anomaly_correlation", "correlated_samples"),
-        ("pearson", "pattern_correlation", "pattern_samples"),
-    ):
-        estimate, influence = ratio_influence(statistic(numerator), statistic(denominator))
-        half = half_width(influence, statistic(denominator) > 0)
-        bounds(name, estimate - half, estimate + half)
-    mse, influence = ratio_influence(statistic("squared_error"), weight)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logarithm = influence / (2 * mse)
-        rmse, half = np.sqrt(mse), half_width(logarithm, present)
-        bounds("rmse", rmse * np.exp(-half), rmse * np.exp(half))
-        if references:
-            index = [list(sums).index(name) for name in references]
-            ratio = rmse[:, None] / rmse[None, index]
-            paired = logarithm[:, :, None] - logarithm[:, None, index]
-            half = half_width(paired, present[:, :, None] & present[:, None, index])
-            dims = ("forecast", "reference", *DIMS[1:])
-            result["reference"] = list(references)
-            result["skill"] = dims, 1 - ratio
-            bounds("skill", 1 - ratio * np.exp(half), 1 - ratio * np.exp(-half), dims)
-        result["mse_by_initial_time"] = ("initial_time", *DIMS), statistic("squared_error") / weight
-        result["acc_by_initial_time"] = (
-            ("initial_time", *DIMS),
-            statistic("anomaly_correlation") / statistic("correlated_samples"),
-        )
-    for name in ("points", "missing_forecast", "missing_truth"):
-        result[name] = DIMS, statistic(name).sum(0).round().astype(np.int64)
+    found = estimates(by_time, names, DIMS)
+    if references:
+        result["reference"] = list(references)
+        found |= skill(by_time, list(sums), references, DIMS)
+    for name in ("mse", "acc"):
+        each = np.stack([part.score(name).numpy() for part in sums.values()], axis=1)
+        found[f"{name}_by_initial_time"] = ("initial_time", *DIMS), each
+    for name in ("points", *MISSING):
+        found[name] = DIMS, by_time[name].sum(0).round().astype(np.int64)
+    result = result.assign(found)
     result["unverified_initial_times"] = "lead_time", pairs.unverified()
     return result
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from etesian.core.channels import Channel
-from etesian.core.errors import DataError, GridError
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields
+from etesian.scores.definitions import FORECAST_SCORES
+from etesian.scores.registry import MapPair, collect, score_named, statistics_of
 from etesian.scores.weights import Weighting, point_weights
 
 WIND_PAIRS = {
@@ -19,38 +20,11 @@ WIND_PAIRS = {
 }
 """Eastward component → northward component and the name under which their vector is scored."""
 
-STATISTICS = (
-    "weight",
-    "squared_error",
-    "absolute_error",
-    "error",
-    "anomaly_product",
-    "forecast_anomaly_squared",
-    "truth_anomaly_squared",
-    "anomaly_correlation",
-    "correlated_samples",
-    "pattern_correlation",
-    "pattern_samples",
-    "points",
-    "missing_forecast",
-    "missing_truth",
-)
-"""What is summed: weighted over points, then plainly over samples; the last three count points."""
+MISSING = ("missing_forecast", "missing_truth")
+"""Counts of points that could not be scored; they are summed whatever is scored."""
 
-_CONSTANT = 1e-14
-"""Variance over mean square below which a map is constant: beyond rounding in float64, within that of float32 data."""
-
-
-class Metric(Protocol):
-    """An accumulation of sums and weights; adding two gives what one pass over both would have given."""
-
-    values: Tensor
-
-    def __add__(self, other: Any) -> "Metric":
-        """Return the accumulation over the samples of both."""
-
-    def scores(self) -> dict[str, Tensor]:
-        """Return every score by name."""
+FORECAST_STATISTICS = (*statistics_of(FORECAST_SCORES), "points", *MISSING)
+"""What is summed for forecasts: weighted over points, then plainly over samples; the last three count points."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +35,20 @@ class Sums:
     samples were divided; the sums of each sample do not depend on the division. Over several processes, sum `values`.
 
     Attributes:
-        values: float64; the last axis is `STATISTICS`.
+        values: float64; the last axis is `statistics`.
         channels: the channels scored, then a `wind_vector` for every pair of wind components among them.
         regions: names of the regions.
+        statistics: what was summed.
     """
 
     values: Float64[Tensor, "*sample lead channel region statistic"]
     channels: tuple[Channel, ...]
     regions: tuple[str, ...]
+    statistics: tuple[str, ...] = FORECAST_STATISTICS
 
     def __add__(self, other: "Sums") -> "Sums":
-        if (self.channels, self.regions) != (other.channels, other.regions):
-            raise ValueError("sums over different channels or regions cannot be added")
+        if (self.channels, self.regions, self.statistics) != (other.channels, other.regions, other.statistics):
+            raise ValueError("sums of different statistics, channels or regions cannot be added")
         return replace(self, values=self.values + other.values)
 
     def total(self) -> "Sums":
@@ -80,32 +56,47 @@ class Sums:
         return replace(self, values=self.values.sum(tuple(range(self.values.ndim - 4))))
 
     def sum_of(self, statistic: str) -> Float64[Tensor, "*sample lead channel region"]:
-        """Return the sums of one of `STATISTICS`."""
-        return self.values[..., STATISTICS.index(statistic)]
+        """Return the sums of one statistic."""
+        return self.values[..., self.statistics.index(statistic)]
 
     def rmse(self) -> Float64[Tensor, "*sample lead channel region"]:
         """Return the root-mean-square error, in the channels' units."""
-        return (self.sum_of("squared_error") / self.sum_of("weight")).sqrt()
+        return self.score("rmse")
 
-    def scores(self) -> dict[str, Tensor]:
-        """Return every score by name, each (…, lead, channel, region); NaN where nothing could be scored.
+    def score(self, name: str) -> Float64[Tensor, "*sample lead channel region"]:
+        """Return one score; NaN where nothing could be scored.
 
-        `mse`, `rmse` (root after the mean over samples), `mae`, `bias` (forecast − truth), `acc` (uncentred anomaly
-        correlation of each sample, then the mean over samples), `pearson` (of the two maps of each sample about their
-        own means over the region, with the points' weights, then the mean over samples; ClimaX judges downscaling by
-        Pearson correlation, arXiv 2301.10343) and `activity` (root-mean-square anomaly of the forecasts over that of
-        the truth: below 1, the forecasts are smoother than the weather).
+        Raises:
+            RecipeError: if there is no such score, or what it is made of was not summed.
         """
-        weight, samples = self.sum_of("weight"), self.sum_of("correlated_samples")
-        return {
-            "mse": self.sum_of("squared_error") / weight,
-            "rmse": self.rmse(),
-            "mae": self.sum_of("absolute_error") / weight,
-            "bias": self.sum_of("error") / weight,
-            "acc": self.sum_of("anomaly_correlation") / samples,
-            "pearson": self.sum_of("pattern_correlation") / self.sum_of("pattern_samples"),
-            "activity": (self.sum_of("forecast_anomaly_squared") / self.sum_of("truth_anomaly_squared")).sqrt(),
-        }
+        chosen = score_named(name)
+        if unknown := [each for each in chosen.statistics if each not in self.statistics]:
+            raise RecipeError(f"the score {name} is made of {unknown[0]}, which was not summed")
+        return chosen.value({each: self.sum_of(each) for each in chosen.statistics})
+
+    def scores(self, names: Sequence[str] = FORECAST_SCORES) -> dict[str, Tensor]:
+        """Return scores by name, each (…, lead, channel, region); NaN where nothing could be scored."""
+        return {name: self.score(name) for name in names}
+
+
+class RegionGroups:
+    """Sums over regions of a grid.
+
+    Args:
+        weights: of the points in each region.
+        inside: 1 where a point lies in a region, else 0.
+    """
+
+    def __init__(self, weights: Float[Tensor, "point region"], inside: Float[Tensor, "point region"]) -> None:
+        self.weights, self.inside = weights, inside
+
+    def total(self, values: Float[Tensor, "*maps point"]) -> Float[Tensor, "*maps region"]:
+        """Return sums over the points of each region, weighted."""
+        return values @ self.weights
+
+    def count(self, values: Float[Tensor, "*maps point"]) -> Float[Tensor, "*maps region"]:
+        """Return sums over the points of each region without weights."""
+        return values @ self.inside
 
 
 @torch.no_grad()
@@ -117,6 +108,7 @@ def accumulate(
     regions: Sequence[str] = ("global",),
     weighting: Weighting = "area",
     where: Bool[Tensor, "batch time channel lat lon"] | None = None,
+    statistics: tuple[str, ...] = FORECAST_STATISTICS,
 ) -> Sums:
     """Return the sums over the points of each sample and lead, to be added up and turned into scores.
 
@@ -130,6 +122,7 @@ def accumulate(
         regions: names as in `core.grid.REGIONS`, `domain`, or `south,north,west,east`.
         weighting: of the latitudes.
         where: score only here, for example where other forecasts are valid too; missing values are counted everywhere.
+        statistics: what is summed, `points` and the counts of missing points among it.
 
     Raises:
         ChannelError: if the target lacks a channel of the prediction.
@@ -143,20 +136,21 @@ def accumulate(
     if climatology is not None:
         _check_frames(prediction, climatology)
         anomalies_of = set(channels) & set(climatology.frame.channels)
-    weights, inside = point_weights(prediction.frame.grid, regions, weighting, prediction.values.device)
-    both = torch.cat([weights, inside], dim=1)
+    groups = RegionGroups(*point_weights(prediction.frame.grid, regions, weighting, prediction.values.device))
     pairs = _wind_pairs(channels)
     components = {component for pair in pairs.values() for component in pair}
     of_component: dict[Channel, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     scored = (*channels, *pairs)
-    shape = (*prediction.frame.time.shape, len(scored), len(regions), len(STATISTICS))
+    shape = (*prediction.frame.time.shape, len(scored), len(regions), len(statistics))
     values = torch.zeros(shape, dtype=torch.float64, device=prediction.values.device)
-    values[..., STATISTICS.index("anomaly_product") : STATISTICS.index("correlated_samples")] = torch.nan
 
-    def store(number: int, **sums: Tensor | float) -> None:
-        for statistic, value in sums.items():
-            values[:, :, number, :, STATISTICS.index(statistic)] = value
+    def store(number: int, pair: MapPair, has_forecast: Tensor, has_truth: Tensor) -> None:
+        sums = collect(pair, [name for name in statistics if name not in MISSING])
+        sums["missing_forecast"] = groups.count((has_truth & ~has_forecast).double())
+        sums["missing_truth"] = groups.count((~has_truth).double())
+        for position, name in enumerate(statistics):
+            values[:, :, number, :, position] = sums[name]
 
     for number, channel in enumerate(channels):
         forecast, truth = _points(prediction, number), _points(target, number)
@@ -164,73 +158,22 @@ def accumulate(
         use = has_forecast & has_truth
         if where is not None:
             use = use & where[:, :, number].flatten(2)
-        error = torch.where(use, forecast - truth, 0.0)
-        squared = error.square()
-        covered = use.double() @ both
-        store(
-            number,
-            weight=covered[..., : len(regions)],
-            points=covered[..., len(regions) :],
-            squared_error=squared @ weights,
-            absolute_error=error.abs() @ weights,
-            error=error @ weights,
-            missing_forecast=_count(has_truth & ~has_forecast, inside),
-            missing_truth=_count(~has_truth, inside),
-            **_pattern(forecast, truth, use, weights),
-        )
-        if channel in components:
-            of_component[channel] = squared, use, has_forecast, has_truth
+        squared = torch.where(use, forecast - truth, 0.0).square()
+        normal = None
         if climatology is not None and channel in anomalies_of:
             position = climatology.frame.channels.index(channel)
-            normal, use = _points(climatology, position), use & _known(climatology, position)
-            forecast = torch.where(use, forecast - normal, 0.0)
-            truth = torch.where(use, truth - normal, 0.0)
-            product, ours, theirs = (forecast * truth) @ weights, forecast.square() @ weights, truth.square() @ weights
-            correlation = product / (ours * theirs).sqrt()
-            store(
-                number,
-                anomaly_product=product,
-                forecast_anomaly_squared=ours,
-                truth_anomaly_squared=theirs,
-                anomaly_correlation=correlation.nan_to_num(0.0),
-                correlated_samples=correlation.isfinite().double(),
-            )
+            normal = _points(climatology, position).where(_known(climatology, position), torch.nan)
+        store(number, MapPair(forecast, truth, use, groups, squared, normal), has_forecast, has_truth)
+        if channel in components:
+            of_component[channel] = squared, use, has_forecast, has_truth
     for number, (eastward, northward) in enumerate(pairs.values(), start=len(channels)):
         (u_squared, *u_masks), (v_squared, *v_masks) = of_component[eastward], of_component[northward]
         use, has_forecast, has_truth = (u & v for u, v in zip(u_masks, v_masks, strict=True))
-        covered = use.double() @ both
-        squared = torch.where(use, u_squared + v_squared, 0.0)
-        store(
-            number,
-            weight=covered[..., : len(regions)],
-            points=covered[..., len(regions) :],
-            squared_error=squared @ weights,
-            absolute_error=squared.sqrt() @ weights,
-            error=torch.nan,
-            missing_forecast=_count(has_truth & ~has_forecast, inside),
-            missing_truth=_count(~has_truth, inside),
-        )
-    return Sums(values, scored, tuple(regions))
-
-
-def _pattern(
-    forecast: Float64[Tensor, "batch time point"],
-    truth: Float64[Tensor, "batch time point"],
-    use: Bool[Tensor, "batch time point"],
-    weights: Float64[Tensor, "point region"],
-) -> dict[str, Tensor]:
-    """Return the correlation of each pair of maps over the points used, not counted where a map is constant."""
-    # About any constant the variances are the same; one near the values keeps their digits.
-    near = torch.where(use, truth, 0.0).sum(-1, keepdim=True) / use.sum(-1, keepdim=True).clamp(min=1)
-    forecast, truth = (torch.where(use, values - near, 0.0) for values in (forecast, truth))
-    weight = use.double() @ weights
-    ours, theirs = forecast @ weights / weight, truth @ weights / weight
-    covariance = (forecast * truth) @ weights / weight - ours * theirs
-    squares = torch.stack([forecast.square() @ weights, truth.square() @ weights]) / weight
-    variances = squares - torch.stack([ours, theirs]).square()
-    varies = (variances > _CONSTANT * (squares + near.square())).all(0)
-    correlation = torch.where(varies, covariance / variances.prod(0).sqrt(), 0.0)
-    return {"pattern_correlation": correlation, "pattern_samples": varies.double()}
+        squared = u_squared + v_squared
+        # Vectors have no value of their own, only the length of their difference.
+        nothing = torch.full_like(squared, torch.nan)
+        store(number, MapPair(nothing, nothing, use, groups, squared), has_forecast, has_truth)
+    return Sums(values, scored, tuple(regions), statistics)
 
 
 def _points(fields: Fields, channel: int) -> Float64[Tensor, "batch time point"]:
@@ -240,10 +183,6 @@ def _points(fields: Fields, channel: int) -> Float64[Tensor, "batch time point"]
 def _known(fields: Fields, channel: int) -> Bool[Tensor, "batch time point"]:
     finite = fields.values[:, :, channel].isfinite()
     return (finite if fields.valid is None else finite & fields.valid[:, :, channel]).flatten(2)
-
-
-def _count(mask: Bool[Tensor, "batch time point"], inside: Float[Tensor, "point region"]) -> Tensor:
-    return mask.double() @ inside
 
 
 def _wind_pairs(channels: tuple[Channel, ...]) -> dict[Channel, tuple[Channel, Channel]]:

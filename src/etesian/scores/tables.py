@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from etesian.core.channels import Channel
+from etesian.scores.registry import SCORES
 
 DISTANCE = "atmodistance"
 """Name of the learned distance among the scores."""
-
-INTERVALS = ("rmse", "mae", "bias", "acc", "pearson", "skill")
-
-SCORES = ("rmse", "mse", "mae", "bias", "acc", "pearson", "activity", "skill")
 
 
 def days(hours: float | np.integer) -> str:
@@ -197,11 +194,10 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     counts = scores[["points", "missing_forecast", "missing_truth"]].to_dataframe().reset_index()
     verified = scores.initial_time.size - scores.unverified_initial_times.to_series()
     frames = []
-    for name in SCORES:
-        if name not in scores:
+    for name in (*SCORES, "skill"):
+        if name not in scores or not set(keys) <= set(scores[name].dims):
             continue
-        bounds = {"low": f"{name}_low", "high": f"{name}_high"} if name in INTERVALS else {}
-        part = xr.Dataset({"value": scores[name], **{key: scores[full] for key, full in bounds.items()}})
+        part = xr.Dataset({"value": scores[name], "low": scores[f"{name}_low"], "high": scores[f"{name}_high"]})
         frames.append(part.to_dataframe().reset_index().assign(score=name))
     table = pd.concat(frames, ignore_index=True).dropna(subset="value")
     table = table.merge(counts.drop(columns="units"), on=keys, how="left")
@@ -209,8 +205,9 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     table = table.rename(columns={"lead_time": "lead_hours"})
     columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "value", "low", "high"]
     columns += ["initial_times", "points", "missing_forecast", "missing_truth"]
-    table.loc[table["score"].isin(["acc", "pearson", "activity", "skill"]), "units"] = "1"
-    squared = table["score"] == "mse"
+    units = table["score"].map({name: score.units for name, score in SCORES.items()}).fillna("1")
+    table.loc[units == "1", "units"] = "1"
+    squared = units == "squared"
     table.loc[squared, "units"] = "(" + table.loc[squared, "units"] + ")2"
     return table.reindex(columns=columns).sort_values(
         ["forecast", "channel", "region", "score", "reference", "lead_hours"], ignore_index=True

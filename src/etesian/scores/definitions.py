@@ -1,0 +1,294 @@
+"""The statistics and scores that there are; docs/scores.md defines them in formulas."""
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from etesian.scores import gaussian
+from etesian.scores.registry import SCORES, MapPair, Score, register_score, register_statistic
+
+_CONSTANT = 1e-14
+"""Variance over mean square below which a map is constant: beyond rounding in float64, within that of float32 data."""
+
+FORECAST_SCORES = ("mse", "rmse", "mae", "bias", "acc", "pearson", "activity")
+
+FILLED_SCORES = (
+    "rmse", "mae", "bias", "correlation", "crps", "log_score", "spread", "rmse_where_spread",
+    *(f"coverage_{round(100 * level)}" for level in gaussian.LEVELS),
+)  # fmt: skip
+
+
+@register_statistic
+def weight(pair: MapPair) -> Tensor:
+    """Sum the areas."""
+    return pair.groups.total(pair.use.double())
+
+
+@register_statistic
+def points(pair: MapPair) -> Tensor:
+    """Count the points."""
+    return pair.groups.count(pair.use.double())
+
+
+@register_statistic
+def squared_error(pair: MapPair) -> Tensor:
+    """Sum (f − o)²."""
+    return pair.total(pair.squared)
+
+
+@register_statistic
+def absolute_error(pair: MapPair) -> Tensor:
+    """Sum |f − o|; of vectors, the length of the difference."""
+    return pair.total(pair.squared.sqrt())
+
+
+@register_statistic
+def error(pair: MapPair) -> Tensor:
+    """Sum f − o."""
+    return pair.total(pair.error)
+
+
+def _anomaly_sum(pair: MapPair, first: Tensor, second: Tensor) -> Tensor:
+    """Sum the product of two anomalies, where the climatology is known."""
+    if pair.climatology is None:
+        return pair.total(torch.zeros_like(pair.truth))
+    product = (first - pair.climatology) * (second - pair.climatology)
+    return pair.total(product, pair.climatology.isfinite())
+
+
+@register_statistic
+def anomaly_product(pair: MapPair) -> Tensor:
+    """Sum (f − c)(o − c)."""
+    return _anomaly_sum(pair, pair.forecast, pair.truth)
+
+
+@register_statistic
+def forecast_anomaly_squared(pair: MapPair) -> Tensor:
+    """Sum (f − c)²."""
+    return _anomaly_sum(pair, pair.forecast, pair.forecast)
+
+
+@register_statistic
+def truth_anomaly_squared(pair: MapPair) -> Tensor:
+    """Sum (o − c)²."""
+    return _anomaly_sum(pair, pair.truth, pair.truth)
+
+
+def _anomaly_correlation(pair: MapPair) -> Tensor:
+    squares = pair.once(forecast_anomaly_squared) * pair.once(truth_anomaly_squared)
+    return pair.once(anomaly_product) / squares.sqrt()
+
+
+@register_statistic
+def anomaly_correlation(pair: MapPair) -> Tensor:
+    """Return the correlation of the anomalies of each pair of maps; 0 where there is none."""
+    return pair.once(_anomaly_correlation).nan_to_num(0.0)
+
+
+@register_statistic
+def correlated_samples(pair: MapPair) -> Tensor:
+    """Return 1 where the anomalies of a pair of maps have a correlation."""
+    return pair.once(_anomaly_correlation).isfinite().double()
+
+
+def _pattern(pair: MapPair) -> tuple[Float64[Tensor, "*maps group"], Float64[Tensor, "*maps group"]]:
+    """Return the correlation of each pair of maps, and 1 where neither is constant."""
+    use = pair.use
+    # About any constant the variances are the same; one near the values keeps their digits.
+    near = torch.where(use, pair.truth, 0.0).sum(-1, keepdim=True) / use.sum(-1, keepdim=True).clamp(min=1)
+    forecast, truth = (torch.where(use, values - near, 0.0) for values in (pair.forecast, pair.truth))
+    area = pair.once(weight)
+    ours, theirs = pair.groups.total(forecast) / area, pair.groups.total(truth) / area
+    covariance = pair.groups.total(forecast * truth) / area - ours * theirs
+    squares = torch.stack([pair.groups.total(forecast.square()), pair.groups.total(truth.square())]) / area
+    variances = squares - torch.stack([ours, theirs]).square()
+    varies = (variances > _CONSTANT * (squares + near.square())).all(0)
+    return torch.where(varies, covariance / variances.prod(0).sqrt(), 0.0), varies.double()
+
+
+@register_statistic
+def pattern_correlation(pair: MapPair) -> Tensor:
+    """Return the correlation of each pair of maps about their own means; 0 where one is constant."""
+    return pair.once(_pattern)[0]
+
+
+@register_statistic
+def pattern_samples(pair: MapPair) -> Tensor:
+    """Return 1 where neither map of a pair is constant."""
+    return pair.once(_pattern)[1]
+
+
+@register_statistic
+def forecast(pair: MapPair) -> Tensor:
+    """Sum f about the origin."""
+    return pair.total(pair.forecast - pair.origin)
+
+
+@register_statistic
+def truth(pair: MapPair) -> Tensor:
+    """Sum o about the origin."""
+    return pair.total(pair.truth - pair.origin)
+
+
+@register_statistic
+def forecast_squared(pair: MapPair) -> Tensor:
+    """Sum f² about the origin."""
+    return pair.total((pair.forecast - pair.origin).square())
+
+
+@register_statistic
+def truth_squared(pair: MapPair) -> Tensor:
+    """Sum o² about the origin."""
+    return pair.total((pair.truth - pair.origin).square())
+
+
+@register_statistic
+def product(pair: MapPair) -> Tensor:
+    """Sum f o about the origin."""
+    return pair.total((pair.forecast - pair.origin) * (pair.truth - pair.origin))
+
+
+def _where_stated(pair: MapPair, values: Tensor | None) -> Tensor:
+    """Sum what needs a stated deviation, where there is one."""
+    if pair.deviation is None or values is None:
+        return pair.total(torch.zeros_like(pair.truth))
+    return pair.total(values, pair.deviation.isfinite())
+
+
+@register_statistic
+def stated_weight(pair: MapPair) -> Tensor:
+    """Sum the areas where a standard deviation is stated."""
+    return _where_stated(pair, torch.ones_like(pair.truth))
+
+
+@register_statistic
+def stated_variance(pair: MapPair) -> Tensor:
+    """Sum the stated variances."""
+    return _where_stated(pair, None if pair.deviation is None else pair.deviation.square())
+
+
+@register_statistic
+def stated_squared_error(pair: MapPair) -> Tensor:
+    """Sum (f − o)² where a standard deviation is stated."""
+    return _where_stated(pair, pair.squared)
+
+
+@register_statistic
+def gaussian_crps(pair: MapPair) -> Tensor:
+    """Sum the continuous ranked probability score of a Gaussian."""
+    if pair.deviation is None:
+        return _where_stated(pair, None)
+    return _where_stated(pair, torch.from_numpy(gaussian.crps(pair.error.numpy(), pair.deviation.numpy())))
+
+
+@register_statistic
+def gaussian_log_score(pair: MapPair) -> Tensor:
+    """Sum the negative logarithm of a Gaussian's density."""
+    if pair.deviation is None:
+        return _where_stated(pair, None)
+    return _where_stated(pair, torch.from_numpy(gaussian.log_score(pair.error.numpy(), pair.deviation.numpy())))
+
+
+@register_score(relative=True, units="squared")
+def mse(squared_error: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of the squared error."""
+    return squared_error / weight
+
+
+@register_score(relative=True)
+def rmse(squared_error: Tensor, weight: Tensor) -> Tensor:
+    """Return the root of the mean over points and times."""
+    return (squared_error / weight).sqrt()
+
+
+@register_score()
+def mae(absolute_error: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of the absolute error."""
+    return absolute_error / weight
+
+
+@register_score()
+def bias(error: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of forecast − truth."""
+    return error / weight
+
+
+@register_score("correlated_samples", units="1")
+def acc(anomaly_correlation: Tensor, correlated_samples: Tensor) -> Tensor:
+    """Return the mean over times of the uncentred anomaly correlation of each pair of maps."""
+    return anomaly_correlation / correlated_samples
+
+
+@register_score("pattern_samples", units="1")
+def pearson(pattern_correlation: Tensor, pattern_samples: Tensor) -> Tensor:
+    """Return the mean over times of the correlation of each pair of maps about their own means.
+
+    With the points' weights; ClimaX measures downscaling by Pearson correlation (arXiv 2301.10343).
+    """
+    return pattern_correlation / pattern_samples
+
+
+@register_score("truth_anomaly_squared", relative=True, units="1")
+def activity(forecast_anomaly_squared: Tensor, truth_anomaly_squared: Tensor) -> Tensor:
+    """Return the root-mean-square anomaly of the forecasts over that of the truth."""
+    return (forecast_anomaly_squared / truth_anomaly_squared).sqrt()
+
+
+@register_score(units="1")
+def correlation(
+    weight: Tensor, forecast: Tensor, truth: Tensor, forecast_squared: Tensor, truth_squared: Tensor, product: Tensor
+) -> Tensor:
+    """Return the correlation over all points and times together, of the fields themselves."""
+    covariance = product / weight - forecast / weight * (truth / weight)
+    ours = forecast_squared / weight - (forecast / weight).square()
+    theirs = truth_squared / weight - (truth / weight).square()
+    variances = ours * theirs
+    # Where a field does not vary the root is taken of 1, so that its slope stays finite.
+    varies = variances > 0
+    return torch.where(varies, covariance / torch.where(varies, variances, 1.0).sqrt(), torch.nan)
+
+
+@register_score("stated_weight", relative=True)
+def crps(gaussian_crps: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the mean continuous ranked probability score of Gaussians with the stated deviations."""
+    return gaussian_crps / stated_weight
+
+
+@register_score("stated_weight", units="1")
+def log_score(gaussian_log_score: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the mean negative logarithm of the density of Gaussians with the stated deviations, in nats."""
+    return gaussian_log_score / stated_weight
+
+
+@register_score("stated_weight", relative=True)
+def spread(stated_variance: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the root of the mean stated variance."""
+    return (stated_variance / stated_weight).sqrt()
+
+
+@register_score("stated_weight", relative=True)
+def rmse_where_spread(stated_squared_error: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the root-mean-square error where a deviation is stated."""
+    return (stated_squared_error / stated_weight).sqrt()
+
+
+def _register_coverage(level: float) -> None:
+    """Make the share of the truth inside the central interval of a probability a score."""
+    percent = round(100 * level)
+
+    def held(pair: MapPair) -> Tensor:
+        if pair.deviation is None:
+            return _where_stated(pair, None)
+        held = gaussian.inside(pair.error.numpy(), pair.deviation.numpy(), level)
+        return _where_stated(pair, torch.from_numpy(held).double())
+
+    def coverage(inside: Tensor, stated_weight: Tensor) -> Tensor:
+        return inside / stated_weight
+
+    held.__name__, name = f"inside_{percent}", f"coverage_{percent}"
+    register_statistic(held)
+    SCORES[name] = Score(name, coverage, (held.__name__, "stated_weight"), "stated_weight", False, "1")
+
+
+for _level in gaussian.LEVELS:
+    _register_coverage(_level)

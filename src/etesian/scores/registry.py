@@ -1,0 +1,209 @@
+"""What can be summed over points, and how sums become scores; both by name.
+
+A statistic is summed over the points of each pair of maps, and its sums are added up over times, parts and processes. A
+score is a function of such totals. Its arguments are named as the statistics that it is made of; from them follows what
+has to be summed, and how certain it is: by the influence of each time on it (the delta method).
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from etesian.core.errors import RecipeError, suggest
+from etesian.scores.uncertainty import half_width
+
+Array = NDArray[np.float64]
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """Sets of points that are summed separately, such as regions or bins of the distance to an observation."""
+
+    def total(self, values: Float64[Tensor, "*maps point"]) -> Float64[Tensor, "*maps group"]:
+        """Return sums over the points of each group, every point weighted by its area."""
+
+    def count(self, values: Float64[Tensor, "*maps point"]) -> Float64[Tensor, "*maps group"]:
+        """Return sums over the points of each group without weights."""
+
+
+@dataclass(frozen=True)
+class MapPair:
+    """Maps that are scored beside the true ones, in physical units.
+
+    Attributes:
+        forecast: what is scored: forecasts, filled fields or projections.
+        truth: at the same points.
+        use: where a point counts; elsewhere values have no meaning.
+        groups: over which points sums go.
+        squared: squared error; of vectors, of the length of the difference.
+        climatology: NaN where it is not known; None if there is none.
+        deviation: standard deviation that is stated for the error; None if there is none.
+        origin: about which the sums of `correlation` are taken, so that no digits are lost.
+    """
+
+    forecast: Float64[Tensor, "*maps point"]
+    truth: Float64[Tensor, "*maps point"]
+    use: Bool[Tensor, "*maps point"]
+    groups: Groups
+    squared: Float64[Tensor, "*maps point"]
+    climatology: Float64[Tensor, "*maps point"] | None = None
+    deviation: Float64[Tensor, "*maps point"] | None = None
+    origin: float = 0.0
+    found: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def error(self) -> Float64[Tensor, "*maps point"]:
+        """Forecast − truth."""
+        return self.forecast - self.truth
+
+    def total(
+        self, values: Float64[Tensor, "*maps point"], where: Bool[Tensor, "*maps point"] | None = None
+    ) -> Float64[Tensor, "*maps group"]:
+        """Return area-weighted sums over the points that count, and of these only some where `where` is given."""
+        return self.groups.total(torch.where(self.use if where is None else self.use & where, values, 0.0))
+
+    def once(self, function: Callable[["MapPair"], T]) -> T:
+        """Return what a function makes of this pair, which is worked out only once."""
+        if function not in self.found:
+            self.found[function] = function(self)
+        return self.found[function]  # type: ignore[no-any-return]
+
+
+StatisticFunction = Callable[[MapPair], Tensor]
+
+ScoreFunction = Callable[..., Tensor]
+
+STATISTICS: dict[str, StatisticFunction] = {}
+"""What is summed: functions of a `MapPair` that return (…, group)."""
+
+SCORES: dict[str, "Score"] = {}
+"""Functions of totals, by name."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How totals become a number.
+
+    Attributes:
+        name: in tables and files.
+        function: of the totals of the statistics, in their order.
+        statistics: what it is made of.
+        over: the statistic that is greater than 0 where a time took part.
+        relative: its intervals are those of its logarithm, as for what is never below 0.
+        units: those of the channel, their square, or none.
+    """
+
+    name: str
+    function: ScoreFunction
+    statistics: tuple[str, ...]
+    over: str
+    relative: bool
+    units: Literal["channel", "squared", "1"]
+
+    def value(self, totals: Mapping[str, Tensor]) -> Tensor:
+        """Return the score of totals; NaN where nothing was summed."""
+        return self.function(*(totals[name] for name in self.statistics))
+
+    def influence(self, sums: Mapping[str, Array]) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Return the score, what each time adds to n times its deviation, and which times took part.
+
+        Args:
+            sums: by statistic; the first axis is time. A statistic may have further axes behind those of the score.
+        """
+        over = torch.from_numpy(np.ascontiguousarray(sums[self.over]))
+        present = over > 0
+        parts: dict[str, Tensor] = {}
+        for name in self.statistics:
+            part = torch.from_numpy(np.ascontiguousarray(sums[name]))
+            shown = present.reshape(present.shape + (1,) * (part.ndim - present.ndim))
+            parts[name] = torch.where(shown, part, 0.0)
+        totals = {name: part.sum(0).requires_grad_() for name, part in parts.items()}
+        value = self.value(totals)
+        slopes = torch.autograd.grad(value.sum(), list(totals.values()))
+        effect = torch.zeros_like(over)
+        for slope, part in zip(slopes, parts.values(), strict=True):
+            product = slope * part
+            effect += product if product.ndim == over.ndim else product.flatten(over.ndim).sum(-1)
+        effect *= present.sum(0)
+        if self.relative:
+            effect = effect / value.detach()
+        return value.detach().numpy(), effect.numpy(), present.numpy()
+
+    def interval(self, sums: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return the ends of the 95 % interval of a score from sums by time, in order."""
+        value, effect, present = self.influence(sums)
+        half = half_width(effect, present)
+        if self.relative:
+            return value * np.exp(-half), value * np.exp(half)
+        return value - half, value + half
+
+
+def register_statistic(function: StatisticFunction) -> StatisticFunction:
+    """Make a function a statistic under its own name."""
+    STATISTICS[function.__name__] = function
+    return function
+
+
+def register_score(
+    over: str = "weight", *, relative: bool = False, units: Literal["channel", "squared", "1"] = "channel"
+) -> Callable[[ScoreFunction], ScoreFunction]:
+    """Make a function a score under its own name, of the statistics that its arguments are called after.
+
+    Args:
+        over: the statistic that is greater than 0 where a time took part; one of the arguments.
+        relative: take intervals of the logarithm, for scores that are never below 0.
+        units: those of the channel, their square, or none.
+    """
+
+    def register(function: ScoreFunction) -> ScoreFunction:
+        arguments = tuple(inspect.signature(function).parameters)
+        if over not in arguments:
+            raise RecipeError(f"the score {function.__name__} counts over '{over}', which is none of its arguments")
+        name = function.__name__
+        SCORES[name] = Score(name, function, arguments, over, relative, units)
+        return function
+
+    return register
+
+
+def score_named(name: str) -> Score:
+    """Return a registered score.
+
+    Raises:
+        RecipeError: if there is none of that name.
+    """
+    if name not in SCORES:
+        raise RecipeError(f"there is no score '{name}'{suggest(name, SCORES)}")
+    return SCORES[name]
+
+
+def statistics_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the statistics that some scores are made of, each once.
+
+    Raises:
+        RecipeError: if there is no such score.
+    """
+    return tuple(dict.fromkeys(statistic for name in names for statistic in score_named(name).statistics))
+
+
+def collect(pair: MapPair, statistics: Iterable[str]) -> dict[str, Tensor]:
+    """Return the sums of some statistics over the points of each pair of maps.
+
+    Raises:
+        RecipeError: if there is no such statistic.
+    """
+    sums: dict[str, Tensor] = {}
+    for name in statistics:
+        if name not in STATISTICS:
+            raise RecipeError(f"there is no statistic '{name}'{suggest(name, STATISTICS)}")
+        sums[name] = pair.once(STATISTICS[name])
+    return sums
