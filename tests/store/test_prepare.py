@@ -48,6 +48,14 @@ def test_fields_statics_and_coordinates_come_back(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_units_of_statics_that_the_catalogue_does_not_know_come_back(tmp_path: Path) -> None:
+    source = planet().assign(roughness=lambda ds: ds.orography / 1e3)
+    source.roughness.attrs["units"] = "cm"
+    prepare_dataset(source, tmp_path / "store.zarr")
+    back = to_dataset(tmp_path / "store.zarr")
+    assert [back[name].attrs["units"] for name in ("roughness", "orography")] == ["cm", "m"]
+
+
 def test_the_store_opens_in_plain_xarray_with_the_promised_names(tmp_path: Path) -> None:
     source = planet()
     prepare_dataset(source, tmp_path / "store.zarr", train_end="2001-01-05")

@@ -37,6 +37,7 @@ class Axes:
         units: one per channel.
         grid: latitudes and longitudes.
         statics: channels of `statics`.
+        static_units: one per channel of `statics`.
     """
 
     time: Seconds
@@ -45,6 +46,7 @@ class Axes:
     units: tuple[str, ...]
     grid: Grid
     statics: tuple[Channel, ...] = ()
+    static_units: tuple[str, ...] = ()
 
     @property
     def points(self) -> int:
@@ -104,6 +106,7 @@ def create(path: Path, axes: Axes) -> None:
         write_array(group, name, values, [name], units=units, standard_name=name)
     if axes.statics:
         write_array(group, "static", [str(channel) for channel in axes.statics], ["static"])
+        write_array(group, "static_units", list(axes.static_units), ["static"])
 
 
 def write_shard(path: Path, axes: Axes, number: int, block: NDArray[np.float32]) -> None:
@@ -139,7 +142,10 @@ def to_dataset(path: str | Path) -> xr.Dataset:
     units = dict(zip(store["channel"].values.tolist(), store["units"].values.tolist(), strict=True))
     variables = _unstack(fields, "channel", units)
     if "statics" in store:
-        variables |= _unstack(store["statics"], "static", {})
+        # Stores of version 0.1 keep no units of statics.
+        kept = store["static_units"].values.tolist() if "static_units" in store else []
+        units = dict(zip(store["static"].values.tolist(), kept, strict=False))
+        variables |= _unstack(store["statics"], "static", units)
     dataset = side_by_side(variables.values())
     for name in ("latitude", "longitude"):
         dataset[name].attrs = dict(store[name].attrs)
@@ -167,11 +173,12 @@ def _unstack(array: xr.DataArray, dimension: str, units: dict[str, str]) -> dict
     return variables
 
 
-def axes_of(dataset: xr.Dataset, channels: Sequence[Channel], units: Sequence[str], statics: Sequence[Channel]) -> Axes:
-    """Describe a canonical dataset's axes."""
+def axes_of(dataset: xr.Dataset, channels: dict[Channel, str], statics: dict[Channel, str]) -> Axes:
+    """Describe a canonical dataset's axes, with the units of its channels."""
     time, calendar = encode_time(dataset["time"].values)
     grid = Grid(dataset["latitude"].values, dataset["longitude"].values)
-    return Axes(time, calendar, tuple(channels), tuple(units), grid, tuple(statics))
+    units, static_units = tuple(channels.values()), tuple(statics.values())
+    return Axes(time, calendar, tuple(channels), units, grid, tuple(statics), static_units)
 
 
 def write_climatology(path: Path, hours: Sequence[int], first: int, values: NDArray[np.float32]) -> None:

@@ -174,11 +174,11 @@ def prepare_dataset(
         DataError: if the dataset cannot be used, another store is in the way, or the disk is full.
     """
     target = claim(store, "training store", overwrite=overwrite)
-    channels, units, parts = _stack(dataset, with_time=True)
-    static_channels, _, static_parts = _stack(dataset, with_time=False)
+    channels, parts = _stack(dataset, with_time=True)
+    statics, static_parts = _stack(dataset, with_time=False)
     if not channels:
         raise DataError("no variable that changes in time is left; list one, or give the files that hold it")
-    axes = layout.axes_of(dataset, channels, units, static_channels)
+    axes = layout.axes_of(dataset, channels, statics)
     train = _training(axes, train_start, train_end)
     plan = _plan(axes, train, [dask.base.tokenize(dataset)] if sources is None else sources)
     with Workers(scheduler, memory_limit) as workers, workplace(target, "training store") as place:
@@ -234,10 +234,9 @@ def _disk_space(target: Path, axes: Axes) -> Iterator[None]:
         ) from None
 
 
-def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[list[Channel], list[str], list[da.Array]]:
-    """Return channels, their units and the arrays ([time,] channel, latitude, longitude) that hold them in turn."""
-    channels: list[Channel] = []
-    units: list[str] = []
+def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[dict[Channel, str], list[da.Array]]:
+    """Return channels with their units, and the arrays ([time,] channel, latitude, longitude) that hold them."""
+    channels: dict[Channel, str] = {}
     parts: list[da.Array] = []
     for name, variable in dataset.data_vars.items():
         if ("time" in variable.dims) != with_time:
@@ -250,10 +249,9 @@ def _stack(dataset: xr.Dataset, *, with_time: bool) -> tuple[list[Channel], list
         else:
             variable = variable.expand_dims("level")
         variable = variable.transpose(*["time"] * with_time, "level", "latitude", "longitude")
-        channels += [Channel(str(name), level) for level in levels]
-        units += [str(variable.attrs.get("units", ""))] * len(levels)
+        channels |= dict.fromkeys((Channel(str(name), level) for level in levels), str(variable.attrs.get("units", "")))
         parts.append(da.asarray(variable.data).astype(np.float32))
-    return channels, units, parts
+    return channels, parts
 
 
 def _training(axes: Axes, start: str | None, end: str | None) -> slice:
