@@ -11,6 +11,7 @@ import xarray as xr
 from etesian.core.errors import ChannelError, DataError, EtesianError, GridError, RecipeError
 from etesian.projection.climatebench import read_climatebench, read_simulations
 from etesian.projection.data import ProjectionData, SimulationData
+from etesian.simulation import climate
 from etesian.simulation.climate import simulate_scenarios
 
 LATITUDE, LONGITUDE = np.array([60.0, 0.0, -60.0]), np.array([-90.0, 0.0, 90.0, 180.0])
@@ -231,3 +232,16 @@ def test_generated_scenarios_are_the_same_for_the_same_seed_and_warm_with_emissi
     assert 1 < warming[0] < warming[1] < warming[2] < 6
     with pytest.raises(RecipeError, match="holds scenarios already"):
         simulate_scenarios(str(tmp_path / "a"))
+
+
+def test_generated_scenarios_are_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(DataError, match="holds no scenarios that etesian wrote"):
+        simulate_scenarios(str(tmp_path / "mine"), resolution=45, members=1)
+    asked = iter(range(2))
+    spread = climate._spread
+    monkeypatch.setattr(climate, "_spread", lambda *given: (next(asked), spread(*given))[1])
+    with pytest.raises(StopIteration):
+        simulate_scenarios(str(tmp_path / "half"), resolution=45, members=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -11,6 +11,7 @@ from rich.progress import track
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
+from etesian.core.outputs import complete_or_absent
 
 Series = Float[np.ndarray, " year"]
 
@@ -53,16 +54,19 @@ def simulate_scenarios(folder: str, *, resolution: float = 11.25, members: int =
 
     Raises:
         RecipeError: if there are files already, or the options make no sense.
-        DataError: if the folder is a file.
+        DataError: if the folder is a file, or holds something else.
     """
     target = Path(folder)
     if members < 1:
         raise RecipeError(f"members = {members} must be at least 1")
     if target.exists() and any(target.glob("*puts_*.nc")):
-        raise RecipeError(f"{target} holds scenarios already; name another folder")
+        raise RecipeError(f"{target} holds scenarios already: use them, or name another folder")
     grid = Grid.equiangular(resolution)
-    target.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
+    with complete_or_absent(target, "scenarios") as place:
+        _write_scenarios(place, grid, members, np.random.default_rng(seed))
+
+
+def _write_scenarios(folder: Path, grid: Grid, members: int, random: np.random.Generator) -> None:
     for name in track(("historical", *_PATHWAYS, "hist-GHG", "hist-aer"), "Simulating scenarios", transient=True):
         years, rates = _emissions(name)
         sources = [_spread(years, rates[:, kind], grid) for kind in (2, 3)]
@@ -77,9 +81,9 @@ def simulate_scenarios(folder: str, *, resolution: float = 11.25, members: int =
                 "BC": (axes, sources[1][shown], {"units": "kg m-2 s-1"}),
             },
             coordinates,
-        ).to_netcdf(target / f"inputs_{name}.nc")
+        ).to_netcdf(folder / f"inputs_{name}.nc")
         response = {key: (maps[shown], units) for key, (maps, units) in _response(rates, sources[0], grid).items()}
-        _write_members(target / f"outputs_{name}.nc", response, years[shown], grid, members, random)
+        _write_members(folder / f"outputs_{name}.nc", response, years[shown], grid, members, random)
 
 
 def _emissions(name: str) -> tuple[NDArray[np.int64], Float[np.ndarray, "year kind"]]:
