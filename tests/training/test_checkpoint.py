@@ -14,7 +14,14 @@ from etesian.core.errors import CheckpointError
 from etesian.forecast.data import ForecastData
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
-from etesian.training.checkpoint import SafeCheckpoints, best_and_last, find_checkpoint, load_network, load_task
+from etesian.training.checkpoint import (
+    SafeCheckpoints,
+    best_and_last,
+    find_checkpoint,
+    load_network,
+    load_task,
+    replace_folder,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -110,6 +117,18 @@ def test_a_loaded_task_predicts_the_same_without_any_pickle(
     assert loaded.options() == task.options()
     assert loaded.provenance == json.loads(json.dumps(data.provenance))
     assert loaded.provenance["stores"] == {gappy_store: data.stores[0].fingerprint}
+
+
+def test_what_somebody_put_beside_the_weights_stays_when_they_are_replaced(tmp_path: Path) -> None:
+    for name, text in (("best", "old"), (".best.partial", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_text(text)
+    (tmp_path / "best" / "notes.txt").write_text("mine")
+    replace_folder(tmp_path / ".best.partial", tmp_path / "best")
+    assert {path.name: path.read_text() for path in (tmp_path / "best").iterdir()} == {
+        "weights.safetensors": "new", "notes.txt": "mine",
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
 def test_what_training_needs_holds_no_code(trained: tuple[ForecastTask, Path]) -> None:

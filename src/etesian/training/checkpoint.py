@@ -148,12 +148,19 @@ def best_and_last(folder: str | Path, *, has_best: bool = True) -> list[Callback
 
 
 def replace_folder(new: Path, final: Path) -> None:
-    """Put a complete folder in place of another by renaming; `final` is never half of either."""
+    """Put a complete folder in place of another by renaming; `final` is never half of either.
+
+    What somebody else has put into the earlier one stays.
+    """
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         os.rename(final, old)
     os.rename(new, final)
+    if old.exists():
+        for entry in old.iterdir():
+            if not (final / entry.name).exists():
+                os.rename(entry, final / entry.name)
     shutil.rmtree(old, ignore_errors=True)
 
 
