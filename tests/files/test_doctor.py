@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 from rich.console import Console
 
+from etesian.core.errors import DataError
 from etesian.files.diagnosis import Diagnosis, Severity
 from etesian.files.doctor import doctor, examine
 from etesian.files.judgement import Tally
+from etesian.files.open import open_store
 
 
 def series(name: str = "t2m", units: str | None = "K", values: np.ndarray | float | None = None) -> xr.Dataset:
@@ -70,14 +73,21 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
         (
             series(values=15.0 + np.arange(12).reshape(3, 4)),
             Severity.BROKEN,
-            "'2m_temperature' says K but 15 … 26 looks like °C: set units to degC",
+            "'2m_temperature' says K but 15 … 26 looks like °C: say so, for example with "
+            "`ncatted -O -a units,t2m,o,c,degC IN OUT`",
         ),
         (
             series(units=None, values=15.0 + np.arange(12).reshape(3, 4)),
             Severity.BROKEN,
-            "'2m_temperature' has no units but 15 … 26 looks like °C: set units to degC",
+            "'2m_temperature' has no units but 15 … 26 looks like °C: say so, for example with "
+            "`ncatted -O -a units,t2m,o,c,degC IN OUT`",
         ),
-        (series(units=None), Severity.LOOK, "'2m_temperature' has no units; the values are taken to be in K"),
+        (
+            series(units=None),
+            Severity.LOOK,
+            "'2m_temperature' has no units; the values are taken to be in K: give them with "
+            "`ncatted -O -a units,t2m,o,c,K IN OUT`",
+        ),
         (
             series("msl", "Pa", 1000.0 + np.arange(12).reshape(3, 4)),
             Severity.LOOK,
@@ -87,7 +97,7 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
             series("msl", None, 1000.0 + np.arange(12).reshape(3, 4)),
             Severity.BROKEN,
             "'mean_sea_level_pressure' has no units, and 1000 … 1011 is outside 85000 … 110000 Pa: "
-            "give it the units it is in",
+            "give it the units it is in, for example with `ncatted -O -a units,msl,o,c,UNITS IN OUT`",
         ),
         (
             series(values=281.0),
@@ -227,7 +237,7 @@ def test_a_notebook_shows_the_table_and_the_findings(tmp_path: Path) -> None:
     page = examine(write(series("a&b", None), tmp_path / "file.nc"))._repr_html_()
     assert "<td style='text-align:left'>a&amp;b</td>" in page
     assert "look at this" in page
-    assert "<li>&#x27;a&amp;b&#x27; has no units</li>" in page
+    assert "<li>&#x27;a&amp;b&#x27; has no units: give them with `ncatted -O -a units,a&amp;b,o,c" in page
 
 
 def test_values_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,3 +249,24 @@ def test_values_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Tally, "of", classmethod(lambda cls, *given: times.append(len(given[0])) or of(cls, *given)))
     assert examine(path).exit_status == 1
     assert sum(times) == 10
+
+
+def test_damaged_values_are_one_finding_beside_what_the_others_hold(tmp_path: Path) -> None:
+    for year in (2001, 2002, 2003):
+        dataset = series(units="degC", values=np.random.default_rng(year).normal(12, 3, (10, 3, 4)))
+        dataset = dataset.assign_coords(time=dataset.time + np.timedelta64(365 * (year - 2001), "D"))
+        encoding = {"t2m": {"zlib": True, "chunksizes": (5, 3, 4)}}
+        dataset.to_netcdf(path := tmp_path / f"{year}.nc", encoding=encoding)
+        if year == 2002:
+            with h5py.File(path) as file:
+                chunk = file["t2m"].id.get_chunk_info(1)
+            data = bytearray(path.read_bytes())
+            data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+            path.write_bytes(data)
+    diagnosis = examine(tmp_path)
+    (sentence,) = sentences(diagnosis, Severity.BROKEN)
+    assert "2002.nc cannot be read at 't2m', it is damaged" in sentence
+    (summary,) = diagnosis.channels
+    assert abs(summary.mean - 285.15) < 1
+    with pytest.raises(DataError, match="is damaged"):
+        open_store(tmp_path).compute()

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from etesian.core.errors import DataError, GridError
+from etesian.files.diagnosis import Severity
 from etesian.files.doctor import examine
 from etesian.files.open import open_store
 
@@ -67,10 +68,12 @@ def test_two_parameters_of_one_meaning_are_both_kept(tmp_path: Path) -> None:
     assert said in [finding.text for finding in diagnosis.findings]
 
 
-def test_sums_over_several_lengths_in_several_files_are_refused(tmp_path: Path) -> None:
+def test_sums_over_several_lengths_in_several_files_are_kept_apart(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{end}.grib2", rain(f"0-{end}", end / 1000)) for end in (6, 12)]
-    with pytest.raises(DataError, match=r"12.grib2 holds 'total_precipitation' over 12h, .*6.grib2 over 6h: .*`cat"):
-        open_store(paths)
+    opened = open_store(paths)
+    assert list(opened.data_vars) == ["tp_6h", "tp_12h"]
+    np.testing.assert_array_equal(means(opened, "tp_6h"), [0.006, np.nan])
+    np.testing.assert_array_equal(means(opened, "tp_12h"), [np.nan, 0.012])
     together = tmp_path / "all.grib2"
     together.write_bytes(b"".join(path.read_bytes() for path in paths))
     assert means(open_store(together), "total_precipitation") == pytest.approx([0.006, 0.006])
@@ -195,6 +198,28 @@ def test_sums_over_steps_of_several_lengths_are_kept_apart(tmp_path: Path) -> No
     assert means(opened, "tp_3h")[:2] == [1, 2]
     assert means(opened, "tp_6h")[-1] == 6
     assert any("covers 3h, 6h (accum)" in finding.text for finding in examine(path).findings)
+
+
+def test_files_of_several_leads_open_together_with_sums_apart(tmp_path: Path) -> None:
+    for hour, sums in ((0, ()), (3, ("0-3",)), (6, ("0-6",)), (9, ("6-9", "0-9"))):
+        instant = message(280 + hour, shortName="2t", step=hour)
+        rains = [over("accum", steps, 10 * hour + len(sums), centre="kwbc", shortName="tp") for steps in sums]
+        write(tmp_path / f"f{hour:03d}.grib2", instant, *rains)
+    opened = open_store(tmp_path)
+    assert set(opened.data_vars) == {"2m_temperature", "tp_3h", "tp_6h", "tp_9h"}
+    assert means(opened, "2m_temperature") == [280, 283, 286, 289]
+    np.testing.assert_allclose(opened.tp_3h.mean(("latitude", "longitude")), [np.nan, 31, np.nan, 92], rtol=1e-6)
+    np.testing.assert_allclose(opened.tp_6h.mean(("latitude", "longitude")), [np.nan, np.nan, 61, np.nan], rtol=1e-6)
+    assert {opened[name].attrs["units"] for name in ("tp_3h", "tp_6h", "tp_9h")} == {"kg m**-2"}
+    assert not [finding for finding in examine(tmp_path).findings if finding.severity is Severity.BROKEN]
+
+
+def test_files_of_sums_over_one_length_are_one_series(tmp_path: Path) -> None:
+    for hour in (0, 6, 12):
+        sums = [rain(f"{hour - 6}-{hour}", hour)] if hour else []
+        write(tmp_path / f"f{hour:03d}.grib2", message(280, shortName="2t", step=hour), *sums)
+    opened = open_store(tmp_path)
+    np.testing.assert_allclose(means(opened, "total_precipitation"), [np.nan, 6, 12], rtol=1e-6)
 
 
 def test_hourly_sums_of_two_forecasts_a_day_stay_as_they_are(tmp_path: Path) -> None:

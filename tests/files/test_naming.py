@@ -244,3 +244,17 @@ def test_a_height_that_nobody_points_at_belongs_to_the_only_field() -> None:
 
 def test_words_in_parentheses_do_not_count() -> None:
     assert statement("time: mean (comment: maximum of samples)", "Temperature (over soil)") == ("", "")
+
+
+def test_two_variables_of_one_unknown_meaning_keep_their_names(tmp_path: Path) -> None:
+    current = {"units": "m s-1", "standard_name": "eastward_sea_water_velocity"}
+    file = fields(u=current, ua=current)
+    file.ua.values += 7
+    file.to_netcdf(tmp_path / "a.nc")
+    opened = open_store(tmp_path / "a.nc")
+    assert set(opened.data_vars) == {"u", "ua"}
+    np.testing.assert_array_equal(opened.ua, file.ua)
+    said = "'u' and 'ua' say that they are 'eastward_sea_water_velocity': each keeps its name"
+    assert said in [finding.text for finding in examine(tmp_path / "a.nc").findings]
+    fields(u=current).to_netcdf(tmp_path / "b.nc")
+    assert list(open_store(tmp_path / "b.nc").data_vars) == ["eastward_sea_water_velocity"]

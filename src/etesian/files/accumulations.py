@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from etesian.core.channels import CATALOGUE
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.files.dates import holds_dates, is_lead
+from etesian.files.units import conversion
 
 
 class Period(NamedTuple):
@@ -66,6 +68,52 @@ def span(seconds: int) -> str:
     return f"{seconds // SECONDS_PER_HOUR}h" if seconds % SECONDS_PER_HOUR == 0 else f"{seconds / 60:g}min"
 
 
+Pieces = dict[str, list[tuple[str, xr.DataArray]]]
+"""By name, the files and what each of them holds of a variable."""
+
+
+def named_by_length(fields: Pieces) -> Pieces:
+    """Part the sums, means and extremes of several files by the length of the periods that they cover.
+
+    Where it differs, each has the name and the units that it has where one file holds several lengths (`tp_3h`).
+
+    Args:
+        fields: canonical variables; those over periods have an attribute `period`.
+    """
+    lengths: dict[str, set[str]] = {}
+    for name, pieces in fields.items():
+        for _, array in pieces:
+            if "period" in array.attrs:
+                lengths.setdefault(_without_length(name, array), set()).add(array.attrs["period"])
+    parted: Pieces = {}
+    for name, pieces in fields.items():
+        for path, array in pieces:
+            is_apart = "period" in array.attrs and len(lengths[_without_length(name, array)]) > 1
+            own = _with_length(name, array) if is_apart else array
+            parted.setdefault(str(own.name), []).append((path, own))
+    return parted
+
+
+def _without_length(name: str, array: xr.DataArray) -> str:
+    """Return the name that a variable has in its file, or the one made for it, without the length of its period."""
+    own = str(array.attrs["source_name"]) if name in CATALOGUE else name
+    return own.removesuffix(f"_{array.attrs['period']}")
+
+
+def _with_length(name: str, array: xr.DataArray) -> xr.DataArray:
+    attrs = dict(array.attrs)
+    own = f"{_without_length(name, array)}_{attrs['period']}"
+    if name in CATALOGUE:
+        factor, offset = conversion(attrs["source_units"], CATALOGUE[name]) or (1.0, 0.0)
+        if (factor, offset) != (1.0, 0.0):
+            array = (array - array.dtype.type(offset)) / array.dtype.type(factor)
+        attrs.pop("standard_name", None)
+        attrs |= {"source_name": own, "units": attrs["source_units"]}
+    array = array.rename(own)
+    array.attrs = attrs
+    return array
+
+
 _UNEVEN = 1.2
 """Ratio of two periods from which on they are no longer months, seasons or years of one kind."""
 
@@ -91,6 +139,8 @@ def named_by_period(raw: xr.Dataset, notes: list[str]) -> xr.Dataset:
                 f"'{name}' is a sum {why}: kept as '{names[name]}', since a series would mix several lengths; "
                 f"take differences along its lead times where it starts with the forecast"
             )
+    if not names:
+        return raw
     renamed = raw.rename(names)
     for name in names.values():
         renamed[name].attrs.pop("standard_name", None)

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Hashable, Iterable
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -68,6 +67,8 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
     dataset = raw.drop_vars([latitude.name, longitude.name])
     if not {*latitude.dims, *longitude.dims} <= set(dataset.dims):
         raise DataError(f"{label} holds no numbers on its latitude–longitude grid")
+    ordered: dict[str, NDArray[np.float64]] = {}
+    index: dict[str, slice | NDArray[np.intp]] = {}
     for axis, coordinate in (("latitude", latitude), ("longitude", longitude)):
         values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
         if str(coordinate.attrs.get("units", "")).startswith("rad"):
@@ -80,32 +81,31 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         if (beyond := np.abs(values) - 90).max() > 0 and axis == "latitude" and beyond.max() <= _ROUNDING:
             notes.append(f"latitude {values[beyond.argmax()]:.7g} lies beyond the pole by rounding: set to 90")
             values = values.clip(-90, 90)
-        dimension = coordinate.dims[0] if coordinate.ndim else axis
-        dataset = dataset.rename({dimension: axis}) if coordinate.ndim else dataset.expand_dims(axis)
-        order, ordered = _latitude(values, notes) if axis == "latitude" else _longitude(values, notes)
-        if np.array_equal(order, np.arange(values.size)):
-            index: Any = slice(None)
-        elif np.array_equal(order, np.arange(values.size)[::-1]):
-            index = slice(None, None, -1)
-        else:
-            dataset, index = dataset.map(in_pieces), order
-        if (twice := ordered[1:][np.diff(ordered) == 0]).size:
+        if not coordinate.ndim:
+            dataset = dataset.expand_dims(axis)
+        order, ordered[axis] = _latitude(values, notes) if axis == "latitude" else _longitude(values, notes)
+        straight = np.arange(values.size)
+        if values.size > 1 and np.array_equal(order, straight[::-1]):
+            index[axis] = slice(None, None, -1)
+        elif not np.array_equal(order, straight):
+            dataset, index[axis] = dataset.map(in_pieces), order
+        if (twice := ordered[axis][1:][np.diff(ordered[axis]) == 0]).size:
             raise GridError(
                 f"{label} holds the {axis} {twice[0]:g} twice: drop one with xarray's "
                 f"drop_duplicates('{coordinate.name}')"
             )
-        dataset = dataset.isel({axis: index}).assign_coords({axis: ordered})
     try:
-        Grid(dataset.latitude.values, dataset.longitude.values)
+        Grid(**ordered)
     except GridError as error:
         raise GridError(f"{label}: {error}") from None
-    return dataset
+    names = {c.dims[0]: axis for axis, c in (("latitude", latitude), ("longitude", longitude)) if c.ndim}
+    return dataset.rename(names).isel(index).assign_coords(ordered)
 
 
 def _horizontal(raw: xr.Dataset, label: str, axis: str, names: tuple[str, ...], units: str) -> xr.DataArray:
     """Find a horizontal coordinate by standard name, units or name; one that is a dimension comes first."""
 
-    def matches(name: Hashable, array: xr.DataArray) -> bool:
+    def matches(name: Hashable, array: xr.Variable) -> bool:
         standard_name = str(array.attrs.get("standard_name", ""))
         if array.dtype.kind not in "fiu" or array.ndim > 2 or standard_name.startswith(("grid_", "projection_")):
             return False
@@ -113,8 +113,7 @@ def _horizontal(raw: xr.Dataset, label: str, axis: str, names: tuple[str, ...], 
         by_units = re.fullmatch(units, given) is not None and (array.ndim != 1 or array.dims == (name,))
         return standard_name == axis or str(name).lower() in names or by_units
 
-    variables = {name: raw[name] for name in raw.variables}
-    found = [array for name, array in variables.items() if matches(name, array)]
+    found = [raw[name] for name, variable in raw.variables.items() if matches(name, variable)]
     found = [array for array in found if not str(array.name).endswith(("_bnds", "_bounds", "_vertices"))]
     if not found:
         if cells := _cells(raw):
@@ -142,17 +141,17 @@ def _refuse_nominal(raw: xr.Dataset, label: str, latitude: xr.DataArray, longitu
     if latitude.ndim != 1 or longitude.ndim != 1 or latitude.dims == longitude.dims:
         return
     for nominal, axis, units in ((latitude, "latitude", "n"), (longitude, "longitude", "e")):
-        for name, array in {name: raw[name] for name in raw.variables}.items():
-            given = str(array.attrs.get("units", "")).strip().lower()
-            is_axis = array.attrs.get("standard_name") == axis or (
-                name in raw.coords and re.fullmatch(rf"degrees?_?{units}(orth|ast)?", given) is not None
+        for other, variable in raw.variables.items():
+            given = str(variable.attrs.get("units", "")).strip().lower()
+            is_axis = variable.attrs.get("standard_name") == axis or (
+                other in raw.coords and re.fullmatch(rf"degrees?_?{units}(orth|ast)?", given) is not None
             )
-            if is_axis and array.ndim == 2 and set(array.dims) == plane and array.dtype.kind == "f":
-                apart = array.variable - nominal.variable
+            if is_axis and variable.ndim == 2 and set(variable.dims) == plane and variable.dtype.kind == "f":
+                apart = variable - nominal.variable
                 # Longitudes may be counted from elsewhere.
                 if (np.abs(np.mod(apart + 180, 360) - 180) > _NOMINAL).any():
                     raise GridError(
-                        f"{label} is on a curvilinear grid, whose {axis} is '{name}', '{nominal.name}' is nominal: "
+                        f"{label} is on a curvilinear grid, whose {axis} is '{other}', '{nominal.name}' is nominal: "
                         f"{REGRID_CURVILINEAR}"
                     )
 

@@ -1,5 +1,6 @@
 """One dataset as a file holds it → canonical names, units, coordinates and dimension order."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from etesian.core.channels import canonical_name
+from etesian.core.channels import CATALOGUE, canonical_name
 from etesian.core.errors import DataError, GridError
 from etesian.files import remarks
 from etesian.files.accumulations import named_by_period
@@ -63,16 +64,15 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         if {"latitude", "longitude"} <= set(array.dims) and array.dtype.kind in "fiub"
     }
     scalars = _scalars_of(raw, list(on_grid))
-    fields: dict[str, xr.DataArray] = {}
+    fields: dict[str, list[xr.DataArray]] = {}
     for name, array in on_grid.items():
         array = array.drop_vars([c for c in array.coords if array[c].ndim == 0 and c not in scalars[name]])
         for place, part in _layers(array, label, notes):
             field = _field(name, place, part, label, notes)
-            there = fields.get(str(field.name))
-            fields[str(field.name)] = field if there is None else _stacked(there, field, label)
+            fields.setdefault(str(field.name), []).append(field)
     if not fields:
         raise DataError(f"{label} holds no numbers on its latitude–longitude grid")
-    return side_by_side(fields.values()), notes
+    return side_by_side(field for alike in fields.values() for field in _told_apart(alike, label, notes)), notes
 
 
 def side_by_side(fields: Iterable[xr.DataArray]) -> xr.Dataset:
@@ -94,7 +94,11 @@ def side_by_side(fields: Iterable[xr.DataArray]) -> xr.Dataset:
     for i, array in enumerate(arrays):
         if "level" in array.dims and array.sizes["level"] < len(every):
             arrays[i] = array.reindex(level=every)
-    merged = xr.merge(arrays, join="exact", compat="override", combine_attrs="override")
+    if len(arrays) > 1:
+        merged = xr.merge(arrays, join="exact", compat="override", combine_attrs="override")
+    else:
+        merged = arrays[0].to_dataset()
+    merged.attrs = {}
     return merged.transpose(*(name for name in DIMENSIONS if name in merged.dims))
 
 
@@ -186,6 +190,26 @@ def _single(found: tuple[str, np.ndarray] | None) -> Place | None:
         return None
     kind, values = found
     return Place(kind, None if np.isnan(values[0]) else float(values[0]) or None)
+
+
+def _told_apart(alike: list[xr.DataArray], label: str, notes: list[str]) -> list[xr.DataArray]:
+    """Make one variable of fields that got the same name, or leave each its own where the catalogue does not know it.
+
+    Raises:
+        DataError: if several are the same variable of the catalogue.
+    """
+    name = str(alike[0].name)
+    sources = [str(field.attrs["source_name"]) for field in alike]
+    if len(set(sources)) < 2 or name in CATALOGUE or _lie_apart(alike):
+        return [functools.reduce(lambda there, field: _stacked(there, field, label), alike)]
+    notes.append(f"{' and '.join(map(repr, sources))} say that they are '{name}': each keeps its name")
+    return [field.rename(source) for field, source in zip(alike, sources, strict=True)]
+
+
+def _lie_apart(fields: list[xr.DataArray]) -> bool:
+    """Whether fields lie on levels that none shares with another."""
+    levels = [level for field in fields if "level" in field.dims for level in field.level.values.tolist()]
+    return all("level" in field.dims for field in fields) and len(set(levels)) == len(levels)
 
 
 def _stacked(there: xr.DataArray, field: xr.DataArray, label: str) -> xr.DataArray:

@@ -22,11 +22,12 @@ from etesian.files import remarks
 from etesian.files.canonical import canonicalise
 from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind
 from etesian.files.formats import read_file
-from etesian.files.judgement import gather, judge, summaries, tallies
+from etesian.files.judgement import gather, judge, set_units, summaries, tallies
 from etesian.files.naming import ON_LEVELS
 from etesian.files.open import Source, check_times, combine, expand
 from etesian.files.statics import changes, is_timed, refusal
 from etesian.files.units import conversion
+from etesian.files.values import damage_gathered
 
 MOST_BYTES = 8 * 2**30
 """Of larger data only every so many steps are judged."""
@@ -170,10 +171,12 @@ def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
     lazy = {str(name): tallies(array) for name, array in dataset.data_vars.items()}
     still = {str(name): changes(a, a.isel(time=0, drop=True)) for name, a in dataset.data_vars.items() if is_timed(a)}
     try:
-        read, changed = _compute({"values": lazy, "changes": still}, "Reading values").values()
+        with damage_gathered() as damage:
+            read, changed = _compute({"values": lazy, "changes": still}, "Reading values").values()
     except EtesianError as error:
         findings.append(Finding(Severity.BROKEN, str(error)))
         return []
+    findings += [Finding(Severity.BROKEN, str(error), (error.path,)) for error in damage]
     found = [
         summary
         for name, array in dataset.data_vars.items()
@@ -193,7 +196,8 @@ def _judge_variables(dataset: xr.Dataset, scanned: Sequence[Summary]) -> list[Fi
         rumoured = canonical_name(array.attrs["source_name"])
         if "units_missing" in array.attrs:
             guess = f"; the values are taken to be in {variable.units}" if variable else ""
-            findings.append(Finding(Severity.LOOK, f"'{name}' has no units{guess}"))
+            remedy = set_units(array.attrs["source_name"], variable.units if variable else "UNITS")
+            findings.append(Finding(Severity.LOOK, f"'{name}' has no units{guess}: give them with {remedy}"))
         elif variable is None and rumoured and str(name) == array.attrs["source_name"]:
             text = f"'{name}' would be '{rumoured}', but its units '{array.attrs['units']}' are no "
             text += f"{CATALOGUE[rumoured].units}: its name is kept"

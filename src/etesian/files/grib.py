@@ -20,6 +20,7 @@ from etesian.files.coefficients import Triangle, to_grid
 from etesian.files.grib_grid import Raster
 from etesian.files.grib_messages import Catalogue, Message, Parameter, read_values, scan
 from etesian.files.naming import OVER_TIME
+from etesian.files.values import DamagedError, is_passed_over
 
 _CELL_METHODS = {
     "avg": "mean", "accum": "sum", "max": "maximum", "min": "minimum", "sd": "standard_deviation",
@@ -290,8 +291,14 @@ class _Messages(BackendArray):
         values = np.full(firsts.shape + self.shape[3:], np.nan, dtype=np.float32)
         for index in np.ndindex(firsts.shape):
             pair = [self._messages[numbers[index]] for numbers in (firsts, seconds) if numbers[index] >= 0]
-            if pair:
+            if not pair:
+                continue
+            try:
                 first, *second = read_values(self._path, pair)
-                field = first - second[0] if second else first
-                values[index] = self._grid.arrange(field) if isinstance(self._grid, Raster) else field
+            except DamagedError as error:
+                if is_passed_over(error):
+                    continue
+                raise
+            field = first - second[0] if second else first
+            values[index] = self._grid.arrange(field) if isinstance(self._grid, Raster) else field
         return values[(..., *key[3:])]

@@ -19,6 +19,7 @@ from etesian.core.errors import DataError, first_line
 from etesian.files.accumulations import Period
 from etesian.files.coefficients import Triangle
 from etesian.files.grib_grid import Raster, raster
+from etesian.files.values import DamagedError
 
 LOCK = SerializableLock()
 """Held while eccodes is at work: its switch for several fields in one message is global."""
@@ -141,7 +142,7 @@ def read_values(path: str, messages: Sequence[Message]) -> Iterator[NDArray[np.f
     """Yield the values of messages, in the order of their points, NaN where the message says missing.
 
     Raises:
-        DataError: if they are damaged.
+        DamagedError: if they cannot be unpacked.
     """
     with _eccodes(), open(path, "rb") as file:
         for message in messages:
@@ -153,9 +154,10 @@ def read_values(path: str, messages: Sequence[Message]) -> Iterator[NDArray[np.f
                 finally:
                     eccodes.codes_release(handle)
             except (eccodes.CodesInternalError, EOFError) as error:
-                raise DataError(
+                raise DamagedError(
                     f"'{message.parameter.short_name}' at byte {message.offset} of {path} cannot be unpacked "
-                    f"({first_line(error)}): copy or download the file again"
+                    f"({first_line(error)}): copy or download the file again",
+                    path,
                 ) from None
             values[values == _MISSING] = np.nan
             yield values

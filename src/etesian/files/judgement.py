@@ -179,12 +179,24 @@ def _judge_range(summary: Summary) -> list[Finding]:
         return []
     if variable.units == "K" and low > -110 and high < 70 and not channel.name.endswith("_anomaly"):
         told = "says K" if summary.units else "has no units"
-        return [Finding(Severity.BROKEN, f"'{channel}' {told} but {values} looks like °C: set units to degC")]
+        text = f"'{channel}' {told} but {values} looks like °C: say so, for example with "
+        return [Finding(Severity.BROKEN, text + set_units(summary.source_name, "degC"))]
     range_ = f"{variable.minimum:g} … {variable.maximum:g} {variable.units}"
     if not summary.units:
-        text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in"
+        text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in, for example "
+        text += f"with {set_units(summary.source_name, 'UNITS')}"
         return [Finding(Severity.BROKEN, text)]
     return [Finding(Severity.LOOK, f"'{channel}' has values {values}, outside the physical range {range_}")]
+
+
+def set_units(source_name: str, units: str) -> str:
+    """Return the command that gives the variables behind a canonical one their units.
+
+    >>> set_units("ta850, ta500", "degC")
+    '`ncatted -O -a units,ta850,o,c,degC -a units,ta500,o,c,degC IN OUT`'
+    """
+    changes = " ".join(f"-a units,{name},o,c,{units}" for name in source_name.split(", "))
+    return f"`ncatted -O {changes} IN OUT`"
 
 
 class Watched:

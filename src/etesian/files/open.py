@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,6 +18,7 @@ from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import count_alike, decode_time, encode_time
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
+from etesian.files.accumulations import named_by_length
 from etesian.files.canonical import canonicalise, side_by_side
 from etesian.files.formats import SUFFIXES, is_store, read_file
 from etesian.files.statics import at_rest
@@ -119,7 +121,7 @@ def check_times(dataset: xr.Dataset, label: str) -> None:
     before, after = times[position], times[position + 1]
     if before == after:
         raise DataError(f"{label} holds the time {after} twice: drop one with xarray's drop_duplicates('time')")
-    raise DataError(f"{label} has {after} after {before}: sort it with xarray's sortby('time')")
+    raise DataError(f"{label} has {after} after {before}: sort it, for example with `cdo sorttimestamp IN OUT`")
 
 
 def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
@@ -144,9 +146,11 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
             raise GridError(
                 f"{path} is on another grid ({other}) than {first_path} ({grid}): open them apart or regrid one of them"
             )
-        aligned = dataset.assign_coords(latitude=first.latitude, longitude=first.longitude)
-        for name, array in aligned.data_vars.items():
+        if not all(np.array_equal(dataset[axis].values, first[axis].values) for axis in ("latitude", "longitude")):
+            dataset = dataset.assign_coords(latitude=first.latitude, longitude=first.longitude)
+        for name, array in dataset.data_vars.items():
             fields.setdefault(str(name), []).append((path, array))
+    fields = named_by_length(fields)
     told: dict[str, list[tuple[str, xr.DataArray]]] = {}
     for name, pieces in fields.items():
         for own, apart in _told_apart(name, pieces).items():
@@ -160,9 +164,10 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
 
 def _in_one_calendar(parts: Sequence[tuple[str, xr.Dataset]]) -> Sequence[tuple[str, xr.Dataset]]:
     """Give all times the type that holds them all: files in the standard calendar may lie on both sides of 1582."""
-    dated = {i: encode_time(dataset["time"].values) for i, (_, dataset) in enumerate(parts) if "time" in dataset.dims}
-    if len({calendar for _, calendar in dated.values()}) < 2:
+    times = {i: dataset["time"].values for i, (_, dataset) in enumerate(parts) if "time" in dataset.dims}
+    if len({getattr(values[0], "calendar", "") for values in times.values()}) < 2:
         return parts
+    dated = {i: encode_time(values) for i, values in times.items()}
     first, (seconds, calendar) = min(dated.items(), key=lambda item: (item[1][1] != "standard", item[0]))
     for i, (others, other) in dated.items():
         if not count_alike(seconds, calendar, others, other):
@@ -171,24 +176,29 @@ def _in_one_calendar(parts: Sequence[tuple[str, xr.Dataset]]) -> Sequence[tuple[
                 f"open them apart"
             )
     together = decode_time(np.concatenate([seconds for seconds, _ in dated.values()]), calendar)
-    times = np.split(together, np.cumsum([seconds.size for seconds, _ in dated.values()])[:-1])
+    split = np.split(together, np.cumsum([seconds.size for seconds, _ in dated.values()])[:-1])
     replaced = list(parts)
-    for i, values in zip(dated, times, strict=True):
+    for i, values in zip(dated, split, strict=True):
         path, dataset = parts[i]
         replaced[i] = path, dataset.assign_coords(time=values)
     return replaced
 
 
 def _aligned(axis: str, joined: dict[str, xr.DataArray], owners: dict[str, str]) -> dict[str, xr.DataArray]:
-    """See that variables share their times and members; within one file, those that one lacks become NaN."""
+    """See that variables share their times and members; within one file, those that one lacks become NaN.
+
+    So do times that instants have and sums, means or extremes lack, such as the start of a forecast.
+    """
     indexes = {name: array.indexes[axis] for name, array in joined.items() if axis in array.dims}
     if not indexes:
         return joined
-    first = next(iter(indexes))
+    over_time = [name for name in indexes if "period" in joined[name].attrs]
+    first = min(indexes, key=over_time.count)
     for name, index in indexes.items():
         if index.equals(indexes[first]):
             continue
-        if owners[name] != owners[first]:
+        is_part = name in over_time and (first in over_time or index.isin(indexes[first]).all())
+        if not is_part and owners[name] != owners[first]:
             raise DataError(
                 f"'{name}' in {owners[name]} has other {axis}s ({_extent(index)}) than '{first}' in {owners[first]} "
                 f"({_extent(indexes[first])}): give files that cover the same {axis}s"
@@ -236,7 +246,6 @@ def _overlap(one: xr.DataArray, two: xr.DataArray) -> bool:
 def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
     """Join the pieces of one variable along level, member and time, whichever tells them apart."""
     _refuse_other_units(name, arrays)
-    _refuse_other_periods(name, arrays)
     for axis in ("level", "member", "time"):
         groups: dict[tuple[object, ...], list[tuple[str, xr.DataArray]]] = {}
         for path, array in arrays:
@@ -267,18 +276,6 @@ def _refuse_overlaps(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
             )
 
 
-def _refuse_other_periods(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
-    """Refuse sums, means and extremes of one variable over periods of several lengths."""
-    periods = {array.attrs["period"]: path for path, array in arrays if "period" in array.attrs}
-    if len(periods) > 1:
-        (period, path), (other, other_path), *_ = periods.items()
-        files = " ".join(dict.fromkeys(file for file, _ in arrays))
-        raise DataError(
-            f"{other_path} holds '{name}' over {other}, {path} over {period}: open them apart, or put the GRIB files "
-            f"of one forecast together with `cat {files} > OUT`, so that sums become those over each step"
-        )
-
-
 def _refuse_other_units(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
     """Refuse pieces of which one is in other units, or in none."""
     known = next((piece for piece in arrays if piece[1].attrs.get("units")), arrays[0])
@@ -304,10 +301,14 @@ def _along(axis: str, group: list[tuple[str, xr.DataArray]]) -> list[tuple[str, 
     together = indexes[0].append(indexes[1:])
     if not together.is_unique:
         return group
-    joined = xr.concat([array for _, array in ordered], dim=axis, combine_attrs="override", join="exact")
+    path, first = ordered[0]
+    # In all but this axis they are alike, which `xr.concat` would see to once more, at the cost of a second look.
+    values = da.concatenate([array.data for _, array in ordered], axis=first.get_axis_num(axis))
+    coords = {**first.coords, axis: np.asarray(together)}
+    joined = xr.DataArray(values, coords, first.dims, first.name, dict(first.attrs))
     if axis == "level":
         joined.attrs["levels"] = sorted(int(level) for level in together)
-    return [(ordered[0][0], joined if together.is_monotonic_increasing else joined.sortby(axis))]
+    return [(path, joined if together.is_monotonic_increasing else joined.sortby(axis))]
 
 
 def _signature(array: xr.DataArray, *, without: str) -> tuple[object, ...]:

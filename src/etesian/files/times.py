@@ -112,7 +112,9 @@ class _Times:
         if len(dims) == 2:
             return self._flattened(dataset, dims, seconds.ravel(), calendar)
         (dim,) = dims
-        return dataset.drop_vars("time", errors="ignore").rename({dim: "time"}).assign_coords(time=("time", times))
+        if dim != "time":
+            dataset = dataset.drop_vars("time", errors="ignore").rename({dim: "time"})
+        return dataset.assign_coords(time=times)
 
     def _valid(self) -> tuple[tuple[tuple[Hashable, ...], Seconds], str]:
         """Return the dimensions and values of the valid times, and their calendar."""

@@ -1,6 +1,7 @@
 """The place that every lazily read value of NetCDF and Zarr passes: damage is named, invalid values become NaN."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,35 @@ class UnreachableError(Exception):
 
 
 class DamagedError(DataError):
-    """Values are there, but cannot be decoded."""
+    """Values are there, but cannot be decoded; `path` is their file."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+_gathered: list[DamagedError] | None = None
+
+
+@contextmanager
+def damage_gathered() -> Iterator[list[DamagedError]]:
+    """Read on where values are damaged, as if they were missing, and gather what was wrong with them.
+
+    It holds for all threads, since other threads than the caller's do the reading.
+    """
+    global _gathered
+    before, _gathered = _gathered, []
+    try:
+        yield _gathered
+    finally:
+        _gathered = before
+
+
+def is_passed_over(error: DamagedError) -> bool:
+    """Whether to read on after damage, because somebody gathers it."""
+    if _gathered is not None:
+        _gathered.append(error)
+    return _gathered is not None
 
 
 class _Values(BackendArray):
@@ -33,15 +62,19 @@ class _Values(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        piece = self.variable[key]
         try:
-            values = np.asarray(self.variable[key].values)
+            values = np.asarray(piece.values)
         except (EtesianError, UnreachableError, MemoryError):
             raise
         except Exception as error:
             remedy = "try again" if "://" in self.path else "copy or download it again"
-            raise DamagedError(
-                f"{self.path} cannot be read at '{self.name}', it is damaged ({first_line(error)}); {remedy}"
-            ) from error
+            damage = DamagedError(
+                f"{self.path} cannot be read at '{self.name}', it is damaged ({first_line(error)}); {remedy}", self.path
+            )
+            if is_passed_over(damage):
+                return np.full(piece.shape, np.nan, dtype=np.float32)
+            raise damage from error
         if self.valid is None:
             return values
         inside = (values >= self.dtype.type(self.valid[0])) & (values <= self.dtype.type(self.valid[1]))
@@ -56,16 +89,13 @@ def guarded(dataset: xr.Dataset, path: str, valid: Mapping[str, Range]) -> xr.Da
         path: what to call it.
         valid: the smallest and the largest valid value of variables, beyond which they become NaN.
     """
+    coords = {name for name in dataset.coords if name not in dataset.indexes}
     wrapped = {
-        name: xr.Variable(
-            variable.dims,
-            indexing.LazilyIndexedArray(_Values(variable, str(name), path, valid.get(str(name)))),
-            variable.attrs,
-            variable.encoding,
-        )
+        name: indexing.LazilyIndexedArray(_Values(variable, str(name), path, valid.get(str(name))))
+        if variable.chunks is None
+        else variable.data
         for name, variable in dataset.variables.items()
-        if variable.chunks is None and name not in dataset.indexes
+        if name not in dataset.indexes
     }
-    return dataset.assign(
-        {name: variable for name, variable in wrapped.items() if name in dataset.data_vars}
-    ).assign_coords({name: variable for name, variable in wrapped.items() if name in dataset.coords})
+    plain = dataset.reset_coords(coords) if coords else dataset
+    return plain.copy(data=wrapped).set_coords(coords) if wrapped else dataset
