@@ -11,6 +11,7 @@ import xarray as xr
 from etesian.core import Channel, Grid, Region
 from etesian.core.errors import DataError, RecipeError
 from etesian.downscale.data import DownscalingData, surrounding
+from etesian.samples.batches import GroupedBatchSampler
 from etesian.store.prepare import prepare_dataset
 from etesian.store.regrid import regrid
 
@@ -63,6 +64,15 @@ def test_inputs_are_the_coarse_stores_and_targets_the_fine_ones_at_the_same_time
     assert batch.targets.frame.grid == FINE
     assert batch.targets.frame.time.tolist() == batch.inputs.frame.time[:, -1:].tolist()
     assert len(dataset) == 35
+
+
+def test_only_times_of_both_stores_count(stores: tuple[str, str], tmp_path: Path) -> None:
+    prepare_dataset(source("2001-01-16"), tmp_path / "later.zarr")
+    dataset = DownscalingData(stores[0], str(tmp_path / "later.zarr"), **PERIODS).dataset("train")
+    assert [pick.initial for pick in dataset.picks] == list(range(26, 36))
+    sampler = GroupedBatchSampler(dataset, 4, shuffle=True)
+    assert [len(picks) for picks in sampler] == [3, 3, 4]
+    assert len(sampler) == 3
 
 
 def test_a_predicted_channel_has_the_fine_stores_statistics_on_both_grids(stores: tuple[str, str]) -> None:

@@ -132,6 +132,23 @@ def test_batches_of_an_epoch_hold_every_year_once(folder: Path) -> None:
     assert sorted(seen.tolist()) == expected.tolist()
 
 
+def test_an_epochs_years_depend_on_seed_and_epoch_though_the_epoch_is_told_after_the_loader_has_begun(
+    folder: Path,
+) -> None:
+    """As a trainer does that goes on with a run; the order of the years is that of a run that was not interrupted."""
+    module = data(folder, batch_size=8, seed=5)
+    dataset, loader = module.dataset("train"), module.train_dataloader()
+    begun = iter(loader)
+    loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
+    shares = np.array_split(np.random.default_rng((5, 3)).permutation(len(dataset)), len(loader))
+    for batch, numbers in zip(begun, shares, strict=True):
+        assert batch.targets is not None
+        expected = dataset[numbers.tolist()].targets
+        assert expected is not None
+        assert torch.equal(batch.targets.values, expected.values)
+        assert torch.equal(batch.targets.frame.time, expected.frame.time)
+
+
 Damage = Callable[[Path], object]
 
 

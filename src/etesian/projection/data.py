@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import cftime
 import numpy as np
 import torch
-import torch.distributed
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.clock import encode_time
@@ -16,7 +15,8 @@ from etesian.core.constants import HOURS_PER_YEAR
 from etesian.core.errors import RecipeError, suggest
 from etesian.core.statistics import Statistics
 from etesian.projection.climatebench import INPUTS, TARGETS, Scenario, Scenarios, read_climatebench, read_simulations
-from etesian.samples.loading import TaskData
+from etesian.samples.batches import order_of, rank_and_world
+from etesian.samples.loading import Loader, TaskData
 
 CALENDAR = "noleap"
 
@@ -68,9 +68,7 @@ class _Share(Sampler[list[int]]):
     """Batches of numbers for one of several ranks; all ranks together see every sample once."""
 
     def __init__(self, samples: int, batch_size: int, *, shuffle: bool, seed: int) -> None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.rank = torch.distributed.get_rank() if distributed else 0
-        self.world = torch.distributed.get_world_size() if distributed else 1
+        self.rank, self.world = rank_and_world()
         self.samples, self.batch_size, self.shuffle, self.seed, self.epoch = samples, batch_size, shuffle, seed, 0
         if samples < self.world:
             raise RecipeError(f"{samples} years cannot be shared by {self.world} processes")
@@ -83,9 +81,7 @@ class _Share(Sampler[list[int]]):
         return min(-(-self.samples // (self.batch_size * self.world)), self.samples // self.world)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(self.samples)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
+        order = order_of(self.samples, self.seed, self.epoch, shuffle=self.shuffle)
         parts = np.array_split(order, len(self) * self.world)
         return iter([part.tolist() for part in parts[self.rank :: self.world]])
 
@@ -173,20 +169,20 @@ class YearData(TaskData):
         """Return the samples of `train`, `validate` or `test`."""
         return YearDataset(self.scenarios, self.samples[part], self.layout)
 
-    def _loader(self, part: str) -> DataLoader[Batch]:
+    def _loader(self, part: str) -> Loader:
         dataset = self.dataset(part)
         share = _Share(len(dataset), self.batch_size, shuffle=part == "train", seed=self.seed)
-        return DataLoader(dataset, sampler=share, batch_size=None)
+        return Loader(dataset, sampler=share, batch_size=None)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Return shuffled batches of the years to train on."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Return the years to choose on, in order."""
         return self._loader("validate")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Return the years to judge on, in order."""
         return self._loader("test")
 
