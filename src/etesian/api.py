@@ -16,7 +16,8 @@ from etesian.core.outputs import claim, complete_or_absent, keep_apart
 from etesian.distance.score import LearnedDistance
 from etesian.downscale.baselines import INTERPOLATIONS, interpolation_task
 from etesian.downscale.superresolution import SuperResolutionTask
-from etesian.fill.baselines import GAP_BASELINES, Resolution
+from etesian.fill.baselines import GAP_BASELINES
+from etesian.fill.filled import Resolution
 from etesian.fill.run import Empty
 from etesian.fill.task import GapFillTask
 from etesian.forecast.baselines import BASELINES, baseline_task

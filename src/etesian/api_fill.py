@@ -5,7 +5,8 @@ from rich.console import Console
 from etesian.core.clock import decode_time, month_start
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.outputs import claim, complete_or_absent, keep_apart
-from etesian.fill.baselines import GAP_BASELINES, Resolution, fill_baseline
+from etesian.fill.baselines import GAP_BASELINES, fill_baseline
+from etesian.fill.filled import Resolution
 from etesian.fill.pairs import FilledPairs
 from etesian.fill.report import filled_summary
 from etesian.fill.run import Empty, fill_to

@@ -9,7 +9,8 @@ import xarray as xr
 from numpy.testing import assert_allclose, assert_array_equal
 
 from etesian.core.errors import DataError, RecipeError
-from etesian.fill.baselines import FILLED, GAP_BASELINES, LAND, UNOBSERVED, fill_baseline
+from etesian.fill.baselines import GAP_BASELINES, fill_baseline
+from etesian.fill.filled import FILLED, ON_LAND, UNOBSERVED
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 
@@ -71,7 +72,7 @@ def test_land_counts_and_months_without_any_observation_are_marked_and_nothing_i
     filled = fill_baseline("linear", store, store.channels, "2001-01", "2001-03")
     flag = filled.sea_surface_temperature_flag.values
     land = observed.land_sea_mask.values > 0.5
-    assert (flag[:, land] == LAND).all()
+    assert (flag[:, land] == ON_LAND).all()
     assert_array_equal(flag[:, ~land], np.broadcast_to([[FILLED], [UNOBSERVED], [FILLED]], (3, (~land).sum())))
     assert np.isnan(filled.sea_surface_temperature.values[flag != FILLED]).all()
     assert np.isfinite(filled.sea_surface_temperature.values[flag == FILLED]).all()
@@ -96,7 +97,7 @@ def test_without_a_land_mask_land_is_where_nothing_was_ever_seen(tmp_path: Path)
     prepare_dataset(observed.drop_vars("land_sea_mask"), tmp_path / "observed.zarr")
     store = TrainingStore(tmp_path / "observed.zarr")
     flag = fill_baseline("linear", store, store.channels, "2001-01", "2001-01").sea_surface_temperature_flag
-    assert_array_equal(flag[0] == LAND, observed.land_sea_mask > 0.5)
+    assert_array_equal(flag[0] == ON_LAND, observed.land_sea_mask > 0.5)
 
 
 def test_months_follow_the_calendar_of_the_store(tmp_path: Path) -> None:

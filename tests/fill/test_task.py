@@ -15,7 +15,8 @@ from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.clock import month_start, parse_time, seasonal_terms
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.fill.task import LAND, GapFillTask
+from etesian.fill.months import LAND
+from etesian.fill.task import GapFillTask
 from etesian.networks.dincae import GapFillUNet
 from etesian.networks.gapfiller import GapFiller
 from etesian.networks.reconstruction import Distribution, Reconstruction

@@ -1,7 +1,7 @@
 """Baselines that fill the gaps of a training store: what every learned reconstruction is judged against."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -12,20 +12,16 @@ from etesian.core.clock import decode_time, end_of, month_start, parse_time, sea
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.fill.dineof import DINEOF
+from etesian.fill.filled import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, Resolution, filled_attributes
 from etesian.fill.interpolate import Filled, Gappy, climatology_anomaly, linear, observed_mean
 from etesian.fill.months import sea_mask
 from etesian.fill.optimal_interpolation import optimal_interpolation
 from etesian.store.reader import TrainingStore
 
-Resolution = Literal["monthly", "daily"]
-
 GAP_BASELINES = ("observed_mean", "climatology_anomaly", "linear", "optimal_interpolation", "dineof")
 """`observed_mean` is the mean of the days of the month observed at a point, `climatology_anomaly` two harmonics of the
 year and the mean anomaly of those days, `linear` interpolation in time and then in space, `optimal_interpolation` that
 with a covariance fitted to the observations, and `dineof` a truncated series of empirical orthogonal functions."""
-
-FILLED, UNOBSERVED, LAND = 0, 1, 2
-"""Values of a flag: filled from observations; nothing observed in the whole month; land."""
 
 _LARGEST = 500_000_000
 
@@ -123,11 +119,11 @@ def _fill(
     else:
         count = count[member]
     seen = np.where(count.any((1, 2), keepdims=True), FILLED, UNOBSERVED)
-    flag = np.where(sea, seen, LAND).astype(np.int8)
+    flag = np.where(sea, seen, ON_LAND).astype(np.int8)
     parts: dict[str, NDArray[Any]] = {"": _where(flag, filled.values)}
     if filled.deviation is not None:
-        parts["_standard_deviation"] = _where(flag, filled.deviation)
-    return parts | {"_observations": count, "_flag": flag}
+        parts[DEVIATION] = _where(flag, filled.deviation)
+    return parts | {COUNT: count, FLAG: flag}
 
 
 def _where(flag: NDArray[np.int8], values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -139,23 +135,6 @@ def _variable(
 ) -> xr.DataArray:
     attributes = filled_attributes(store.units.get(channel, ""), channel, suffix, target)
     return xr.DataArray(values, dims=("time", "latitude", "longitude"), attrs=attributes)
-
-
-def filled_attributes(units: str, channel: Channel, suffix: str, target: Resolution) -> dict[str, Any]:
-    """Return the attributes of a filled channel, or of what stands beside it under its name and a suffix."""
-    known: dict[str, dict[str, Any]] = {
-        "": {"units": units},
-        "_standard_deviation": {"units": units, "long_name": f"standard deviation of the error of {channel}"},
-        "_observations": {"units": "1", "long_name": f"times in the month at which {channel} was observed"},
-        "_flag": {
-            "flag_values": np.array([FILLED, UNOBSERVED, LAND], np.int8),
-            "flag_meanings": "filled nothing_observed_in_month land",
-        },
-    }
-    attributes = known[suffix]
-    if target == "monthly" and suffix in ("", "_standard_deviation"):
-        attributes["cell_methods"] = "time: mean (over the calendar month)"
-    return attributes
 
 
 def _extent(store: TrainingStore) -> str:

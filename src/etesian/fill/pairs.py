@@ -14,12 +14,9 @@ from etesian.core.channels import Channel
 from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
+from etesian.fill.filled import COUNT, DEVIATION, FLAG, ON_LAND
 from etesian.scores.foreign import find_lead
 from etesian.scores.series import FieldSeries, open_any, open_truth
-
-SUFFIXES = ("_standard_deviation", "_observations", "_flag")
-
-_LAND = 2
 
 Field = Float[np.ndarray, "lat lon"]
 
@@ -109,7 +106,7 @@ class FilledPairs:
         shared = [
             channel
             for channel in first.channels
-            if not str(channel).endswith(SUFFIXES)
+            if not str(channel).endswith((DEVIATION, COUNT, FLAG))
             and all(str(channel) in known for known in held)
             and all(channel in series.channels for series in self.filled.values())
         ]
@@ -164,9 +161,9 @@ class FilledPairs:
             if land is not None and land.ndim == 2:
                 return np.asarray(land.transpose("latitude", "longitude").values < 0.5)
         first = next(iter(self.filled.values()))
-        flag = first.dataset.get(f"{self.channels[0]}_flag")
+        flag = first.dataset.get(f"{self.channels[0]}{FLAG}")
         if flag is not None:
-            return np.asarray((flag.values != _LAND).any(0))
+            return np.asarray((flag.values != ON_LAND).any(0))
         known = np.zeros(self.grid.shape, dtype=bool)
         for number in range(self.truth.times[0].size):
             known |= np.isfinite(self.truth.read([_as(self.truth, self.channels[0])], time=number)[0])
@@ -184,7 +181,7 @@ class FilledPairs:
         for name, series in self.filled.items():
             position = int(np.flatnonzero(series.times[0] == self.time[number])[0])
             filled[name] = series.read([channel], time=position)[0].astype(np.float64)
-            spread = Channel(f"{channel}_standard_deviation")
+            spread = Channel(f"{channel}{DEVIATION}")
             if spread in series.channels:
                 deviation[name] = series.read([spread], time=position)[0].astype(np.float64)
         count, cloud_share = self._count(number, channel)

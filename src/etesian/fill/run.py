@@ -18,7 +18,7 @@ from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
 from etesian.core.tiling import Tile, Tiling
-from etesian.fill.baselines import FILLED, LAND, UNOBSERVED, filled_attributes
+from etesian.fill.filled import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, filled_attributes
 from etesian.fill.months import MonthAxis, MonthReader, month_starts, sea_mask, static_fields
 from etesian.fill.samples import fixed_fields
 from etesian.fill.task import GapFillTask
@@ -27,8 +27,6 @@ from etesian.store.reader import TrainingStore
 from etesian.training.units import channel_units
 
 Empty = Literal["missing", "climatology"]
-
-_SPREAD, _COUNT, _FLAG = "_standard_deviation", "_observations", "_flag"
 
 
 @dataclass(frozen=True)
@@ -258,25 +256,25 @@ class Filler:
         for channel in self.layout.targets:
             variables[str(channel)] = np.full(shape, np.nan, dtype=np.float32)
             if filled.spread is not None:
-                variables[f"{channel}{_SPREAD}"] = np.full(shape, np.nan, dtype=np.float32)
+                variables[f"{channel}{DEVIATION}"] = np.full(shape, np.nan, dtype=np.float32)
         # Time by time, so that no further copy of a month of days is held.
         for place, position in enumerate(kept.tolist()):
             weight = filled.weight[asked_month[position]]
-            flag[place] = np.where(self.sea, np.where(weight > 0, FILLED, UNOBSERVED), LAND)
+            flag[place] = np.where(self.sea, np.where(weight > 0, FILLED, UNOBSERVED), ON_LAND)
             known = flag[place] == FILLED
             for number, channel in enumerate(self.layout.targets):
                 variables[str(channel)][place][known] = filled.value[position, number][known] / weight[known]
                 if filled.spread is not None:
                     own = filled.spread[position, number][known] / weight[known]
-                    variables[f"{channel}{_SPREAD}"][place][known] = own
+                    variables[f"{channel}{DEVIATION}"][place][known] = own
         for channel in self.layout.targets:
             if (flag == UNOBSERVED).any() and self.empty == "climatology" and channel in self.store.channels:
                 usual = self._usual(channel, times, month, asked_month[kept])
                 variables[str(channel)][flag == UNOBSERVED] = usual[flag == UNOBSERVED]
             if channel in self.counted:
                 count = filled.count[:, self.counted.index(channel)]
-                variables[f"{channel}{_COUNT}"] = np.where(self.sea, count[asked_month[kept]], 0).astype(np.int32)
-            variables[f"{channel}{_FLAG}"] = flag
+                variables[f"{channel}{COUNT}"] = np.where(self.sea, count[asked_month[kept]], 0).astype(np.int32)
+            variables[f"{channel}{FLAG}"] = flag
         return variables
 
     def _usual(
@@ -299,13 +297,13 @@ class Filler:
         grid = self.layout.grid
         shape = (len(times), *grid.shape)
         variables = {}
-        kinds: dict[str, tuple[Any, Any]] = {"": (np.float32, np.nan), _COUNT: (np.int32, 0), _FLAG: (np.int8, 1)}
+        kinds: dict[str, tuple[Any, Any]] = {"": (np.float32, np.nan), COUNT: (np.int32, 0), FLAG: (np.int8, 1)}
         if self.task.network.gives_variance:
-            kinds[_SPREAD] = np.float32, np.nan
+            kinds[DEVIATION] = np.float32, np.nan
         units = channel_units(self.task, [self.store])
         for channel in self.layout.targets:
             for suffix, (kind, nothing) in kinds.items():
-                if suffix == _COUNT and channel not in self.counted:
+                if suffix == COUNT and channel not in self.counted:
                     continue
                 attributes = filled_attributes(units[channel], channel, suffix, "daily" if self.daily else "monthly")
                 values = dask.array.full(shape, nothing, dtype=kind, chunks=(1, *grid.shape))

@@ -11,12 +11,11 @@ from torch import Tensor
 from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
+from etesian.fill.months import LAND
 from etesian.networks.reconstruction import Distribution, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.normalizer import Normalizer
 from etesian.training.finetune import Start, begin
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
-
-LAND = Channel("land_sea_mask")
 
 WITHIN_ONE_DEVIATION = math.erf(math.sqrt(0.5))
 """Share of a Gaussian's values within one standard deviation."""
