@@ -67,9 +67,8 @@ def judge(options: argparse.Namespace, folder: Path, truth: Path) -> dict[str, f
     call("evaluate", filled[0], truth, "--observed", observed, *others, "--baselines", *baselines,
          "--out", folder / "scores")  # fmt: skip
     with xr.open_dataset(folder / "scores" / "scores.nc") as scores:
-        where = "all" if scores.attrs["target"] == "monthly means" else "gaps"
-        rmse = scores.rmse.sel({"where": where}).isel(channel=0)
-        return {str(name): float(rmse.sel(model=name)) for name in rmse.model.values}
+        rmse = scores.rmse.isel(channel=0, region=0)
+        return {str(name): float(rmse.sel(forecast=name)) for name in rmse.forecast.values}
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def test_a_baseline_fills_days_and_is_judged_beside_others_in_one_report(
     assert "observed_mean" in said
     assert "report:" in said
     with xr.open_dataset(tmp_path / "scores" / "scores.nc") as scores:
-        assert scores.model.values.tolist() == ["ours", "observed_mean", "dineof"]
-        rmse = scores.rmse.sel(where="gaps", channel=SST).values
+        assert scores.forecast.values.tolist() == ["ours", "observed_mean", "dineof"]
+        rmse = scores.rmse.sel(region="gaps", channel=SST).values
         assert rmse[2] < rmse[1]
         assert scores.attrs["target"] == "single times"
     assert (tmp_path / "scores" / "report.html").stat().st_size > 1e5
@@ -83,8 +83,8 @@ def test_months_are_filled_and_judged_as_months(stores: tuple[str, str], tmp_pat
         "--baselines", "linear")  # fmt: skip
     with xr.open_dataset(tmp_path / "scores" / "scores.nc") as scores:
         assert scores.attrs["target"] == "monthly means"
-        assert scores.model.values.tolist() == ["months", "linear"]
-        rmse = scores.rmse.sel(where="all", channel=SST).values
+        assert scores.forecast.values.tolist() == ["months", "linear"]
+        rmse = scores.rmse.sel(region="all", channel=SST).values
         assert rmse[1] < rmse[0]
 
 

@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.errors import DataError, GridError
-from etesian.fill.report import verdicts
 from etesian.fill.scores import score_filled
+from etesian.scores.tables import verdicts
 
 LATITUDE, LONGITUDE = np.linspace(30, 37.6, 20), np.linspace(5, 14.2, 24)
 AREA = np.diff(np.sin(np.radians(np.linspace(29.8, 37.8, 21))))[:, None] * np.ones(24)
@@ -66,25 +66,51 @@ def test_errors_in_gaps_are_those_of_a_mean_over_area_and_all_gaps(
         weight = np.broadcast_to(AREA, truth.shape)[use]
         filled = world["worse"][NAME].values[use]
         error = filled - truth[use]
-        found = scored[0].sel(model="worse", channel=NAME, where=where)
+        found = scored[0].sel(forecast="worse", channel=NAME, region=where)
         assert_allclose(found.rmse, np.sqrt(np.average(error**2, weights=weight)))
         assert_allclose(found.bias, np.average(error, weights=weight))
         assert_allclose(found.mae, np.average(np.abs(error), weights=weight))
         assert int(found.points) == use.sum()
         cov = np.cov(filled, truth[use], aweights=weight)
         assert_allclose(found.correlation, cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1]), rtol=1e-9)
-    low, high = (float(scored[0][name].sel(model="worse", where="gaps")[0]) for name in ("rmse_low", "rmse_high"))
-    assert low < float(scored[0].rmse.sel(model="worse", where="gaps")[0]) < high
+    low, high = (float(scored[0][name].sel(forecast="worse", region="gaps")[0]) for name in ("rmse_low", "rmse_high"))
+    assert low < float(scored[0].rmse.sel(forecast="worse", region="gaps")[0]) < high
+
+
+def test_every_score_has_an_interval_and_a_verdict_says_how_sure_it_is(
+    world: dict[str, xr.Dataset], scored: tuple[xr.Dataset, Path]
+) -> None:
+    scores = scored[0].sel(channel=NAME)
+    for name in ("mae", "correlation", "crps", "coverage_90", "spread"):
+        found = scores.sel(forecast="ours")
+        assert (found[f"{name}_low"] < found[name]).all(), name
+        assert (found[name] < found[f"{name}_high"]).all(), name
+    assert scores.reference.values.tolist() == ["worse"]
+    ratio = scores.rmse.sel(forecast="ours") / scores.rmse.sel(forecast="worse")
+    assert_allclose(scores.skill.sel(forecast="ours", reference="worse"), 1 - ratio)
+    assert verdicts(scored[0], [NAME])[0].endswith("points without an observation, with 95 % confidence).")
+    months = world["truth"].resample(time="MS").mean().assign(land_sea_mask=world["truth"].land_sea_mask)
+    months[NAME].attrs["units"] = "K"
+    both = {"near": months.assign({NAME: months[NAME] + 0.1}), "far": months.assign({NAME: months[NAME] + 0.2})}
+    for each in both.values():
+        each[NAME].attrs["units"] = "K"
+    two = score_filled(both, world["truth"], world["observed"], references=["near"], progress=False)
+    assert np.isnan(two.rmse_low).all()
+    (said,) = verdicts(two, [NAME])
+    assert said == (
+        "Sea surface temperature: far does not beat near (RMSE 0.200 against 0.100, all points, too few times to tell "
+        "how certain)."
+    )
 
 
 def test_bins_hold_every_gap_once_and_their_squares_add_up(scored: tuple[xr.Dataset, Path]) -> None:
-    scores = scored[0].sel(model="ours", channel=NAME)
-    gaps = int(scores.points.sel(where="gaps"))
+    scores = scored[0].sel(forecast="ours", channel=NAME)
+    gaps = int(scores.points.sel(region="gaps"))
     for binning in ("observations", "cloud_share", "deviation"):
         assert int(scores[f"points_by_{binning}"].sum()) == gaps, binning
     distance = scores.points_by_distance
-    assert int(distance[0]) == int(scores.points.sel(where="observed"))
-    assert int(distance.sum()) == int(scores.points.sel(where="all"))
+    assert int(distance[0]) == int(scores.points.sel(region="observed"))
+    assert int(distance.sum()) == int(scores.points.sel(region="all"))
 
 
 def test_distance_is_that_to_the_nearest_observed_point_on_the_sphere(world: dict[str, xr.Dataset]) -> None:
@@ -105,20 +131,20 @@ def test_distance_is_that_to_the_nearest_observed_point_on_the_sphere(world: dic
 def test_an_honest_deviation_is_found_honest_and_half_of_it_too_small(
     world: dict[str, xr.Dataset], scored: tuple[xr.Dataset, Path]
 ) -> None:
-    honest = scored[0].sel(model="ours", channel=NAME, where="gaps")
+    honest = scored[0].sel(forecast="ours", channel=NAME, region="gaps")
     assert_allclose(honest.spread / honest.rmse_where_spread, 1, atol=0.03)
     assert_allclose([honest.coverage_50, honest.coverage_90], [0.5, 0.9], atol=0.02)
-    assert_allclose(scored[0].pit.sel(model="ours"), 0.05, atol=0.01)
-    by_deviation = scored[0].sel(model="ours", channel=NAME)
+    assert_allclose(scored[0].pit.sel(forecast="ours"), 0.05, atol=0.01)
+    by_deviation = scored[0].sel(forecast="ours", channel=NAME)
     full = by_deviation.points_by_deviation.values > 500
     ratio = (by_deviation.rmse_where_spread_by_deviation / by_deviation.spread_by_deviation).values[full]
     assert_allclose(ratio, 1, atol=0.1)
     overconfident = world["ours"].copy()
     overconfident[f"{NAME}_standard_deviation"] = overconfident[f"{NAME}_standard_deviation"] / 2
     found = score_filled({"half": overconfident}, world["truth"], world["observed"], progress=False)
-    assert found.coverage_90.sel(where="gaps").item() < 0.65
-    assert found.log_score.sel(where="gaps").item() > float(honest.log_score) + 0.5
-    assert found.crps.sel(where="gaps").item() > float(honest.crps)
+    assert found.coverage_90.sel(region="gaps").item() < 0.65
+    assert found.log_score.sel(region="gaps").item() > float(honest.log_score) + 0.5
+    assert found.crps.sel(region="gaps").item() > float(honest.crps)
 
 
 def test_months_are_judged_by_the_mean_of_the_true_days(world: dict[str, xr.Dataset]) -> None:
@@ -128,8 +154,8 @@ def test_months_are_judged_by_the_mean_of_the_true_days(world: dict[str, xr.Data
     months[NAME].attrs["units"] = "K"
     scores = score_filled({"shifted": months}, world["truth"], world["observed"], progress=False)
     assert scores.attrs["target"] == "monthly means"
-    assert_allclose(scores.bias.sel(where="all"), 0.25, atol=1e-9)
-    assert_allclose(scores.rmse.sel(where="all"), 0.25, atol=1e-9)
+    assert_allclose(scores.bias.sel(region="all"), 0.25, atol=1e-9)
+    assert_allclose(scores.rmse.sel(region="all"), 0.25, atol=1e-9)
     assert scores.time.size == 2
     share = world["observed"][NAME].isnull().where(world["truth"].land_sea_mask < 0.5)
     assert_allclose(scores.cloud_share_of_time, share.groupby("time.month").mean(...), atol=1e-9)
@@ -139,8 +165,8 @@ def test_only_points_that_all_have_are_scored_and_what_one_lacks_is_counted(worl
     holes = world["worse"].copy(deep=True)
     holes[NAME][3, 10:12, 10:12] = np.nan
     scores = score_filled({"ours": world["ours"], "holes": holes}, world["truth"], world["observed"], progress=False)
-    assert scores.missing.values.ravel().tolist() == [0, 4]
-    points = scores.points.sel(where="all").values.ravel()
+    assert scores.missing_forecast.values.ravel().tolist() == [0, 4]
+    points = scores.points.sel(region="all").values.ravel()
     assert points[0] == points[1] == 59 * (480 - 12) - 4
 
 
@@ -148,7 +174,7 @@ def test_withheld_observations_are_the_truth_of_what_was_given(world: dict[str, 
     given = world["observed"].copy(deep=True)
     given[NAME][5] = np.nan
     scores = score_filled({"ours": world["ours"]}, world["observed"], given, progress=False)
-    assert scores.points.sel(where="gaps").item() == int(world["observed"][NAME][5].notnull().sum())
+    assert scores.points.sel(region="gaps").item() == int(world["observed"][NAME][5].notnull().sum())
 
 
 def test_the_spectrum_of_a_field_that_is_too_smooth_lies_below_the_truth_at_small_scales() -> None:
@@ -166,15 +192,15 @@ def test_the_report_stands_alone_and_names_who_wins(scored: tuple[xr.Dataset, Pa
     scores, folder = scored
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r"(?:src|href)\s*=\s*['\"](?!data:image/)", page)
-    assert verdicts(scores)[0].startswith("Sea surface temperature: ours beats worse (RMSE ")
-    assert verdicts(scores)[0] in page
+    assert verdicts(scores, [NAME])[0].startswith("Sea surface temperature: ours beats worse (RMSE ")
+    assert verdicts(scores, [NAME])[0] in page
     assert (folder / "film.gif").read_bytes()[:6] == b"GIF89a"
     pictures = {path.name for path in folder.glob("*.png")}
     kinds = ("fields", "models", "errors", "bins", "reliability")
     assert pictures == {*(f"{kind}_{NAME}.png" for kind in kinds), "spectra.png", "days.png"}
     table = pd.read_csv(folder / "scores.csv")
-    row = table.query("model == 'ours' and binning == 'where' and bin == 'gaps' and score == 'rmse'")
-    assert_allclose(row["value"].item(), scores.rmse.sel(model="ours", where="gaps").item())
+    row = table.query("forecast == 'ours' and binning == 'region' and bin == 'gaps' and score == 'rmse'")
+    assert_allclose(row["value"].item(), scores.rmse.sel(forecast="ours", region="gaps").item())
 
 
 def test_what_cannot_be_judged_is_said_in_a_sentence(world: dict[str, xr.Dataset], tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from etesian.scores.uncertainty import half_width, ratio_influence
+from etesian.scores import definitions  # noqa: F401  (registers the scores)
+from etesian.scores.registry import score_named
+from etesian.scores.uncertainty import half_width
 
 
 def series(correlation: float, length: int, trials: int, seed: int = 11) -> np.ndarray:
@@ -66,6 +68,6 @@ def test_too_few_initial_times_give_no_interval() -> None:
 
 def test_initial_times_without_weight_have_no_influence() -> None:
     numerator, denominator = np.array([[4.0], [6.0], [99.0]]), np.array([[2.0], [1.0], [0.0]])
-    estimate, influence = ratio_influence(numerator, denominator)
+    estimate, influence, _ = score_named("mae").influence({"absolute_error": numerator, "weight": denominator})
     assert_allclose(estimate, [10 / 3])
     assert_allclose(influence[:, 0], [-(8 / 3) / 1.5, (8 / 3) / 1.5, 0], atol=1e-12)

@@ -49,7 +49,7 @@ def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[st
 
 def example(scores: xr.Dataset) -> int:
     """Return the number of the time whose cloud share is in the middle of those with gaps that could be judged."""
-    judged = np.isfinite(scores.mse_by_time.sel({"where": "gaps"}).values).any((1, 2))
+    judged = np.isfinite(scores.mse_by_time.sel(region="gaps").values).any((1, 2))
     times = np.flatnonzero(judged if judged.any() else np.ones_like(judged))
     share = scores.cloud_share_of_time.values[times]
     return int(times[np.argsort(share, kind="stable")[share.size // 2]])
@@ -121,8 +121,8 @@ def models(pairs: FilledPairs, channel: Channel, case: FilledCase, when: str) ->
 
 def error_maps(scores: xr.Dataset, pairs: FilledPairs, channel: str) -> Figure:
     """Draw the root-mean-square error of every model point by point, over all times."""
-    maps = np.sqrt(scores.mse_map.sel(channel=channel))
-    names = maps.model.values.tolist()
+    maps = scores.rmse_map.sel(channel=channel)
+    names = maps.forecast.values.tolist()
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4.6 * columns, rows * map_height(_grid(pairs), 4.3) + 1.4), layout="constrained")
@@ -131,7 +131,7 @@ def error_maps(scores: xr.Dataset, pairs: FilledPairs, channel: str) -> Figure:
     for panel in panels.ravel()[len(names) :]:
         panel.set_visible(False)
     for panel, name in zip(panels.ravel(), names, strict=False):
-        image = _map(panel, maps.sel(model=name).values, pairs, "magma_r", 0, largest)
+        image = _map(panel, maps.sel(forecast=name).values, pairs, "magma_r", 0, largest)
         panel.set_title(name.replace("_", " "), loc="left", fontsize=10, color=STYLE["text"])
     colour_bar(
         figure, image, panels, "RMSE over all times", str(scores.units.sel(channel=channel).values), extend="max"
@@ -152,7 +152,7 @@ def bins(scores: xr.Dataset) -> Figure:
         rmse = scores[f"rmse_by_{binning}"]
         there = np.flatnonzero(np.isfinite(rmse.values).any(0))
         for name, colour in _colours(scores).items():
-            values = rmse.sel(model=name).values[there]
+            values = rmse.sel(forecast=name).values[there]
             panel.plot(there, values, color=colour, marker="o", markersize=4, label=name.replace("_", " "))
         panel.set_xticks(there, [str(label) for label in rmse[binning].values[there]], rotation=35, ha="right")
         panel.set_xlabel(heading)
@@ -169,13 +169,12 @@ def reliability(scores: xr.Dataset) -> Figure:
     figure = Figure(figsize=(14, 4.6), layout="constrained")
     covering, spread, ranks = figure.subplots(1, 3)
     known = {
-        name: colour for name, colour in _colours(scores).items() if np.isfinite(scores.spread.sel(model=name)).any()
+        name: colour for name, colour in _colours(scores).items() if np.isfinite(scores.spread.sel(forecast=name)).any()
     }
     for name, colour in known.items():
-        part = scores.sel(model=name)
+        part = scores.sel(forecast=name)
         label = name.replace("_", " ")
-        index = "all" if scores.attrs.get("target") == "monthly means" else "gaps"
-        here = part.sel(where=index)
+        here = part.isel(region=0)
         covered = [100 * float(here[f"coverage_{round(100 * level)}"]) for level in LEVELS]
         covering.plot(100 * np.array(LEVELS), covered, color=colour, marker="o", label=label)
         spread.plot(part.spread_by_deviation, part.rmse_where_spread_by_deviation, color=colour, marker="o")
@@ -289,7 +288,7 @@ def _grid(pairs: FilledPairs) -> xr.Dataset:
 
 
 def _colours(scores: xr.Dataset) -> dict[str, str]:
-    names = scores.model.values.tolist()
+    names = scores.forecast.values.tolist()
     return {name: MODEL_COLOURS[number % len(MODEL_COLOURS)] for number, name in enumerate(names)}
 
 

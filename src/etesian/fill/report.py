@@ -10,14 +10,14 @@ from rich.table import Table
 from etesian.core.outputs import complete_or_absent
 from etesian.fill.pairs import FilledPairs
 from etesian.fill.plots import example, film, gapfill_figures, strip
-from etesian.scores.page import page, picture, save_pictures, table, text
+from etesian.scores.definitions import FILLED_SCORES
+from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.tables import number as digits
-from etesian.scores.tables import pretty_units, title
+from etesian.scores.tables import pretty_units, title, verdicts, with_best
 
-_BINNINGS = ("where", "observations", "distance", "cloud_share", "deviation")
+_BINNINGS = ("region", "observations", "distance", "cloud_share", "deviation")
 
-_SCORES = ("rmse", "mae", "bias", "correlation", "crps", "log_score", "spread", "coverage_50", "coverage_68",
-           "coverage_90", "coverage_95", "points")  # fmt: skip
+_SCORES = tuple(name for name in FILLED_SCORES if name != "rmse_where_spread")
 
 _ABOUT = {
     "bins": "RMSE by distance, observations and cloud",
@@ -56,9 +56,9 @@ def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path
 
 def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
     """Return the page."""
-    first = str(scores.model.values[0])
+    first = str(scores.forecast.values[0])
     parts = [f"<h1>How well are the gaps filled by {text(first)}?</h1>", f"<p class='lead'>{_about(scores)}</p>"]
-    parts.append(_verdicts(scores))
+    parts.append(verdict_list(verdicts(scores, _channels(scores))))
     for channel in scores.channel.values.tolist():
         part = scores.sel(channel=channel)
         units = pretty_units(str(part.units.values))
@@ -84,30 +84,8 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
         )
     parts += ["<h2>The days</h2>", picture(pictures["days"], "Days of the month")]
     parts.append(picture(pictures["film"], "Film of the days", "gif"))
-    parts += ["<h2>What was compared</h2>", _provenance(scores)]
+    parts += ["<h2>What was compared</h2>", _compared(scores)]
     return page(f"Gaps filled by {first}", parts)
-
-
-def verdicts(scores: xr.Dataset) -> list[str]:
-    """Say for each channel which of the others the first model beats in gaps, or everywhere for means over months."""
-    first, where = str(scores.model.values[0]), judged_points(scores)
-    said = []
-    for channel in scores.channel.values.tolist():
-        rmse = scores.rmse.sel(channel=channel, where=where)
-        own = float(rmse.sel(model=first))
-        for name in scores.model.values.tolist()[1:]:
-            other = float(rmse.sel(model=name))
-            verb = "beats" if own < other else "does not beat"
-            said.append(
-                f"{title(channel)}: {first} {verb} {name} (RMSE {digits(own)} against {digits(other)}, "
-                f"{'all points' if where == 'all' else 'points without an observation'})."
-            )
-    return said
-
-
-def judged_points(scores: xr.Dataset) -> str:
-    """Return the points that verdicts are about."""
-    return "all" if scores.attrs["target"] == "monthly means" else "gaps"
 
 
 def filled_summary(scores: xr.Dataset) -> Table:
@@ -116,47 +94,48 @@ def filled_summary(scores: xr.Dataset) -> Table:
     Args:
         scores: what `score_filled` returned.
     """
-    where = judged_points(scores)
-    points = "all points of the sea" if where == "all" else "points of the sea without an observation"
     result = Table(
-        title=f"{points}, {scores.time.size} {scores.attrs['target']}",
-        caption="\n".join(verdicts(scores)) or None,
+        title=f"{scores.attrs['points'].replace('points', 'points of the sea')}, "
+        f"{scores.time.size} {scores.attrs['target']}",
+        caption="\n".join(verdicts(scores, _channels(scores))) or None,
         caption_justify="left",
     )
     result.add_column("channel")
-    result.add_column("model", no_wrap=True)
+    result.add_column("forecast", no_wrap=True)
     shown = ("rmse", "bias", "correlation", "crps", "coverage_90")
     for heading in ("RMSE", "bias", "correlation", "CRPS", "in 90 %"):
         result.add_column(heading, justify="right")
     for channel in scores.channel.values.tolist():
-        part = scores.sel(channel=channel, where=where)
+        part = scores.isel(region=0).sel(channel=channel)
+        best = part.rmse.min(keepdims=True).values
         units = pretty_units(str(part.units.values))
-        for row, name in enumerate(scores.model.values.tolist()):
-            cells = [digits(float(part[score].sel(model=name))) for score in shown]
-            if float(part.rmse.sel(model=name)) == float(part.rmse.min()):
-                cells[0] = f"[bold]{cells[0]}[/]"
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            cells = [digits(float(part[score].sel(forecast=name))) for score in shown]
+            cells[:1] = with_best(part.rmse.sel(forecast=[name]).values, best, "[bold]{}[/]")
             result.add_row(f"{channel} ({units})" if row == 0 else "", name, *cells)
         result.add_section()
     return result
 
 
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
-    """Return one row per model, channel, binning, bin and score, with the number of points."""
+    """Return one row per forecast, channel, binning, bin and score, with the number of points and its interval."""
     frames = []
     for binning in _BINNINGS:
-        suffix = "" if binning == "where" else f"_by_{binning}"
+        suffix = "" if binning == "region" else f"_by_{binning}"
         points = scores[f"points{suffix}"].to_series()
-        for score in _SCORES[:-1]:
-            series = scores[f"{score}{suffix}"].to_series()
-            part = pd.DataFrame({"value": series, "points": points}).reset_index().rename(columns={binning: "bin"})
+        for score in _SCORES:
+            columns = {"value": scores[f"{score}{suffix}"].to_series(), "points": points}
+            if binning == "region":
+                columns |= {end: scores[f"{score}_{end}"].to_series() for end in ("low", "high")}
+            part = pd.DataFrame(columns).reset_index().rename(columns={binning: "bin"})
             frames.append(part.assign(score=score, binning=binning, bin=part["bin"].astype(str)))
     together = pd.concat(frames, ignore_index=True).dropna(subset="value")
-    return together[["model", "channel", "binning", "bin", "score", "value", "points"]]
+    return together[["forecast", "channel", "binning", "bin", "score", "value", "low", "high", "points"]]
 
 
 def _about(scores: xr.Dataset) -> str:
     times = scores.time.values
-    others = ", ".join(scores.model.values.tolist()[1:])
+    others = ", ".join(scores.forecast.values.tolist()[1:])
     against = f", compared with {others}" if others else ""
     share = scores.cloud_share_of_time.values
     return text(
@@ -165,30 +144,29 @@ def _about(scores: xr.Dataset) -> str:
     )
 
 
-def _verdicts(scores: xr.Dataset) -> str:
-    marked = [(" class='no'" if "does not beat" in item else "", item) for item in verdicts(scores)]
-    return "<ul class='verdicts'>" + "".join(f"<li{mark}>{text(item)}</li>" for mark, item in marked) + "</ul>"
+def _channels(scores: xr.Dataset) -> list[str]:
+    names: list[str] = scores.channel.values.tolist()
+    return names
 
 
 def _score_table(scores: xr.Dataset) -> str:
     head = ["", "points", "RMSE", "95 %", "MAE", "bias", "correlation", "CRPS", "log score", "spread / RMSE",
             "in 90 %"]  # fmt: skip
     rows = []
-    for where in scores["where"].values.tolist():
-        part = scores.sel(where=where)
-        best = float(part.rmse.min())
-        for row, name in enumerate(scores.model.values.tolist()):
-            here = part.sel(model=name)
-            rmse = digits(float(here.rmse))
+    for region in scores.region.values.tolist():
+        part = scores.sel(region=region)
+        best = part.rmse.min(keepdims=True).values
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            here = part.sel(forecast=name)
             interval = (
                 f"{digits(float(here.rmse_low))}–{digits(float(here.rmse_high))}" if np.isfinite(here.rmse_low) else "–"
             )
             rows.append(
                 [
-                    where if row == 0 else "",
+                    region if row == 0 else "",
                     text(name),
                     f"{int(here.points):,}",
-                    f"<b>{rmse}</b>" if float(here.rmse) == best else rmse,
+                    *with_best(here.rmse.values[None], best, "<b>{}</b>"),
                     interval,
                     *(digits(float(here[score])) for score in ("mae", "bias", "correlation", "crps", "log_score")),
                     digits(float(here.spread / here.rmse_where_spread)),
@@ -205,26 +183,26 @@ def _bin_table(scores: xr.Dataset) -> str:
         ("observations", "Times in the month observed at the point"),
         ("cloud_share", "Share of the sea under cloud"),
     ):
-        points = scores[f"points_by_{binning}"].isel(model=0)
+        points = scores[f"points_by_{binning}"].isel(forecast=0)
         there = np.flatnonzero(points.values)
         rows = [["points", *(f"{int(count):,}" for count in points.values[there])]]
-        for name in scores.model.values.tolist():
-            rmse = scores[f"rmse_by_{binning}"].sel(model=name).values[there]
+        for name in scores.forecast.values.tolist():
+            rmse = scores[f"rmse_by_{binning}"].sel(forecast=name).values[there]
             rows.append([text(name), *map(digits, rmse)])
         rows_head = [f"RMSE: {heading}", *(text(label) for label in points[binning].values[there])]
         parts.append(table(rows_head, rows, 1))
     return "".join(parts)
 
 
-def _provenance(scores: xr.Dataset) -> str:
+def _compared(scores: xr.Dataset) -> str:
     missing = [
-        f"{int(scores.missing.sel(model=name, channel=channel)):,} of {channel} in {name}"
-        for name in scores.model.values.tolist()
+        f"{int(scores.missing_forecast.sel(forecast=name, channel=channel)):,} of {channel} in {name}"
+        for name in scores.forecast.values.tolist()
         for channel in scores.channel.values.tolist()
-        if int(scores.missing.sel(model=name, channel=channel))
+        if int(scores.missing_forecast.sel(forecast=name, channel=channel))
     ]
     entries = {
-        "Models": ", ".join(scores.model.values.tolist()),
+        "Models": ", ".join(scores.forecast.values.tolist()),
         "Times": f"{scores.time.size} {scores.attrs['target']}",
         "Left out": scores.attrs["left_out"] or "no time",
         "Missing": ", ".join(missing) or "no point of the sea at which the truth is known",
@@ -232,7 +210,7 @@ def _provenance(scores: xr.Dataset) -> str:
         "Grid": scores.attrs["grid"],
         "Weights": "area of the grid cells",
         "Correlation": "over all points and times together, of the fields themselves",
-        "Intervals": "95 %, Student's t with an effective sample size (lag-1 autocorrelation) over times",
+        "Intervals": "95 %, Student's t, allowing for the likeness of successive times, paired in verdicts",
         "Made with": f"Etesian {scores.attrs['etesian_version']}",
     }
-    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in entries.items()) + "</dl>"
+    return provenance(entries)

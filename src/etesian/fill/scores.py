@@ -1,4 +1,4 @@
-"""Judge filled fields: errors where nothing was observed, by distance, cloud and observations, and their own errors."""
+"""Score filled fields: errors where nothing was observed, by distance, cloud and observations, and their own errors."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy.special import ndtr
+from torch import Tensor
 
 from etesian.core.clock import decode_time
 from etesian.core.constants import EARTH_RADIUS
-from etesian.core.errors import DataError, RecipeError
+from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.fill.report import write_gapfill_report
-from etesian.scores.gaussian import LEVELS, crps, inside, log_score
+from etesian.scores.definitions import FILLED_SCORES
+from etesian.scores.estimates import estimates, skill
+from etesian.scores.registry import MapPair, collect, score_named, statistics_of
 from etesian.scores.spectrum import isotropic_spectrum, largest_rectangle
-from etesian.scores.uncertainty import half_width, ratio_influence
+from etesian.scores.weights import WHOLE_DOMAIN, point_weights
 
 Array = NDArray[np.float64]
-
-WHERE = ("gaps", "observed", "all")
-"""Points without an observation (withheld ones included), with one, and both."""
 
 _OBSERVATIONS = (0, 1, 2, 3, 5, 8, 12, 20)
 
@@ -32,13 +34,10 @@ _SPACINGS = (0, 1.5, 3.5, 6.5, 12.5, 24.5, 48.5)
 
 _SHARES = tuple(range(0, 100, 10))
 
-_STEPS = np.concatenate([[0.0], 2.0 ** np.arange(-7, 2.5, 0.5)])
-"""Edges of bins of the standard deviation, in units of the spread of the truth."""
+_DEVIATIONS = np.concatenate([[0.0], 2.0 ** np.arange(-7, 2.5, 0.5)])
+"""Edges of bins of the stated standard deviation, in standard deviations of the truth."""
 
-_SUMS = (
-    "weight", "points", "error", "squared", "absolute", "filled", "truth", "filled2", "truth2", "product",
-    "known", "crps", "log_score", "variance", "squared_known", *(f"inside_{level}" for level in LEVELS),
-)  # fmt: skip
+_STATISTICS = (*statistics_of(FILLED_SCORES), "points")
 
 _SMALLEST_SIDE, _LARGEST_SIDE = 16, 512
 
@@ -48,6 +47,7 @@ def score_filled(
     truth: str | Path | xr.Dataset,
     observed: str | Path | xr.Dataset,
     *,
+    references: Sequence[str] | None = None,
     channels: Sequence[str] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
@@ -62,31 +62,38 @@ def score_filled(
         truth: complete fields, or the observations of which some were withheld. Means over months are judged by those
             of the truth over the times observed.
         observed: what they were filled from.
+        references: names among them; skill is 1 − RMSE / RMSE of each of them. All but the first by default.
         channels: all that are shared by default.
         out: folder for scores.nc, scores.csv, report.html, pictures and a film of the days.
         progress: show a progress bar.
 
     Returns:
-        Scores over (model, channel, …); docs/gapfill.md defines them.
+        Scores over (forecast, channel, region) with 95 % intervals (`…_low`, `…_high`) and skill, where a region is the
+        `gaps`, what was `observed`, or `all`; and by bins. docs/gapfill.md defines them.
 
     Raises:
         DataError: if files cannot be read, are not filled fields, or nothing can be judged.
         GridError: if grids differ.
         ChannelError: if a channel is missing.
+        RecipeError: if there are no filled fields, or a reference is none of them.
     """
     if not filled:
         raise RecipeError("there are no filled fields to score; name at least one")
+    references = list(filled)[1:] if references is None else list(references)
+    if unknown := [name for name in references if name not in filled]:
+        raise RecipeError(f"there are no filled fields '{unknown[0]}' to refer to{suggest(unknown[0], filled)}")
     pairs = FilledPairs(filled, truth, observed, channels)
     sums = GapSums(pairs)
     cases = track(pairs.cases(), "Scoring filled fields", pairs.time.size * len(pairs.channels), transient=True,
                     disable=not progress)  # fmt: skip
     for number, channel, case in cases:
         sums.add(number, pairs.channels.index(channel), case)
-    scores = sums.result()
+    scores = sums.result(references)
     scores.attrs = {
         "title": f"Scores of {next(iter(filled))}",
         "etesian_version": version("etesian"),
         "target": "monthly means" if pairs.monthly else "single times",
+        "points": "all points" if pairs.monthly else "points without an observation",
         "grid": str(pairs.grid),
         "left_out": ", ".join(f"{count} not in {name}" for name, count in pairs.dropped.items() if count),
     }
@@ -109,23 +116,24 @@ class GapSums:
         self.pairs, self.names = pairs, list(pairs.filled)
         self.spacing = float(np.radians(np.diff(pairs.grid.latitude).mean()) * EARTH_RADIUS / 1000)
         self.edges: dict[str, Array] = {
-            "where": np.arange(2.0),
             "observations": np.array(_OBSERVATIONS, dtype=np.float64),
             "distance": np.array(_SPACINGS) * self.spacing,
             "cloud_share": np.array(_SHARES) / 100,
-            "deviation": _STEPS,
+            "deviation": _DEVIATIONS,
         }
         lead = (len(self.names), len(pairs.channels))
-        self.sums = {name: np.zeros((*lead, edges.size, len(_SUMS))) for name, edges in self.edges.items()}
-        self.by_time = np.zeros((pairs.time.size, *lead, 2, 2))
+        sizes = [edges.size for edges in self.edges.values()]
+        self.sums = np.zeros((*lead, sum(sizes), len(_STATISTICS)))
+        self.by_time = np.zeros((pairs.time.size, *lead, 2, len(_STATISTICS)))
         self.cloud_shares = np.zeros(pairs.time.size)
         self.missing = np.zeros(lead, dtype=np.int64)
         self.pit = np.zeros((*lead, 20))
         shape = (*lead, *pairs.grid.shape)
         self.map_error, self.map_squared = np.zeros(shape), np.zeros(shape)
         self.map_count = np.zeros((lead[1], *pairs.grid.shape), dtype=np.int64)
-        self.area = np.broadcast_to(pairs.grid.area_weights[:, None], pairs.grid.shape)
-        self.centre, self.spread = np.full(lead[1], np.nan), np.ones(lead[1])
+        weights, _ = point_weights(pairs.grid, (WHOLE_DOMAIN,), "area")
+        self.area = weights[:, 0].numpy().reshape(pairs.grid.shape)
+        self.origin, self.truth_deviation = np.full(lead[1], np.nan), np.ones(lead[1])
         self.box: tuple[slice, slice] | None = None
         self.power: dict[str, Array] = {}
 
@@ -142,53 +150,42 @@ class GapSums:
         if not use.any():
             return
         truth = case.truth[use]
-        if np.isnan(self.centre[channel]):
-            self.centre[channel], self.spread[channel] = truth.mean(), max(float(truth.std()), 1e-12)
+        if np.isnan(self.origin[channel]):
+            self.origin[channel], self.truth_deviation[channel] = truth.mean(), max(float(truth.std()), 1e-12)
         gap = ~case.observed[use]
         counted = np.ones_like(gap) if self.pairs.monthly else gap
+        distance = np.where(gap, np.maximum(_bins(case.distance[use], self.edges["distance"]), 1), 0)
         labels = {
-            "where": (~gap).astype(np.int64),
-            "observations": _bins(case.count[use], self.edges["observations"]),
-            "distance": np.where(gap, np.maximum(_bins(case.distance[use], self.edges["distance"]), 1), 0),
-            "cloud_share": np.full(gap.shape, _bins(np.array(case.cloud_share), self.edges["cloud_share"])),
+            "observations": _where(counted, _bins(case.count[use], self.edges["observations"])),
+            "distance": distance,
+            "cloud_share": _where(counted, _bins(np.array(case.cloud_share), self.edges["cloud_share"])),
         }
         self.map_count[channel] += use
         for i, name in enumerate(self.names):
-            error = case.filled[name][use] - truth
-            self.map_error[i, channel][use] += error
-            self.map_squared[i, channel][use] += error**2
-            deviation = case.deviation[name][use] if name in case.deviation else None
-            terms = self._terms(self.area[use], error, truth - self.centre[channel], deviation)
-            for binning, label in labels.items():
-                chosen = counted if binning in ("observations", "cloud_share") else slice(None)
-                part = _binned(label[chosen], terms[:, chosen], self.edges[binning].size)
-                self.sums[binning][i, channel] += part
-                if binning == "where":
-                    self.by_time[number, i, channel] = part[:, [_SUMS.index("squared"), _SUMS.index("weight")]]
-            if deviation is not None:
-                label = _bins(deviation / self.spread[channel], _STEPS)
-                self.sums["deviation"][i, channel] += _binned(label[counted], terms[:, counted], _STEPS.size)
-                self._add_pit(i, channel, -error[counted] / deviation[counted], self.area[use][counted])
+            filled = case.filled[name][use]
+            self.map_error[i, channel][use] += filled - truth
+            self.map_squared[i, channel][use] += (filled - truth) ** 2
+            deviation = case.deviation[name][use] if name in case.deviation else np.full(truth.shape, np.nan)
+            stated = counted & np.isfinite(deviation)
+            labels["deviation"] = _where(stated, _bins(deviation / self.truth_deviation[channel], _DEVIATIONS))
+            groups = _Bins(
+                [(~gap).astype(np.int64), *(labels[binning] for binning in self.edges)],
+                [2, *(edges.size for edges in self.edges.values())],
+                self.area[use],
+            )
+            values, true, stated_deviation = (torch.from_numpy(part) for part in (filled, truth, deviation))
+            pair = MapPair(
+                values, true, torch.ones_like(true, dtype=torch.bool), groups, (values - true).square(),
+                deviation=stated_deviation, origin=float(self.origin[channel]),
+            )  # fmt: skip
+            sums = np.stack([part.numpy() for part in collect(pair, _STATISTICS).values()], axis=-1)
+            self.by_time[number, i, channel] = sums[:2]
+            self.sums[i, channel] += sums[2:]
+            self._add_pit(i, channel, ((truth - filled) / deviation)[stated], self.area[use][stated])
 
-    def _terms(self, weight: Array, error: Array, truth: Array, deviation: Array | None) -> Array:
-        filled = truth + error
-        rows: dict[str, Array | float] = {
-            "weight": 1.0, "error": error, "squared": error**2, "absolute": np.abs(error), "filled": filled,
-            "truth": truth, "filled2": filled**2, "truth2": truth**2, "product": filled * truth,
-        }  # fmt: skip
-        if deviation is not None:
-            rows |= {
-                "known": 1.0, "crps": crps(error, deviation), "log_score": log_score(error, deviation),
-                "variance": deviation**2, "squared_known": error**2,
-            }  # fmt: skip
-            rows |= {f"inside_{level}": inside(error, deviation, level).astype(np.float64) for level in LEVELS}
-        terms = np.stack([rows.get(name, 0.0) * weight for name in _SUMS])
-        terms[_SUMS.index("points")] = 1.0
-        return terms
-
-    def _add_pit(self, model: int, channel: int, standard: Array, weight: Array) -> None:
+    def _add_pit(self, number: int, channel: int, standard: Array, weight: Array) -> None:
         label = np.minimum((ndtr(standard) * 20).astype(np.int64), 19)
-        self.pit[model, channel] += np.bincount(label, weight, 20)
+        self.pit[number, channel] += np.bincount(label, weight, 20)
 
     def _add_spectra(self, case: FilledCase) -> None:
         """Add the spectra over the largest rectangle without a missing value, found once."""
@@ -209,95 +206,103 @@ class GapSums:
             self.power[name] = self.power.get(name, 0.0) + power
         self.power["wavenumber"], self.power["number"] = found.wavenumber, self.power.get("number", 0.0) + np.ones(1)
 
-    def result(self) -> xr.Dataset:
-        """Return the scores.
+    def result(self, references: Sequence[str] = ()) -> xr.Dataset:
+        """Return the scores, and skill against the references.
 
         Raises:
             DataError: if there was no point to judge.
         """
-        where = self.sums["where"]
-        if not where[..., _SUMS.index("points")].any():
+        if not self.by_time[..., _STATISTICS.index("points")].any():
             raise DataError(
                 "no point could be judged: nowhere have the truth and all filled fields a value at the same time"
-                + ("; a truth with gaps has no means over months, so judge single times" if self.pairs.monthly else "")
+                + ("; a truth with gaps has no means over months, so score single times" if self.pairs.monthly else "")
             )
-        self.sums["where"] = np.concatenate([where, where.sum(2, keepdims=True)], axis=2)
-        data: dict[str, tuple[tuple[str, ...], Any]] = {}
-        for binning, values in self.sums.items():
-            dims = ("model", "channel", binning)
-            suffix = "" if binning == "where" else f"_by_{binning}"
-            for score, scored in _scores(values).items():
-                data[f"{score}{suffix}"] = dims, scored
-        data |= self._intervals()
-        data["pit"] = ("model", "channel", "pit_bin"), _share(self.pit, self.pit.sum(-1, keepdims=True))
-        data["missing"] = ("model", "channel"), self.missing
+        parts = {"gaps": self.by_time[..., :1, :], "observed": self.by_time[..., 1:, :]}
+        parts["all"] = parts["gaps"] + parts["observed"]
+        # What verdicts are about comes first.
+        regions = ("all", "gaps", "observed") if self.pairs.monthly else ("gaps", "observed", "all")
+        by_time = _by_statistic(np.concatenate([parts[name] for name in regions], axis=3))
+        dims = ("forecast", "channel", "region")
+        data: dict[str, tuple[tuple[str, ...], Any]] = dict(estimates(by_time, FILLED_SCORES, dims))
+        if references:
+            data |= skill(by_time, self.names, references, dims)
+        data["points"] = dims, by_time["points"].sum(0).astype(np.int64)
+        data["mse_by_time"] = ("time", *dims), _share(by_time["squared_error"], by_time["weight"])
+        first = 0
+        for binning, edges in self.edges.items():
+            sums = _by_statistic(self.sums[:, :, first : first + edges.size])
+            first += edges.size
+            totals = {name: torch.from_numpy(part.copy()) for name, part in sums.items()}
+            for name in FILLED_SCORES:
+                data[f"{name}_by_{binning}"] = (*dims[:2], binning), score_named(name).value(totals).numpy()
+            data[f"points_by_{binning}"] = (*dims[:2], binning), sums["points"].astype(np.int64)
+        data["pit"] = (*dims[:2], "pit_bin"), _share(self.pit, self.pit.sum(-1, keepdims=True))
+        data["missing_forecast"] = dims[:2], self.missing
         data["cloud_share_of_time"] = ("time",), self.cloud_shares
-        for name, values in (("bias_map", self.map_error), ("mse_map", self.map_squared)):
-            data[name] = (
-                ("model", "channel", "latitude", "longitude"),
-                _share(values, self.map_count).astype(np.float32),
-            )
+        maps = {"bias_map": _share(self.map_error, self.map_count)}
+        maps["rmse_map"] = np.sqrt(_share(self.map_squared, self.map_count))
+        data |= {name: ((*dims[:2], "latitude", "longitude"), part.astype(np.float32)) for name, part in maps.items()}
         if self.power:
             names = [name for name in self.power if name not in ("wavenumber", "number")]
             power = np.stack([self.power[name] for name in names]) / self.power["number"]
             data["power"] = ("spectrum_of", "wavenumber"), power
         coordinates: dict[str, Any] = {
-            "model": self.names,
+            "forecast": self.names,
             "channel": [str(channel) for channel in self.pairs.channels],
-            "where": list(WHERE),
+            "region": list(regions),
             "observations": ("observations", _labels(self.edges["observations"], "", whole=True)),
             "distance": ("distance", ["observed", *_labels(np.append(0, self.edges["distance"][2:]), " km")]),
             "cloud_share": ("cloud_share", _labels(100 * self.edges["cloud_share"], " %", end="100")),
-            "deviation": ("deviation", _STEPS, {"long_name": "lower edge, in standard deviations of the truth"}),
+            "deviation": ("deviation", _DEVIATIONS, {"long_name": "lower edge, in standard deviations of the truth"}),
             "pit_bin": (np.arange(20) + 0.5) / 20,
             "time": decode_time(self.pairs.time, self.pairs.calendar),
             "latitude": self.pairs.grid.latitude,
             "longitude": self.pairs.grid.longitude,
             "units": ("channel", [self.pairs.truth.units(channel) for channel in self.pairs.channels]),
         }
+        if references:
+            coordinates["reference"] = list(references)
         if self.power:
             coordinates |= {"spectrum_of": names, "wavenumber": self.power["wavenumber"]}
         result = xr.Dataset(data, coordinates)
         result["wavenumber"] = result["wavenumber"].assign_attrs(units="km-1") if self.power else ("wavenumber", [])
         return result
 
-    def _intervals(self) -> dict[str, tuple[tuple[str, ...], Array]]:
-        """Return 95 % intervals of RMSE, which allow for the likeness of successive times."""
-        by_time = np.concatenate([self.by_time, self.by_time.sum(3, keepdims=True)], axis=3)
-        mse, influence = ratio_influence(by_time[..., 0], by_time[..., 1])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            half = half_width(influence / (2 * mse), by_time[..., 1] > 0)
-            low, high = np.sqrt(mse) * np.exp(-half), np.sqrt(mse) * np.exp(half)
-            each = by_time[..., 0] / by_time[..., 1]
-        dims = ("model", "channel", "where")
-        return {"rmse_low": (dims, low), "rmse_high": (dims, high), "mse_by_time": (("time", *dims), each)}
+
+class _Bins:
+    """Sums over several sets of bins, one behind the other; a point of a negative label is in none.
+
+    Args:
+        labels: bin of each point, by set.
+        sizes: number of bins of each set.
+        area: of each point.
+    """
+
+    def __init__(self, labels: Sequence[NDArray[np.int64]], sizes: Sequence[int], area: Array) -> None:
+        self.labels, self.sizes, self.area = labels, sizes, area
+
+    def total(self, values: Float64[Tensor, " point"]) -> Float64[Tensor, " group"]:
+        """Return sums over the points of each bin, weighted by area."""
+        return self._sums(values.numpy() * self.area)
+
+    def count(self, values: Float64[Tensor, " point"]) -> Float64[Tensor, " group"]:
+        """Return sums over the points of each bin without weights."""
+        return self._sums(values.numpy())
+
+    def _sums(self, values: Array) -> Tensor:
+        parts = [
+            np.bincount(label + 1, values, size + 1)[1:] for label, size in zip(self.labels, self.sizes, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(parts))
 
 
-def _scores(sums: Array) -> dict[str, Array]:
-    """Return scores of sums (…, statistic); NaN where nothing was summed."""
+def _by_statistic(sums: Array) -> dict[str, Array]:
+    return {name: sums[..., position] for position, name in enumerate(_STATISTICS)}
 
-    def of(name: str) -> Array:
-        return np.asarray(sums[..., _SUMS.index(name)])
 
-    def mean(name: str, over: str = "weight") -> Array:
-        return _share(of(name), of(over))
-
-    covariance = mean("product") - mean("filled") * mean("truth")
-    variances = (mean("filled2") - mean("filled") ** 2) * (mean("truth2") - mean("truth") ** 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = np.where(variances > 0, covariance / np.sqrt(variances), np.nan)
-    scores = {
-        "rmse": np.sqrt(mean("squared")),
-        "mae": mean("absolute"),
-        "bias": mean("error"),
-        "correlation": correlation,
-        "crps": mean("crps", "known"),
-        "log_score": mean("log_score", "known"),
-        "spread": np.sqrt(mean("variance", "known")),
-        "rmse_where_spread": np.sqrt(mean("squared_known", "known")),
-    }
-    scores |= {f"coverage_{round(100 * level)}": mean(f"inside_{level}", "known") for level in LEVELS}
-    return scores | {"points": of("points").astype(np.int64)}
+def _where(counted: NDArray[np.bool_], label: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return labels, negative where a point does not count."""
+    return np.asarray(np.where(counted, label, -1))
 
 
 def _share(part: Array, whole: Any) -> Array:
@@ -307,10 +312,6 @@ def _share(part: Array, whole: Any) -> Array:
 
 def _bins(values: NDArray[Any], edges: Array) -> NDArray[np.int64]:
     return np.asarray(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, edges.size - 1), dtype=np.int64)
-
-
-def _binned(label: NDArray[np.int64], terms: Array, bins: int) -> Array:
-    return np.stack([np.bincount(label, term, bins).astype(np.float64) for term in terms], axis=-1)
 
 
 def _labels(edges: Array, unit: str, *, whole: bool = False, end: str = "") -> list[str]:

@@ -3,10 +3,12 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from etesian.scores.tables import is_win
 
 STYLE = """
 :root{--ink:#22292e;--soft:#5b666e;--line:#dfe4e7;--ground:#fff;--card:#f6f8f9;--accent:#0b6e99}
@@ -65,6 +67,18 @@ def table(head: list[str], rows: list[list[str]], names: int) -> str:
         cells += [cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[names:]]
         body += f"<tr>{''.join(cells)}</tr>"
     return f"<div class='scroll'><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def verdict_list(sentences: Sequence[str]) -> str:
+    """List verdicts, those that are no win marked."""
+    mark = {True: "", False: " class='no'"}
+    items = "".join(f"<li{mark[is_win(item)]}>{text(item)}</li>" for item in sentences)
+    return f"<ul class='verdicts'>{items}</ul>"
+
+
+def provenance(entries: Mapping[str, object]) -> str:
+    """List what was compared, and what it was made with."""
+    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in entries.items()) + "</dl>"
 
 
 def picture(data: bytes, caption: str, kind: str = "png") -> str:

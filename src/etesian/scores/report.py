@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from etesian.core.outputs import complete_or_absent
-from etesian.scores.page import page, picture, save_pictures, table, text
+from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.plots import distance_curves, error_maps, example_maps, score_curves
 from etesian.scores.structure_plots import structure_figures
 from etesian.scores.tables import (
@@ -58,7 +58,7 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
     parts = [
         f"<h1>How good is {text(model)}?</h1>",
         f"<p class='lead'>{_period(scores)}</p>",
-        _verdict_list(scores),
+        verdict_list(verdicts(scores)),
         "<h2>RMSE by lead time</h2>",
         f"<p class='note'>{text(_where(scores))}. The lowest of each column is bold.</p>",
         _rmse_table(scores),
@@ -144,12 +144,6 @@ def _period(scores: xr.Dataset) -> str:
         f"{times.size} forecasts from {_date(times[0])} to {_date(times[-1])}, to {days(scores.lead_time.values[-1])}"
         f"{against}."
     )
-
-
-def _verdict_list(scores: xr.Dataset) -> str:
-    items = verdicts(scores)
-    marked = [(" class='no'" if "does not beat" in item or "beats" not in item else "", item) for item in items]
-    return "<ul class='verdicts'>" + "".join(f"<li{mark}>{text(item)}</li>" for mark, item in marked) + "</ul>"
 
 
 def _named(scores: xr.Dataset, channel: str) -> str:
@@ -278,7 +272,7 @@ def _provenance(scores: xr.Dataset) -> str:
         "Weights": weighting,
         "Climatology": climatology,
         "RMSE": "root after the mean over points and initial times",
-        "Intervals": "95 %, Student's t with an effective sample size (lag-1 autocorrelation), paired for skill",
+        "Intervals": "95 %, Student's t, allowing for the likeness of successive initial times, paired for skill",
         "Made with": f"Etesian {scores.attrs['etesian_version']}",
     }
-    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in entries.items()) + "</dl>"
+    return provenance(entries)

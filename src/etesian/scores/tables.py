@@ -89,20 +89,21 @@ def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str
     """Say in one sentence whether a forecast beats a reference, in the first region, and how certain that is.
 
     `beats` means a lower RMSE over the same cases; with 95 % confidence, that the interval of the skill lies above 0
-    (below 0 where the reference is better).
+    (below 0 where the reference is better). Where there are no leads the errors themselves are told as well.
     """
     chosen = scores.isel(region=0).sel(forecast=model, reference=reference, channel=channel)
-    leads = scores.lead_time.values
     scored = np.isfinite(chosen.skill.values)
-    better, certain, worse = chosen.skill.values > 0, chosen.skill_low.values > 0, chosen.skill_high.values < 0
     subject = f"{title(channel)}: {model}"
     if not scored.any():
         return f"{subject} cannot be compared with {reference}: nothing was scored."
+    if "lead_time" not in chosen.dims:
+        errors = scores.rmse.isel(region=0).sel(channel=channel)
+        ours, theirs = (number(float(errors.sel(forecast=name))) for name in (model, reference))
+        return _plain_verdict(chosen, subject, reference, f"RMSE {ours} against {theirs}, {scores.attrs['points']}, ")
     if _downscaled(scores):
-        if better[0]:
-            return f"{subject} beats {reference} ({'with' if certain[0] else 'without'} 95 % confidence)."
-        sure = "worse" if worse[0] else "no different"
-        return f"{subject} does not beat {reference} ({sure} with 95 % confidence)."
+        return _plain_verdict(chosen.isel(lead_time=0), subject, reference)
+    leads = scores.lead_time.values
+    better, certain, worse = chosen.skill.values > 0, chosen.skill_low.values > 0, chosen.skill_high.values < 0
     confidence = f"with 95 % confidence at {_at(certain, leads)}"
     upto = _prefix(better)
     if not better.any():
@@ -115,6 +116,22 @@ def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str
     again = f", and again at {_listed(later, leads)}" if later.any() else ""
     lost = days(leads[upto])
     return f"{subject} beats {reference} to {days(leads[upto - 1])}, not at {lost}{again} ({confidence})."
+
+
+def _plain_verdict(chosen: xr.Dataset, subject: str, reference: str, errors: str = "") -> str:
+    """Return the sentence where there is one number for each forecast."""
+    skill, low, high = (float(chosen[name]) for name in ("skill", "skill_low", "skill_high"))
+    certainty = "too few times to tell how certain" if np.isnan(low) else "without 95 % confidence"
+    if skill > 0:
+        return f"{subject} beats {reference} ({errors}{'with 95 % confidence' if low > 0 else certainty})."
+    if not np.isnan(low):
+        certainty = "worse with 95 % confidence" if high < 0 else "no different with 95 % confidence"
+    return f"{subject} does not beat {reference} ({errors}{certainty})."
+
+
+def is_win(sentence: str) -> bool:
+    """Whether a verdict says that a forecast beats its reference, at some lead at least."""
+    return "beats" in sentence
 
 
 def verdicts(scores: xr.Dataset, channels: Sequence[str] | None = None) -> list[str]:

@@ -65,16 +65,3 @@ def _half_width(series: Array) -> Array:
 
 def _quantile(degrees: int) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, degrees))
-
-
-def ratio_influence(numerator: Array, denominator: Array) -> tuple[Array, Array]:
-    """Return Σ numerator / Σ denominator and each initial time's influence on it; first axis time.
-
-    Initial times with a zero denominator have no influence.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        present = denominator > 0
-        numerator = np.where(present, numerator, 0.0)
-        estimate = numerator.sum(0) / denominator.sum(0)
-        influence = (numerator - estimate * denominator) / (denominator.sum(0) / present.sum(0))
-    return estimate, influence
