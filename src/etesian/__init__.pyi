@@ -54,6 +54,7 @@ from etesian.projection.task import ProjectionTask as ProjectionTask
 from etesian.samples.windows import Horizon as Horizon
 from etesian.store.reader import TrainingStore as TrainingStore
 from etesian.training.finetune import Start as Start
+from etesian.training.loss_terms import LossTerm as LossTerm
 from etesian.training.optimizers import Shampoo as Shampoo
 
 __version__: str

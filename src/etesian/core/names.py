@@ -21,6 +21,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "networks.weathermesh": ("WeatherMesh",),
     "samples.windows": ("Horizon",),
     "training.finetune": ("Start",),
+    "training.loss_terms": ("LossTerm",),
     "training.optimizers": ("Shampoo",),
     "forecast.data": ("ForecastData",),
     "forecast.task": ("ForecastTask",),

@@ -144,7 +144,7 @@ class PretrainTask(ForecastTask):
         given = _without(batch.inputs, hidden)
         predicted = self.network(given, now.frame, forcings=batch.forcings, statics=batch.statics).float()
         scored = hidden if now.valid is None else hidden & now.valid
-        return masked_mean(self.error.between(predicted, now.values), self.loss_weight(now.frame), scored)
+        return masked_mean(self.error.of(predicted, now.values), self.loss_weight(now.frame), scored)
 
     def hidden(self, now: Fields, generator: torch.Generator | None = None) -> Bool[Tensor, "batch 1 channel lat lon"]:
         """Draw what is hidden of fields at one time, with PyTorch's own random numbers unless others are given."""

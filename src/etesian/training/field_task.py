@@ -41,7 +41,7 @@ class WeightedError:
         """How scores in validation weigh latitudes."""
         return "cosine" if self.latitude_weights == "cosine" else "area"
 
-    def between(self, predicted: Values, truth: Values) -> Values:
+    def of(self, predicted: Values, truth: Values) -> Values:
         """Return the square or the amount of the difference at every point."""
         difference = predicted - truth
         return difference.square() if self.loss == "mse" else difference.abs()
@@ -166,7 +166,7 @@ class FieldTask(Task):
         """Return the weighted error of a normalised prediction of a normalised batch."""
         targets = batch.targets
         assert targets is not None
-        error = masked_mean(self.error.between(predicted, targets.values), self._sample_weight(batch), targets.valid)
+        error = masked_mean(self.error.of(predicted, targets.values), self._sample_weight(batch), targets.valid)
         if self.content is None:
             return error
         physical = [self.normalizer.denormalize(values, targets.frame) for values in (predicted, targets.values)]
