@@ -32,6 +32,7 @@ from etesian.scores.series import open_forecast
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import TrainingStore
 from etesian.training.checkpoint import SafeCheckpoints, load_task
+from etesian.training.field_task import FieldTask
 from etesian.training.units import channel_units
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -77,7 +78,7 @@ def data(store: str, **options: Any) -> ForecastData:
     return ForecastData([store], ("2003-01-01", "2003-01-25"), ("2003-01-26", "2003-01-30"), **chosen)
 
 
-def saved(task: ForecastTask, source: Any, folder: Path) -> ForecastTask:
+def saved(task: FieldTask, source: Any, folder: Path) -> FieldTask:
     """Write a checkpoint as training does, and load it without any store."""
     task.provenance = source.provenance
     trainer = L.Trainer(
@@ -88,7 +89,7 @@ def saved(task: ForecastTask, source: Any, folder: Path) -> ForecastTask:
     trainer.strategy.connect(task)
     trainer.save_checkpoint(folder / "run")
     loaded = load_task(folder / "run")
-    assert isinstance(loaded, ForecastTask)
+    assert isinstance(loaded, FieldTask)
     return loaded
 
 
