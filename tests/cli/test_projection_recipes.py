@@ -10,7 +10,7 @@ import xarray as xr
 from etesian.cli.main import main
 from etesian.projection.data import ProjectionData
 from etesian.projection.emulators import PatternScaling
-from etesian.projection.scores import nrmse
+from etesian.projection.scores import climatebench_scores
 from etesian.simulation.climate import simulate_scenarios
 from etesian.training.checkpoint import load_task
 
@@ -56,13 +56,13 @@ def test_the_climatebench_recipe_goes_from_emissions_to_scores_beside_baselines(
     )
     given, truth = (maps.astype(np.float64) for maps in data.dataset("test").arrays())
     scaled = PatternScaling(*data.dataset("train").arrays(), data.layout.grid).predict(given)
-    expected = nrmse(scaled[:, 0], truth[:, 0], data.layout.grid)
+    expected = climatebench_scores(scaled[:, 0], truth[:, 0], data.layout.grid)
     assert scores.loc[("tas", "pattern_scaling")].tolist() == pytest.approx(list(expected), rel=1e-5)
     task = load_task(tmp_path / "run")
     batch = data.dataset("test")[list(range(21))]
     assert batch.targets is not None
     predicted = task.predict(batch, batch.targets.frame).values[:, 0, 0].double().numpy()
-    expected = nrmse(predicted, truth[:, 0], data.layout.grid)
+    expected = climatebench_scores(predicted, truth[:, 0], data.layout.grid)
     assert scores.loc[("tas", "network")].tolist() == pytest.approx(list(expected), rel=1e-4)
     moved = {name for name, parameter in task.network.named_parameters() if not parameter.requires_grad}
     assert moved == {

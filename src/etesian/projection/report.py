@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
@@ -17,8 +18,10 @@ from etesian.core.errors import RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.projection.data import YearData
 from etesian.projection.emulators import EMULATORS
-from etesian.projection.scores import nrmse
+from etesian.projection.scores import PROJECTION_SCORES, score_projections
 from etesian.projection.task import ProjectionTask
+from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, map_height
+from etesian.scores.tables import with_best
 
 Maps = Float[np.ndarray, "year channel lat lon"]
 
@@ -26,8 +29,9 @@ Maps = Float[np.ndarray, "year channel lat lon"]
 class ProjectionReport(Callback):
     """Scores the network beside emulators fitted to the years that it was trained on, when it is tested.
 
-    Writes `projection/scores.csv` and a picture of the mean over the test years for each target into the run
-    directory, and prints the table. The emulators see the inputs of one year, the network those of its window.
+    Writes `projection/scores.csv`, `scores.nc` with intervals, and a picture of the mean over the test years for each
+    target into the run directory, and prints the table. The emulators see the inputs of one year, the network those of
+    its window.
 
     Args:
         baselines: emulators to fit; of `pattern_scaling`, `gaussian_process` and `random_forest`.
@@ -61,8 +65,9 @@ class ProjectionReport(Callback):
         folder = Path(trainer.default_root_dir) / "projection"
         folder.mkdir(parents=True, exist_ok=True)
         targets = [str(channel) for channel in data.layout.targets]
-        scores = score_table(maps, truth, targets, data.layout.grid)
-        scores.to_csv(folder / "scores.csv", index=False)
+        scores = score_projections(maps, truth, targets, data.layout.grid)
+        scores.to_netcdf(folder / "scores.nc")
+        score_table(scores).to_csv(folder / "scores.csv", index=False)
         for number, target in enumerate(targets):
             means = {name: values[:, number].mean(0) for name, values in {"truth": truth, **maps}.items()}
             figure = mean_maps(means, target, data.scenarios.units[number], data.layout.grid)
@@ -70,38 +75,30 @@ class ProjectionReport(Callback):
         _print(scores, folder)
 
 
-def score_table(maps: dict[str, Maps], truth: Maps, targets: list[str], grid: Grid) -> pd.DataFrame:
+def score_table(scores: xr.Dataset) -> pd.DataFrame:
     """Return ClimateBench's scores, one row for each target and forecast."""
-    rows = []
-    for number, target in enumerate(targets):
-        for name, predicted in maps.items():
-            found = nrmse(predicted[:, number].astype(np.float64), truth[:, number].astype(np.float64), grid)
-            rows.append(
-                {"target": target, "forecast": name, **dict(zip(("nrmse_s", "nrmse_g", "nrmse"), found, strict=True))}
-            )
-    return pd.DataFrame(rows)
+    table = scores[list(PROJECTION_SCORES)].isel(region=0, drop=True).to_dataframe(dim_order=["channel", "forecast"])
+    return table.reset_index().rename(columns={"channel": "target"})
 
 
 def mean_maps(means: dict[str, Float[np.ndarray, "lat lon"]], target: str, units: str, grid: Grid) -> Figure:
     """Draw the mean over the years of the truth, and the error of every forecast beneath its map."""
-    names = list(means)
-    height = 3.6 * float(np.ptp(grid.latitude_bounds) / np.ptp(grid.longitude_bounds))
-    figure = Figure(figsize=(3.6 * len(names), 2 * height + 1.4), layout="constrained")
+    names, axes = list(means), xr.Dataset(coords={"latitude": grid.latitude, "longitude": grid.longitude})
+    figure = Figure(figsize=(3.6 * len(names), 2 * map_height(axes, 3.4) + 1.6), layout="constrained")
     panels = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey=True)
     largest = max(float(np.abs(values).max()) for values in means.values())
     error = max(float(np.abs(means[name] - means["truth"]).max()) for name in names[1:])
     for column, name in enumerate(names):
         upper, lower = panels[:, column]
-        edges = (grid.longitude_bounds, grid.latitude_bounds)
-        shown = upper.pcolormesh(*edges, means[name], cmap="RdBu_r", vmin=-largest, vmax=largest)
-        upper.set_title(name.replace("_", " "), loc="left", fontsize=10)
+        shown = draw_map(upper, means[name], axes, DIVERGING, -largest, largest)
+        upper.set_title(name.replace("_", " "), loc="left", fontsize=10, color=STYLE["text"])
         if name == "truth":
             lower.set_visible(False)
             continue
-        errors = lower.pcolormesh(*edges, means[name] - means["truth"], cmap="PuOr_r", vmin=-error, vmax=error)
-        lower.set_title("minus truth", loc="left", fontsize=9)
-    figure.colorbar(shown, ax=panels[0], label=f"{target} ({units})", shrink=0.9)
-    figure.colorbar(errors, ax=panels[1], label=f"Error ({units})", shrink=0.9)
+        errors = draw_map(lower, means[name] - means["truth"], axes, "PuOr_r", -error, error)
+        lower.set_title("minus truth", loc="left", fontsize=9, color=STYLE["text"])
+    colour_bar(figure, shown, panels[0], target, units, extend="neither")
+    colour_bar(figure, errors, panels[1], "Error", units, extend="neither")
     return figure
 
 
@@ -116,14 +113,18 @@ def _predicted(task: ProjectionTask, data: YearData) -> Maps:
     return np.concatenate(parts)
 
 
-def _print(scores: pd.DataFrame, folder: Path) -> None:
+def _print(scores: xr.Dataset, folder: Path) -> None:
     table = Table(title="ClimateBench's scores over the test years (lower is better)", title_justify="left")
     for heading in ("target", "forecast"):
         table.add_column(heading)
     for heading in ("NRMSE_s", "NRMSE_g", "total"):
         table.add_column(heading, justify="right")
-    for row in scores.itertuples(index=False):
-        table.add_row(row.target, row.forecast, *(f"{value:.3f}" for value in row[2:]))
+    for target in scores.channel.values.tolist():
+        part = scores[list(PROJECTION_SCORES)].isel(region=0).sel(channel=target).to_array()
+        best = part.min("forecast").values
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            cells = with_best(part.sel(forecast=name).values, best, "[bold]{}[/]")
+            table.add_row(target if row == 0 else "", name, *cells)
     console = Console()
     console.print(table)
-    console.print(f"scores.csv and maps are in {folder}")
+    console.print(f"scores.csv, scores.nc with 95 % intervals, and maps are in {folder}")

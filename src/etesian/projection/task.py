@@ -11,7 +11,7 @@ from etesian.core.errors import CheckpointError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.networks.climax import ClimaX
 from etesian.networks.climax_projection import ClimaXProjection
-from etesian.projection.scores import nrmse
+from etesian.projection.scores import climatebench_scores
 from etesian.training.checkpoint import load_task
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
@@ -114,7 +114,7 @@ class ProjectionTask(Task):
         if self.trainer.world_size > 1:
             return  # The scores are not sums over years; only the loss is shared among processes.
         for number, channel in enumerate(self.layout.targets):
-            scores = nrmse(predicted[:, number], truth[:, number], self.layout.grid)
+            scores = climatebench_scores(predicted[:, number], truth[:, number], self.layout.grid)
             for name, score in scores._asdict().items():
                 self.log(f"{part}_nrmse/{channel}/{name}", score)
 

@@ -113,12 +113,15 @@ class Score:
         """Return the score of totals; NaN where nothing was summed."""
         return self.function(*(totals[name] for name in self.statistics))
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def influence(self, sums: Mapping[str, Array]) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return the score, what each time adds to n times its deviation, and which times took part.
 
         Args:
             sums: by statistic; the first axis is time. A statistic may have further axes behind those of the score.
         """
+        # Trainers call this where gradients are switched off.
         over = torch.from_numpy(np.ascontiguousarray(sums[self.over]))
         present = over > 0
         parts: dict[str, Tensor] = {}
@@ -148,7 +151,13 @@ class Score:
 
 
 def register_statistic(function: StatisticFunction) -> StatisticFunction:
-    """Make a function a statistic under its own name."""
+    """Make a function a statistic under its own name.
+
+    Raises:
+        RecipeError: if another module has given that name to a statistic.
+    """
+    if function.__name__ in STATISTICS:
+        _refuse_another("statistic", function, STATISTICS[function.__name__])
     STATISTICS[function.__name__] = function
     return function
 
@@ -162,6 +171,9 @@ def register_score(
         over: the statistic that is greater than 0 where a time took part; one of the arguments.
         relative: take intervals of the logarithm, for scores that are never below 0.
         units: those of the channel, their square, or none.
+
+    Raises:
+        RecipeError: if `over` is no argument, or another module has given the function's name to a score.
     """
 
     def register(function: ScoreFunction) -> ScoreFunction:
@@ -169,10 +181,20 @@ def register_score(
         if over not in arguments:
             raise RecipeError(f"the score {function.__name__} counts over '{over}', which is none of its arguments")
         name = function.__name__
+        if name in SCORES:
+            _refuse_another("score", function, SCORES[name].function)
         SCORES[name] = Score(name, function, arguments, over, relative, units)
         return function
 
     return register
+
+
+def _refuse_another(kind: str, function: Callable[..., Any], known: Callable[..., Any]) -> None:
+    """Let a module define its own again, as a notebook does, but nothing of another module."""
+    if function.__module__ != known.__module__:
+        raise RecipeError(
+            f"there is a {kind} '{function.__name__}' in {known.__module__} already; give the new one another name"
+        )
 
 
 def score_named(name: str) -> Score:
