@@ -72,6 +72,8 @@ def _draw_confusion(
 def _draw_scores(path: Path, rows: list[dict[str, str]], lags: int) -> None:
     from matplotlib.figure import Figure
 
+    from etesian.scores.drawing import dress
+
     epochs = [int(row["epoch"]) for row in rows]
 
     def column(name: str) -> list[float]:
@@ -88,5 +90,6 @@ def _draw_scores(path: Path, rows: list[dict[str, str]], lags: int) -> None:
     right.axhline(1 / lags, color="0.6", linestyle=":", label="chance, exact")
     right.set(xlabel="epoch", ylabel="share of the validation pairs", ylim=(0, 1))
     for axes in (left, right):
+        dress(axes)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=110)

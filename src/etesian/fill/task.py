@@ -203,7 +203,9 @@ class GapFillTask(Task):
         self.log(f"{part}_loss", self._error(answer, truth), prog_bar=True, batch_size=int(valid.sum()), sync_dist=True)
         difference = answer.mean - truth.values
         error = self.normalizer.denormalize_spread(difference, targets.frame).double()
-        rows = torch.from_numpy(np.cos(np.radians(targets.frame.grid.latitude))).to(error)[:, None]
+        # Cell area as in reports, not relative to the tile's mean: tiles at other latitudes are added to it.
+        area = np.diff(np.sin(np.radians(targets.frame.grid.latitude_bounds)))
+        rows = torch.from_numpy(area).to(error)[:, None]
         for number, channel in enumerate(targets.frame.channels):
             weight = valid[:, :, number] * rows
             sums = torch.stack([(weight * error[:, :, number].square()).sum(), weight.sum()])
