@@ -1,5 +1,16 @@
 """Public names for type checkers; `etesian.core.names` is the table that is read when the library runs."""
 
+from etesian.api import baseline as baseline
+from etesian.api import doctor as doctor
+from etesian.api import evaluate as evaluate
+from etesian.api import fetch as fetch
+from etesian.api import fit as fit
+from etesian.api import load as load
+from etesian.api import open as open
+from etesian.api import plot as plot
+from etesian.api import prepare as prepare
+from etesian.api import simulate as simulate
+from etesian.api import summary as summary
 from etesian.core.channels import Channel as Channel
 from etesian.core.errors import ChannelError as ChannelError
 from etesian.core.errors import CheckpointError as CheckpointError
@@ -35,6 +46,7 @@ from etesian.forecast.latent import LatentForecastTask as LatentForecastTask
 from etesian.forecast.pretrain import PretrainTask as PretrainTask
 from etesian.forecast.task import ForecastTask as ForecastTask
 from etesian.interop.gapfill import Prototype as Prototype
+from etesian.interop.run import import_weights as import_weights
 from etesian.networks.atmodist import AtmoDist as AtmoDist
 from etesian.networks.atmodist import Autoencoder as Autoencoder
 from etesian.networks.atmodist import StateEncoder as StateEncoder
@@ -51,10 +63,13 @@ from etesian.projection.data import ProjectionData as ProjectionData
 from etesian.projection.data import SimulationData as SimulationData
 from etesian.projection.report import ProjectionReport as ProjectionReport
 from etesian.projection.task import ProjectionTask as ProjectionTask
+from etesian.run import Baseline as Baseline
+from etesian.run import Run as Run
 from etesian.samples.windows import Horizon as Horizon
 from etesian.store.reader import TrainingStore as TrainingStore
 from etesian.training.finetune import Start as Start
 from etesian.training.loss_terms import LossTerm as LossTerm
 from etesian.training.optimizers import Shampoo as Shampoo
+from etesian.training.shipped import recipes as recipes
 
 __version__: str

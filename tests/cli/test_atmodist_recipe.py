@@ -37,7 +37,7 @@ def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
 ) -> None:
     planet().to_netcdf(tmp_path / "planet.nc")
     store, run = tmp_path / "store.zarr", tmp_path / "run"
-    etesian("prepare", tmp_path / "planet.nc", store, "--train_end", "2000-01-15")
+    etesian("prepare", tmp_path / "planet.nc", store, "--train-end", "2000-01-15")
     etesian(
         "fit", "-c", RECIPES / "atmodist_planet.yaml", "--run", run, f"--data.init_args.store={store}",
         "--data.init_args.lags=3", "--model.init_args.network.init_args.lags=3", "--data.init_args.times=24",
@@ -50,7 +50,7 @@ def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
     assert AtmoDistance.load(run).scale > 0
     forecast = tmp_path / "persistence.zarr"
-    etesian("predict", "persistence", store, forecast, "--init", "2000-01-20", "2000-01-23", "--leads", 6, 24)
+    etesian("forecast", "baseline:persistence", store, forecast, "--init", "2000-01-20", "2000-01-23", "--leads", 6, 24)
     etesian("evaluate", forecast, store, "--baselines", "--distance", run, "--out", tmp_path / "report")
     learned = xr.open_dataset(tmp_path / "report" / "scores.nc").atmodistance.squeeze("forecast")
     assert learned.sel(lead_time=24) > learned.sel(lead_time=6) > 0
@@ -61,7 +61,7 @@ def test_the_recipe_on_real_fields_trains_on_one_channel_with_the_options_it_nam
     week = planet().isel(level=0, time=slice(0, 31)).drop_vars(["divergence", "level"])
     week.assign_coords(time=pd.date_range("2006-01-01T06", periods=31, freq="6h")).to_netcdf(tmp_path / "week.nc")
     store, run = tmp_path / "store.zarr", tmp_path / "run"
-    etesian("prepare", tmp_path / "week.nc", store, "--train_end", "2006-01-05T18")
+    etesian("prepare", tmp_path / "week.nc", store, "--train-end", "2006-01-05T18")
     options = [line.strip("# ") for line in (RECIPES / "atmodist_real.yaml").read_text().splitlines() if "--" in line]
     words = shlex.split(" ".join(line for line in options if line.startswith(("--run", "--data"))))
     words[1:4] = [str(run), words[2], str(store)]

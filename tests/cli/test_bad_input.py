@@ -19,7 +19,17 @@ FIT = (
     "--data.init_args.test=null", "--data.init_args.leads=[24]", "--trainer.enable_progress_bar=false",
     "--model.init_args.network.init_args={patch: 2, dim: 16, depth: 1, heads: 2}", "--trainer.max_epochs=1",
 )  # fmt: skip
-PREDICT = ("predict", "persistence", "store.zarr", "out.zarr", "--init", "2001-01-02", "2001-01-10", "--leads", "24")
+FORECAST = (
+    "forecast",
+    "baseline:persistence",
+    "store.zarr",
+    "out.zarr",
+    "--init",
+    "2001-01-02",
+    "2001-01-10",
+    "--leads",
+    "24",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +60,15 @@ def changed(words: Sequence[str], **positions: str) -> list[str]:
         (["prepare", "raw.nc", "x.zarr", "--grid", "banana"], "'banana' names no grid; give degrees"),
         (["prepare", "raw.nc", "x.zarr", "--region", "Mordor"], "region 'Mordor' is neither"),
         (["prepare", "raw.nc", "words.txt/x.zarr"], "words.txt"),
-        (changed(PREDICT, _1="persistense"), "no run or baseline 'persistense'; did you mean 'persistence'?"),
-        (changed(PREDICT, _2="stor.zarr"), "there is no training store at stor.zarr"),
-        (changed(PREDICT, _5="2011-01-02", _6="2011-02-01"), "it holds 2001-01-01T00:00 to 2001-01-15T18:00"),
-        (changed(PREDICT, _5="2001-01-12"), "the period 2001-01-12 to 2001-01-10 ends before it starts"),
-        (changed(PREDICT, _6="tomorrow"), "'tomorrow' is no date"),
-        (changed(PREDICT, _8="-24"), "leads [-24] must be hours greater than 0"),
-        ([*PREDICT, "--every", "0"], "every = 0 and batch_size = 16 must be at least 1"),
-        ([*PREDICT, "--batch_size", "0"], "every = 24 and batch_size = 0 must be at least 1"),
-        ([*PREDICT, "--channels", "temprature"], "did you mean 'temperature'?"),
+        (changed(FORECAST, _1="baseline:persistense"), "no baseline 'persistense'; did you mean 'persistence'?"),
+        (changed(FORECAST, _2="stor.zarr"), "there is no training store at stor.zarr"),
+        (changed(FORECAST, _5="2011-01-02", _6="2011-02-01"), "it holds 2001-01-01T00:00 to 2001-01-15T18:00"),
+        (changed(FORECAST, _5="2001-01-12"), "the period 2001-01-12 to 2001-01-10 ends before it starts"),
+        (changed(FORECAST, _6="tomorrow"), "'tomorrow' is no date"),
+        (changed(FORECAST, _8="-24"), "leads [-24] must be hours greater than 0"),
+        ([*FORECAST, "--every", "0"], "every = 0 and batch_size = 16 must be at least 1"),
+        ([*FORECAST, "--batch-size", "0"], "every = 24 and batch_size = 0 must be at least 1"),
+        ([*FORECAST, "--channels", "temprature"], "did you mean 'temperature'?"),
         ([*FIT, "--data.init_args.inputs=[temprature]"], "no channel 'temprature'; did you mean 'temperature'?"),
         ([*FIT, "--data.init_args.region=Mordor"], "region 'Mordor' is neither"),
         ([*FIT, "--data.init_args.leads=[7]"], "leads of [7] h lies within 2001-01-01 to 2001-01-08"),
@@ -70,8 +80,11 @@ def changed(words: Sequence[str], **positions: str) -> list[str]:
         (["evaluate", "nothing.zarr", "store.zarr"], "there is no 'nothing.zarr'"),
         (["evaluate", "store.zarr", "store.zarr"], "is not in WeatherBench 2's layout"),
         (["plot", "nothing.zarr", "out.png"], "there is no 'nothing.zarr'"),
-        (["simulate", "words.txt", "--days", "2"], "words.txt exists and holds no fields that etesian wrote"),
-        (["simulate", "x.zarr", "--days", "many"], "days"),
+        (
+            ["simulate", "atmosphere", "words.txt", "--days", "2"],
+            "words.txt exists and holds no fields",
+        ),
+        (["simulate", "atmosphere", "x.zarr", "--days", "many"], "days"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(
@@ -90,7 +103,8 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
 
 
 def test_going_on_with_a_run_of_another_network_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(list(FIT))
+    with pytest.raises(SystemExit):
+        main(list(FIT))
     before = (folder / "new" / "checkpoints" / "last" / "weights.safetensors").read_bytes()
     with pytest.raises(SystemExit):
         main([*FIT, "--model.init_args.network.init_args.dim=32", "--trainer.max_epochs=2"])

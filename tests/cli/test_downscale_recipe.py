@@ -44,8 +44,8 @@ def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
 ) -> None:
     planet().to_netcdf(tmp_path / "planet.nc")
     coarse, fine, run = (tmp_path / name for name in ("coarse.zarr", "fine.zarr", "run"))
-    etesian("prepare", tmp_path / "planet.nc", fine, "--train_end", "2000-02-10")
-    etesian("prepare", tmp_path / "planet.nc", coarse, "--train_end", "2000-02-10", "--grid", "22.5")
+    etesian("prepare", tmp_path / "planet.nc", fine, "--train-end", "2000-02-10")
+    etesian("prepare", tmp_path / "planet.nc", coarse, "--train-end", "2000-02-10", "--grid", "22.5")
     etesian(
         "fit", "-c", RECIPE, "--run", run, f"--data.init_args.coarse={coarse}", f"--data.init_args.fine={fine}",
         '--data.init_args.train=["2000-01-01", "2000-02-10"]', '--data.init_args.validate=["2000-02-11", "2000-02-15"]',
@@ -55,12 +55,12 @@ def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
         "--model.init_args.optimizer.init_args.lr=0.005", "--trainer.max_epochs=6",
         "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
-    period = ("--init", "2000-02-16", "2000-02-29", "--leads", 0)
-    etesian("predict", run, coarse, tmp_path / "trained.zarr", *period)
-    etesian("predict", "interpolation", coarse, tmp_path / "bilinear.zarr", *period, "--grid", fine)
+    period = ("--times", "2000-02-16", "2000-02-29")
+    etesian("downscale", run, coarse, tmp_path / "trained.zarr", *period)
+    etesian("downscale", "baseline:interpolation", coarse, tmp_path / "bilinear.zarr", *period, "--grid", fine)
     etesian(
         "evaluate", tmp_path / "trained.zarr", fine, "--out", tmp_path / "scores",
-        "--others", f"bilinear={tmp_path / 'bilinear.zarr'}", "--references", "bilinear",
+        "--beside", f"bilinear={tmp_path / 'bilinear.zarr'}", "--references", "bilinear",
     )  # fmt: skip
     scores = (
         xr.open_dataset(tmp_path / "scores" / "scores.nc").isel(region=0, lead_time=0).sel(channel="2m_temperature")
@@ -70,14 +70,14 @@ def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
     assert "Pearson" in capsys.readouterr().out
 
     truth = xr.open_zarr(fine).fields.sel(channel="2m_temperature", time=slice("2000-02-16", "2000-02-29")).values
-    found = xr.open_zarr(tmp_path / "bilinear.zarr")["2m_temperature"].values[:, 0]
+    found = xr.open_zarr(tmp_path / "bilinear.zarr")["2m_temperature"].values
     rows = Grid.equiangular(11.25).area_weights[:, None]
     by_hand = np.sqrt((rows * (found.astype("f8") - truth) ** 2).mean())
     assert scores.rmse.sel(forecast="bilinear").item() == pytest.approx(by_hand, rel=1e-6)
 
     with pytest.raises(SystemExit):
-        main(["predict", str(run), str(coarse), str(tmp_path / "x.zarr"), "--init", "2000", "2000", "--leads", "24"])
-    assert "leads are 0 where a run or `interpolation` downscales" in capsys.readouterr().err
+        main(["forecast", str(run), str(coarse), str(tmp_path / "x.zarr"), "--init", "2000", "2000", "--leads", "24"])
+    assert "makes fine fields of coarse ones: call .downscale(coarse); it has no .forecast" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["evaluate", str(tmp_path / "trained.zarr"), str(fine), "--baselines", "persistence"])
     assert "at lead 0 persistence is the truth itself" in capsys.readouterr().err

@@ -11,6 +11,8 @@ import xarray as xr
 
 from etesian.cli.main import main
 
+INIT = ("--init", "2001", "2001", "--leads", "24")
+
 Make = Callable[[Path], None]
 
 
@@ -116,7 +118,7 @@ READERS = {
     "prepare": ["prepare", "INPUT", "out.zarr"],
     "plot": ["plot", "INPUT", "out.png"],
     "evaluate": ["evaluate", "INPUT", "INPUT", "--out", "out"],
-    "predict": ["predict", "persistence", "INPUT", "out.zarr", "--init", "2001", "2001", "--leads", "24"],
+    "forecast": ["forecast", "baseline:persistence", "INPUT", "out.zarr", "--init", "2001", "2001", "--leads", "24"],
     "import": ["import", "INPUT", "out"],
 }
 CASES = [
@@ -180,14 +182,25 @@ SAME = {
     "prepare, from inside": ["prepare", "INPUT", "INPUT/new.zarr", "--overwrite"],
     "prepare, another name": ["prepare", "INPUT", "../FOLDER/./INPUT", "--overwrite"],
     "fetch": ["fetch", "INPUT", "INPUT", "--variables", "tas", "--overwrite"],
-    "predict": ["predict", "persistence", "INPUT", "INPUT", "--init", "2001", "2001", "--leads", "24", "--overwrite"],
-    "fill": ["predict", "linear", "INPUT", "INPUT", "--init", "2001", "2001", "--overwrite"],
+    "forecast": [
+        "forecast",
+        "baseline:persistence",
+        "INPUT",
+        "INPUT",
+        "--init",
+        "2001",
+        "2001",
+        "--leads",
+        "24",
+        "--overwrite",
+    ],
+    "fill": ["fill", "baseline:linear", "INPUT", "INPUT", "--months", "2001", "2001", "--overwrite"],
     "evaluate": ["evaluate", "INPUT", "INPUT", "--out", "INPUT"],
     "plot": ["plot", "INPUT", "INPUT"],
     "import": ["import", "INPUT", "INPUT"],
     "simulate": ["simulate", "INPUT", "--days", "1", "--overwrite"],
-    "simulate --sst": ["simulate", "--sst", "INPUT", "--overwrite"],
-    "simulate --sst, truth": ["simulate", "--sst", "new.zarr", "--truth", "INPUT", "--overwrite"],
+    "simulate --sst": ["simulate", "ocean", "INPUT", "--overwrite"],
+    "simulate --sst, truth": ["simulate", "ocean", "new.zarr", "--truth", "INPUT", "--overwrite"],
 }
 
 

@@ -52,7 +52,7 @@ def failure(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 @pytest.fixture(scope="module")
 def filled(stores: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("filled") / "linear.zarr"
-    run("predict", "linear", stores[1], out, "--init", "2001-01", "2001-02", "--target", "daily")
+    run("fill", "baseline:linear", stores[1], out, "--months", "2001-01", "2001-02", "--target", "daily")
     return out
 
 
@@ -78,7 +78,7 @@ def test_a_baseline_fills_days_and_is_judged_beside_others_in_one_report(
 
 def test_months_are_filled_and_judged_as_months(stores: tuple[str, str], tmp_path: Path) -> None:
     truth, observed = stores
-    run("predict", "observed_mean", observed, tmp_path / "months.zarr", "--init", "2001-01", "2001-02")
+    run("fill", "baseline:observed_mean", observed, tmp_path / "months.zarr", "--months", "2001-01", "2001-02")
     run("evaluate", tmp_path / "months.zarr", truth, "--observed", observed, "--out", tmp_path / "scores",
         "--baselines", "linear")  # fmt: skip
     with xr.open_dataset(tmp_path / "scores" / "scores.nc") as scores:
@@ -95,14 +95,12 @@ def test_forecasts_and_filled_gaps_are_not_taken_for_each_other(
     said = failure(capsys, "evaluate", filled, truth, "--out", tmp_path / "scores")
     assert "filled gaps are evaluated with --observed" in said
     forecast = tmp_path / "forecast.zarr"
-    run("predict", "persistence", truth, forecast, "--init", "2001-01-01", "2001-01-02", "--leads", "24")
+    run("forecast", "baseline:persistence", truth, forecast, "--init", "2001-01-01", "2001-01-02", "--leads", "24")
     said = failure(capsys, "evaluate", forecast, truth, "--observed", observed, "--out", tmp_path / "scores")
     assert "evaluate it without --observed" in said
     said = failure(capsys, "evaluate", filled, truth, "--observed", observed, "--leads", "24")
-    assert "--leads is for forecasts" in said
-    said = failure(capsys, "predict", "persistence", truth, tmp_path / "x.zarr", "--init", "2001-01", "2001-01")
-    assert "forecasts need --leads" in said
-    said = failure(capsys, "predict", "linear", truth, tmp_path / "x.zarr", "--init", "2001", "2001", "--leads", "24")
-    assert "without leads" in said
-    said = failure(capsys, "predict", "linear", truth, filled, "--init", "2001-01", "2001-01")
+    assert "leads is for forecasts" in said
+    said = failure(capsys, "fill", "baseline:persistence", truth, tmp_path / "x.zarr", "--months", "2001-01", "2001-01")
+    assert "the baseline persistence forecasts: call .forecast(store, init, leads); it has no .fill" in said
+    said = failure(capsys, "fill", "baseline:linear", truth, filled, "--months", "2001-01", "2001-01")
     assert "exists; remove it or pass --overwrite" in said

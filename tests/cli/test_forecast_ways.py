@@ -46,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fields["surface_pressure"] = (flat, (1e5 + 900 * wave).astype("f4"), {"units": "Pa"})
     axes_values = {"time": time, "level": [500, 850], "latitude": grid.latitude, "longitude": grid.longitude}
     xr.Dataset(fields, axes_values).to_netcdf(folder / "planet.nc")
-    etesian("prepare", folder / "planet.nc", folder / "planet.zarr", "--train_end", "2000-01-31")
+    etesian("prepare", folder / "planet.nc", folder / "planet.zarr", "--train-end", "2000-01-31")
     return folder / "planet.zarr"
 
 
@@ -79,11 +79,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
     direct, conditioned, iterated = (tmp_path / f"{name}.zarr" for name in ("direct", "conditioned", "iterated"))
-    etesian("predict", runs["direct_24"], store, direct, *INIT, "--leads", 24, 72, "--others", runs["direct_72"])
-    etesian("predict", runs["conditioned"], store, conditioned, *INIT, "--leads", 24, 72)
-    etesian("predict", runs["iterated"], store, iterated, *INIT, "--leads", 24, 72)
+    etesian("forecast", runs["direct_24"], store, direct, *INIT, "--leads", 24, 72, "--beside", runs["direct_72"])
+    etesian("forecast", runs["conditioned"], store, conditioned, *INIT, "--leads", 24, 72)
+    etesian("forecast", runs["iterated"], store, iterated, *INIT, "--leads", 24, 72)
     etesian(
-        "evaluate", direct, store, "--others", conditioned, iterated, "--baselines", "persistence",
+        "evaluate", direct, store, "--beside", conditioned, iterated, "--baselines", "persistence",
         "--out", tmp_path / "scores",
     )  # fmt: skip
     scores = xr.open_dataset(tmp_path / "scores" / "scores.nc")
@@ -103,11 +103,11 @@ def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], sto
 def test_a_lead_that_no_run_or_two_runs_were_trained_for_is_refused(
     runs: dict[str, Path], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict = ("predict", runs["direct_24"], store, tmp_path / "out.zarr", *INIT, "--leads")
-    assert "no run was trained for 48 h" in refused(capsys, *predict, 24, 48, "--others", runs["direct_72"])
-    assert "were both trained for 24 h; leave one" in refused(capsys, *predict, 24, "--others", runs["conditioned"])
-    baseline = ("predict", "persistence", *predict[2:])
-    assert "persistence is a baseline" in refused(capsys, *baseline, 24, "--others", runs["direct_24"])
+    predict = ("forecast", runs["direct_24"], store, tmp_path / "out.zarr", *INIT, "--leads")
+    assert "no run was trained for 48 h" in refused(capsys, *predict, 24, 48, "--beside", runs["direct_72"])
+    assert "were both trained for 24 h; leave one" in refused(capsys, *predict, 24, "--beside", runs["conditioned"])
+    baseline = ("forecast", "baseline:persistence", *predict[2:])
+    assert "--beside is for runs; a baseline has none" in refused(capsys, *baseline, 24, "--beside", runs["direct_24"])
     assert not list(tmp_path.iterdir())
 
 

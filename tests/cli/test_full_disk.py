@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source.zarr"
 
 
-@pytest.mark.parametrize("command", ["predict", "fetch"])
+@pytest.mark.parametrize("command", ["forecast", "fetch"])
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_full_disk_is_one_sentence_and_no_half_result(
     command: str, after: int, store: str, source: Path, monkeypatch: pytest.MonkeyPatch,
@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_sentence_and_no_half_result(
 ) -> None:  # fmt: skip
     out, undisturbed = source.with_name("out.zarr"), source.with_name("undisturbed.zarr")
     words = {
-        "predict": (("persistence", store), ("--init", "2001-01-02", "2001-01-12", "--leads", 6, 24)),
+        "forecast": (("baseline:persistence", store), ("--init", "2001-01-02", "2001-01-12", "--leads", 6, 24)),
         "fetch": ((source,), ("--variables", "2m_temperature")),
     }
     before, behind = words[command]

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 def sea(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two years of a small sea, prepared, with its truth."""
     folder = tmp_path_factory.mktemp("sea")
-    etesian("simulate", "--sst", folder / "sst.zarr", "--years", 2, "--points", 16)
+    etesian("simulate", "ocean", folder / "sst.zarr", "--years", 2, "--points", 16)
     for name, source in (("observed", "sst"), ("complete", "sst_truth")):
-        etesian("prepare", folder / f"{source}.zarr", folder / f"{name}.zarr", "--train_end", "2001-12-31")
+        etesian("prepare", folder / f"{source}.zarr", folder / f"{name}.zarr", "--train-end", "2001-12-31")
     return folder
 
 
@@ -45,9 +45,9 @@ def test_the_recipe_learns_and_beats_linear_interpolation_on_months_held_out(
         "--model.init_args.network.init_args.dim=16", "--model.init_args.network.init_args.hidden=16",
         "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
-    period = ("--init", "2002-06", "2002-07")
-    etesian("predict", run, sea / "observed.zarr", filled, *period)
-    etesian("predict", "linear", sea / "observed.zarr", linear, *period, "--target", target)
+    period = ("--months", "2002-06", "2002-07")
+    etesian("fill", run, sea / "observed.zarr", filled, *period)
+    etesian("fill", "baseline:linear", sea / "observed.zarr", linear, *period, "--target", target)
     ours, theirs = (errors(path, sea, monthly=target == "monthly") for path in (filled, linear))
     assert np.sqrt(np.mean(ours**2)) < 0.95 * np.sqrt(np.mean(theirs**2))
     spread = xr.open_zarr(filled)[f"{SST}_standard_deviation"].values

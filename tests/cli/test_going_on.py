@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from running import etesian
 from safetensors.torch import load_file, save_file
 
-from etesian.cli.going_on import is_finished, refuse_changes
 from etesian.cli.main import main
 from etesian.core.errors import RecipeError
+from etesian.training.going_on import is_finished, refuse_changes
 
 RECIPE = """
 seed_everything: 0
@@ -53,34 +54,34 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_run_says_each_epoch_that_it_is_finished_and_what_cannot_change(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([*FIT])
+    etesian(*FIT)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/2, train loss ")
     assert lines[0].endswith(" s, best so far")
     before = (folder / "run" / "recipe.yaml").read_bytes()
-    main([*FIT])
+    etesian(*FIT)
     assert "run is already finished, after 2 epochs" in capsys.readouterr().out
     rate = "--model.init_args.optimizer.init_args.lr=1e-6"
     assert "model.init_args.optimizer.init_args.lr was 0.001 in run, not 1e-06" in refused(capsys, *FIT, rate)
     more = [*FIT, "--trainer.max_epochs=3"]
     assert "model.init_args.loss was mse in run, not l1" in refused(capsys, *more, "--model.init_args.loss=l1")
     assert (folder / "run" / "recipe.yaml").read_bytes() == before
-    main([*more, rate])
+    etesian(*more, rate)
     assert yaml.safe_load((folder / "run" / "recipe.yaml").read_text())["trainer"]["max_epochs"] == 3
     state = torch.load(folder / "run" / "checkpoints" / "last" / "training.pt", weights_only=True)
     assert {group["initial_lr"] for group in state["optimizer_states"][0]["param_groups"]} == {1e-6}
 
 
 def test_a_run_that_was_moved_keeps_its_best(folder: Path) -> None:
-    main([*FIT])
+    etesian(*FIT)
     shutil.move("run", "moved")
     best = folder / "moved" / "checkpoints" / "best"
     before = json.loads((best / "description.json").read_text())
     file = folder / "moved" / "checkpoints" / "last" / "weights.safetensors"
     worse = {name: tensor + 3.0 if name.startswith("network.") else tensor for name, tensor in load_file(file).items()}
     save_file(worse, file)
-    main([*FIT[:-1], "moved", "--trainer.max_epochs=3"])
+    etesian(*FIT[:-1], "moved", "--trainer.max_epochs=3")
     assert json.loads((best / "description.json").read_text()) == before
     last = json.loads((folder / "moved" / "checkpoints" / "last" / "description.json").read_text())
     assert last["val_loss"] > before["val_loss"]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from etesian.cli.main import COMMANDS, TRAINING, build_parser, main, sentence
+from etesian.cli.commands import app, simulate
+from etesian.cli.main import main
+from etesian.training.recipes import sentence
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -18,12 +20,17 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predikt"], "there is no command 'predikt'; did you mean 'predict'?"),
-        (["prepare"], "the following arguments are required: sources, store"),
-        (["predict", "run", "store", "out", "--init", "2001", "2001", "--leads", "x"], 'Parser key "leads" element 1'),
+        (["forcast"], 'Unknown command "forcast". Did you mean "forecast"?'),
+        (["prepare"], "name the sources and then the training store to make"),
+        (["prepare", "--gird", "5"], "Unknown option: --gird. Did you mean --grid?"),
+        (["forecast", "run", "store", "out", "--init", "2001", "2001", "--leads", "x"], '"x"'),
+        (["forecast", "run", "store", "out", "--init", "2001", "--leads", "24"], "--init"),
+        (["forecast", "baseline:persistance", "s", "o", "--init", "2001", "2001", "--leads", "24"], "'persistence'"),
+        (["fit", "planet_climx"], "did you mean 'planet_climax'?"),
+        (["recipes", "planet_climx"], "did you mean 'planet_climax'?"),
         (["evaluate", "nothing.zarr", "nowhere.zarr"], "there is no 'nothing.zarr'"),
         (
-            ["predict", "persistence", "nothing.zarr", "out", "--init", "2001", "2001", "--leads", "0"],
+            ["forecast", "baseline:persistence", "nothing.zarr", "out", "--init", "2001", "2001", "--leads", "0"],
             "must be hours greater than 0",
         ),
     ],
@@ -37,14 +44,26 @@ def test_a_mistake_is_answered_with_one_sentence(
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(TRAINING)))
-def test_every_command_explains_every_argument(name: str) -> None:
-    import importlib
+COMMANDS = [(command,) for command in app if not command.startswith("-") and command != "simulate"]
+COMMANDS += [("simulate", command) for command in simulate if not command.startswith("-")]
 
-    module, _, function = COMMANDS[name].function.partition(":")
-    parser = build_parser(name, getattr(importlib.import_module(module), function), COMMANDS[name].positional)
-    undocumented = [action.dest for action in parser._actions if not action.help]
-    assert not undocumented
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_explains_every_argument(words: tuple[str, ...]) -> None:
+    _, resolved, _ = app.parse_commands(words)
+    arguments = resolved[-1].assemble_argument_collection()
+    assert resolved[-1].help
+    assert not [argument.name for argument in arguments if not argument.parameter.help]
+
+
+def test_recipes_that_ship_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["recipes"])
+    listed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("planet_climax ") and "forecasts the embedded planet" in line for line in listed)
+    with pytest.raises(SystemExit):
+        main(["recipes", "planet_climax"])
+    assert "class_path: etesian.ClimaX" in capsys.readouterr().out
 
 
 def test_the_doctor_says_what_the_user_must_mend(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +102,6 @@ def test_what_a_pipe_cannot_encode_is_replaced(
     for stream in streams:
         stream.flush()
     out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)
-    said = {"help": "usage: etesian COMMAND", "doctor": "2m_temperature", "mistake": "there is no command 'doct"}
-    assert status == (1 if command == "mistake" else 0)
+    said = {"help": "Usage: etesian COMMAND", "doctor": "2m_temperature", "mistake": 'Unknown command "doct'}
+    assert status == (2 if command == "mistake" else 0)
     assert said[command] in (err if command == "mistake" else out)

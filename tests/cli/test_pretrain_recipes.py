@@ -43,7 +43,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = []
     for name, levels, winds, speed in (("warm", [500, 850], True, 15.0), ("calm", [500], False, 12.0)):
         planet(levels, winds=winds, speed=speed).to_netcdf(folder / f"{name}.nc")
-        etesian("prepare", folder / f"{name}.nc", folder / f"{name}.zarr", "--train_end", "2000-02-05")
+        etesian("prepare", folder / f"{name}.nc", folder / f"{name}.zarr", "--train-end", "2000-02-05")
         made.append(folder / f"{name}.zarr")
     return made
 

@@ -73,13 +73,13 @@ def run_recipe(folder: Path, recipe: str, periods: Sequence[str], init: tuple[st
     """Prepare, fit, predict, evaluate; return the scores."""
     store, run, forecast = folder / "store.zarr", folder / "run", folder / "forecast.zarr"
     train, validate = periods
-    etesian("prepare", folder / "source.nc", store, "--train_end", train.split('"')[3])
+    etesian("prepare", folder / "source.nc", store, "--train-end", train.split('"')[3])
     etesian(
         "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.stores=[{store}]",
         f"--data.init_args.train={train}", f"--data.init_args.validate={validate}", "--data.init_args.test=null",
         "--data.init_args.batch_size=8", "--model.init_args.warmup_steps=5", *options, *CALM,
     )  # fmt: skip
-    etesian("predict", run, store, forecast, "--init", *init, "--leads", 24, 72, 120)
+    etesian("forecast", run, store, forecast, "--init", *init, "--leads", 24, 72, 120)
     etesian("evaluate", f"trained={forecast}", store, "--out", folder / "scores", "--baselines", "persistence")
     return xr.open_dataset(folder / "scores" / "scores.nc").isel(region=0)
 
@@ -138,7 +138,7 @@ def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_
     rmse = scores.rmse.sel(channel="geopotential_500")
     assert losses(tmp_path / "run")[-1] < 0.7
     assert (rmse.sel(forecast="trained") < rmse.sel(forecast="persistence")).all()
-    etesian("predict", tmp_path / "run", tmp_path / "store.zarr", tmp_path / "long.zarr", "--init", "2000-04-06",
+    etesian("forecast", tmp_path / "run", tmp_path / "store.zarr", tmp_path / "long.zarr", "--init", "2000-04-06",
             "2000-04-06", "--leads", 24, 336)  # fmt: skip
     long = xr.open_zarr(tmp_path / "long.zarr").geopotential.load()
     assert np.isfinite(long).all()
@@ -196,7 +196,7 @@ def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(
     """With averaged weights, dropout and noise; begun from scratch, or from trained weights that must not come back."""
     pressure(tmp_path / "source.nc")
     store = tmp_path / "store.zarr"
-    etesian("prepare", tmp_path / "source.nc", store, "--train_end", "2001-06-10")
+    etesian("prepare", tmp_path / "source.nc", store, "--train-end", "2001-06-10")
 
     def fit(run: str, *options: str) -> None:
         etesian(

@@ -41,7 +41,7 @@ def test_both_stages_run_to_a_report_of_their_structure(
     monkeypatch.chdir(tmp_path)
     planet().to_netcdf("planet.nc")
     for name, words in (("fine.zarr", ()), ("coarse.zarr", ("--coarsen", 4))):
-        etesian("prepare", "planet.nc", name, "--train_end", "2000-01-20", *words)
+        etesian("prepare", "planet.nc", name, "--train-end", "2000-01-20", *words)
     etesian(
         "fit", "-c", RECIPES / "superres_planet.yaml", "--run", "mse", "--data.init_args.store=fine.zarr", *SMALL,
         "--model.init_args.optimizer.init_args.lr=0.003", "--trainer.max_epochs=10",
@@ -51,12 +51,12 @@ def test_both_stages_run_to_a_report_of_their_structure(
         "--model.init_args.start=mse", "--model.init_args.content=null", "--trainer.max_epochs=1",
     )  # fmt: skip
     assert sorted(path.name for path in Path("gan/checkpoints").iterdir()) == ["last"]
-    period = ("--init", "2000-01-25", "2000-01-30", "--leads", 0, "--grid", "fine.zarr")
-    for run in ("mse", "gan", "bicubic", "interpolation"):
-        etesian("predict", run, "coarse.zarr", f"{run}.zarr", *period)
+    period = ("--times", "2000-01-25", "2000-01-30", "--grid", "fine.zarr")
+    for run in ("mse", "gan", "baseline:bicubic", "baseline:interpolation"):
+        etesian("downscale", run, "coarse.zarr", f"{run.removeprefix('baseline:')}.zarr", *period)
     etesian(
         "evaluate", "mse.zarr", "fine.zarr",
-        "--others", "gan.zarr", "bicubic.zarr", "interpolation.zarr", "--baselines",
+        "--beside", "gan.zarr", "bicubic.zarr", "interpolation.zarr",
         "--structure",
         "--references", "bicubic", "--regions=-60,60,0,360", "--out", "scores",
     )  # fmt: skip
@@ -65,7 +65,7 @@ def test_both_stages_run_to_a_report_of_their_structure(
         assert error.sel(forecast="mse").item() < error.sel(forecast="interpolation").item()
         power = scores.spectrum.isel(map_lead_time=0, wavenumber=slice(20, None)).sum("wavenumber")
         fine = power.sel(spectrum_of="vorticity_850")
-        assert fine.sel(source="bicubic") < 0.5 * fine.sel(source="truth")
+        assert fine.sel(series="bicubic") < 0.5 * fine.sel(series="truth")
     with pytest.raises(SystemExit):
-        main(["predict", "mse", "coarse.zarr", "other.zarr", *map(str, period[:-2])])
+        main(["downscale", "mse", "coarse.zarr", "other.zarr", *period[:-2]])
     assert "not evenly spaced" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import torch
 from jsonargparse import Namespace
 
 from etesian.cli.main import main, trust
-from etesian.cli.trusted import check, read
 from etesian.core.errors import RecipeError
+from etesian.training.trusted import check, read
 
 RECIPE = """
 data:

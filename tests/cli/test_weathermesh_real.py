@@ -67,7 +67,7 @@ def test_a_real_analysis_is_forecast_for_a_fortnight(shared: Path, tmp_path: Pat
     assert set(WM2_LEVELS) - set(levels) == ({775, 825, 875} if name == "GFS" else set())
 
     task = untrained_run(store, tmp_path / "run")
-    etesian("predict", tmp_path / "run", path, out, "--init", year, year, "--leads", *LEADS)
+    etesian("forecast", tmp_path / "run", path, out, "--init", year, year, "--leads", *LEADS)
     forecast = xr.open_zarr(out)
     assert forecast.sizes["prediction_timedelta"] == 3
     assert forecast["geopotential"].shape == (1, 3, len([x for x in levels if x >= 50]), *store.grid.shape)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-
 from etesian.cli.training import train
+
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.statistics import Statistics

@@ -15,8 +15,9 @@ import xarray as xr
 from etesian.core import Grid
 from etesian.core.channels import Channel
 from etesian.core.constants import STANDARD_GRAVITY
+from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError, GridError
-from etesian.files.open import channels, field, open_store
+from etesian.files.open import field, open_store
 from etesian.store.select import unchanging
 
 LATITUDE = np.array([60.0, 20.0, -20.0, -60.0])
@@ -342,7 +343,7 @@ def write_shards(folder: Path, steps: int = 1460, years: tuple[int, ...] = (1979
 def test_climax_shards_become_variables_with_levels_and_times(tmp_path: Path) -> None:
     write_shards(tmp_path)
     opened = open_store(tmp_path)
-    assert [str(c) for c in channels(opened)] == [
+    assert [str(c) for c in channels_of(opened)] == [
         "land_sea_mask", "2m_temperature", "geopotential_500", "geopotential_850",
     ]  # fmt: skip
     assert unchanging(opened).land_sea_mask.dims == ("latitude", "longitude")

@@ -8,10 +8,11 @@ import pytest
 
 from etesian.core.channels import Channel
 from etesian.core.constants import STANDARD_GRAVITY, ZERO_CELSIUS
+from etesian.core.dataset import channels_of
 from etesian.core.errors import EtesianError
 from etesian.files.diagnosis import Diagnosis, Severity
 from etesian.files.doctor import examine
-from etesian.files.open import channels, field, open_store
+from etesian.files.open import field, open_store
 
 G, C = STANDARD_GRAVITY, ZERO_CELSIUS
 OPENED: list[tuple[str, str, tuple[float, float, float], tuple[int, ...]]] = [
@@ -121,7 +122,7 @@ def test_a_gfs_file_of_many_hypercubes_opens_as_one_dataset(forecast: Path) -> N
     before = sorted(path.name for path in forecast.parent.iterdir())
     dataset = open_store(forecast)
     assert str(dataset.time.values[0])[:13] == "2011-01-15T12"
-    assert len(channels(dataset)) == 343
+    assert len(channels_of(dataset)) == 343
     for name in ("u_component_of_wind", "v_component_of_wind"):
         assert dataset[name].shape == (1, 26, 73, 144)
         assert 20 < float(field(dataset, Channel(name, 250)).std()) < 40 or name.startswith("v")

@@ -234,19 +234,19 @@ def test_two_analyses_are_blended_into_one_forecast(
     runs: tuple[dict[str, Path], list[float]], stores: dict[str, str], tmp_path: Path
 ) -> None:
     run, opened = str(runs[0]["second"]), {}
-    both = ["--blend", f"GFS={stores['GFS']}", "--blend_weights"]
+    gfs = f"GFS={stores['GFS']}"
     for name, store, options in (
         ("era", "ERA5", ["--source", "ERA5"]),
         ("gfs", "GFS", ["--source", "GFS"]),
-        ("only_era", "ERA5", ["--source", "ERA5", *both, "1", "0"]),
-        ("only_gfs", "ERA5", ["--source", "ERA5", *both, "0", "1"]),
-        ("blend", "ERA5", ["--source", "ERA5", *both, "0.1", "0.9"]),
+        ("only_era", "ERA5", ["--source", "ERA5", "--blend", f"{gfs}=0"]),
+        ("only_gfs", "ERA5", ["--source", "ERA5", "--blend", f"{gfs}=1"]),
+        ("blend", "ERA5", ["--source", "ERA5", "--blend", f"{gfs}=0.9"]),
     ):
         out = str(tmp_path / f"{name}.zarr")
         with pytest.raises(SystemExit) as stop:
             main(
                 [
-                    "predict",
+                    "forecast",
                     run,
                     stores[store],
                     out,
@@ -274,8 +274,10 @@ def test_two_analyses_are_blended_into_one_forecast(
     ("options", "message"),
     [
         ([], "has encoders for ERA5, GFS; say which source"),
-        (["--source", "ERA5", "--blend", "GFS"], "--blend takes SOURCE=PATH, such as HRES=hres.store.zarr, not 'GFS'"),
-        (["--source", "ERA5", "--blend_weights", "1", "2"], r"weights \[1.0, 2.0\] must be 1 numbers"),
+        (
+            ["--source", "ERA5", "--blend", "GFS"],
+            "--blend takes SOURCE=PATH=WEIGHT, such as .*, not 'GFS'",
+        ),
         (["--source", "GFS"], "has no channel 'temperature_400'"),
     ],
 )
@@ -283,7 +285,7 @@ def test_stores_that_do_not_say_their_source_or_hold_another_are_refused(
     runs: tuple[dict[str, Path], list[float]], stores: dict[str, str], tmp_path: Path, capsys: Any,
     options: list[str], message: str,
 ) -> None:  # fmt: skip
-    command = ["predict", str(runs[0]["second"]), stores["ERA5"], str(tmp_path / "o.zarr"), "--init", "2001-01-12"]
+    command = ["forecast", str(runs[0]["second"]), stores["ERA5"], str(tmp_path / "o.zarr"), "--init", "2001-01-12"]
     with pytest.raises(SystemExit):
         main([*command, "2001-01-13", "--leads", "6", *options])
     assert re.search(message, " ".join(capsys.readouterr().err.split()))

@@ -118,7 +118,7 @@ def test_a_model_calendar_has_months_of_30_days(tmp_path: Path) -> None:
 
 
 def test_the_command_makes_both_and_leaves_what_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["simulate", str(tmp_path / "seen.zarr"), "--sst", "--years", "1", "--points", "12"]
+    command = ["simulate", "ocean", str(tmp_path / "seen.zarr"), "--years", "1", "--points", "12"]
     for arguments in (command, command):
         with pytest.raises(SystemExit) as ended:
             main(arguments)

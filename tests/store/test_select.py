@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError
-from etesian.files.open import channels
 from etesian.store.select import resample, select_channels, select_member, select_period, select_region, unchanging
 
 
@@ -27,7 +27,7 @@ def states(steps: int = 24, freq: str = "3h") -> xr.Dataset:
 
 
 def names(dataset: xr.Dataset) -> list[str]:
-    return [str(channel) for channel in channels(dataset)]
+    return [str(channel) for channel in channels_of(dataset)]
 
 
 @pytest.mark.parametrize(

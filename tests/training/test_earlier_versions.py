@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from etesian import Batch, Channel, Fields, Frame, Grid
-from etesian.cli.trusted import by_public_names, read
 from etesian.training.checkpoint import load_task
+from etesian.training.trusted import by_public_names, read
 
 STORED = Path(__file__).parents[1] / "stored"
 CHANNELS = tuple(Channel("temperature", level) for level in (500, 850))

@@ -222,7 +222,7 @@ def test_an_imported_original_is_a_start(tmp_path: Path) -> None:
                 "import",
                 str(tmp_path / "original.ckpt"),
                 str(tmp_path / "imported"),
-                "--num_heads",
+                "--num-heads",
                 "4",
                 "--variables",
                 *variables,

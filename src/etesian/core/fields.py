@@ -1,14 +1,20 @@
 """Values that travel with their frame: which channels, when, on which grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from etesian.core.channels import Channel
-from etesian.core.errors import ChannelError, suggest
+from etesian.core.clock import decode_time, encode_time
+from etesian.core.dataset import channels_of, forecast_times, from_dataset, to_dataset
+from etesian.core.errors import ChannelError, DataError, suggest
 from etesian.core.grid import Grid
 
 
@@ -136,6 +142,70 @@ class Fields:
             self.frame.to(device),
             None if self.valid is None else self.valid.to(device),
         )
+
+    def to_xarray(self, initial: ArrayLike | None = None, units: Mapping[Channel, str] | None = None) -> xr.Dataset:
+        """Return the fields as a dataset of variables, NaN where they are not valid.
+
+        Args:
+            initial: initial time of each sample, seconds since 1970-01-01 in the frame's calendar. The dimensions are
+                then WeatherBench 2's: `time` (initial) and `prediction_timedelta`. Without them a single sample has
+                the dimension `time` (valid), and several have `sample` and `step`, with the coordinate `valid_time`.
+            units: of channels that the catalogue does not know.
+
+        Raises:
+            ValueError: if the leads of samples differ.
+
+        >>> grid = Grid.equiangular(45.0)
+        >>> frame = Frame((Channel("2m_temperature"),), torch.tensor([[0, 3600]]), grid)
+        >>> Fields(torch.zeros(1, 2, 1, *grid.shape), frame).to_xarray()["2m_temperature"].dims
+        ('time', 'latitude', 'longitude')
+        """
+        values = self.filled(float("nan")).detach().cpu().numpy()
+        seconds = self.frame.time.cpu().numpy()
+        valid = decode_time(seconds.ravel(), self.frame.calendar).reshape(seconds.shape)
+        if initial is not None:
+            begin = np.asarray(initial, dtype=np.int64)
+            leads = seconds - begin[:, None]
+            if (leads != leads[0]).any():
+                raise ValueError(f"samples have different leads, {leads[0].tolist()} and others, in seconds")
+            leading: dict[str, Any] = forecast_times(decode_time(begin, self.frame.calendar), leads[0])
+        elif len(seconds) == 1:
+            values, leading = values[0], {"time": ("time", valid[0], {"standard_name": "time"})}
+        else:
+            leading = {"sample": np.arange(len(seconds)), "step": np.arange(seconds.shape[1])}
+        dataset = to_dataset(values, leading, self.frame.channels, self.frame.grid, units)
+        if "sample" in leading:
+            dataset = dataset.assign_coords(valid_time=(("sample", "step"), valid, {"standard_name": "time"}))
+        return dataset
+
+    @classmethod
+    def from_xarray(cls, dataset: xr.Dataset, channels: Sequence[Channel] | None = None) -> "Fields":
+        """Return a dataset with the dimensions `time`, latitude, longitude and, where it has levels, `level` as fields.
+
+        Args:
+            dataset: canonical, as `etesian.open` gives it; all of its values are read.
+            channels: to take, in this order; by default all.
+
+        Returns:
+            One sample whose time axis is that of the dataset.
+
+        Raises:
+            ChannelError: if a channel is missing.
+            DataError: if the dataset has no time.
+        """
+        wanted = channels_of(dataset) if channels is None else tuple(channels)
+        stacked = from_dataset(dataset, wanted)
+        if "time" not in stacked.dims:
+            raise DataError("the dataset has no dimension 'time'; select nothing from it, or expand_dims('time')")
+        values = np.asarray(stacked.transpose("time", "channel", "latitude", "longitude").values, dtype=np.float32)
+        seconds, calendar = encode_time(stacked["time"].values)
+        grid = Grid(stacked.latitude.values, stacked.longitude.values)
+        tensor = torch.from_numpy(values)[None]
+        valid = torch.isfinite(tensor)
+        frame = Frame(wanted, torch.from_numpy(seconds)[None], grid, calendar)
+        if bool(valid.all()):
+            return cls(tensor, frame)
+        return cls(tensor.masked_fill(~valid, 0.0), frame, valid)
 
 
 @dataclass(frozen=True)

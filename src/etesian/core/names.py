@@ -3,6 +3,20 @@
 import re
 
 HOMES: dict[str, tuple[str, ...]] = {
+    "api": (
+        "baseline",
+        "doctor",
+        "evaluate",
+        "fetch",
+        "fit",
+        "load",
+        "open",
+        "plot",
+        "prepare",
+        "simulate",
+        "summary",
+    ),
+    "run": ("Baseline", "Run"),
     "core.channels": ("Channel",),
     "core.errors": ("EtesianError", "DataError", "ChannelError", "GridError", "CheckpointError", "RecipeError"),
     "core.fields": ("Batch", "Fields", "Frame", "Layout"),
@@ -22,6 +36,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "samples.windows": ("Horizon",),
     "training.finetune": ("Start",),
     "training.loss_terms": ("LossTerm",),
+    "training.shipped": ("recipes",),
     "training.optimizers": ("Shampoo",),
     "forecast.data": ("ForecastData",),
     "forecast.task": ("ForecastTask",),
@@ -44,6 +59,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "distance.inpaint": ("InpaintTask",),
     "distance.task": ("TimeLagTask", "paper_optimizer"),
     "interop.gapfill": ("Prototype",),
+    "interop.run": ("import_weights",),
 }
 """Which module of the library holds what its users name."""
 

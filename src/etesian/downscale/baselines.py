@@ -12,7 +12,7 @@ from etesian.core.statistics import unscaled
 from etesian.downscale.task import DownscaleTask
 from etesian.networks.network import Network
 from etesian.nn.upsampling import BicubicLift, BilinearLift
-from etesian.store.reader import TrainingStore
+from etesian.store.states import States
 
 INTERPOLATIONS = ("interpolation", "bicubic")
 """What downscaling is judged against: the coarse field, interpolated bilinearly or by cubic splines."""
@@ -44,7 +44,7 @@ class Interpolation(Network):
         return lifted.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
 
 
-def interpolation_task(name: str, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> DownscaleTask:
+def interpolation_task(name: str, store: States, channels: Sequence[Channel], grid: Grid) -> DownscaleTask:
     """Return `interpolation`, which is bilinear, or `bicubic` as a task that predicts like any other, at lead 0.
 
     Raises:

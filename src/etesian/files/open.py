@@ -16,6 +16,7 @@ from rich.progress import track
 
 from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import count_alike, decode_time, encode_time
+from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
 from etesian.files.accumulations import named_by_length
@@ -320,25 +321,13 @@ def _is_folder_store(path: Path) -> bool:
     return path.is_dir() and is_store(path)
 
 
-def channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
-    """List the channels of a canonical dataset: each variable, or each level that it has.
-
-    Variables come in the dataset's order, levels ascending.
-    """
-    return tuple(
-        Channel(str(name), level)
-        for name, array in dataset.data_vars.items()
-        for level in (array.attrs.get("levels", array.level.values.tolist()) if "level" in array.dims else [None])
-    )
-
-
 def field(dataset: xr.Dataset, channel: Channel) -> xr.DataArray:
     """Return one channel of a canonical dataset, without a level dimension.
 
     Raises:
         ChannelError: if it is not there, naming the closest.
     """
-    known = channels(dataset)
+    known = channels_of(dataset)
     if channel not in known:
         raise ChannelError(f"there is no channel '{channel}'{suggest(str(channel), map(str, known))}")
     array = dataset[channel.name]

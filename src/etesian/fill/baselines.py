@@ -11,11 +11,13 @@ from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, end_of, month_start, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
+from etesian.core.outputs import claim, complete_or_absent
 from etesian.fill.dineof import DINEOF
 from etesian.fill.filled import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, Resolution, filled_attributes
 from etesian.fill.interpolate import Filled, Gappy, climatology_anomaly, linear, observed_mean
 from etesian.fill.months import sea_mask
 from etesian.fill.optimal_interpolation import optimal_interpolation
+from etesian.samples.windows import Period
 from etesian.store.reader import TrainingStore
 
 GAP_BASELINES = ("observed_mean", "climatology_anomaly", "linear", "optimal_interpolation", "dineof")
@@ -85,6 +87,28 @@ def fill_baseline(
         },
         {"Conventions": "CF-1.11", "source": f"{name} of {store.path}"},
     )
+
+
+def fill_baseline_to(
+    name: str,
+    store: TrainingStore,
+    out: str,
+    period: Period,
+    *,
+    target: Resolution = "monthly",
+    channels: Sequence[Channel] = (),
+    overwrite: bool = False,
+) -> None:
+    """Fill the gaps of a period with a baseline, into a Zarr store that is complete or not there; see `fill_baseline`.
+
+    Raises:
+        DataError: if the store exists and may not be replaced.
+    """
+    if claim(out, "filled fields", [store.path], overwrite=overwrite).exists() and not overwrite:
+        raise DataError(f"{out} exists; remove it or pass --overwrite")
+    filled = fill_baseline(name, store, channels or store.channels, period.start, period.end, target, progress=True)
+    with complete_or_absent(out, "filled fields") as folder:
+        filled.to_zarr(folder, mode="a", zarr_format=3, consolidated=True)
 
 
 def _fill(

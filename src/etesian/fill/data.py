@@ -3,10 +3,10 @@
 import numpy as np
 
 from etesian.core import Layout, Region
+from etesian.core.dataset import channels_of
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import HARMONICS, Statistics
 from etesian.core.tiling import Tiling
-from etesian.files.open import channels as channels_of
 from etesian.files.open import field, open_store
 from etesian.fill.months import MonthAxis, sea_mask, static_fields, with_land
 from etesian.fill.samples import Hiding, MonthDataset, Months, Target

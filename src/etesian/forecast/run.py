@@ -17,6 +17,7 @@ from etesian.forecast.writer import ForecastWriter
 from etesian.networks.network import shares
 from etesian.samples.windows import Period, WindowReader, exists, given_side
 from etesian.store.reader import TrainingStore, observed_targets
+from etesian.store.states import States
 from etesian.training.task import Task
 from etesian.training.units import channel_units
 
@@ -37,7 +38,7 @@ def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads
     return task.predict(batch, task.target_frame(batch, leads))
 
 
-def initial_times(store: TrainingStore, history: tuple[int, ...], period: Period, every: int) -> NDArray[np.int64]:
+def initial_times(store: States, history: tuple[int, ...], period: Period, every: int) -> NDArray[np.int64]:
     """Return the times of a store from which a forecast can start.
 
     Args:
@@ -66,14 +67,14 @@ def initial_times(store: TrainingStore, history: tuple[int, ...], period: Period
 
 def predict_to(
     task: Task | Mapping[int, Task],
-    store: TrainingStore,
+    store: States,
     path: str,
     initial: NDArray[np.int64],
     leads: tuple[int, ...],
     *,
     source: dict[str, object],
     encoder: str | None = None,
-    blend: Mapping[str, TrainingStore] | None = None,
+    blend: Mapping[str, States] | None = None,
     weights: Sequence[float] = (),
     batch_size: int = 16,
     overwrite: bool = False,
@@ -144,10 +145,11 @@ def predict_to(
     writer.finish()
 
 
-def _know_observed(task: ForecastTask, store: TrainingStore) -> None:
+def _know_observed(task: ForecastTask, store: States) -> None:
     """Let a run whose checkpoint does not tell where its targets were ever observed ask the store with the states."""
     layout = task.layout
-    if task.observed is None and "stores" in task.provenance and layout.target_grid is None:
+    known = task.observed is not None or "stores" not in task.provenance or layout.target_grid is not None
+    if isinstance(store, TrainingStore) and not known:
         task.know_observed(observed_targets([store], layout, layout.targets))
 
 

@@ -12,9 +12,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from etesian.core import Channel, Fields, Grid
-from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS, CATALOGUE
+from etesian.core.channels import AVERAGING_HOURS
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.dataset import CONVENTIONS, attributes, coordinates, forecast_times, levels_of
 from etesian.core.errors import DataError
 from etesian.core.resumable import ResumableStore
 
@@ -30,7 +31,7 @@ class ForecastWriter(ResumableStore):
         channels: to write.
         grid: of the forecasts.
         initial: initial times, seconds since 1970-01-01 in `calendar`.
-        leads: hours after the initial time.
+        leads: hours after the initial time; a single 0 stands for fields at the times themselves, on another grid.
         calendar: of the times.
         source: what the forecasts are made from, as plain data; an unfinished attempt from other sources is discarded.
         units: of the channels; those of the catalogue where nothing is said.
@@ -77,7 +78,7 @@ class ForecastWriter(ResumableStore):
         super().__init__(path, "forecasts", plan, describe, overwrite=overwrite)
         self.has_numbers = False
         self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
-        self.levels = {c.name: _levels(channels, c.name) for c in channels}
+        self.levels = {c.name: levels_of(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
         self.places = {
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
@@ -129,6 +130,13 @@ class ForecastWriter(ResumableStore):
     def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
         array, places = self.arrays[name], self.places[name]
+        if self.leads == [0]:
+            for row, position in enumerate(positions):
+                block = np.full(array.shape[1:], np.nan, dtype=np.float32)
+                block[places or slice(None)] = waiting[0][row]
+                array[position] = block
+            del waiting[0]
+            return
         together = array.chunks[1]
         for start in range(0, len(self.leads), together):
             leads = range(start, min(start + together, len(self.leads)))
@@ -142,10 +150,6 @@ class ForecastWriter(ResumableStore):
                 del waiting[lead]
 
 
-def _levels(channels: tuple[Channel, ...], name: str) -> list[int | None]:
-    return sorted((c.level for c in channels if c.name == name), key=lambda level: level or 0)
-
-
 def _template(
     channels: tuple[Channel, ...],
     grid: Grid,
@@ -154,34 +158,17 @@ def _template(
     units: Mapping[Channel, str],
 ) -> xr.Dataset:
     """Describe the store without any values."""
-    levels = sorted({c.level for c in channels if c.level is not None})
-    coordinates: dict[str, Any] = {
-        "time": ("time", initial, {"standard_name": "forecast_reference_time"}),
-        "prediction_timedelta": (
-            "prediction_timedelta",
-            np.array(leads, dtype="timedelta64[h]").astype("timedelta64[ns]"),
-            {"standard_name": "forecast_period"},
-        ),
-        "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-        "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-    }
-    if levels:
-        coordinates["level"] = ("level", levels, {"standard_name": "air_pressure", "units": "hPa"})
+    times = forecast_times(initial, np.array(leads, dtype=np.int64) * SECONDS_PER_HOUR)
+    if leads == (0,):
+        times = {"time": ("time", initial, {"standard_name": "time"})}
+    known = {**times, **coordinates(grid, channels)}
     variables = {}
     for name in dict.fromkeys(c.name for c in channels):
-        own = _levels(channels, name)
-        on_levels = own != [None]
-        dims = ("time", "prediction_timedelta", *(("level",) if on_levels else ()), "latitude", "longitude")
-        shape = (len(initial), len(leads), *((len(levels),) if on_levels else ()), *grid.shape)
-        together = max(1, min(len(leads), CHUNK_BYTES // (4 * math.prod(shape[2:]))))
-        values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(1, together, *shape[2:]))
-        known = CATALOGUE.get(name)
-        attributes: dict[str, Any] = {"standard_name": known.standard_name} if known else {}
-        given = next((units[c] for c in channels if c.name == name and units.get(c)), "")
-        attributes["units"] = given or (known.units if known else "")
-        if known and known.accumulation_hours is not None:
-            attributes[ACCUMULATION_HOURS] = known.accumulation_hours
-        # Where another variable has further levels, NaN stands in; `levels` tells which are meant to be there.
-        attributes["levels"] = own if on_levels else ""
-        variables[name] = (dims, values, {key: value for key, value in attributes.items() if value})
-    return xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11"})
+        on_levels = levels_of(channels, name) != [None]
+        dims = (*times, *(("level",) if on_levels else ()), "latitude", "longitude")
+        shape = tuple(len(known[dim][1]) for dim in dims)
+        together = max(1, min(len(leads), CHUNK_BYTES // (4 * math.prod(shape[len(times) :]))))
+        chunks = (1, together)[: len(times)] + shape[len(times) :]
+        values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=chunks)
+        variables[name] = (dims, values, attributes(name, channels, units))
+    return xr.Dataset(variables, known, CONVENTIONS)

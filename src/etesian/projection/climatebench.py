@@ -114,6 +114,29 @@ def read_climatebench(
     )
 
 
+def read_inputs(folder: str | Path, name: str, inputs: Sequence[str], grid: Grid) -> Scenario:
+    """Read what drives the climate of a scenario from `inputs_NAME.nc`; the scenario comes without targets.
+
+    Raises:
+        DataError: if a file is missing or has missing values, or years are not consecutive.
+        ChannelError: if a variable is missing.
+        GridError: if the inputs are on another grid.
+    """
+
+    def read(scenario: str) -> Scenario:
+        path = Path(folder) / f"inputs_{scenario}.nc"
+        driving = _open(path, inputs, Path(folder))
+        years = _consecutive(_years(driving), str(path))
+        if "latitude" in driving.dims and Grid(driving.latitude.values, driving.longitude.values) != grid:
+            raise GridError(f"{path} is not on the grid of the run, {grid}; regrid it")
+        given = np.stack([_maps(driving[variable], grid, str(path)) for variable in inputs], axis=1)
+        nothing = np.zeros((len(years), 0, *grid.shape), dtype=np.float32)
+        return Scenario(scenario, years, int(years[0]), given.astype(np.float32), nothing)
+
+    run = read(name)
+    return _continued(read(HISTORICAL), run) if run.first > FIRST_YEAR and name != HISTORICAL else run
+
+
 def read_simulations(
     sources: dict[str, str], variable: str, reference: tuple[int, int], average_years: int = 10
 ) -> Scenarios:

@@ -51,7 +51,7 @@ class YearDataset(Dataset[Batch]):
         inputs = np.stack([run.inputs[place - span + 1 : place + 1] for run, place in chosen])
         targets = np.stack([run.targets[place] for run, place in chosen])[:, None]
         years = np.array([run.years[place - span + 1 : place + 1] for run, place in chosen])
-        time = torch.from_numpy(_middle(years))
+        time = torch.from_numpy(middle(years))
         grid = self.layout.grid
         return Batch(
             Fields(torch.from_numpy(inputs), Frame(self.layout.inputs, time, grid, CALENDAR)),
@@ -282,7 +282,7 @@ def _stretch(text: str) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _middle(years: NDArray[np.int64]) -> NDArray[np.int64]:
+def middle(years: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the middle of years in seconds since 1970."""
     days = [cftime.datetime(int(year), 7, 2, 12, calendar=CALENDAR) for year in years.flat]
     return encode_time(np.array(days))[0].reshape(years.shape)

@@ -16,6 +16,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.samples.batches import Group, group_of
 from etesian.store.reader import Index, TrainingStore, compact, positions
+from etesian.store.states import States
 
 
 class Period(NamedTuple):
@@ -231,7 +232,7 @@ class WindowReader:
         DataError: if static fields have gaps, or the averages are no whole number of steps.
     """
 
-    def __init__(self, store: TrainingStore, layout: Layout, average_hours: int | None = None) -> None:
+    def __init__(self, store: States, layout: Layout, average_hours: int | None = None) -> None:
         self.store, self.layout = store, layout
         if average_hours is not None and (store.step_hours < 1 or average_hours % store.step_hours):
             step = store.step_hours or "varying"
@@ -298,7 +299,7 @@ class WindowReader:
         return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
 
 
-def exists(store: TrainingStore, hours: Sequence[int], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def exists(store: States, hours: Sequence[int], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return, for each time, whether the store has every time that lies so many hours after it inside the period."""
     known = np.ones(len(store.time), dtype=bool)
     allowed = store.time[inside]

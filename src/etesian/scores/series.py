@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
@@ -20,6 +19,7 @@ from etesian.files.open import open_store
 from etesian.files.units import parse_units
 from etesian.scores.foreign import LEAD, canonical_forecast
 from etesian.store.format import to_dataset
+from etesian.store.reader import is_training_store
 
 Array = NDArray[Any]
 
@@ -212,16 +212,6 @@ def open_truth(data: str | Path | xr.Dataset) -> FieldSeries:
     if is_training_store(data):
         return StoreSeries(data)
     return FieldSeries("the truth", open_store(str(data)), ("time",))
-
-
-def is_training_store(path: str | Path) -> bool:
-    """Whether a path is a training store made by `prepare`."""
-    if not (Path(path) / "zarr.json").is_file():
-        return False
-    try:
-        return "etesian_store" in zarr.open_group(str(path), mode="r").attrs
-    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
-        return False
 
 
 class Normals:

@@ -14,11 +14,12 @@ from scipy import fft, ndimage
 from etesian.core.channels import CATALOGUE
 from etesian.core.clock import decode_time, parse_time, year_phase
 from etesian.core.constants import EARTH_RADIUS, SECONDS_PER_DAY
+from etesian.core.dataset import channels_of
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim
 from etesian.core.resumable import is_finished, plan_text, workplace
-from etesian.files.open import channels, field, open_store
+from etesian.files.open import field, open_store
 from etesian.simulation.clouds import CloudLibrary, Mask, moving_clouds
 from etesian.simulation.random_fields import Map, RandomField
 
@@ -140,7 +141,7 @@ def _masks(sea: "Sea", cloud: float, clouds: str | None, seed: int) -> Iterator[
         yield from moving_clouds(random, sea.grid.shape, sea.spacing, cloud)
         return
     dataset = open_store(clouds)
-    library = CloudLibrary.of(field(dataset, channels(dataset)[0]).load())
+    library = CloudLibrary.of(field(dataset, channels_of(dataset)[0]).load())
     while True:
         yield library.draw(random, sea.grid.shape)
 

@@ -23,7 +23,7 @@ from etesian.core.outputs import claim, unfinished
 from etesian.core.resumable import workplace
 from etesian.files.hdf5 import companions
 from etesian.files.judgement import Watched
-from etesian.files.open import expand, open_store
+from etesian.files.open import Source, expand, open_store
 from etesian.store import format as layout
 from etesian.store.climatology import Seasons
 from etesian.store.derive import derive as add_derived
@@ -45,8 +45,13 @@ from etesian.store.workers import Workers
 from etesian.store.write import describe, iso_date, write_fields, write_seasons, write_statics
 
 
+def as_list(source: Source) -> list[str]:
+    """Return the paths, patterns or addresses of a source."""
+    return [str(source)] if isinstance(source, str | Path) else [str(each) for each in source]
+
+
 def prepare(
-    sources: Sequence[str],
+    sources: Sequence[str] | xr.Dataset,
     store: str,
     *,
     variables: Sequence[str] | None = None,
@@ -74,7 +79,8 @@ def prepare(
     when it is complete.
 
     Args:
-        sources: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards.
+        sources: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards, or a canonical
+            dataset.
         store: the Zarr store to make.
         variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without
             time and what is derived are always kept.
@@ -103,8 +109,9 @@ def prepare(
     Raises:
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
     """
-    target = claim(store, "training store", [*expand(list(sources)), *([grid] if grid else [])], overwrite=overwrite)
-    dataset = select_member(open_store(list(sources)), member)
+    files = [] if isinstance(sources, xr.Dataset) else expand(list(sources))
+    target = claim(store, "training store", [*files, *([grid] if grid else [])], overwrite=overwrite)
+    dataset = select_member(sources if isinstance(sources, xr.Dataset) else open_store(list(sources)), member)
     derived = names_to_derive(derive or [])
     kept = variables
     if derived and variables is not None:
@@ -201,8 +208,10 @@ def prepare_dataset(
         place.finish()
 
 
-def identity(sources: Sequence[str]) -> list[list[str | int]]:
-    """Return name, size and time of change of every local file of the sources, and the addresses of the others."""
+def identity(sources: Sequence[str] | xr.Dataset) -> list[list[str | int]]:
+    """Return name, size and time of change of every local file, the addresses of the others, or a dataset's token."""
+    if isinstance(sources, xr.Dataset):
+        return [[str(dask.base.tokenize(sources))]]
     found: list[list[str | int]] = []
     for path in expand(list(sources)):
         if "://" in path:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import day_of_year, decode_time, hour_of_day, settle_calendar
+from etesian.core.dataset import facts_table
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid, Region
@@ -66,7 +67,44 @@ def observed_targets(
     return None if seen.all() else seen
 
 
-class TrainingStore:
+def is_training_store(path: str | Path) -> bool:
+    """Whether a path is a training store made by `prepare`."""
+    if not (Path(path) / "zarr.json").is_file():
+        return False
+    try:
+        return "etesian_store" in zarr.open_group(str(path), mode="r").attrs
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return False
+
+
+class Located:
+    """Fields on a grid of their own, of which regions can be read."""
+
+    path: str
+    grid: Grid
+
+    def locate(self, grid: Grid) -> tuple[Index | slice, Index | slice]:
+        """Return the rows and columns on which a grid lies, the store's own or a region of it.
+
+        Raises:
+            GridError: if the grid is not part of the store's.
+        """
+        if grid == self.grid:
+            return slice(None), slice(None)
+        latitude, longitude = grid.latitude, grid.longitude
+        box = Region(latitude[0] - 1e-4, latitude[-1] + 1e-4, longitude[0] - 1e-4, longitude[-1] + 1e-4)
+        rows, columns = self.grid.region(box)
+        if (rows.size, columns.size) != grid.shape or not (
+            np.allclose(self.grid.latitude[rows], latitude, rtol=0, atol=1e-4)
+            and np.allclose((self.grid.longitude[columns] - longitude + 180) % 360, 180, rtol=0, atol=1e-4)
+        ):
+            raise GridError(
+                f"{self.path} lies on {self.grid}, the run on {grid}; regrid it with `etesian prepare --grid`"
+            )
+        return compact(rows.tolist()), compact(columns.tolist())
+
+
+class TrainingStore(Located):
     """A training store made by `etesian prepare`.
 
     Args:
@@ -102,8 +140,24 @@ class TrainingStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_shards": {}}
 
+    def _facts(self) -> dict[str, str]:
+        begin, end = (str(date)[:16] for date in self.times([0, -1]))
+        step = f"every {self.step_hours} h" if self.step_hours else "uneven steps"
+        attributes = self.dataset.attrs
+        return {
+            "times": f"{len(self.time)} times, {begin} … {end}, {step}, calendar {self.calendar}",
+            "channels": ", ".join(map(str, self.channels)),
+            "static fields": ", ".join(map(str, self.static_channels)) or "none",
+            "grid": str(self.grid),
+            "statistics of": f"{attributes['train_start']} to {attributes['train_end']}",
+            "missing values": "some" if self.has_gaps else "none",
+        }
+
     def __repr__(self) -> str:
-        return f"TrainingStore({self.path!r}: {len(self.time)} times, {len(self.channels)} channels, {self.grid})"
+        return "\n".join([f"TrainingStore {self.path}", *(f"{k:>20}: {v}" for k, v in self._facts().items())])
+
+    def _repr_html_(self) -> str:
+        return facts_table(f"Training store {self.path}", self._facts())
 
     @cached_property
     def statics(self) -> Float[np.ndarray, "static lat lon"]:
@@ -205,26 +259,6 @@ class TrainingStore:
     def times(self, index: Sequence[int] | Index) -> NDArray[Any]:
         """Return dates at some positions of the time axis."""
         return decode_time(self.time[np.asarray(index)], self.calendar)
-
-    def locate(self, grid: Grid) -> tuple[Index | slice, Index | slice]:
-        """Return the rows and columns on which a grid lies, the store's own or a region of it.
-
-        Raises:
-            GridError: if the grid is not part of the store's.
-        """
-        if grid == self.grid:
-            return slice(None), slice(None)
-        latitude, longitude = grid.latitude, grid.longitude
-        box = Region(latitude[0] - 1e-4, latitude[-1] + 1e-4, longitude[0] - 1e-4, longitude[-1] + 1e-4)
-        rows, columns = self.grid.region(box)
-        if (rows.size, columns.size) != grid.shape or not (
-            np.allclose(self.grid.latitude[rows], latitude, rtol=0, atol=1e-4)
-            and np.allclose((self.grid.longitude[columns] - longitude + 180) % 360, 180, rtol=0, atol=1e-4)
-        ):
-            raise GridError(
-                f"{self.path} lies on {self.grid}, the run on {grid}; regrid it with `etesian prepare --grid`"
-            )
-        return compact(rows.tolist()), compact(columns.tolist())
 
     def read(
         self,

@@ -12,6 +12,7 @@ from etesian.core.errors import GridError
 from etesian.core.grid import Grid
 from etesian.core.interpolation import linear_weights, longitude_weights
 from etesian.files.open import open_store
+from etesian.store.reader import TrainingStore, is_training_store
 
 Float64 = NDArray[np.float64]
 
@@ -49,6 +50,19 @@ def parse_grid(text: str) -> Grid:
         )
     example = open_store(text)
     return Grid(example["latitude"].values, example["longitude"].values)
+
+
+def as_grid(grid: float | str | Path) -> Grid:
+    """Return the grid that a resolution in degrees, a name, a file or a training store stands for.
+
+    Raises:
+        GridError: if it stands for none.
+    """
+    if isinstance(grid, float | int):
+        return Grid.equiangular(float(grid))
+    if is_training_store(grid):
+        return TrainingStore(grid).grid
+    return parse_grid(str(grid))
 
 
 def covered(target: Grid, source: Grid) -> Grid:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from etesian.core.channels import parse_channels
 from etesian.core.clock import decode_time, encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid, Region
-from etesian.files.open import channels
 from etesian.files.statics import is_static, is_timed, without_time
 
 Resampling = Literal["instant", "mean"]
@@ -36,7 +36,7 @@ def select_channels(
     Raises:
         ChannelError: if a variable or level is not there, naming the closest.
     """
-    known = channels(dataset)
+    known = channels_of(dataset)
     chosen = known
     if variables is not None:
         chosen = parse_channels(variables, known)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from etesian.core import Channel
 from etesian.core.errors import DataError
-from etesian.store.reader import TrainingStore
+from etesian.store.states import States
 from etesian.training.task import Task
 
 
-def channel_units(task: Task, stores: Sequence[TrainingStore]) -> dict[Channel, str]:
+def channel_units(task: Task, stores: Sequence[States]) -> dict[Channel, str]:
     """Return the units of the channels that a task gives: those of its training, or of the stores with the states.
 
     Raises:

@@ -1,14 +1,21 @@
-"""`etesian fit`, `validate` and `test`: LightningCLI on a recipe, in a run directory."""
+"""Training from a recipe, in a run directory: LightningCLI, from the command line and from Python."""
 
+import importlib
+import inspect
+import json
 import logging
+import re
 import sys
+import tempfile
 import warnings
-from collections.abc import Sequence
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
@@ -16,18 +23,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import etesian.training.sharding  # noqa: F401  makes strategy: sharded known
-from etesian.cli.epochs import EpochLines
-from etesian.cli.going_on import is_finished, last_checkpoint, refuse_changes
-from etesian.cli.trusted import by_public_names, check, plain, read, restrict, spelled_out
 from etesian.core import Layout
-from etesian.core.errors import RecipeError, first_line
+from etesian.core.errors import EtesianError, RecipeError, first_line, suggest
 from etesian.core.outputs import claim_run, mark
 from etesian.core.statistics import Statistics
 from etesian.networks.network import Transfer
 from etesian.samples.loading import TaskData
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last
+from etesian.training.epochs import EpochLines
+from etesian.training.going_on import is_finished, last_checkpoint, refuse_changes
 from etesian.training.holes import judge_holes
+from etesian.training.shipped import recipes
 from etesian.training.task import Task
+from etesian.training.trusted import by_public_names, check, plain, read, restrict, spelled_out
 
 # The data module gives these to the task; without this, each of their fields would become an option.
 set_parsing_settings(subclasses_enabled=[Layout, Statistics])
@@ -80,8 +88,8 @@ class TrainingCLI(LightningCLI):
         """Choose the run directory and go on from its last checkpoint if it has one."""
         config = self.config[self.subcommand]
         check(config, self.trusted)
-        recipes = config.get("config") or []
-        name = Path(str(recipes[0])).stem if recipes else "run"
+        given = config.get("config") or []
+        name = Path(str(given[0])).stem if given else "run"
         self.run_directory = Path(config.run or f"runs/{name}")
         if self.subcommand == "fit":
             claim_run(self.run_directory)
@@ -138,6 +146,64 @@ class TrainingCLI(LightningCLI):
                 print(_summary(self.model.transfer))
 
 
+def written_out(recipe: str | Path | Mapping[str, Any], folder: Path) -> Path:
+    """Return the file of a recipe, written into a folder where it is one that ships or a mapping.
+
+    Raises:
+        RecipeError: if there is no such recipe.
+    """
+    if isinstance(recipe, Mapping):
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+        return path
+    if Path(recipe).is_file():
+        return Path(recipe)
+    known = recipes()
+    if str(recipe) not in known:
+        raise RecipeError(
+            f"there is no recipe '{recipe}', neither a file nor one that ships{suggest(str(recipe), known)}"
+        )
+    path = folder / f"{recipe}.yaml"
+    path.write_text(known[str(recipe)], encoding="utf-8")
+    return path
+
+
+def fit(
+    recipe: str | Path | Mapping[str, Any],
+    run: str | Path | None,
+    stores: Sequence[Any] | None,
+    epochs: int | None,
+    options: Mapping[str, Any],
+    trust: Sequence[str],
+) -> Path:
+    """Train from a recipe and return the run's directory; see `etesian.fit`.
+
+    Raises:
+        RecipeError: if there is no such recipe, or its options do not fit together.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = written_out(recipe, Path(folder))
+        directory = Path(f"runs/{path.stem}" if run is None else run)
+        words = ["fit", f"--config={path}", f"--run={directory}"]
+        if stores is not None:
+            words.append(f"--data.init_args.stores={json.dumps([str(getattr(each, 'path', each)) for each in stores])}")
+        if epochs is not None:
+            words.append(f"--trainer.max_epochs={epochs}")
+        words += [
+            f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()
+        ]
+        try:
+            train(words, trust)
+        except ArgumentError as error:
+            raise RecipeError(sentence(error.message)) from error
+        except ValueError as error:
+            # The parser wraps what a constructor raises into a list of all it has tried.
+            if isinstance(error.__cause__, EtesianError):
+                raise error.__cause__ from None
+            raise
+    return directory
+
+
 def _summary(transfer: Transfer) -> str:
     """Say what training begins with: the number of tensors loaded, and everything else by name."""
     loaded = sum(fate == "loaded" for fate in transfer.fates.values())
@@ -155,9 +221,7 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
     Raises:
         RecipeError: if a recipe cannot be read, or names what is neither known nor trusted.
     """
-    # Further processes are started with these words.
-    sys.argv[1:] = [*arguments, *(f"--trust={module}" for module in trusted)]
-    arguments = [spelled_out(word) for word in arguments]
+    arguments = spelled_out(arguments)
     restrict(trusted)
     for before, word in pairwise(["", *arguments]):
         recipe = word.removeprefix("--config=") if word.startswith("--config=") else word
@@ -189,3 +253,31 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
         )
     except _FinishedError as done:
         print(done)
+
+
+def sentence(message: str) -> str:
+    """Turn what the parser says of a wrong recipe or option into one sentence."""
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
+        module = denied[1].rpartition(".")[0]
+        return (
+            f"the recipe names {denied[1]}, but only what is in torch, lightning, pytorch_optimizer, torchmetrics or "
+            f"etesian is called; where you trust it, add --trust {module}"
+        )
+    if "SignatureArguments.add_function_arguments" in message:
+        return "a class_path of the recipe names a function; it must name a class, such as torch.optim.AdamW"
+    wrong = re.search(r"Option '([\w.]+)' is not accepted", message)
+    if wrong:
+        before = re.findall(r"class_path[= ]'([\w.]+)'", message[: wrong.end() + 200])
+        owner = before[-1] if before else ""
+        module_name, _, class_name = owner.rpartition(".")
+        try:
+            # What a recipe names elsewhere has been loaded by the parser, if it may be.
+            own = module_name.startswith("etesian.")
+            module = importlib.import_module(module_name) if own else sys.modules[module_name]
+            known = list(inspect.signature(vars(module)[class_name]).parameters)
+        except (ImportError, KeyError, TypeError, ValueError):
+            known = []
+        return f"{class_name or 'the recipe'} has no option '{wrong[1]}'{suggest(wrong[1], known) if known else ''}"
+    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise)))

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from etesian.cli.trusted import read
 from etesian.core.errors import EtesianError, RecipeError
 from etesian.store.reader import TrainingStore
 from etesian.training.checkpoint import read_description
+from etesian.training.trusted import read
 
 _APPLIED = ("data.init_args.workers", "data.init_args.batch_size", "model.init_args.optimizer.init_args.")
 """What may change: it takes effect, and changes neither the network nor what it learns."""

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +176,25 @@ def by_public_names(recipe: str) -> str:
     return re.sub(r"(class_path: )(etesian\.[\w.]+)", lambda match: match[1] + public_name(match[2]), recipe)
 
 
-def spelled_out(word: str) -> str:
-    """Return a word of the command line with the class that it gives by its public name spelled out.
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with the classes that it gives by their public names spelled out.
 
-    >>> spelled_out("--model.init_args.network.class_path=ClimaX")
-    '--model.init_args.network.class_path=etesian.networks.climax.ClimaX'
+    >>> spelled_out(["fit", "--model.network.class_path", "ClimaX", "--data=ForecastData"])[2:]
+    ['etesian.networks.climax.ClimaX', '--data=etesian.forecast.data.ForecastData']
     """
-    option, equals, value = word.partition("=")
-    places = ("class_path", "--model", "--data", "network", *_UNNAMED)
-    is_class = option.startswith("--") and option.rpartition(".")[2] in places
-    return f"{option}={locate(value)}" if equals and is_class else locate(word)
+    spelled: list[str] = []
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=")
+        if equals and _takes_class(option):
+            spelled.append(f"{option}={locate(value)}")
+        else:
+            spelled.append(locate(word) if _takes_class(before) else word)
+    return spelled
+
+
+def _takes_class(option: str) -> bool:
+    last = option.rpartition(".")[2]
+    return option in ("--model", "--data") or (option.startswith("--") and last in ("class_path", "network", *_UNNAMED))
 
 
 def _nodes(value: Any, above: tuple[int, ...]) -> int:
