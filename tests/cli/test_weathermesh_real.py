@@ -26,7 +26,7 @@ CASES: dict[str, tuple[str, Sequence[str], str]] = {
     "ERA5": ("era5_tl31_fullstate/era5_tl31_19590102T00.nc", (*ALOFT, "specific_humidity"), "1959"),
     "GFS": (
         "gfs_grib2/gfs.t12z.pgrbf120.2p5deg.grib2",
-        (*ALOFT, "relative_humidity", "2m_temperature", "mean_sea_level_pressure", "total_cloud_cover"),
+        (*ALOFT, "relative_humidity", "2m_temperature", "mean_sea_level_pressure", "sea_ice_cover"),
         "2011",
     ),
 }
@@ -43,7 +43,7 @@ def untrained_run(store: TrainingStore, folder: Path) -> ForecastTask:
     """Write a run whose weights are drawn."""
     inside = [c for c in store.channels if c.level is None or c.level >= WM2_LEVELS[0]]
     # What is diagnosed is not fed in.
-    state = tuple(c for c in store.channels if c.name != "total_cloud_cover")
+    state = tuple(c for c in store.channels if c.name != "sea_ice_cover")
     statistics = Statistics(store.channels, store.statistics.mean, store.statistics.std)
     torch.manual_seed(0)
     task = ForecastTask(small, Layout(state, tuple(inside), store.grid), statistics)
@@ -79,7 +79,7 @@ def test_a_real_analysis_is_forecast_for_a_fortnight(shared: Path, tmp_path: Pat
         assert (np.abs(difference) < 10 * store.statistics.std[index][:, None, None]).all()
         assert np.std(forecast[variable][0].values, axis=0).min() > 0
     if name == "GFS":
-        assert 0 <= forecast["total_cloud_cover"].min() < forecast["total_cloud_cover"].max() <= 1
+        assert 0 <= forecast["sea_ice_cover"].min() < forecast["sea_ice_cover"].max() <= 1
 
     # The network sees the profile at its levels: the given one, or in between linear in the logarithm of pressure.
     network = task.network

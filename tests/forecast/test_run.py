@@ -114,7 +114,7 @@ def test_an_unfinished_forecast_of_another_plan_is_discarded(
 def test_forecasts_that_exist_are_replaced_only_when_asked(store: str, tmp_path: Path) -> None:
     reader = TrainingStore(store)
     write(tmp_path / "out.zarr", reader)
-    with pytest.raises(DataError, match=r"out.zarr exists; remove it or pass --overwrite"):
+    with pytest.raises(DataError, match=r"exists, made with leads = \[.*\] instead of \[12\]; use --overwrite"):
         write(tmp_path / "out.zarr", reader, leads=(12,))
     assert write(tmp_path / "out.zarr", reader, leads=(12,), overwrite=True).sizes["prediction_timedelta"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]

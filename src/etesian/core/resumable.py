@@ -28,7 +28,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
 
 
 def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Return whether the finished store of a plan is at a path that is claimed, so that nothing is left to do.
+    """Say whether the finished store of a plan is at a path that is claimed, so that nothing is left to do.
 
     Raises:
         DataError: if a store of another plan is there that is not to be overwritten.
@@ -38,6 +38,7 @@ def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool
     attributes = zarr.open_group(path, mode="r").attrs.asdict()
     if attributes.get("plan") != plan_text(plan):
         raise DataError(f"{path} exists{_difference(attributes.get('plan'), plan)}; use --overwrite to replace it")
+    print(f"{path} is already there")
     return True
 
 
@@ -48,8 +49,13 @@ def _difference(text: object, plan: Mapping[str, Any]) -> str:
     theirs = json.loads(text)
     for name, value in plan.items():
         if theirs.get(name) != value:
-            return f", made with {name} = {theirs.get(name)} instead of {value}"
+            return f", made with {name} = {_short(theirs.get(name))} instead of {_short(value)}"
     return " and was made otherwise"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:60]} …"
 
 
 class Workplace:
@@ -179,10 +185,11 @@ class ResumableStore:
         overwrite: replace an existing store when the new one is complete.
 
     Attributes:
+        is_complete: whether the store is there already, made from the same; nothing is left to do then.
         group: the store in the making.
 
     Raises:
-        DataError: if the store exists and may not be replaced.
+        DataError: if a store that was made from something else exists and may not be replaced.
     """
 
     def __init__(
@@ -196,15 +203,17 @@ class ResumableStore:
     ) -> None:
         self.path, self.kind = claim(path, kind, overwrite=overwrite), kind
         self.partial = unfinished(self.path)
-        if self.path.exists() and not overwrite:
-            raise DataError(f"{path} exists; remove it or pass --overwrite")
-        self.plan = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        self.is_complete = is_finished(self.path, plan, overwrite=overwrite)
+        if self.is_complete:
+            return
+        self.plan = hashlib.sha256(plan_text(plan).encode()).hexdigest()
         known = self.partial / _PLAN
         if not known.exists() or known.read_text() != self.plan:
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
             mark(self.partial, "unfinished")
-            describe().to_zarr(self.partial, mode="a", compute=False, zarr_format=3, consolidated=True)
+            described = describe().assign_attrs(plan=plan_text(plan))
+            described.to_zarr(self.partial, mode="a", compute=False, zarr_format=3, consolidated=True)
             known.write_text(self.plan)
         self.group = zarr.open_group(self.partial, mode="r+")
 

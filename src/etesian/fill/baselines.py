@@ -12,6 +12,7 @@ from etesian.core.clock import decode_time, end_of, month_start, parse_time, sea
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.core.outputs import claim, complete_or_absent
+from etesian.core.resumable import is_finished, plan_text
 from etesian.fill.dineof import DINEOF
 from etesian.fill.filled import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, Resolution, filled_attributes
 from etesian.fill.interpolate import Filled, Gappy, climatology_anomaly, linear, observed_mean
@@ -104,9 +105,13 @@ def fill_baseline_to(
     Raises:
         DataError: if the store exists and may not be replaced.
     """
-    if claim(out, "filled fields", [store.path], overwrite=overwrite).exists() and not overwrite:
-        raise DataError(f"{out} exists; remove it or pass --overwrite")
-    filled = fill_baseline(name, store, channels or store.channels, period.start, period.end, target, progress=True)
+    wanted = channels or store.channels
+    plan = {"baseline": name, "store": store.fingerprint, "period": list(period), "target": target}
+    plan["channels"] = [str(channel) for channel in wanted]
+    if is_finished(claim(out, "filled fields", [store.path], overwrite=overwrite), plan, overwrite=overwrite):
+        return
+    filled = fill_baseline(name, store, wanted, period.start, period.end, target, progress=True)
+    filled = filled.assign_attrs(plan=plan_text(plan))
     with complete_or_absent(out, "filled fields") as folder:
         filled.to_zarr(folder, mode="a", zarr_format=3, consolidated=True)
 

@@ -100,6 +100,8 @@ def fill_to(
         "source": source | {"store": store.fingerprint},
     }
     target = ResumableStore(path, "filled fields", plan, lambda: filler.describe(times, path), overwrite=overwrite)
+    if target.is_complete:
+        return
     done = target.done()
     with Progress(transient=True) as progress:
         bar = progress.add_task(label, total=len(stretches) * len(filler.tiling.tiles))

@@ -133,6 +133,8 @@ def predict_to(
         path, targets, grid, initial, leads, store.calendar, plain, units=units, averaging_hours=averaging,
         overwrite=overwrite,
     )  # fmt: skip
+    if writer.is_complete:
+        return
     done = writer.done()
     left = [i for i in range(len(initial)) if i not in done]
     blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
