@@ -51,7 +51,7 @@ COMMANDS += [("simulate", command) for command in simulate if not command.starts
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_explains_every_argument(words: tuple[str, ...]) -> None:
     _, resolved, _ = app.parse_commands(words)
-    arguments = resolved[-1].assemble_argument_collection()
+    arguments = resolved[-1].assemble_argument_collection(parse_docstring=True)
     assert resolved[-1].help
     assert not [argument.name for argument in arguments if not argument.parameter.help]
 

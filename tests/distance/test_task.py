@@ -93,7 +93,7 @@ def test_curves_are_the_mean_squared_differences_of_states_and_of_every_layer() 
 
 
 def test_training_tells_the_lags_of_waves_apart_and_writes_down_how_well(tmp_path: Path) -> None:
-    fitted = task(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9))
+    fitted = task(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9))
     for module in fitted.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.5  # Sixteen steps are few for running means.
