@@ -15,16 +15,16 @@ import xarray as xr
 import etesian
 
 TRAINING = """
---data.init_args.stores [store.zarr] --data.init_args.inputs [2m_temperature] --data.init_args.leads [24]
+--data.init_args.inputs [2m_temperature] --data.init_args.leads [24]
 --data.init_args.train [2001-01,2001-02] --data.init_args.validate [2001-03-01,2001-03-15]
---data.init_args.test [2001-03-16,2001-03-31] --trainer.max_epochs 1
+--data.init_args.test [2001-03-16,2001-03-31]
 """
 COMMANDS = [
     "--help",
     "doctor weather.nc",
-    "prepare weather.nc store.zarr --train_end 2001-02",
-    f"fit -c recipe.yaml --run run {TRAINING}",
-    "predict run store.zarr forecast.zarr --init 2001-03 2001-03 --leads 24",
+    "prepare weather.nc store.zarr --train-end 2001-02",
+    f"fit planet_direct --run run --stores store.zarr --epochs 1 {TRAINING}",
+    "forecast run store.zarr forecast.zarr --init 2001-03 2001-03 --leads 24",
     "evaluate forecast.zarr store.zarr --baselines persistence ridge",
 ]
 
@@ -41,8 +41,6 @@ def main() -> None:
     command = shutil.which("etesian", path=str(Path(sys.executable).parent))
     with tempfile.TemporaryDirectory() as folder:
         weather(90).to_netcdf(Path(folder) / "weather.nc")
-        recipe = next(file for file in recipes if file.name == "planet_direct.yaml")
-        (Path(folder) / "recipe.yaml").write_text(recipe.read_text())
         for line in COMMANDS:
             words = [str(command), *line.split()]
             done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)

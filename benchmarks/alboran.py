@@ -8,25 +8,19 @@ and prints the errors at the withheld pixels. The report is in OUT/scores.
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from rich.console import Console
 
-from etesian.core.grid import Grid
+import etesian as et
 from etesian.fill.baselines import GAP_BASELINES
 from etesian.fill.dineof import withhold
 from etesian.fill.interpolate import Gappy
 
 NAME = "sea_surface_temperature"
 KELVIN = 273.15
-
-
-def call(*words: object) -> None:
-    """Run one command of `etesian`."""
-    subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True)
 
 
 def read(path: str) -> xr.Dataset:
@@ -46,7 +40,7 @@ def read(path: str) -> xr.Dataset:
 def hide(days: xr.Dataset, share: float, seed: int) -> xr.Dataset:
     """Return the days without a share of their observations, hidden under the clouds of other days."""
     seconds = days.time.values.astype("datetime64[s]").astype(np.int64)
-    grid = Grid(days.latitude.values, days.longitude.values)
+    grid = et.Grid(days.latitude.values, days.longitude.values)
     values = days[NAME].values.astype(np.float64)
     data = Gappy(values, days.land_sea_mask.values < 0.5, seconds / 86400, grid)
     hidden = withhold(data, share, "clouds", seed)
@@ -65,25 +59,20 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     days = read(options.source)
-    for name, fields in (("all", days), ("observed", hide(days, options.share, options.seed))):
-        fields.to_netcdf(options.out / f"{name}.nc")
-        call("prepare", options.out / f"{name}.nc", options.out / f"{name}.zarr", "--overwrite")
-    observed, truth = options.out / "observed.zarr", options.out / "all.zarr"
-    period = ("--init", str(days.time.values[0])[:10], str(days.time.values[-1])[:10])
-    months = ("--init", period[1][:7], period[2][:7])
-    filled = []
+    truth = et.prepare(days, options.out / "all.zarr", overwrite=True)
+    gappy = hide(days, options.share, options.seed)
+    observed = et.prepare(gappy, options.out / "observed.zarr", overwrite=True)
+    first, last = (str(end)[:10] for end in days.time.values[[0, -1]])
+    filled = {}
     for text in options.runs:
         name, _, run = text.partition("=")
-        call("predict", run, observed, options.out / f"{name}.zarr", *months, "--overwrite")
-        filled.append(f"{name}={options.out / name}.zarr")
+        filled[name] = et.load(run).fill(observed, (first[:7], last[:7]))
     rest = list(options.baselines)
     if not filled:
-        first = rest.pop()
-        call("predict", first, observed, options.out / f"{first}.zarr", *period, "--target", "daily", "--overwrite")
-        filled.append(f"{first}={options.out / first}.zarr")
-    others = ("--others", *filled[1:]) if filled[1:] else ()
-    call("evaluate", filled[0], truth, "--observed", observed, *others, "--baselines", *rest,
-         "--out", options.out / "scores")  # fmt: skip
+        name = rest.pop()
+        filled[name] = et.baseline(name).fill(observed, (first, last), target="daily")
+    scores = et.evaluate(filled, truth, observed=observed, baselines=rest, out=options.out / "scores")
+    Console().print(et.summary(scores))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import xarray as xr
 from etesian.core.grid import Grid
 from etesian.store.prepare import prepare_dataset
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 LEVELS = (50, 250, 500, 600, 700, 850, 925)
 SURFACE = {"2m_temperature": "K", "10m_u_component_of_wind": "m s-1", "10m_v_component_of_wind": "m s-1"}
 UPPER = {
@@ -74,12 +73,12 @@ def main() -> None:
         for store, content in CASES[name].items():
             random_store(options.out / f"{store}.zarr", *content)
             stores.append(str(options.out / f"{store}.zarr"))
-        command = [sys.executable, "-m", "etesian", "fit", "-c", str(RECIPES / f"{name}.yaml")]
-        command += ["--run", str(options.out / name), f"--data.init_args.stores=[{','.join(stores)}]"]
+        command = [sys.executable, "-m", "etesian", "fit", name, "--stores", *stores]
+        command += ["--run", str(options.out / name), "--epochs", "1"]
         command += [f"--data.init_args.train={PERIODS[0]}", f"--data.init_args.validate={PERIODS[1]}"]
         command += ["--data.init_args.test=null", "--data.init_args.leads=[72,168]", "--model.init_args.start=null"]
         command += [f"--data.init_args.batch_size={options.batch}", "--data.init_args.workers=0"]
-        command += ["--trainer.max_steps=1", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
+        command += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
         command += ["--trainer.callbacks=null"]
         begin = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,18 +8,10 @@ points for means over months. The runs must fit the grid; baselines go to the ta
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
-import xarray as xr
-
+import etesian as et
 from etesian.fill.baselines import GAP_BASELINES
-
-
-def call(*words: object) -> None:
-    """Run one command of `etesian`."""
-    subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -40,35 +32,32 @@ def main() -> None:
         folder = options.out / f"{share:g}"
         folder.mkdir(exist_ok=True)
         raw = folder / "raw.zarr"
-        call("simulate", "--sst", raw, "--truth", options.out / "raw_truth.zarr", "--years", 1, "--cloud", share,
-             "--points", options.points, "--seed", options.seed)  # fmt: skip
-        call("prepare", raw, folder / "observed.zarr")
+        et.simulate(
+            "ocean", raw, truth=str(options.out / "raw_truth.zarr"), years=1, cloud=share, points=options.points,
+            seed=options.seed,
+        )  # fmt: skip
+        observed = et.prepare(raw, folder / "observed.zarr")
         if not truth.exists():
-            call("prepare", options.out / "raw_truth.zarr", truth)
-        table[share] = judge(options, folder, truth)
+            et.prepare(options.out / "raw_truth.zarr", truth)
+        table[share] = judge(options, observed, truth)
     print(f"{'RMSE, K':24}" + "".join(f"{100 * share:7.0f} %" for share in table))
     for name in next(iter(table.values())):
         print(f"{name:24}" + "".join(f"{row[name]:9.3f}" for row in table.values()))
 
 
-def judge(options: argparse.Namespace, folder: Path, truth: Path) -> dict[str, float]:
+def judge(options: argparse.Namespace, observed: et.TrainingStore, truth: Path) -> dict[str, float]:
     """Fill the months under one share of cloud, and return the error of each model."""
-    observed, baselines, filled = folder / "observed.zarr", list(options.baselines), []
+    months, baselines = tuple(options.months), list(options.baselines)
+    filled = {}
     for text in options.runs:
         name, _, run = text.partition("=")
-        call("predict", run, observed, folder / f"{name}.zarr", "--init", *options.months, "--overwrite")
-        filled.append(f"{name}={folder / name}.zarr")
+        filled[name] = et.load(run).fill(observed, months)
     if not filled:
-        first = baselines.pop(0)
-        out = folder / f"{first}.zarr"
-        call("predict", first, observed, out, "--init", *options.months, "--target", "daily", "--overwrite")
-        filled.append(f"{first}={out}")
-    others = ("--others", *filled[1:]) if filled[1:] else ()
-    call("evaluate", filled[0], truth, "--observed", observed, *others, "--baselines", *baselines,
-         "--out", folder / "scores")  # fmt: skip
-    with xr.open_dataset(folder / "scores" / "scores.nc") as scores:
-        rmse = scores.rmse.isel(channel=0, region=0)
-        return {str(name): float(rmse.sel(forecast=name)) for name in rmse.forecast.values}
+        name = baselines.pop(0)
+        filled[name] = et.baseline(name).fill(observed, months, target="daily")
+    scores = et.evaluate(filled, truth, observed=observed, baselines=baselines)
+    rmse = scores.rmse.isel(channel=0, region=0)
+    return {str(name): float(rmse.sel(forecast=name)) for name in rmse.forecast.values}
 
 
 if __name__ == "__main__":

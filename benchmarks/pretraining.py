@@ -8,26 +8,23 @@ learning rate of each was chosen on the validation period with seed 0. Prints ro
 """
 
 import argparse
-import subprocess
-import sys
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-LEADS = ("24", "48", "72", "96", "120")
+import etesian as et
+
+LEADS = (24, 48, 72, 96, 120)
 CHANNELS = ("geopotential_500", "temperature_850")
 REFERENCES = ("persistence", "seasonal_cycle")
 PLANETS = {
-    "warm": (["--days", "500", "--seed", "1", "--contrast", "50"], ["--train_end", "2001-03-31"]),
-    "cold": (
-        ["--days", "500", "--seed", "2", "--contrast", "70", "--levels", "100", "500", "850"],
-        ["--train_end", "2001-03-31"],
-    ),
-    "target": (["--days", "620"], ["--train_start", "2001-03-17", "--train_end", "2001-05-15"]),
+    "warm": ({"days": 500, "seed": 1, "contrast": 50.0}, (None, "2001-03-31")),
+    "cold": ({"days": 500, "seed": 2, "contrast": 70.0, "levels": [100, 500, 850]}, (None, "2001-03-31")),
+    "target": ({"days": 620}, ("2001-03-17", "2001-05-15")),
 }
-RATES = {"scratch": "2.0e-3", "pretrained": "5.0e-4"}
+RATES = {"scratch": 2.0e-3, "pretrained": 5.0e-4}
 
 
 def main() -> None:
@@ -37,33 +34,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pretraining"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    with chdir(options.out):  # where the recipes look for their stores
+        report(trained(options.seeds), options.seeds)
 
-    def call(*words: object) -> None:
-        subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True, cwd=options.out)
 
-    for name, (simulated, prepared) in PLANETS.items():
-        call("simulate", f"{name}.raw.zarr", *simulated)
-        call("prepare", f"{name}.raw.zarr", f"runs/planets/{name}.zarr", *prepared)
-    call("fit", "-c", RECIPES / "pretrain_planets.yaml", "--run", "runs/pretrain_planets")
-    period = ("--init", "2001-07-01", "2001-09-05", "--leads", *LEADS)
-    forecasts = []
-
-    def predict(run: str, name: str) -> None:
-        if not (options.out / f"{name}.zarr").exists():
-            call("predict", run, "runs/planets/target.zarr", f"{name}.zarr", *period)
-        forecasts.append(f"{name}.zarr")
-
+def trained(seeds: int) -> xr.Dataset:
+    """Train whatever is not trained yet, and return the scores of all."""
+    for name, (simulated, period) in PLANETS.items():
+        et.simulate("atmosphere", f"{name}.raw.zarr", **simulated)
+        et.prepare(f"{name}.raw.zarr", f"runs/planets/{name}.zarr", train=period)
+    runs = {"untuned": et.fit("pretrain_planets")}
     for way, rate in RATES.items():
-        for seed in range(options.seeds):
-            run = f"runs/{way}{seed}"
-            words = ["fit", "-c", RECIPES / "finetune_planet.yaml", "--run", run, "--seed_everything", seed]
-            words += ["--data.init_args.seed", seed, "--model.init_args.optimizer.init_args.lr", rate]
-            call(*words, *(["--model.init_args.start", "null"] if way == "scratch" else []))
-            predict(run, f"{way}{seed}")
-    predict("runs/pretrain_planets", "untuned")
-    call("evaluate", forecasts[0], "runs/planets/target.zarr", "--others", *forecasts[1:], "--out", "scores",
-         "--baselines", *REFERENCES, "--channels", *CHANNELS)  # fmt: skip
-    report(xr.open_dataset(options.out / "scores" / "scores.nc"), options.seeds)
+        for seed in range(seeds):
+            chosen = {"seed_everything": seed, "data.seed": seed, "model.optimizer.lr": rate}
+            start = {"model.start": None} if way == "scratch" else {}
+            name = f"{way}{seed}"
+            runs[name] = et.fit("finetune_planet", run=f"runs/{name}", options=chosen | start)
+    target, period = "runs/planets/target.zarr", ("2001-07-01", "2001-09-05")
+    forecasts = {name: Path(f"{name}.zarr") for name in runs}
+    for name, run in runs.items():
+        if not forecasts[name].exists():
+            run.forecast(target, period, LEADS, out=forecasts[name])
+    return et.evaluate(forecasts, target, baselines=REFERENCES, channels=CHANNELS, out="scores")
 
 
 def report(scores: xr.Dataset, seeds: int) -> None:

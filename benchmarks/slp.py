@@ -8,23 +8,16 @@ mean and spread, and of the baselines. Also prints the ridge regression that see
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+import etesian as et
 from etesian.forecast.baselines import BASELINES
 
-LEADS = ("24", "48", "72", "96", "120")
+LEADS = (24, 48, 72, 96, 120)
 REFERENCES = tuple(name for name in BASELINES if name != "climatology")
-RECIPE = Path(__file__).parent.parent / "recipes" / "slp_north_atlantic.yaml"
-
-
-def call(*words: object) -> None:
-    """Run one command of `etesian`."""
-    subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True)
 
 
 def main() -> None:
@@ -34,30 +27,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/slp"))
     options = parser.parse_args()
-    store = options.out / "slp.zarr"
-    call("prepare", options.source, store, "--train_start", 2001, "--train_end", 2006)
-    forecasts = []
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = et.prepare(options.source, options.out / "slp.zarr", train=("2001", "2006"))
+    forecasts = {}
     for seed in range(options.seeds):
-        run, forecast = options.out / f"seed{seed}", options.out / f"seed{seed}.zarr"
-        call("fit", "-c", RECIPE, "--run", run, "--data.init_args.stores", f"[{store}]",
-             "--seed_everything", seed, "--data.init_args.seed", seed)  # fmt: skip
-        call("predict", run, store, forecast, "--init", "2008-01-01", "2008-12-26", "--leads", *LEADS)
-        forecasts.append(forecast)
-    scores = options.out / "scores"
-    call(
-        "evaluate",
-        forecasts[0],
-        store,
-        "--others",
-        *forecasts[1:],
-        "--out",
-        scores,
-        "--weights",
-        "cosine",
-        "--baselines",
-        *REFERENCES,
-    )
-    report(xr.open_dataset(scores / "scores.nc"), options.seeds)
+        name, seeded = f"seed{seed}", {"seed_everything": seed, "data.seed": seed}
+        run = et.fit("slp_north_atlantic", run=options.out / name, stores=[store], options=seeded)
+        forecasts[name] = options.out / f"{name}.zarr"
+        if not forecasts[name].exists():
+            run.forecast(store, ("2008-01-01", "2008-12-26"), LEADS, out=forecasts[name])
+    scores = et.evaluate(forecasts, store, baselines=REFERENCES, weights="cosine", out=options.out / "scores")
+    report(scores, options.seeds)
 
 
 def report(scores: xr.Dataset, seeds: int) -> None:

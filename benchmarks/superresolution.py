@@ -9,17 +9,17 @@ powers of ten their spectra miss the truth's there, as a root mean square; means
 """
 
 import argparse
-import subprocess
-import sys
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+import etesian as et
+
 CHANNELS = ("vorticity_850", "divergence_850")
 FINE, COARSE = "runs/data/planet42.store.zarr", "runs/data/planet42.coarse.zarr"
-PERIOD = ("--init", "2000-12-25", "2001-02-03", "--leads", "0", "--every", "24", "--grid", FINE)
+HELD_OUT = ("2000-12-25", "2001-02-03")
 FINE_WAVES = slice(17, 42)
 COLUMNS = ("RMSE (1e-6 s-1)", "fine power", "spectral miss")
 WAYS = {
@@ -37,51 +37,41 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/superresolution"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    with chdir(options.out):  # where the recipes look for their stores
+        names = trained(options.seeds)
+        forecasts = {name: f"{name}.zarr" for group in names.values() for name in group}
+        scores = et.evaluate(forecasts, FINE, baselines=[], structure=True, channels=CHANNELS, out="scores")
+    print_table(scores.isel(region=0, lead_time=0, map_lead_time=0), names)
 
-    def call(*words: object) -> None:
-        subprocess.run([sys.executable, "-m", "etesian", *map(str, words)], check=True, cwd=options.out)
 
-    def fit(recipe: str, run: str, *words: object) -> None:
-        if not (options.out / run / "done").exists():
-            call("fit", "-c", RECIPES / recipe, "--run", run, "--trainer.enable_progress_bar=false", *words)
-            (options.out / run / "done").touch()
-
-    def predict(run: str, name: str, *words: object) -> None:
-        if not (options.out / f"{name}.zarr").exists():
-            call("predict", run, COARSE, f"{name}.zarr", *PERIOD, *words)
-
-    raw, prepared = "runs/data/planet42.zarr", ("--train_end", "2000-11-15")
-    call("simulate", raw, "--truncation", "T42", "--days", 400, "--levels", 250, 850)
-    call("prepare", raw, FINE, "--variables", "vorticity", "divergence", "u_component_of_wind", *prepared)
-    call("prepare", raw, COARSE, "--variables", "vorticity", "divergence", *prepared, "--coarsen", 4)
-    fit("atmodist_planet.yaml", "runs/atmodist_planet")
+def trained(seeds: int) -> dict[str, list[str]]:
+    """Make whatever is not there yet, and return the names of the fine fields by the way they were made."""
+    raw, period, channels = "runs/data/planet42.zarr", (None, "2000-11-15"), ["vorticity", "divergence"]
+    et.simulate("atmosphere", raw, truncation="T42", days=400, levels=[250, 850])
+    et.prepare(raw, FINE, train=period, variables=[*channels, "u_component_of_wind"])
+    et.prepare(raw, COARSE, train=period, variables=channels, coarsen=4)
+    et.fit("atmodist_planet")
     names: dict[str, list[str]] = {way: [] for way in WAYS}
-    for seed in range(options.seeds):
-        chance = (f"--seed_everything={seed}", f"--data.init_args.seed={seed}")
+    for seed in range(seeds):
+        chance = {"seed_everything": seed, "data.seed": seed}
         start = f"runs/mse{seed}"
-        fit("superres_planet.yaml", start, *chance)
+        runs = {"mse": et.fit("superres_planet", run=start, options=chance)}
         for kind, content in (
-            ("gan_mse", "null"),
-            ("gan_atmodist", "{run: runs/atmodist_planet, layer: '1.2', error_weight: 0.0}"),
-            ("gan_both", "{run: runs/atmodist_planet, layer: '1.2', error_weight: 0.5}"),
+            ("gan_mse", None),
+            ("gan_atmodist", {"run": "runs/atmodist_planet", "layer": "1.2", "error_weight": 0.0}),
+            ("gan_both", {"run": "runs/atmodist_planet", "layer": "1.2", "error_weight": 0.5}),
         ):
-            fit(
-                "superres_planet_gan.yaml", f"runs/{kind}{seed}", *chance, f"--model.init_args.start={start}",
-                "--model.init_args.content", content,
-            )  # fmt: skip
+            chosen = {**chance, "model.start": start, "model.content": content}
+            runs[kind] = et.fit("superres_planet_gan", run=f"runs/{kind}{seed}", options=chosen)
         for way, kind in WAYS.items():
-            predict(f"runs/{kind}{seed}", f"{kind}{seed}")
             names[way].append(f"{kind}{seed}")
+            if not (out := Path(f"{kind}{seed}.zarr")).exists():
+                runs[kind].downscale(COARSE, HELD_OUT, every=24, grid=FINE, out=out)
     for baseline in ("interpolation", "bicubic"):
-        predict(baseline, baseline, "--channels", *CHANNELS)
         names[baseline] = [baseline]
-    every = [f"{name}.zarr" for group in names.values() for name in group]
-    call(
-        "evaluate", every[0], FINE, "--others", *every[1:], "--baselines", "--structure", "--channels", *CHANNELS,
-        "--out", "scores",
-    )  # fmt: skip
-    with xr.open_dataset(options.out / "scores" / "scores.nc") as scores:
-        print_table(scores.isel(region=0, lead_time=0, map_lead_time=0), names)
+        if not (out := Path(f"{baseline}.zarr")).exists():
+            et.baseline(baseline).downscale(COARSE, FINE, HELD_OUT, every=24, out=out)
+    return names
 
 
 def print_table(scores: xr.Dataset, names: dict[str, list[str]]) -> None:

@@ -52,7 +52,7 @@ class FilledPairs:
     """Filled fields beside truth and observations, at the times that all of them have.
 
     Args:
-        filled: by name; each as `etesian predict` writes it.
+        filled: by name; each as `etesian fill` writes it.
         truth: complete fields, or the observations of which some were withheld.
         observed: what the gaps were filled from.
         channels: names; all that every one of them holds by default.

@@ -49,7 +49,7 @@ def simulate(
     A dry atmosphere over smooth mountains, heated as Held and Suarez (1994) did: baroclinic weather with
     Earth-like jets and limits of predictability, but without seasons, days or moisture. The same seed gives
     the same store. An interrupted run continues where it stopped, to the same values; a finished one is left
-    as it is. With `--sst` a sea under clouds is simulated instead; see `etesian simulate --sst --help`.
+    as it is.
 
     Args:
         path: the Zarr store to write.

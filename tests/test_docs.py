@@ -1,0 +1,47 @@
+"""The pages name commands, options and files that there are."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from cyclopts import CycloptsError
+
+from etesian.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+HOUSE = ROOT / "src" / "etesian"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((HOUSE / "recipes").glob("*.yaml"))]
+
+
+def commands(page: Path) -> list[str]:
+    """Return the lines of a page that are commands, continued lines put together, without what follows # or >."""
+    text = re.sub(r"\\\n#?\s*", " ", page.read_text(encoding="utf-8"))
+    lines = re.findall(r"^(?:#\s+|\s*)etesian ([^`\n]*)$", text, re.M)
+    return [re.split(r"\s+[#>]\s", line)[0].replace("…", "") for line in lines]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_every_command_of_the_pages_and_recipes_is_one_that_there_is(page: Path) -> None:
+    for line in commands(page):
+        try:
+            app.parse_args(shlex.split(line), exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            pytest.fail(f"etesian {line}: {error}")
+
+
+def test_the_pages_hold_commands_of_every_job() -> None:
+    verbs = {line.split()[0] for page in PAGES for line in commands(page)}
+    assert verbs >= {"prepare", "fit", "forecast", "fill", "downscale", "project", "evaluate", "simulate", "doctor"}
+
+
+def test_the_house_is_drawn_as_it_is() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"`((?:\w+/)?\w+\.py)`", page))
+    assert len(drawn) > 30
+    assert [name for name in sorted(drawn) if not (HOUSE / name).is_file()] == []
+    table = page.split("| folder | holds |")[1].split("\n\n")[0]
+    folders = {folder.name for folder in HOUSE.iterdir() if folder.is_dir() and not folder.name.startswith("_")}
+    assert set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line))) == (
+        folders - {"cli"}
+    )
