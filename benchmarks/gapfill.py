@@ -112,7 +112,7 @@ def globe() -> None:
     from etesian.fill.task import GapFillTask
     from etesian.samples.windows import Period
     from etesian.store.prepare import prepare_dataset
-    from etesian.store.reader import TrainingStore
+    from etesian.store.reader import Store
 
     grid = Grid(np.arange(720) * 0.25 - 89.875, np.arange(1440) * 0.25)
     random = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def globe() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare_dataset(source, Path(folder) / "store.zarr")
         del source, values
-        store = TrainingStore(str(Path(folder) / "store.zarr"))
+        store = Store(str(Path(folder) / "store.zarr"))
         land = Channel("land_sea_mask")
         layout = Layout((SST,), (SST,), store.grid, statics=(land,))
         known = store.statistics.without_seasons()

@@ -45,7 +45,7 @@ def main() -> None:
         print(f"{name:24}" + "".join(f"{row[name]:9.3f}" for row in table.values()))
 
 
-def judge(options: argparse.Namespace, observed: et.TrainingStore, truth: Path) -> dict[str, float]:
+def judge(options: argparse.Namespace, observed: et.Store, truth: Path) -> dict[str, float]:
     """Fill the months under one share of cloud, and return the error of each model."""
     months, baselines = tuple(options.months), list(options.baselines)
     filled = {}

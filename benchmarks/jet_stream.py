@@ -21,14 +21,14 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.distance.distance import AtmoDistance, tiles
 from etesian.samples.windows import Period
 from etesian.scores.jet import jet_latitude
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 WIND = Channel("u_component_of_wind", 850)
 PENALTIES = 10.0 ** np.arange(0, 8)
 Array = NDArray[np.float64]
 
 
-def predictors(distance: AtmoDistance, store: TrainingStore, layers: list[str]) -> dict[str, Array]:
+def predictors(distance: AtmoDistance, store: Store, layers: list[str]) -> dict[str, Array]:
     """Return what the regressions are given at every time of the store: the northern half of fields and features."""
     channels, network = list(distance.channels), distance.network
     wanted = [store.channels.index(channel) for channel in channels]
@@ -70,7 +70,7 @@ def fitted(x: Array, y: Array, parts: dict[str, NDArray[np.bool_]]) -> Array:
     return np.asarray(Ridge(best).fit(x[train], y[train]).predict(x[parts["test"]]))
 
 
-def scores(store: TrainingStore, given: dict[str, Array], periods: dict[str, Period], days: list[int]) -> pd.DataFrame:
+def scores(store: Store, given: dict[str, Array], periods: dict[str, Period], days: list[int]) -> pd.DataFrame:
     """Return RMSE in degrees and R² over the test period, by predictor and days ahead."""
     wind = np.asarray(store.read(range(len(store.time))))[:, store.channels.index(WIND)]
     jet = jet_latitude(wind, store.grid)
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", default=["1.6", "2.6", "3.6", "4.6"])
     parser.add_argument("--out", help="CSV of the scores")
     given = parser.parse_args()
-    store = TrainingStore(given.store)
+    store = Store(given.store)
     periods = {name: Period(*getattr(given, name)) for name in ("train", "validate", "test")}
     distance = AtmoDistance.load(given.run)
     table = scores(store, predictors(distance, store, given.layers), periods, given.days)

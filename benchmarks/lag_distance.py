@@ -20,7 +20,7 @@ from etesian.distance.data import LagDataset
 from etesian.distance.distance import AtmoDistance
 from etesian.samples.patches import Cutter, PatchPick
 from etesian.samples.windows import Period
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 LABELS = {"atmodist": "AtmoDist", "l1": "ℓ1", "l2": "ℓ2", "psnr": "−PSNR", "ssim": "1 − SSIM"}
 RANGE = 10.0
@@ -28,7 +28,7 @@ RANGE = 10.0
 
 
 def curves(
-    distance: AtmoDistance, store: TrainingStore, period: Period, lags: int, times: int, patches: int
+    distance: AtmoDistance, store: Store, period: Period, lags: int, times: int, patches: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the means of every distance by lag in hours, and their standard errors over initial times."""
     layout = distance.network.layout
@@ -106,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     distance = AtmoDistance.load(given.run, given.layer)
     mean, error = curves(
-        distance, TrainingStore(given.store), Period(given.start, given.end), given.lags, given.times, given.patches
+        distance, Store(given.store), Period(given.start, given.end), given.lags, given.times, given.patches
     )
     mean.to_csv(given.out.with_suffix(".csv"), float_format="%.6g")
     draw(mean, error, given.out.with_suffix(".png"))

@@ -26,7 +26,7 @@ from etesian.core import Grid, Layout
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.samples.windows import Period, WindowDataset
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 BATCH, LEAD_STEPS, SHARDS, BUFFER = 32, 4, 4, 10_000
 ON_LEVELS = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
@@ -135,7 +135,7 @@ def main() -> None:
         write_shards(dataset, folder / "shards")
         write_variables(dataset, folder / "variables.zarr")
         del dataset
-        store = TrainingStore(folder / "store.zarr")
+        store = Store(folder / "store.zarr")
         variables = xr.open_zarr(folder / "variables.zarr", chunks=None)
         some = store.channels[::2]
 

@@ -34,7 +34,7 @@ from etesian.distance.data import LagData
 from etesian.nn.normalizer import Normalizer
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 BATCH, LAGS, SIZE, STEPS, BUFFER, EPOCHS = 32, 23, (160, 160), 60, 128, 60
 PERIODS = {"train": ("2001-01-01", "2001-01-08"), "validate": ("2002", "2002")}
@@ -128,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         store = Path(scratch) / "store.zarr"
         prepare_dataset(synthetic(), store, sources=[])
-        normalizer = Normalizer(TrainingStore(store).statistics, log1p=True)
+        normalizer = Normalizer(Store(store).statistics, log1p=True)
         plain, zipped = Path(scratch) / "records", Path(scratch) / "records.gz"
         one, four = (lag_data(store, arguments.pairs, patches) for patches in (1, 4))
         writing = {path: written(path, four, normalizer) for path in (plain, zipped)}

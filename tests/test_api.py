@@ -63,8 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(folder: Path) -> et.TrainingStore:
-    return et.TrainingStore(folder / "store.zarr")
+def store(folder: Path) -> et.Store:
+    return et.Store(folder / "store.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def run(folder: Path) -> et.Run:
     return et.load(folder / "run")  # type: ignore[return-value]
 
 
-def test_files_become_a_canonical_dataset_and_a_store(folder: Path, store: et.TrainingStore, tmp_path: Path) -> None:
+def test_files_become_a_canonical_dataset_and_a_store(folder: Path, store: et.Store, tmp_path: Path) -> None:
     raw = et.open(folder / "planet.nc")
     assert list(raw.data_vars) == ["2m_temperature"]
     assert et.doctor(folder / "planet.nc").exit_status == 0
@@ -98,7 +98,7 @@ def test_a_run_says_what_it_holds_and_what_training_wrote_down(run: et.Run) -> N
 
 
 def test_forecasts_in_memory_are_those_on_disk_and_those_from_a_dataset(
-    run: et.Run, store: et.TrainingStore, folder: Path, tmp_path: Path
+    run: et.Run, store: et.Store, folder: Path, tmp_path: Path
 ) -> None:
     span = ("2001-02-21", "2001-02-25")
     held = run.forecast(store, span, leads=[48, 24])
@@ -113,7 +113,7 @@ def test_forecasts_in_memory_are_those_on_disk_and_those_from_a_dataset(
     assert run.forecast(store, "2001-02-21", [24]).sizes["time"] == 1
 
 
-def test_scores_come_with_baselines_and_intervals(run: et.Run, store: et.TrainingStore, tmp_path: Path) -> None:
+def test_scores_come_with_baselines_and_intervals(run: et.Run, store: et.Store, tmp_path: Path) -> None:
     span = ("2001-02-21", "2001-02-27")
     forecast = run.forecast(store, span, [24, 48])
     persistence = et.baseline("persistence", store).forecast(store, span, [24, 48])
@@ -128,7 +128,7 @@ def test_scores_come_with_baselines_and_intervals(run: et.Run, store: et.Trainin
     assert "2m_temperature" in str(et.summary(scores).columns[0]._cells)
 
 
-def test_a_run_asked_for_another_job_says_which_verb_it_has(run: et.Run, store: et.TrainingStore) -> None:
+def test_a_run_asked_for_another_job_says_which_verb_it_has(run: et.Run, store: et.Store) -> None:
     with pytest.raises(RecipeError, match=r"forecasts: call \.forecast\(store, init, leads\); it has no \.fill"):
         run.fill(store, "2001-01")
     with pytest.raises(RecipeError, match=r"it has no \.downscale"):
@@ -139,7 +139,7 @@ def test_a_run_asked_for_another_job_says_which_verb_it_has(run: et.Run, store: 
         et.load("baseline:persistance")
 
 
-def test_what_cannot_be_is_said_in_a_sentence(run: et.Run, store: et.TrainingStore, folder: Path) -> None:
+def test_what_cannot_be_is_said_in_a_sentence(run: et.Run, store: et.Store, folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"leads \[0\] must be hours greater than 0"):
         run.forecast(store, "2001", [0])
     with pytest.raises(DataError, match="is a source"):
@@ -164,7 +164,7 @@ def test_the_same_call_says_that_a_run_is_finished_and_more_epochs_go_on(
     assert len(longer.log["val_loss"].dropna()) == 4
 
 
-def test_a_network_is_asked_at_the_level_of_research(store: et.TrainingStore) -> None:
+def test_a_network_is_asked_at_the_level_of_research(store: et.Store) -> None:
     layout = et.Layout(store.channels, store.channels, store.grid)
     task = et.ForecastTask(lambda given: et.ClimaX(given, patch=2, dim=16, depth=1, heads=2), layout, store.statistics)
     states = et.Fields.from_xarray(xr.Dataset({"2m_temperature": planet().t2m.rename(lat="latitude", lon="longitude")}))

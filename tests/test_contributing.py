@@ -31,7 +31,7 @@ def test_the_network_of_the_page_learns_how_fast_anomalies_fade(
     kept = run.task.network.kept.detach().numpy()
     assert (kept < 0.75).all()  # the fields are noise, of which nothing lasts
     forecast = run.forecast(store, ("2001-01-13", "2001-01-14"), [24, 72]).temperature.sel(level=500)
-    states = et.TrainingStore(store)
+    states = et.Store(store)
     channel = et.Channel("temperature", 500)
     factor = kept[run.task.layout.targets.index(channel)]
     mean = float(states.dataset["mean"][states.channels.index(channel)])

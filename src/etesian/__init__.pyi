@@ -66,7 +66,7 @@ from etesian.projection.task import ProjectionTask as ProjectionTask
 from etesian.run import Baseline as Baseline
 from etesian.run import Run as Run
 from etesian.samples.windows import Horizon as Horizon
-from etesian.store.reader import TrainingStore as TrainingStore
+from etesian.store.reader import Store as Store
 from etesian.training.finetune import Start as Start
 from etesian.training.loss_terms import LossTerm as LossTerm
 from etesian.training.optimizers import Shampoo as Shampoo

@@ -31,7 +31,7 @@ from etesian.scores.score import score
 from etesian.scores.series import averaging_hours, open_forecast
 from etesian.scores.tables import summary as forecast_summary
 from etesian.store import prepare as preparing
-from etesian.store.reader import TrainingStore, is_training_store
+from etesian.store.reader import Store, is_training_store
 from etesian.training.checkpoint import NETWORK
 
 Forecast = str | Path | xr.Dataset
@@ -83,7 +83,7 @@ def prepare(
     train: tuple[str | None, str | None] | None = None,
     grid: float | str | Path | None = None,
     **options: Any,
-) -> TrainingStore:
+) -> Store:
     """Make a training store: fields, statics, statistics, climatology.
 
     The work goes on in `OUT.partial` and can be killed at any time; the same call continues it.
@@ -104,7 +104,7 @@ def prepare(
         source if isinstance(source, xr.Dataset) else preparing.as_list(source), str(out), train_start=first,
         train_end=last, grid=None if grid is None else str(grid), **options,
     )  # fmt: skip
-    return TrainingStore(out)
+    return Store(out)
 
 
 def simulate(kind: str, out: str | Path, **options: Any) -> xr.Dataset | Path:
@@ -145,7 +145,7 @@ def fit(
     recipe: str | Path | Mapping[str, Any],
     *,
     run: str | Path | None = None,
-    stores: Sequence[str | Path | TrainingStore] | None = None,
+    stores: Sequence[str | Path | Store] | None = None,
     epochs: int | None = None,
     options: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
@@ -193,7 +193,7 @@ def load(run: str | Path, checkpoint: str | None = None) -> Run | Baseline:
     return Run(run, checkpoint)
 
 
-def baseline(name: str, store: str | Path | TrainingStore | None = None) -> Baseline:
+def baseline(name: str, store: str | Path | Store | None = None) -> Baseline:
     """Return a simple answer that a network has to beat.
 
     Args:
@@ -210,10 +210,10 @@ def baseline(name: str, store: str | Path | TrainingStore | None = None) -> Base
 
 def evaluate(
     forecasts: Forecast | Mapping[str, Forecast],
-    truth: str | Path | xr.Dataset | TrainingStore,
+    truth: str | Path | xr.Dataset | Store,
     *,
     baselines: Sequence[str] | None = None,
-    observed: str | Path | TrainingStore | None = None,
+    observed: str | Path | Store | None = None,
     distance: str | Path | None = None,
     out: str | Path | None = None,
     **options: Any,
@@ -243,8 +243,8 @@ def evaluate(
     """
     one = isinstance(forecasts, str | Path | xr.Dataset)  # a dataset is a mapping, too
     named: dict[str, Forecast] = {_name(forecasts): forecasts} if one else dict(forecasts)  # type: ignore[dict-item,arg-type]
-    judge = truth.path if isinstance(truth, TrainingStore) else truth
-    gaps = observed.path if isinstance(observed, TrainingStore) else observed
+    judge = truth.path if isinstance(truth, Store) else truth
+    gaps = observed.path if isinstance(observed, Store) else observed
     inputs = [each for each in (*named.values(), judge, gaps, distance) if isinstance(each, str | Path)]
     if out is not None:
         claim(out, "evaluation", inputs)
@@ -301,10 +301,10 @@ def _evaluate_filled(
     return scores.load()
 
 
-def _fitted(store: str | Path | xr.Dataset, baselines: Sequence[str] | None) -> TrainingStore | None:
+def _fitted(store: str | Path | xr.Dataset, baselines: Sequence[str] | None) -> Store | None:
     """Return the store that baselines are fitted to, None where there is none and none is asked for."""
     if not isinstance(store, xr.Dataset) and is_training_store(store):
-        return TrainingStore(store)
+        return Store(store)
     if baselines:
         raise RecipeError(f"baselines are fitted to a training store, which {store} is not; ask for no baselines")
     return None
@@ -331,7 +331,7 @@ def _name(forecast: Forecast) -> str:
     return "forecast" if isinstance(forecast, xr.Dataset) else Path(forecast).name.removesuffix(".zarr")
 
 
-def _forecast_as(name: str, like: Forecast, store: TrainingStore, path: Path, channels: Sequence[str] | None) -> None:
+def _forecast_as(name: str, like: Forecast, store: Store, path: Path, channels: Sequence[str] | None) -> None:
     """Forecast with a baseline for the initial times, leads and channels of another forecast."""
     other = open_forecast(name, like)
     wanted = store.channels if channels is None else store.resolve(channels)

@@ -25,7 +25,7 @@ from etesian.forecast.run import initial_times, predict_to
 from etesian.projection.run import project
 from etesian.projection.task import ProjectionTask
 from etesian.samples.windows import Period
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.store.regrid import as_grid
 from etesian.store.states import DatasetStates, States
 from etesian.training.checkpoint import find_checkpoint, load_task, read_description
@@ -33,7 +33,7 @@ from etesian.training.task import Task
 
 Job = Literal["forecast", "fill", "downscale", "project", "distance"]
 
-Given = str | Path | TrainingStore | xr.Dataset
+Given = str | Path | Store | xr.Dataset
 """A training store or its path, or a canonical dataset."""
 
 Span = str | tuple[str, str]
@@ -52,7 +52,7 @@ def opened(given: Given) -> States:
     """Return a training store, or the states of a dataset."""
     if isinstance(given, xr.Dataset):
         return DatasetStates(given)
-    return given if isinstance(given, TrainingStore) else TrainingStore(given)
+    return given if isinstance(given, Store) else Store(given)
 
 
 def period(span: Span) -> Period:
@@ -171,7 +171,7 @@ class Run:
 
     def fill(
         self,
-        store: str | Path | TrainingStore,
+        store: str | Path | Store,
         months: Span,
         *,
         empty: Empty = "missing",
@@ -192,7 +192,7 @@ class Run:
             DataError: if no whole month lies in the span, or `out` holds something else.
         """
         self._must("fill")
-        gappy = store if isinstance(store, TrainingStore) else TrainingStore(store)
+        gappy = store if isinstance(store, Store) else Store(store)
 
         def write(path: str) -> None:
             task = cast(GapFillTask, self.task)
@@ -318,9 +318,9 @@ class Baseline:
         RecipeError: if there is no such baseline.
     """
 
-    def __init__(self, name: str, store: str | Path | TrainingStore | None = None) -> None:
+    def __init__(self, name: str, store: str | Path | Store | None = None) -> None:
         self.name = name
-        self.store = None if store is None else store if isinstance(store, TrainingStore) else TrainingStore(store)
+        self.store = None if store is None else store if isinstance(store, Store) else Store(store)
         self.job  # noqa: B018  names the closest one that there is
 
     @property
@@ -335,7 +335,7 @@ class Baseline:
 
     def forecast(
         self,
-        store: str | Path | TrainingStore,
+        store: str | Path | Store,
         init: Span,
         leads: Sequence[int],
         *,
@@ -363,7 +363,7 @@ class Baseline:
         self._must("forecast")
         wanted = hours(leads)
         _counted(every, batch_size)
-        states = store if isinstance(store, TrainingStore) else TrainingStore(store)
+        states = store if isinstance(store, Store) else Store(store)
         task = baseline_task(self.name, self.store or states, states.resolve(channels), wanted)
         initial = initial_times(states, task.layout.history, period(init), every)
 
@@ -377,7 +377,7 @@ class Baseline:
 
     def fill(
         self,
-        store: str | Path | TrainingStore,
+        store: str | Path | Store,
         months: Span,
         *,
         target: Resolution = "monthly",
@@ -399,7 +399,7 @@ class Baseline:
             RecipeError: if the baseline fills no gaps.
         """
         self._must("fill")
-        gappy = store if isinstance(store, TrainingStore) else TrainingStore(store)
+        gappy = store if isinstance(store, Store) else Store(store)
 
         def write(path: str) -> None:
             fill_baseline_to(

@@ -11,8 +11,6 @@ import xarray as xr
 
 from etesian.cli.main import main
 
-INIT = ("--init", "2001", "2001", "--leads", "24")
-
 Make = Callable[[Path], None]
 
 

@@ -17,7 +17,7 @@ from etesian.forecast.run import forecast
 from etesian.forecast.task import ForecastTask
 from etesian.networks.unet import UNet
 from etesian.samples.windows import WindowReader
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.training.checkpoint import load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -91,7 +91,7 @@ def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], sto
     assert scores.lead_time.values.tolist() == [24, 72]
     assert np.isfinite(scores.rmse.isel(region=0)).all()
 
-    written, reader = xr.open_zarr(direct), TrainingStore(store)
+    written, reader = xr.open_zarr(direct), Store(store)
     for place, lead in enumerate((24, 72)):
         task = load_task(runs[f"direct_{lead}"])
         initial = written.time.values[:1].astype("datetime64[s]").astype(np.int64)
@@ -112,7 +112,7 @@ def test_a_lead_that_no_run_or_two_runs_were_trained_for_is_refused(
 
 
 def test_training_through_steps_uses_every_step_and_reaches_back_to_the_initial_state(store: Path) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     layout = Layout(reader.channels, reader.channels, reader.grid)
     torch.manual_seed(0)
     network = lambda layout: UNet(layout, leads=(12,), width=4, noise=0.0, dropout=0.0)  # noqa: E731

@@ -163,13 +163,13 @@ def test_what_cannot_take_effect_any_more_is_refused(
 
 
 def test_stores_may_lie_elsewhere_if_they_hold_the_same(store: str, make_store: object, tmp_path: Path) -> None:
-    from etesian.store.reader import TrainingStore
+    from etesian.store.reader import Store
 
     other = make_store(seed=5)  # type: ignore[operator]
     (tmp_path / "here.zarr").symlink_to(store)
     recipe = yaml.safe_load(RECIPE.format(store=store))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    last = {"provenance": {"stores": {"gone.zarr": TrainingStore(store).fingerprint}}}
+    last = {"provenance": {"stores": {"gone.zarr": Store(store).fingerprint}}}
     recipe["data"]["init_args"]["stores"] = [str(tmp_path / "here.zarr")]
     refuse_changes(tmp_path, recipe, last, finished=False)
     recipe["data"]["init_args"]["stores"] = [other]

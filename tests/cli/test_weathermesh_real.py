@@ -16,7 +16,7 @@ from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
 from etesian.networks.weathermesh import WM2_LEVELS, WeatherMesh
 from etesian.samples.windows import WindowReader
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.training.checkpoint import SafeCheckpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,7 +39,7 @@ def small(layout: Layout) -> WeatherMesh:
     )  # fmt: skip
 
 
-def untrained_run(store: TrainingStore, folder: Path) -> ForecastTask:
+def untrained_run(store: Store, folder: Path) -> ForecastTask:
     """Write a run whose weights are drawn."""
     inside = [c for c in store.channels if c.level is None or c.level >= WM2_LEVELS[0]]
     # What is diagnosed is not fed in.
@@ -61,7 +61,7 @@ def test_a_real_analysis_is_forecast_for_a_fortnight(shared: Path, tmp_path: Pat
     file, variables, year = CASES[name]
     path, out = tmp_path / "store.zarr", tmp_path / "forecast.zarr"
     etesian("prepare", shared / "data" / file, path, "--variables", *variables)
-    store = TrainingStore(path)
+    store = Store(path)
     levels = sorted({c.level for c in store.channels if c.level is not None})
     assert len(levels) == {"ERA5": 37, "GFS": 26}[name]
     assert set(WM2_LEVELS) - set(levels) == ({775, 825, 875} if name == "GFS" else set())

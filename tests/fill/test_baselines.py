@@ -12,7 +12,7 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline
 from etesian.fill.filled import FILLED, ON_LAND, UNOBSERVED
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 LATITUDE, LONGITUDE = np.linspace(30, 33, 10), np.linspace(10, 14, 12)
 
@@ -41,17 +41,17 @@ def sea_surface(time: pd.DatetimeIndex, seed: int = 0) -> tuple[xr.Dataset, xr.D
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, xr.Dataset, TrainingStore]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, xr.Dataset, Store]:
     truth, observed = sea_surface(pd.date_range("2001-01-01", "2001-03-31"))
     observed["sea_surface_temperature"][31:59] = np.nan
     path = tmp_path_factory.mktemp("gaps") / "observed.zarr"
     prepare_dataset(observed, path)
-    return truth, observed, TrainingStore(path)
+    return truth, observed, Store(path)
 
 
 @pytest.mark.parametrize("name", GAP_BASELINES)
 def test_a_baseline_fills_days_closer_than_their_spread_and_its_months_are_the_means_of_its_days(
-    name: str, stores: tuple[xr.Dataset, xr.Dataset, TrainingStore]
+    name: str, stores: tuple[xr.Dataset, xr.Dataset, Store]
 ) -> None:
     truth, observed, store = stores
     daily = fill_baseline(name, store, store.channels, "2001-01-01", "2001-01-31", "daily")
@@ -66,7 +66,7 @@ def test_a_baseline_fills_days_closer_than_their_spread_and_its_months_are_the_m
 
 
 def test_land_counts_and_months_without_any_observation_are_marked_and_nothing_is_invented(
-    stores: tuple[xr.Dataset, xr.Dataset, TrainingStore],
+    stores: tuple[xr.Dataset, xr.Dataset, Store],
 ) -> None:
     _, observed, store = stores
     filled = fill_baseline("linear", store, store.channels, "2001-01", "2001-03")
@@ -81,7 +81,7 @@ def test_land_counts_and_months_without_any_observation_are_marked_and_nothing_i
 
 
 def test_optimal_interpolation_tells_its_error_and_is_surer_of_a_month_than_of_a_day(
-    stores: tuple[xr.Dataset, xr.Dataset, TrainingStore],
+    stores: tuple[xr.Dataset, xr.Dataset, Store],
 ) -> None:
     truth, _, store = stores
     daily = fill_baseline("optimal_interpolation", store, store.channels, "2001-01", "2001-01", "daily")
@@ -95,7 +95,7 @@ def test_optimal_interpolation_tells_its_error_and_is_surer_of_a_month_than_of_a
 def test_without_a_land_mask_land_is_where_nothing_was_ever_seen(tmp_path: Path) -> None:
     _, observed = sea_surface(pd.date_range("2001-01-01", "2001-01-31"))
     prepare_dataset(observed.drop_vars("land_sea_mask"), tmp_path / "observed.zarr")
-    store = TrainingStore(tmp_path / "observed.zarr")
+    store = Store(tmp_path / "observed.zarr")
     flag = fill_baseline("linear", store, store.channels, "2001-01", "2001-01").sea_surface_temperature_flag
     assert_array_equal(flag[0] == ON_LAND, observed.land_sea_mask > 0.5)
 
@@ -104,13 +104,13 @@ def test_months_follow_the_calendar_of_the_store(tmp_path: Path) -> None:
     time = xr.date_range("2001-02-01", periods=60, freq="D", calendar="360_day", use_cftime=True)
     _, observed = sea_surface(pd.date_range("2001-01-01", periods=60))
     prepare_dataset(observed.assign_coords(time=time), tmp_path / "observed.zarr")
-    store = TrainingStore(tmp_path / "observed.zarr")
+    store = Store(tmp_path / "observed.zarr")
     filled = fill_baseline("observed_mean", store, store.channels, "2001-02-30", "2001-03-30")
     assert [str(value)[:10] for value in filled.time.values] == ["2001-02-01", "2001-03-01"]
     assert int(filled.sea_surface_temperature_observations[0].max()) == 1
 
 
-def test_what_cannot_be_filled_is_said_in_a_sentence(stores: tuple[xr.Dataset, xr.Dataset, TrainingStore]) -> None:
+def test_what_cannot_be_filled_is_said_in_a_sentence(stores: tuple[xr.Dataset, xr.Dataset, Store]) -> None:
     store = stores[2]
     with pytest.raises(RecipeError, match=r"no baseline 'dinoef'; did you mean 'dineof'\?"):
         fill_baseline("dinoef", store, store.channels, "2001-01", "2001-01")

@@ -12,7 +12,7 @@ from etesian.fill.baselines import fill_baseline
 from etesian.fill.interpolate import Gappy, linear, observed_mean
 from etesian.fill.optimal_interpolation import Covariance, optimal_interpolation
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 SST = "sea_surface_temperature"
 
@@ -25,9 +25,9 @@ def off_australia(shared: Path) -> xr.DataArray:
     return (raw.astype(np.float64) + 273.15).astype(np.float32).drop_vars("crs", errors="ignore")
 
 
-def prepared(fields: xr.DataArray, path: Path) -> TrainingStore:
+def prepared(fields: xr.DataArray, path: Path) -> Store:
     prepare_dataset(fields.assign_attrs(units="K").to_dataset(name=SST), path)
-    return TrainingStore(path)
+    return Store(path)
 
 
 def test_means_over_492_months_are_those_of_xarray(off_australia: xr.DataArray, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from etesian.networks.reconstruction import Distribution, Reconstruction, find_m
 from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 SST = "sea_surface_temperature"
@@ -79,29 +79,29 @@ def sea(grid: Grid, *, value: float | None = 285.25, calendar: str = "standard",
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
+def box(tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("box") / "box.zarr"
     dataset = sea(BOX)
     dataset[SST][0, 5, 5] = 286  # else it would not vary at all
     prepare_dataset(dataset, path)
-    return TrainingStore(path)
+    return Store(path)
 
 
 @pytest.fixture(scope="module")
-def globe(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
+def globe(tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("globe") / "globe.zarr"
     dataset = sea(GLOBE, days=60)
     dataset[SST][0, 5, 5] = 286
     prepare_dataset(dataset, path)
-    return TrainingStore(path)
+    return Store(path)
 
 
-def write(path: Path, made: GapFillTask, store: TrainingStore, *period: str, **options: Any) -> xr.Dataset:
+def write(path: Path, made: GapFillTask, store: Store, *period: str, **options: Any) -> xr.Dataset:
     fill_to(made, store, str(path), Period(*period), source={"run": "run"}, **options)
     return xr.open_zarr(path)
 
 
-def test_a_constant_field_comes_out_exactly(box: TrainingStore, tmp_path: Path) -> None:
+def test_a_constant_field_comes_out_exactly(box: Store, tmp_path: Path) -> None:
     found = write(tmp_path / "out.zarr", task(BOX, tile=(8, 12), overlap=3), box, "2001-02", "2001-02")
     assert found[SST].dims == ("time", "latitude", "longitude")
     assert found[SST].dtype == np.float32
@@ -111,7 +111,7 @@ def test_a_constant_field_comes_out_exactly(box: TrainingStore, tmp_path: Path) 
     assert (found[f"{SST}_flag"][0, 2:] == 0).all()
 
 
-def test_land_holds_nothing_and_says_so(box: TrainingStore, tmp_path: Path) -> None:
+def test_land_holds_nothing_and_says_so(box: Store, tmp_path: Path) -> None:
     found = write(tmp_path / "out.zarr", task(BOX, tile=(8, 12), overlap=3), box, "2001-02", "2001-02")
     for name in (SST, f"{SST}_standard_deviation"):
         assert np.isnan(found[name][:, :2]).all()
@@ -120,7 +120,7 @@ def test_land_holds_nothing_and_says_so(box: TrainingStore, tmp_path: Path) -> N
     assert found[f"{SST}_flag"].attrs["flag_meanings"].split() == ["filled", "nothing_observed_in_month", "land"]
 
 
-def test_observations_are_the_days_on_which_a_point_was_seen(box: TrainingStore, tmp_path: Path) -> None:
+def test_observations_are_the_days_on_which_a_point_was_seen(box: Store, tmp_path: Path) -> None:
     found = write(tmp_path / "out.zarr", task(BOX, tile=(8, 12), overlap=3), box, "2001-01", "2001-04")
     dated = box.dataset.fields[:, 0].assign_coords(time=box.times(range(len(box.time))))
     expected = dated.notnull().resample(time="MS").sum().sel(time=slice("2001-01", "2001-04"))
@@ -128,9 +128,7 @@ def test_observations_are_the_days_on_which_a_point_was_seen(box: TrainingStore,
 
 
 @pytest.mark.parametrize("target", ["monthly", "daily"])
-def test_a_month_without_observation_is_flagged_and_never_invented(
-    box: TrainingStore, tmp_path: Path, target: str
-) -> None:
+def test_a_month_without_observation_is_flagged_and_never_invented(box: Store, tmp_path: Path, target: str) -> None:
     made = task(BOX, tile=(8, 12), overlap=3, target=target)
     found = write(tmp_path / "out.zarr", made, box, "2001-02", "2001-04")
     assert found.sizes["time"] == (3 if target == "monthly" else 28 + 31 + 30)
@@ -153,14 +151,14 @@ def test_the_network_is_not_asked_about_tiles_without_observation(tmp_path: Path
     dataset[SST][0, 5, 5] = 286
     prepare_dataset(dataset, tmp_path / "half.zarr")
     made = task(BOX, tile=(25, 10), overlap=0)
-    found = write(tmp_path / "out.zarr", made, TrainingStore(tmp_path / "half.zarr"), "2001-01", "2001-01")
+    found = write(tmp_path / "out.zarr", made, Store(tmp_path / "half.zarr"), "2001-01", "2001-01")
     # The tile of columns 10 to 19 saw something, the one of 20 to 29 nothing.
     assert np.isfinite(found[SST][0, 2:, :20]).all()
     assert np.isnan(found[SST][0, :, 20:]).all()
     assert (found[f"{SST}_flag"][0, 2:, 20:] == 1).all()
 
 
-def test_no_step_is_left_where_tiles_meet_not_even_at_the_date_line(globe: TrainingStore, tmp_path: Path) -> None:
+def test_no_step_is_left_where_tiles_meet_not_even_at_the_date_line(globe: Store, tmp_path: Path) -> None:
     """Tiles answer differently, smoothly so from tile to tile; the blend has no step larger than its own slope."""
     steps = {}
     for overlap in (0, 4):
@@ -178,7 +176,7 @@ def test_tiles_across_the_date_line_read_the_points_they_stand_for(tmp_path: Pat
     dataset[SST][:] = np.where(np.isnan(dataset[SST]), np.nan, GLOBE.longitude)
     dataset[SST].attrs["units"] = "1"
     prepare_dataset(dataset, tmp_path / "east.zarr")
-    store = TrainingStore(tmp_path / "east.zarr")
+    store = Store(tmp_path / "east.zarr")
     seen: list[tuple[float, float]] = []
 
     class Watch(TileMean):
@@ -195,7 +193,7 @@ def test_tiles_across_the_date_line_read_the_points_they_stand_for(tmp_path: Pat
     assert any(last >= 360 for _, last in seen)
 
 
-def test_several_months_are_asked_together_and_each_is_written_once(box: TrainingStore, tmp_path: Path) -> None:
+def test_several_months_are_asked_together_and_each_is_written_once(box: Store, tmp_path: Path) -> None:
     made = task(BOX, tile=(8, 12), overlap=3, months=2)
     asked: list[tuple[int, ...]] = []
 
@@ -215,7 +213,7 @@ def test_several_months_are_asked_together_and_each_is_written_once(box: Trainin
 
 @pytest.mark.parametrize("target", ["monthly", "daily"])
 def test_days_of_the_margin_are_given_and_only_those_of_the_month_are_counted_and_written(
-    box: TrainingStore, tmp_path: Path, target: str
+    box: Store, tmp_path: Path, target: str
 ) -> None:
     made = task(BOX, target=target, margin=3, tile=(8, 12), overlap=3)
     given: list[np.ndarray] = []
@@ -241,7 +239,7 @@ def test_days_of_the_margin_are_given_and_only_those_of_the_month_are_counted_an
 
 
 def test_a_stopped_filling_goes_on_and_equals_an_undisturbed_one(
-    box: TrainingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    box: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, calls, fill = task(BOX, tile=(8, 12), overlap=3), [], Filler.fill
 
@@ -270,12 +268,12 @@ def test_a_model_calendar_is_kept(tmp_path: Path) -> None:
     dataset[SST][0, 5, 5] = 286
     prepare_dataset(dataset, tmp_path / "model.zarr")
     made = task(BOX, tile=(8, 12), overlap=3, target="daily")
-    found = write(tmp_path / "out.zarr", made, TrainingStore(tmp_path / "model.zarr"), "2001-02", "2001-02")
+    found = write(tmp_path / "out.zarr", made, Store(tmp_path / "model.zarr"), "2001-02", "2001-02")
     assert [str(day)[:10] for day in found.time.values[[0, -1]]] == ["2001-02-01", "2001-02-30"]
     assert (found[SST][:, 2:] == 285.25).all()
 
 
-def test_what_cannot_be_filled_is_said(box: TrainingStore, globe: TrainingStore, tmp_path: Path) -> None:
+def test_what_cannot_be_filled_is_said(box: Store, globe: Store, tmp_path: Path) -> None:
     made = task(BOX, tile=(8, 12), overlap=3)
     with pytest.raises(
         DataError, match=r"no whole month in 2001-02-03 to 2001-02-20, .* holds 2001-01-01 to 2001-05-30"
@@ -288,7 +286,7 @@ def test_what_cannot_be_filled_is_said(box: TrainingStore, globe: TrainingStore,
         write(tmp_path / "out.zarr", made, box, "2001-01", "2001-01")
 
 
-def test_data_and_prediction_cut_the_same_tiles(box: TrainingStore) -> None:
+def test_data_and_prediction_cut_the_same_tiles(box: Store) -> None:
     data = GapFillData(box.path, ("2001-01", "2001-02"), ("2001-04", "2001-04"), tile=(8, 12), overlap=3)
     made = task(BOX, tile=(1, 1), overlap=0)
     made.provenance = data.provenance
@@ -321,7 +319,7 @@ def test_the_globe_at_a_quarter_of_a_degree_is_filled_under_real_clouds(shared: 
     globe["land_sea_mask"] = land.astype(np.float32).assign_attrs(units="1")
     globe[SST] = globe[SST].where(~clouds).assign_attrs(units="K")
     prepare_dataset(globe, tmp_path / "globe.zarr")
-    store = TrainingStore(tmp_path / "globe.zarr")
+    store = Store(tmp_path / "globe.zarr")
     made = task(store.grid, tile=(200, 320), overlap=24)
     made.network = ObservedMean(made.layout)
     found = write(tmp_path / "out.zarr", made, store, "2017-06", "2017-06").load()

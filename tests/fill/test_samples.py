@@ -20,7 +20,7 @@ from etesian.samples.batches import GroupedBatchSampler
 from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 SST = "sea_surface_temperature"
@@ -316,7 +316,7 @@ def test_times_that_a_store_lacks_are_times_without_observation(tmp_path: Path) 
     assert batch.inputs.valid is not None
     assert not batch.inputs.valid[i, 4].any()
     with pytest.raises(DataError, match="no 1 whole month with data in 2001-03 to 2001-03"):
-        MonthAxis(TrainingStore(tmp_path / "seen.zarr")).windows(Period("2001-03", "2001-03"), 1, 1)
+        MonthAxis(Store(tmp_path / "seen.zarr")).windows(Period("2001-03", "2001-03"), 1, 1)
 
 
 def test_times_that_do_not_fit_into_days_are_refused(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_times_that_do_not_fit_into_days_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"odd.zarr are not 7 h apart or multiples of it that fill a day; .* --every 24"
     ):
-        MonthAxis(TrainingStore(tmp_path / "odd.zarr"))
+        MonthAxis(Store(tmp_path / "odd.zarr"))
 
 
 def test_a_period_counts_the_months_that_lie_in_it_whole() -> None:

@@ -21,7 +21,7 @@ from etesian.scores.plots import plot
 from etesian.scores.score import score
 from etesian.store.format import to_dataset
 from etesian.store.prepare import prepare
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
@@ -58,7 +58,7 @@ def test_a_store_its_forecasts_and_their_scores_keep_the_dates_of_the_file(
     seconds = write(tmp_path / "a.nc", calendar, first)
     path = tmp_path / "a.zarr"
     prepare([str(tmp_path / "a.nc")], str(path), start=first, end="9999", train_start=first, train_end="9999")
-    store = TrainingStore(path)
+    store = Store(path)
     np.testing.assert_array_equal(store.time, seconds)
     assert str(to_dataset(path).time.values[0])[:10] == str(open_store(tmp_path / "a.nc").time.values[0])[:10] == first
 
@@ -82,7 +82,7 @@ def test_a_store_its_forecasts_and_their_scores_keep_the_dates_of_the_file(
 def test_gaps_are_filled_and_months_averaged_in_every_year(tmp_path: Path, calendar: str, month: str) -> None:
     write(tmp_path / "a.nc", calendar, f"{month}-01", 30 if calendar == "360_day" else 28, name="sst")
     prepare([str(tmp_path / "a.nc")], str(tmp_path / "a.zarr"))
-    store = TrainingStore(tmp_path / "a.zarr")
+    store = Store(tmp_path / "a.zarr")
     filled = fill_baseline("observed_mean", store, store.channels, month, month)
     assert [str(time)[:10] for time in filled.time.values] == [f"{month}-01"]
     filled.to_zarr(tmp_path / "filled.zarr", zarr_format=3)

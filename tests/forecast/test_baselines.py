@@ -15,13 +15,13 @@ from etesian.networks.climax import ClimaX
 from etesian.samples.windows import Period, WindowDataset, WindowReader
 from etesian.scores.sums import accumulate
 from etesian.store.prepare import prepare, prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 PRESSURE = Channel("mean_sea_level_pressure")
 
 
 @pytest.fixture(scope="module")
-def autoregressive(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
+def autoregressive(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three years of a process whose anomalies fall to 0.6 in a day at every point, independently."""
     rng = np.random.default_rng(0)
     steps, rows, columns = 1096, 4, 6
@@ -35,16 +35,16 @@ def autoregressive(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
     )
     path = tmp_path_factory.mktemp("autoregressive") / "store.zarr"
     prepare_dataset(dataset, str(path))
-    return TrainingStore(path)
+    return Store(path)
 
 
-def test_damped_persistence_finds_the_decay(autoregressive: TrainingStore) -> None:
+def test_damped_persistence_finds_the_decay(autoregressive: Store) -> None:
     network = baseline_task("damped_persistence", autoregressive, [PRESSURE], [24, 48]).network
     assert network.coefficients_24.mean().item() == pytest.approx(0.6, abs=0.02)
     assert network.coefficients_48.mean().item() == pytest.approx(0.36, abs=0.03)
 
 
-def test_ridge_finds_that_points_do_not_depend_on_one_another(autoregressive: TrainingStore) -> None:
+def test_ridge_finds_that_points_do_not_depend_on_one_another(autoregressive: Store) -> None:
     coefficients = baseline_task("ridge", autoregressive, [PRESSURE], [24]).network.coefficients_24[0].numpy()
     assert np.diag(coefficients).mean() == pytest.approx(0.6, abs=0.06)
     assert np.abs(coefficients - np.diag(np.diag(coefficients))).mean() < 0.03
@@ -61,7 +61,7 @@ def test_ridge_with_history_finds_a_process_of_second_order(tmp_path: Path) -> N
         {"time": time, "latitude": [30.0, 40.0], "longitude": [300.0, 310.0, 320.0]},
     )
     prepare_dataset(dataset, str(tmp_path / "store.zarr"))
-    store = TrainingStore(tmp_path / "store.zarr")
+    store = Store(tmp_path / "store.zarr")
     coefficients = baseline_task("ridge_3_days", store, [PRESSURE], [24]).network.coefficients_24[0].numpy()
     by_day = [np.diag(block).mean() for block in coefficients.reshape(3, 6, 6)]
     assert by_day == pytest.approx([0.0, -0.5, 0.9], abs=0.06)
@@ -85,7 +85,7 @@ def test_ridge_on_all_channels_learns_what_one_channel_does_to_another(tmp_path:
     time = np.datetime64("2001-01-01", "ns") + np.arange(1096) * np.timedelta64(1, "D")
     coordinates = {"time": time, "latitude": [30.0, 40.0, 50.0], "longitude": [300.0, 310.0, 320.0, 330.0]}
     prepare_dataset(xr.Dataset(fields, coordinates), str(tmp_path / "store.zarr"), train_end="2003-06-30")
-    store = TrainingStore(tmp_path / "store.zarr")
+    store = Store(tmp_path / "store.zarr")
     number = store.channels.index(PRESSURE)
     initial = store.time[-60:-1]
     truth = store.read(np.arange(len(store.time) - 59, len(store.time)), np.array([number]))[:, 0]
@@ -98,7 +98,7 @@ def test_ridge_on_all_channels_learns_what_one_channel_does_to_another(tmp_path:
     assert error["ridge_all_channels"] < 15
 
 
-def test_persistence_is_the_initial_state_and_climatology_the_table(autoregressive: TrainingStore) -> None:
+def test_persistence_is_the_initial_state_and_climatology_the_table(autoregressive: Store) -> None:
     layout = Layout((PRESSURE,), (PRESSURE,), autoregressive.grid)
     initial = autoregressive.time[[10, 500]]
     persistence = forecast(
@@ -114,7 +114,7 @@ def test_persistence_is_the_initial_state_and_climatology_the_table(autoregressi
     np.testing.assert_allclose(climatology.values[:, 0].numpy(), expected)
 
 
-def test_an_unknown_baseline_and_an_unfitted_lead_are_named(autoregressive: TrainingStore) -> None:
+def test_an_unknown_baseline_and_an_unfitted_lead_are_named(autoregressive: Store) -> None:
     with pytest.raises(RecipeError, match="no baseline 'persistense'; did you mean 'persistence'"):
         baseline_task("persistense", autoregressive, [PRESSURE], [24])
     layout = Layout((PRESSURE,), (PRESSURE,), autoregressive.grid)
@@ -139,7 +139,7 @@ def test_references_on_north_atlantic_pressure(
     path = tmp_path_factory.getbasetemp() / "slp.zarr"
     source = str(shared / "data" / "ncep_slp_natl_daily" / "slp_2001_2008.nc")
     prepare([source], str(path), train_start="2001", train_end="2006")
-    store = TrainingStore(path)
+    store = Store(path)
     task = baseline_task(name, store, [PRESSURE], [24, 72, 120])
     initial = initial_times(store, task.layout.history, Period("2008-01-01", "2008-12-26"), 24)
     assert len(initial) == 361
@@ -165,7 +165,7 @@ def test_a_network_learns_from_real_files_with_gaps_and_members(
     import torch
 
     prepare([str(shared / "data" / source)], str(tmp_path / "store.zarr"), **options)
-    store = TrainingStore(tmp_path / "store.zarr")
+    store = Store(tmp_path / "store.zarr")
     windows = WindowDataset([store], Layout(store.channels, store.channels, store.grid), [lead], Period("1990", "2020"))
     batch = windows[windows.picks[:4]]
     torch.manual_seed(0)

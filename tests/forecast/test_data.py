@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.forecast.data import ForecastData
 from etesian.samples.windows import Horizon, RandomLeads
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 TRAIN, VALIDATE, TEST = ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-11"), ("2001-01-12", "2001-01-15")
 
@@ -101,7 +101,7 @@ def test_statistics_of_several_stores_are_pooled(store: str, make_store) -> None
     module = data([store, other], inputs=["surface_pressure"], targets=["temperature_850"], region="-50,50,300,60")
     statistics = module.statistics
     assert [str(c) for c in statistics.channels] == ["surface_pressure", "temperature_850", "orography"]
-    values = np.concatenate([TrainingStore(path).read(range(60))[:, 2] for path in (store, other)]).astype(np.float64)
+    values = np.concatenate([Store(path).read(range(60))[:, 2] for path in (store, other)]).astype(np.float64)
     np.testing.assert_allclose(statistics.mean[0], values.mean(), rtol=1e-9)
     np.testing.assert_allclose(statistics.std[0], values.std(), rtol=1e-6)
     assert statistics.harmonics is not None

@@ -18,7 +18,7 @@ from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 PERIODS = {"train": ("2001-01-01", "2001-01-18"), "validate": ("2001-01-19", "2001-01-30")}
 
@@ -65,7 +65,7 @@ def test_each_store_gives_what_it_has_of_the_union(stores: list[str]) -> None:
 
 def test_statistics_pool_the_values_of_all_holders(stores: list[str]) -> None:
     statistics = data(stores).statistics
-    each = [TrainingStore(path) for path in stores]
+    each = [Store(path) for path in stores]
     values = []
     for store in each:
         period = store.dataset.fields.sel(channel="temperature_850").isel(time=slice(72))
@@ -143,7 +143,7 @@ def test_averaged_targets_are_means_over_the_hours_up_to_the_lead(stores: list[s
     module = data(stores[:1], leads=[24, 48], average_hours=24, history=[0], draw="all")
     dataset = module.dataset("train")
     batch = dataset[dataset.picks[3:5]]
-    fields = TrainingStore(stores[0]).dataset.fields.values
+    fields = Store(stores[0]).dataset.fields.values
     for sample in (0, 1):
         start = 3 + sample
         for number, last in enumerate((4, 8)):
@@ -157,7 +157,7 @@ def test_averages_count_only_what_is_valid_and_need_half_of_it(make_store) -> No
     path = make_store(pd.date_range("2001-01-01", periods=120, freq="6h"), gaps=0.5)
     dataset = data([path], leads=[24], average_hours=24, history=[0]).dataset("train")
     batch = dataset[dataset.picks[:6]]
-    fields = TrainingStore(path).dataset.fields.values.astype(np.float64)
+    fields = Store(path).dataset.fields.values.astype(np.float64)
     for sample in range(6):
         window = fields[sample + 1 : sample + 5]
         valid = np.isfinite(window).sum(0) >= 2

@@ -30,7 +30,7 @@ from etesian.networks.weathermesh import WeatherMesh
 from etesian.samples.windows import WindowReader
 from etesian.scores.series import open_forecast
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.training.checkpoint import SafeCheckpoints, load_task
 from etesian.training.field_task import FieldTask
 from etesian.training.units import channel_units
@@ -117,7 +117,7 @@ def test_a_forecast_of_the_sea_is_missing_on_land_and_nowhere_else(kind: str, st
     task_class, network, options = KINDS[kind]
     module = data(store)
     task = saved(task_class(network, module.layout, module.statistics, **options), module, tmp_path)
-    given = TrainingStore(store)
+    given = Store(store)
     batch = WindowReader(given, replace(module.layout, targets=module.layout.inputs)).start(given.time[[30, 33]])
     alone = task.predict(batch, task.target_frame(batch, (24, 48)))
     predict_to(task, given, str(tmp_path / "f.zarr"), given.time[[30, 33]], (24, 48), source={})
@@ -131,14 +131,14 @@ def test_a_checkpoint_that_does_not_tell_asks_the_store(store: str, tmp_path: Pa
     module = data(store)
     task = saved(ForecastTask(climax, module.layout, replace(module.statistics, observed=None)), module, tmp_path)
     assert task.observed is None
-    given = TrainingStore(store)
+    given = Store(store)
     predict_to(task, given, str(tmp_path / "f.zarr"), given.time[[30]], (24,), source={})
     written = xr.open_zarr(tmp_path / "f.zarr").sea_surface_temperature.values
     assert (np.isnan(written) == LAND).all()
 
 
 def test_a_store_of_an_earlier_version_tells_it_by_its_seasonal_cycle(store: str) -> None:
-    given, known = TrainingStore(store), TrainingStore(store).observed
+    given, known = Store(store), Store(store).observed
     given.dataset = given.dataset.drop_vars("observed")
     assert np.array_equal(given.observed, known)
     assert np.array_equal(~known[0], LAND)
@@ -146,7 +146,7 @@ def test_a_store_of_an_earlier_version_tells_it_by_its_seasonal_cycle(store: str
 
 @pytest.mark.parametrize("name", ["seasonal_cycle", "damped_persistence", "ridge"])
 def test_a_fitted_baseline_holds_nothing_on_land(name: str, store: str, tmp_path: Path) -> None:
-    given = TrainingStore(store)
+    given = Store(store)
     task = baseline_task(name, given, given.channels, (24,))
     predict_to(task, given, str(tmp_path / "b.zarr"), given.time[[30]], (24,), source={})
     written = xr.open_zarr(tmp_path / "b.zarr")
@@ -164,7 +164,7 @@ def test_downscaled_fields_are_missing_where_the_fine_ones_always_are(store: str
         lambda layout: Downscaler(layout, lambda inner: UNet(inner, (0,), width=8)), module.layout, module.statistics
     )
     task = saved(task, module, tmp_path)
-    given = TrainingStore(store)
+    given = Store(store)
     predict_to(task, given, str(tmp_path / "d.zarr"), given.time[[30]], (0,), source={})
     written = xr.open_zarr(tmp_path / "d.zarr")
     assert (np.isnan(written.sea_surface_temperature.values) == land).all()
@@ -174,7 +174,7 @@ def test_downscaled_fields_are_missing_where_the_fine_ones_always_are(store: str
 def test_units_that_no_catalogue_knows_go_with_the_forecast_and_are_scored(store: str, tmp_path: Path) -> None:
     module = data(store)
     task = saved(ForecastTask(climax, module.layout, module.statistics), module, tmp_path)
-    given = TrainingStore(store)
+    given = Store(store)
     predict_to(task, given, str(tmp_path / "f.zarr"), given.time[[30]], (24,), source={})
     assert open_forecast("f", tmp_path / "f.zarr").units(FLUX) == "g m-1 s-1"
     task.provenance.pop("units")  # as a checkpoint of an earlier version
@@ -184,7 +184,7 @@ def test_units_that_no_catalogue_knows_go_with_the_forecast_and_are_scored(store
 def test_states_in_other_units_than_those_of_training_are_refused(store: str, tmp_path: Path) -> None:
     module = data(store)
     task = saved(ForecastTask(climax, module.layout, module.statistics), module, tmp_path)
-    other = TrainingStore(sea(tmp_path / "other.zarr", units="kg m-1 s-1"))
+    other = Store(sea(tmp_path / "other.zarr", units="kg m-1 s-1"))
     with pytest.raises(DataError, match=r"'moisture_flux' is in kg m-1 s-1 in .*other.*, but the run .* in g m-1 s-1"):
         predict_to(task, other, str(tmp_path / "f.zarr"), other.time[[30]], (24,), source={})
     with pytest.raises(DataError, match=r"'moisture_flux' is in g m-1 s-1 in .* and in kg m-1 s-1 in .*other"):
@@ -197,14 +197,14 @@ def test_a_forecast_without_a_number_is_refused_and_nothing_is_left(store: str, 
     with torch.no_grad():
         for parameter in task.parameters():
             parameter.mul_(torch.nan)
-    given = TrainingStore(store)
+    given = Store(store)
     with pytest.raises(DataError, match="hold not a single number, so nothing was written: the states at all 2 i"):
         predict_to(task, given, str(tmp_path / "f.zarr"), given.time[[30, 31]], (24,), source={}, batch_size=1)
     assert not list(tmp_path.iterdir())
 
 
 def test_leads_that_a_network_would_have_to_guess_are_refused(store: str, tmp_path: Path) -> None:
-    module, given = data(store), TrainingStore(store)
+    module, given = data(store), Store(store)
 
     def ask(leads: tuple[int, ...], network: Any = climax, task_class: Any = ForecastTask, **options: Any) -> None:
         task = task_class(network, module.layout, module.statistics, **options).eval()

@@ -22,20 +22,20 @@ from etesian.forecast.run import forecast, initial_times, predict_to, stream
 from etesian.forecast.task import ForecastTask
 from etesian.networks.weathermesh import SIZES, WeatherMesh
 from etesian.samples.windows import Period, WindowReader
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 PERIOD = Period("2001-01-03", "2001-01-09")
 
 
-def persistence(store: TrainingStore, step_hours: int | None = None, **options: Any) -> ForecastTask:
+def persistence(store: Store, step_hours: int | None = None, **options: Any) -> ForecastTask:
     chosen = {"inputs": store.channels, "targets": store.channels, "grid": store.grid} | options
     layout = Layout(**chosen)
     physical = Statistics(layout.inputs, np.zeros(len(layout.inputs)), np.ones(len(layout.inputs)))
     return ForecastTask(Persistence, layout, physical, step_hours=step_hours)
 
 
-def write(path: Path, store: TrainingStore, leads: tuple[int, ...] = (0, 6, 24), **options: Any) -> xr.Dataset:
+def write(path: Path, store: Store, leads: tuple[int, ...] = (0, 6, 24), **options: Any) -> xr.Dataset:
     task = persistence(store)
     initial = initial_times(store, (0,), PERIOD, 24)
     predict_to(task, store, str(path), initial, leads, source={"baseline": "persistence"}, batch_size=2, **options)
@@ -49,7 +49,7 @@ def contents(path: Path) -> dict[str, bytes]:
 def test_persistence_repeats_the_initial_state_at_every_lead_missing_values_included(
     gappy_store: str, tmp_path: Path
 ) -> None:
-    written = write(tmp_path / "out.zarr", TrainingStore(gappy_store))
+    written = write(tmp_path / "out.zarr", Store(gappy_store))
     truth = xr.open_zarr(gappy_store)["fields"].sel(time=written.time)
     for lead in range(3):
         np.testing.assert_array_equal(written["temperature"][:, lead], truth[:, :2])
@@ -57,7 +57,7 @@ def test_persistence_repeats_the_initial_state_at_every_lead_missing_values_incl
 
 
 def test_the_layout_is_weatherbench_2s_with_cf_attributes(store: str, tmp_path: Path) -> None:
-    written = write(tmp_path / "out.zarr", TrainingStore(store))
+    written = write(tmp_path / "out.zarr", Store(store))
     assert written["temperature"].dims == ("time", "prediction_timedelta", "level", "latitude", "longitude")
     assert written["surface_pressure"].dims == ("time", "prediction_timedelta", "latitude", "longitude")
     assert np.issubdtype(written.time.dtype, np.datetime64)
@@ -78,7 +78,7 @@ def test_the_layout_is_weatherbench_2s_with_cf_attributes(store: str, tmp_path: 
 def test_a_stopped_forecast_goes_on_and_equals_an_undisturbed_one(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, calls = TrainingStore(store), []
+    reader, calls = Store(store), []
 
     def counted(*arguments: Any) -> Iterator[Fields]:
         calls.append(len(arguments[2]))
@@ -100,7 +100,7 @@ def test_a_stopped_forecast_goes_on_and_equals_an_undisturbed_one(
 def test_an_unfinished_forecast_of_another_plan_is_discarded(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
 ) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     with monkeypatch.context() as patch:
         patch.setattr(predictor.ForecastWriter, "finish", lambda writer: None)
         with pytest.raises(FileNotFoundError):
@@ -112,7 +112,7 @@ def test_an_unfinished_forecast_of_another_plan_is_discarded(
 
 
 def test_forecasts_that_exist_are_replaced_only_when_asked(store: str, tmp_path: Path) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     write(tmp_path / "out.zarr", reader)
     with pytest.raises(DataError, match=r"exists, made with leads = \[.*\] instead of \[12\]; use --overwrite"):
         write(tmp_path / "out.zarr", reader, leads=(12,))
@@ -122,7 +122,7 @@ def test_forecasts_that_exist_are_replaced_only_when_asked(store: str, tmp_path:
 
 def test_a_calendar_of_360_days_is_kept(make_store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     time = xr.date_range("2001-02-25", periods=8, freq="1D", calendar="360_day", use_cftime=True)
-    store = TrainingStore(make_store(time))
+    store = Store(make_store(time))
     initial = initial_times(store, (0,), Period("2001-02-29", "2001"), 48)
     predict_to(persistence(store), store, str(tmp_path / "out.zarr"), initial, (24,), source={})
     written = xr.open_zarr(tmp_path / "out.zarr")
@@ -131,7 +131,7 @@ def test_a_calendar_of_360_days_is_kept(make_store, tmp_path: Path) -> None:  # 
 
 
 def test_levels_that_a_variable_is_not_predicted_at_are_missing_and_named(store: str, tmp_path: Path) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     channels = (reader.channels[0], reader.channels[1]._replace(name="geopotential"))
     writer = predictor.ForecastWriter(
         str(tmp_path / "out.zarr"), channels, reader.grid, reader.time[:1], (6,), reader.calendar, {}
@@ -150,7 +150,7 @@ def test_levels_that_a_variable_is_not_predicted_at_are_missing_and_named(store:
 
 
 def test_a_store_that_does_not_fit_the_run_is_refused_and_nothing_is_left(store: str, tmp_path: Path) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     initial = initial_times(reader, (0,), PERIOD, 24)
     other = persistence(reader, grid=type(reader.grid).equiangular(30))
     with pytest.raises(
@@ -166,7 +166,7 @@ def test_a_store_that_does_not_fit_the_run_is_refused_and_nothing_is_left(store:
 
 
 def test_initial_times_have_their_history_and_their_spacing(store: str) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     found = initial_times(reader, (-24, 0), Period("2001-01-01", "2001-01-04"), 12)
     first = parse_time("2001-01-02", "proleptic_gregorian")
     assert found.tolist() == [first + 12 * 3600 * i for i in range(6)]
@@ -175,7 +175,7 @@ def test_initial_times_have_their_history_and_their_spacing(store: str) -> None:
 
 
 def test_a_region_is_forecast_from_a_store_of_the_globe(store: str) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     task = persistence(reader, grid=reader.grid.crop(Region(-50, 50, 300, 60)))
     fields = forecast(task, WindowReader(reader, task.layout), reader.time[3:5], (6,))
     plain = xr.open_zarr(store)["fields"].sel(latitude=slice(-50, 50)).isel(longitude=[7, 0, 1])[3:5]
@@ -184,7 +184,7 @@ def test_a_region_is_forecast_from_a_store_of_the_globe(store: str) -> None:
 
 
 def test_a_forecast_in_steps_gives_each_lead_as_it_comes(store: str) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     task = persistence(reader, step_hours=6)
     start = WindowReader(reader, task.layout).start(reader.time[:2])
     states = list(task.forecast(start, (6, 12, 18)))
@@ -197,7 +197,7 @@ def test_a_forecast_in_steps_gives_each_lead_as_it_comes(store: str) -> None:
         persistence(reader, targets=reader.channels[:1], step_hours=6)
 
 
-def latent_task(store: TrainingStore) -> ForecastTask:
+def latent_task(store: Store) -> ForecastTask:
     """Return a WeatherMesh with weights drawn, so that every lead differs."""
     torch.manual_seed(0)
     statistics = replace(store.statistics, harmonics=None, anomaly_std=None)
@@ -214,7 +214,7 @@ def latent_task(store: TrainingStore) -> ForecastTask:
 def test_a_latent_forecast_is_written_lead_by_lead_in_memory_that_does_not_grow_with_its_length(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = TrainingStore(store)
+    given = Store(store)
     task = latent_task(given)
     network = task.network
     assert isinstance(network, WeatherMesh)
@@ -268,7 +268,7 @@ def test_a_latent_forecast_is_written_lead_by_lead_in_memory_that_does_not_grow_
 
 
 def test_an_iterated_forecast_gives_each_state_when_it_is_reached(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = TrainingStore(store)
+    reader = Store(store)
     task = persistence(reader, step_hours=6)
     asked: list[int] = []
     ask = task._ask

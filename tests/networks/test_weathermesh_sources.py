@@ -22,7 +22,7 @@ from etesian.forecast.task import ForecastTask
 from etesian.networks.unet import UNet
 from etesian.networks.weathermesh import WeatherMesh
 from etesian.store.prepare import prepare_dataset
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
 from etesian.training.finetune import Start
 
@@ -224,7 +224,7 @@ def test_an_encoder_for_another_source_is_trained_with_all_else_frozen(
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:2])
 
     # In the units of the first run, of which the second centre's are two degrees off.
-    own = TrainingStore(stores["ERA5"]).statistics
+    own = Store(stores["ERA5"]).statistics
     known = second.normalizer.statistics
     for channel, mean in zip(own.channels, own.mean, strict=True):
         assert known.mean[known.channels.index(channel)] == mean
@@ -295,7 +295,7 @@ def test_stores_that_do_not_say_their_source_or_hold_another_are_refused(
 def test_a_start_in_the_units_of_a_run_keeps_its_statistics_and_its_decay_of_persistence(
     stores: dict[str, str], tmp_path: Path
 ) -> None:
-    store = TrainingStore(stores["ERA5"])
+    store = Store(stores["ERA5"])
     layout = Layout(store.channels, store.channels, store.grid)
     warmer = replace(store.statistics, mean=store.statistics.mean + 5, std=2 * store.statistics.std)
     net: Any = lambda layout: WeatherMesh(layout, **(SMALL | {"levels": None}))  # noqa: E731

@@ -11,13 +11,13 @@ from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.grid import Grid
 from etesian.core.statistics import Statistics, anomaly_std
 from etesian.nn.normalizer import Normalizer
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 GRID = Grid(np.linspace(-60, 60, 3), np.arange(4) * 90.0)
 CHANNELS = (Channel("temperature", 850), Channel("surface_pressure"))
 
 
-def everything(store: TrainingStore) -> Fields:
+def everything(store: Store) -> Fields:
     values = torch.from_numpy(store.read(range(len(store.time))))[:, None]
     frame = Frame(store.channels, torch.from_numpy(store.time)[:, None], store.grid, store.calendar)
     return Fields(values.nan_to_num(0.0), frame, values.isfinite())
@@ -42,7 +42,7 @@ def seasonal(noise: float = 0.0) -> tuple[Fields, Statistics]:
 
 @pytest.mark.parametrize("anomalies", [False, True])
 def test_normalised_values_come_back(gappy_store: str, anomalies: bool) -> None:
-    store = TrainingStore(gappy_store)
+    store = Store(gappy_store)
     fields = everything(store).select([store.channels[2], store.channels[0]])
     normalizer = Normalizer(store.statistics, anomalies=anomalies)
     normalized = normalizer.normalize(fields)
@@ -51,7 +51,7 @@ def test_normalised_values_come_back(gappy_store: str, anomalies: bool) -> None:
 
 
 def test_the_training_store_has_mean_0_and_spread_1(gappy_store: str) -> None:
-    store = TrainingStore(gappy_store)
+    store = Store(gappy_store)
     fields = everything(store)
     normalized = Normalizer(store.statistics).normalize(fields)
     assert fields.valid is not None
@@ -62,8 +62,8 @@ def test_the_training_store_has_mean_0_and_spread_1(gappy_store: str) -> None:
 
 
 def test_what_is_not_valid_becomes_zero(gappy_store: str) -> None:
-    fields = everything(TrainingStore(gappy_store))
-    normalized = Normalizer(TrainingStore(gappy_store).statistics).normalize(fields)
+    fields = everything(Store(gappy_store))
+    normalized = Normalizer(Store(gappy_store).statistics).normalize(fields)
     assert fields.valid is not None
     assert not fields.valid.all()
     assert not normalized.values[~fields.valid].any()
@@ -118,7 +118,7 @@ def test_a_channel_without_statistics_or_spread_is_named() -> None:
 
 
 def test_log1p_standardises_the_drawn_in_values_and_comes_back(gappy_store: str) -> None:
-    store = TrainingStore(gappy_store)
+    store = Store(gappy_store)
     fields = everything(store).select([store.channels[2], store.channels[0]])
     normalizer = Normalizer(store.statistics, log1p=True)
     normalized = normalizer.normalize(fields)
@@ -154,7 +154,7 @@ def test_log1p_without_its_statistics_or_beside_anomalies_is_refused() -> None:
 
 
 def test_statistics_of_some_channels_are_theirs(store: str) -> None:
-    statistics = TrainingStore(store).statistics
+    statistics = Store(store).statistics
     part = statistics.select([statistics.channels[2], statistics.channels[0]])
     assert part.channels == (statistics.channels[2], statistics.channels[0])
     for name in ("mean", "std", "anomaly_std", "log1p_mean", "log1p_std"):

@@ -15,18 +15,18 @@ from etesian.core.clock import parse_time
 from etesian.core.errors import ChannelError, DataError
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.samples.windows import Horizon, Period, RandomLeads, WindowDataset, WindowPick, WindowReader
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 ALL = Period("2001", "2001")
 
 
-def layout_of(store: TrainingStore, history: tuple[int, ...] = (0,), **options: object) -> Layout:
+def layout_of(store: Store, history: tuple[int, ...] = (0,), **options: object) -> Layout:
     chosen = {"inputs": store.channels, "targets": store.channels, "grid": store.grid, "statics": ()} | options
     return Layout(history=history, **chosen)  # type: ignore[arg-type]
 
 
 def windows(path: str, leads: tuple[int, ...] = (6, 12, 24), history: tuple[int, ...] = (0,), **options: object):  # type: ignore[no-untyped-def]
-    store = TrainingStore(path)
+    store = Store(path)
     period = options.pop("period", ALL)
     return WindowDataset([store], layout_of(store, history), leads, period, **options)  # type: ignore[arg-type]
 
@@ -36,7 +36,7 @@ def key(pick: WindowPick) -> tuple[int, int, tuple[int, ...]]:
 
 
 def test_a_batch_holds_the_fields_at_its_times_in_physical_units(gappy_store: str) -> None:
-    store = TrainingStore(gappy_store)
+    store = Store(gappy_store)
     inputs, targets = store.resolve(["surface_pressure", "temperature_500"]), store.resolve(["temperature_850"])
     grid = store.grid.crop(Region(-50, 50, 300, 60))
     layout = layout_of(store, (-12, 0), inputs=inputs, targets=targets, grid=grid, statics=store.static_channels)
@@ -153,9 +153,9 @@ def test_an_epoch_depends_on_seed_and_number_alone(store: str) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("several", [False, True])
 def test_all_ranks_together_see_every_sample_once(make_store, world: int, batch_size: int, several: bool) -> None:  # type: ignore[no-untyped-def]
-    stores = [TrainingStore(make_store())]
+    stores = [Store(make_store())]
     if several:
-        stores.append(TrainingStore(make_store(pd.date_range("2001-03-01", periods=11, freq="6h"), seed=1)))
+        stores.append(Store(make_store(pd.date_range("2001-03-01", periods=11, freq="6h"), seed=1)))
     dataset = WindowDataset(stores, layout_of(stores[0]), (6, 12), ALL, draw=RandomLeads())
     samplers = [
         GroupedBatchSampler(dataset, batch_size, shuffle=True, seed=3, rank=rank, world=world) for rank in range(world)
@@ -177,7 +177,7 @@ def test_all_ranks_together_see_every_sample_once(make_store, world: int, batch_
 
 def test_a_store_with_fewer_samples_than_processes_is_refused(make_store) -> None:  # type: ignore[no-untyped-def]
     small = make_store(pd.date_range("2001-03-01", periods=3, freq="6h"))
-    stores = [TrainingStore(make_store()), TrainingStore(small)]
+    stores = [Store(make_store()), Store(small)]
     dataset = WindowDataset(stores, layout_of(stores[0]), (6,), ALL)
     with pytest.raises(DataError, match=r"the 2 samples of .* cannot be shared by 3 processes"):
         GroupedBatchSampler(dataset, 4, shuffle=True, world=3)
@@ -215,7 +215,7 @@ def test_a_lead_beyond_the_data_is_named(store: str) -> None:
 
 
 def test_a_channel_or_time_that_the_store_lacks_is_refused(make_store, store: str) -> None:  # type: ignore[no-untyped-def]
-    full = TrainingStore(store)
+    full = Store(store)
     layout = layout_of(full, inputs=(full.channels[0]._replace(level=700),))
     with pytest.raises(ChannelError, match="no channel 'temperature_700'; did you mean 'temperature_"):
         WindowReader(full, layout)

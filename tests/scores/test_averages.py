@@ -17,7 +17,7 @@ from etesian.forecast.baselines import baseline_task
 from etesian.forecast.run import predict_to
 from etesian.samples.windows import WindowReader
 from etesian.scores.score import score
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 FIRST, HOURS, LEADS = parse_time("2001-01-05", "proleptic_gregorian"), 48, (48, 96)
@@ -25,7 +25,7 @@ INITIAL = FIRST + 86400 * np.arange(5)
 
 
 def write(path: Path, store: str, name: str, average_hours: int | None = HOURS) -> str:
-    reader = TrainingStore(store)
+    reader = Store(store)
     task = baseline_task(name, reader, reader.channels, LEADS, average_hours)
     predict_to(task, reader, str(path / f"{name}.zarr"), INITIAL, LEADS, source={"baseline": name}, overwrite=True)
     return str(path / f"{name}.zarr")
@@ -72,7 +72,7 @@ def test_averaged_persistence_is_missing_where_fewer_than_half_of_the_states_are
 
 
 def test_seasons_and_climatology_are_averaged_over_the_window(year: str, tmp_path: Path) -> None:
-    reader = TrainingStore(year)
+    reader = Store(year)
     for name in ("seasonal_cycle", "climatology"):
         written = xr.open_zarr(write(tmp_path, year, name))
         task = baseline_task(name, reader, reader.channels, LEADS)

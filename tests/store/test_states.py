@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import weather
 
-from etesian import Layout, TrainingStore
+from etesian import Layout, Store
 from etesian.core.errors import ChannelError, DataError
 from etesian.samples.windows import WindowReader
 from etesian.store.prepare import prepare_dataset
@@ -18,7 +18,7 @@ TIMES = pd.date_range("2001-01-01", periods=20, freq="6h")
 def test_windows_of_a_dataset_are_those_of_the_store_made_from_it(tmp_path: object) -> None:
     dataset = weather(TIMES, gaps=0.1)
     prepare_dataset(dataset, f"{tmp_path}/s.zarr")
-    store = TrainingStore(f"{tmp_path}/s.zarr")
+    store = Store(f"{tmp_path}/s.zarr")
     states = DatasetStates(dataset.isel(latitude=slice(None, None, -1)).chunk(time=5))
     layout = Layout(store.channels[::-1], store.channels, store.grid, store.static_channels, history=(-6, 0))
     assert (states.step_hours, states.calendar, states.grid) == (6, store.calendar, store.grid)

@@ -22,7 +22,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "core.fields": ("Batch", "Fields", "Frame", "Layout"),
     "core.grid": ("Grid", "Region"),
     "core.statistics": ("Statistics",),
-    "store.reader": ("TrainingStore",),
+    "store.reader": ("Store",),
     "networks.network": ("Network",),
     "networks.atmodist": ("AtmoDist", "Autoencoder", "StateEncoder"),
     "networks.climax": ("ClimaX",),

@@ -6,7 +6,7 @@ from etesian.core import Batch, Layout
 from etesian.core.errors import RecipeError
 from etesian.samples.loading import Loading
 from etesian.samples.patches import Cutter, PatchData, PatchDataset, PatchPick
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 
 class LagDataset(PatchDataset):
@@ -59,7 +59,7 @@ class LagData(PatchData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        opened = TrainingStore(store)
+        opened = Store(store)
         if opened.step_hours < 1:
             raise RecipeError(
                 f"lags count steps, but the times of {store} have no common step; prepare it with --every"

@@ -11,7 +11,7 @@ from etesian.core.statistics import Statistics
 from etesian.samples.batches import Group, order_of
 from etesian.samples.loading import Loading, StoreData, check_history
 from etesian.samples.windows import Period, WindowReader, given_side, initial_times, no_window
-from etesian.store.reader import TrainingStore, observed_targets
+from etesian.store.reader import Store, observed_targets
 
 
 class DownscalingData(StoreData):
@@ -61,7 +61,7 @@ class DownscalingData(StoreData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        low, high = TrainingStore(coarse), TrainingStore(fine)
+        low, high = Store(coarse), Store(fine)
         if low.calendar != high.calendar:
             raise RecipeError(
                 f"{coarse} counts days in the {low.calendar} calendar, {fine} in {high.calendar}; times of one do not "
@@ -147,9 +147,7 @@ class PairDataset:
         GridError: if the layout's grids are no parts of the stores'.
     """
 
-    def __init__(
-        self, coarse: TrainingStore, fine: TrainingStore, layout: Layout, period: Period, *, every: int | None = None
-    ) -> None:
+    def __init__(self, coarse: Store, fine: Store, layout: Layout, period: Period, *, every: int | None = None) -> None:
         self.coarse = WindowReader(coarse, given_side(layout))
         self.fine = WindowReader(fine, _wanted_side(layout))
         usable = initial_times(coarse, layout.history, period.covers(coarse.time, coarse.calendar), every)

@@ -6,7 +6,7 @@ from etesian.core import Batch, Layout
 from etesian.core.errors import GridError, RecipeError
 from etesian.samples.loading import Loading
 from etesian.samples.patches import Cutter, PatchData, PatchDataset, PatchPick, block_mean, coarse_grid
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 
 class SuperResolutionDataset(PatchDataset):
@@ -56,7 +56,7 @@ class SuperResolutionData(PatchData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        opened = TrainingStore(store)
+        opened = Store(store)
         cutter = Cutter(opened.grid, patch_size, band)
         given = opened.resolve(channels)
         try:

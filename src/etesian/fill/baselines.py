@@ -19,7 +19,7 @@ from etesian.fill.interpolate import Filled, Gappy, climatology_anomaly, linear,
 from etesian.fill.months import sea_mask
 from etesian.fill.optimal_interpolation import optimal_interpolation
 from etesian.samples.windows import Period
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 GAP_BASELINES = ("observed_mean", "climatology_anomaly", "linear", "optimal_interpolation", "dineof")
 """`observed_mean` is the mean of the days of the month observed at a point, `climatology_anomaly` two harmonics of the
@@ -31,7 +31,7 @@ _LARGEST = 500_000_000
 
 def fill_baseline(
     name: str,
-    store: TrainingStore,
+    store: Store,
     channels: Sequence[Channel],
     first: str,
     last: str,
@@ -92,7 +92,7 @@ def fill_baseline(
 
 def fill_baseline_to(
     name: str,
-    store: TrainingStore,
+    store: Store,
     out: str,
     period: Period,
     *,
@@ -118,7 +118,7 @@ def fill_baseline_to(
 
 def _fill(
     name: str,
-    store: TrainingStore,
+    store: Store,
     channel: Channel,
     index: NDArray[np.int64],
     member: NDArray[np.int64],
@@ -159,13 +159,11 @@ def _where(flag: NDArray[np.int8], values: NDArray[np.float64]) -> NDArray[np.fl
     return np.where(flag == FILLED, values, np.nan).astype(np.float32)
 
 
-def _variable(
-    store: TrainingStore, channel: Channel, suffix: str, values: NDArray[Any], target: Resolution
-) -> xr.DataArray:
+def _variable(store: Store, channel: Channel, suffix: str, values: NDArray[Any], target: Resolution) -> xr.DataArray:
     attributes = filled_attributes(store.units.get(channel, ""), channel, suffix, target)
     return xr.DataArray(values, dims=("time", "latitude", "longitude"), attrs=attributes)
 
 
-def _extent(store: TrainingStore) -> str:
+def _extent(store: Store) -> str:
     first, last = store.times([0, -1])
     return f"{str(first)[:16]} to {str(last)[:16]}"

@@ -12,7 +12,7 @@ from etesian.fill.months import MonthAxis, sea_mask, static_fields, with_land
 from etesian.fill.samples import Hiding, MonthDataset, Months, Target
 from etesian.samples.loading import Loading, StoreData
 from etesian.simulation.clouds import CloudLibrary
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 
 class GapFillData(StoreData):
@@ -79,8 +79,8 @@ class GapFillData(StoreData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        gappy = TrainingStore(observed)
-        complete = None if truth is None else TrainingStore(truth)
+        gappy = Store(observed)
+        complete = None if truth is None else Store(truth)
         super().__init__([gappy], train, validate, test, Loading(batch_size, workers, seed))
         if complete is not None:
             _check_pair(gappy, complete)
@@ -174,7 +174,7 @@ def _library(path: str) -> CloudLibrary:
     return CloudLibrary.of(field(dataset, channels_of(dataset)[0]).load())
 
 
-def _check_pair(observed: TrainingStore, truth: TrainingStore) -> None:
+def _check_pair(observed: Store, truth: Store) -> None:
     if observed.grid != truth.grid:
         raise RecipeError(f"{observed.path} lies on {observed.grid}, {truth.path} on {truth.grid}; regrid one of them")
     if observed.calendar != truth.calendar:

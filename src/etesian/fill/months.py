@@ -14,7 +14,7 @@ from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError
 from etesian.core.tiling import Tile
 from etesian.samples.windows import Period
-from etesian.store.reader import TrainingStore, positions
+from etesian.store.reader import Store, positions
 
 LAND = Channel("land_sea_mask")
 
@@ -60,7 +60,7 @@ class MonthAxis:
         DataError: if the times are not regular within the day.
     """
 
-    def __init__(self, store: TrainingStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.time, self.calendar = store.time, store.calendar
         self.step = int(np.diff(store.time).min()) if len(store.time) > 1 else SECONDS_PER_DAY
         if SECONDS_PER_DAY % self.step or ((store.time - store.time[0]) % self.step).any():
@@ -145,7 +145,7 @@ class MonthReader:
         grid: all of the store's or a region of it, whose positions tiles are counted in.
     """
 
-    def __init__(self, store: TrainingStore, channels: Sequence[Channel], grid: Grid) -> None:
+    def __init__(self, store: Store, channels: Sequence[Channel], grid: Grid) -> None:
         self.store, self.grid = store, grid
         self.channels = np.array(positions(channels, store.channels, store.path), dtype=np.int64)
         rows, columns = store.locate(grid)
@@ -161,7 +161,7 @@ class MonthReader:
         return values
 
 
-def sea_mask(grid: Grid, *stores: TrainingStore, field: str | None = None) -> Bool[np.ndarray, "lat lon"]:
+def sea_mask(grid: Grid, *stores: Store, field: str | None = None) -> Bool[np.ndarray, "lat lon"]:
     """Return where there is sea: by the `land_sea_mask` of the first store that has one, below one half.
 
     Where none has one, sea is where the last store ever saw a value.
@@ -202,7 +202,7 @@ def with_land(layout: Layout) -> Layout:
 
 
 def static_fields(
-    store: TrainingStore, layout: Layout, sea: Bool[np.ndarray, "lat lon"]
+    store: Store, layout: Layout, sea: Bool[np.ndarray, "lat lon"]
 ) -> Float[np.ndarray, "static lat lon"]:
     """Return the static fields of a layout on its grid; the land is where there is no sea.
 

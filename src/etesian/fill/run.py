@@ -23,7 +23,7 @@ from etesian.fill.months import MonthAxis, MonthReader, month_starts, sea_mask, 
 from etesian.fill.samples import fixed_fields
 from etesian.fill.task import GapFillTask
 from etesian.samples.windows import Period
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.training.units import channel_units
 
 Empty = Literal["missing", "climatology"]
@@ -54,7 +54,7 @@ class _Filled:
 
 def fill_to(
     task: GapFillTask,
-    store: TrainingStore,
+    store: Store,
     path: str,
     period: Period,
     *,
@@ -123,7 +123,7 @@ class Filler:
         empty: what points hold that nothing was observed for.
     """
 
-    def __init__(self, task: GapFillTask, store: TrainingStore, empty: Empty) -> None:
+    def __init__(self, task: GapFillTask, store: Store, empty: Empty) -> None:
         known = task.provenance.get("gap_filling")
         if known is None:
             raise RecipeError("the run does not tell its months and tiles; train it with GapFillData")

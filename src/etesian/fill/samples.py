@@ -18,7 +18,7 @@ from etesian.fill.months import MonthAxis, MonthReader, following_month, static_
 from etesian.samples.batches import Group, group_of, order_of
 from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 Target = Literal["monthly", "daily"]
 
@@ -157,8 +157,8 @@ class MonthDataset:
 
     def __init__(
         self,
-        observed: TrainingStore,
-        truth: TrainingStore | None,
+        observed: Store,
+        truth: Store | None,
         layout: Layout,
         tiling: Tiling,
         sea: Bool[np.ndarray, "lat lon"],

@@ -18,7 +18,7 @@ from etesian.forecast.baseline_networks import Climatology, LinearForecast, Patt
 from etesian.forecast.task import ForecastTask
 from etesian.nn.normalizer import Normalizer
 from etesian.samples.windows import WindowReader
-from etesian.store.reader import TrainingStore, positions
+from etesian.store.reader import Store, positions
 
 BASELINES = (
     "persistence",
@@ -48,7 +48,7 @@ PENALTIES = 10.0 ** np.arange(-3, 4)
 
 def baseline_task(
     name: str,
-    store: TrainingStore,
+    store: Store,
     channels: Sequence[Channel],
     leads: Sequence[int],
     average_hours: int | None = None,
@@ -94,7 +94,7 @@ def baseline_task(
     return ForecastTask(lambda layout: Climatology(layout, table), layout, physical)
 
 
-def _averaged_baseline(name: str, store: TrainingStore, layout: Layout, hours: int) -> ForecastTask:
+def _averaged_baseline(name: str, store: Store, layout: Layout, hours: int) -> ForecastTask:
     window, channels = WindowReader(store, layout, hours).before, layout.targets
     physical = unscaled(channels)
     if name == "persistence":
@@ -123,7 +123,7 @@ def _averaged_baseline(name: str, store: TrainingStore, layout: Layout, hours: i
 
 
 def fit_damped_persistence(
-    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]
+    store: Store, channels: Sequence[Channel], leads: Sequence[int]
 ) -> dict[int, Float[Tensor, "channel lat lon"]]:
     """Regress the anomaly at each lead on the initial one, by least squares at every grid point."""
     coefficients = {lead: [] for lead in leads}  # type: dict[int, list[NDArray[np.float64]]]
@@ -138,7 +138,7 @@ def fit_damped_persistence(
 
 
 def fit_ridge(
-    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int], history: Sequence[int] = (0,)
+    store: Store, channels: Sequence[Channel], leads: Sequence[int], history: Sequence[int] = (0,)
 ) -> dict[int, Float[Tensor, "channel predictor point"]]:
     """Regress the anomalies of a channel at each lead on all its anomalies at the hours of the history.
 
@@ -170,7 +170,7 @@ def fit_ridge(
 
 
 def fit_ridge_on_patterns(
-    store: TrainingStore, channels: Sequence[Channel], leads: Sequence[int]
+    store: Store, channels: Sequence[Channel], leads: Sequence[int]
 ) -> tuple[Float[Tensor, "predictor pattern"], dict[int, Float[Tensor, "pattern predictor"]]]:
     """Regress all channels at each lead on the leading patterns (EOFs) of all their standardised anomalies together.
 
@@ -210,9 +210,7 @@ def fit_ridge_on_patterns(
     return torch.from_numpy(np.concatenate(patterns)).float(), weights
 
 
-def training_anomalies(
-    store: TrainingStore, channel: Channel
-) -> tuple[Float[np.ndarray, "time point"], NDArray[np.int64]]:
+def training_anomalies(store: Store, channel: Channel) -> tuple[Float[np.ndarray, "time point"], NDArray[np.int64]]:
     """Return deviations from the seasonal cycle over the training period, zero where missing, and their times."""
     first, last = (parse_time(store.dataset.attrs[name], store.calendar) for name in ("train_start", "train_end"))
     index = np.flatnonzero((store.time >= first) & (store.time <= last))
@@ -263,7 +261,7 @@ def _no_anomaly(target: Frame) -> Tensor:
     return torch.zeros(*target.time.shape, len(target.channels), *target.grid.shape)
 
 
-def _climatology_table(store: TrainingStore) -> Callable[[Frame], Tensor]:
+def _climatology_table(store: Store) -> Callable[[Frame], Tensor]:
     if "climatology" not in store.dataset:
         why = store.dataset.attrs.get("climatology_omitted", "it was not computed")
         raise DataError(f"{store.path} holds no climatology ({why}); score against seasonal_cycle instead")

@@ -12,7 +12,7 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import HARMONICS, Statistics
 from etesian.samples.loading import Loading, StoreData, check_history
 from etesian.samples.windows import Horizon, RandomLeads, WindowDataset
-from etesian.store.reader import TrainingStore, observed_targets
+from etesian.store.reader import Store, observed_targets
 
 
 class ForecastData(StoreData):
@@ -75,7 +75,7 @@ class ForecastData(StoreData):
     ) -> None:
         if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
             raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
-        opened = [TrainingStore(path) for path in stores]
+        opened = [Store(path) for path in stores]
         if weights is not None and (len(weights) != len(stores) or min(weights) < 0 or not any(weights)):
             raise RecipeError(f"weights {weights} must be {len(stores)} numbers, one for each store, 0 or greater")
         if sources is not None and len(sources) != len(stores):
@@ -117,7 +117,7 @@ class ForecastData(StoreData):
         self.weights, self.average_hours = weights, average_hours
         self.validate_leads = self.leads if validate_leads is None else tuple(validate_leads)
 
-    def _part(self, store: TrainingStore, grid: Grid) -> Layout:
+    def _part(self, store: Store, grid: Grid) -> Layout:
         """Return what a store is read with: what it has of the layout."""
         whole = self.layout
         inputs, targets = (tuple(c for c in names if c in store.channels) for names in (whole.inputs, whole.targets))

@@ -16,7 +16,7 @@ from etesian.forecast.task import ForecastTask
 from etesian.forecast.writer import ForecastWriter
 from etesian.networks.network import shares
 from etesian.samples.windows import Period, WindowReader, exists, given_side
-from etesian.store.reader import TrainingStore, observed_targets
+from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
 from etesian.training.task import Task
 from etesian.training.units import channel_units
@@ -151,7 +151,7 @@ def _know_observed(task: ForecastTask, store: States) -> None:
     """Let a run whose checkpoint does not tell where its targets were ever observed ask the store with the states."""
     layout = task.layout
     known = task.observed is not None or "stores" not in task.provenance or layout.target_grid is not None
-    if isinstance(store, TrainingStore) and not known:
+    if isinstance(store, Store) and not known:
         task.know_observed(observed_targets([store], layout, layout.targets))
 
 

@@ -14,7 +14,7 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.samples.batches import GroupedBatchSampler, Samples, rank_and_world
 from etesian.samples.windows import Period
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 
 
 class Loader(DataLoader[Batch]):
@@ -94,7 +94,7 @@ class StoreData(TaskData):
 
     def __init__(
         self,
-        stores: Sequence[TrainingStore],
+        stores: Sequence[Store],
         train: tuple[str, str],
         validate: tuple[str, str],
         test: tuple[str, str] | None,
@@ -180,7 +180,7 @@ class StoreData(TaskData):
         return self._loader("test")
 
 
-def common_units(stores: Sequence[TrainingStore]) -> dict[Channel, str]:
+def common_units(stores: Sequence[Store]) -> dict[Channel, str]:
     """Return the units of every channel of some stores.
 
     Raises:

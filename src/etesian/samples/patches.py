@@ -15,7 +15,7 @@ from etesian.core.statistics import Statistics
 from etesian.samples.batches import Group
 from etesian.samples.loading import Loading, StoreData
 from etesian.samples.windows import Period, exists, no_window
-from etesian.store.reader import TrainingStore, compact, positions
+from etesian.store.reader import Store, compact, positions
 
 Size = tuple[int, int]
 
@@ -99,7 +99,7 @@ class PatchDataset(ABC):
 
     def __init__(
         self,
-        store: TrainingStore,
+        store: Store,
         layout: Layout,
         cutter: Cutter,
         leads: Sequence[int],
@@ -205,7 +205,7 @@ class PatchData(StoreData):
 
     def __init__(
         self,
-        store: TrainingStore,
+        store: Store,
         layout: Layout,
         cutter: Cutter,
         train: tuple[str, str],

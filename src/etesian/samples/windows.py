@@ -15,7 +15,7 @@ from etesian.core.clock import decode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.samples.batches import Group, group_of
-from etesian.store.reader import Index, TrainingStore, compact, positions
+from etesian.store.reader import Index, Store, compact, positions
 from etesian.store.states import States
 
 
@@ -132,7 +132,7 @@ class WindowDataset:
 
     def __init__(
         self,
-        stores: Sequence[TrainingStore],
+        stores: Sequence[Store],
         layout: Layout,
         leads: Sequence[int],
         period: Period,
@@ -309,7 +309,7 @@ def exists(store: States, hours: Sequence[int], inside: NDArray[np.bool_]) -> ND
 
 
 def initial_times(
-    store: TrainingStore, history: Sequence[int], inside: NDArray[np.bool_], every: int | None = None
+    store: Store, history: Sequence[int], inside: NDArray[np.bool_], every: int | None = None
 ) -> NDArray[np.bool_]:
     """Return which times of a store a sample can start from: those whose history lies inside a period as well.
 
@@ -325,7 +325,7 @@ def initial_times(
     return usable
 
 
-def no_window(store: TrainingStore, history: Sequence[int], leads: Sequence[int], period: Period) -> DataError:
+def no_window(store: Store, history: Sequence[int], leads: Sequence[int], period: Period) -> DataError:
     """Return the error to raise where no sample of a store reaches some leads inside a period."""
     first, last = (f"{decode_time(store.time[[end]], store.calendar)[0]!s:.16}" for end in (0, -1))
     return DataError(

@@ -46,7 +46,7 @@ def positions(wanted: Sequence[Channel], known: Sequence[Channel], where: str) -
 
 
 def observed_targets(
-    stores: "Sequence[TrainingStore]", layout: Layout, channels: Sequence[Channel]
+    stores: "Sequence[Store]", layout: Layout, channels: Sequence[Channel]
 ) -> Bool[np.ndarray, "channel lat lon"] | None:
     """Return where the stores have ever seen a target in their training period; None if that is everywhere.
 
@@ -104,7 +104,7 @@ class Located:
         return compact(rows.tolist()), compact(columns.tolist())
 
 
-class TrainingStore(Located):
+class Store(Located):
     """A training store made by `etesian prepare`.
 
     Args:
@@ -154,7 +154,7 @@ class TrainingStore(Located):
         }
 
     def __repr__(self) -> str:
-        return "\n".join([f"TrainingStore {self.path}", *(f"{k:>20}: {v}" for k, v in self._facts().items())])
+        return "\n".join([f"Store {self.path}", *(f"{k:>20}: {v}" for k, v in self._facts().items())])
 
     def _repr_html_(self) -> str:
         return facts_table(f"Training store {self.path}", self._facts())

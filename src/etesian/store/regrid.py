@@ -12,7 +12,7 @@ from etesian.core.errors import GridError
 from etesian.core.grid import Grid
 from etesian.core.interpolation import linear_weights, longitude_weights
 from etesian.files.open import open_store
-from etesian.store.reader import TrainingStore, is_training_store
+from etesian.store.reader import Store, is_training_store
 
 Float64 = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def as_grid(grid: float | str | Path) -> Grid:
     if isinstance(grid, float | int):
         return Grid.equiangular(float(grid))
     if is_training_store(grid):
-        return TrainingStore(grid).grid
+        return Store(grid).grid
     return parse_grid(str(grid))
 
 

@@ -14,7 +14,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import channels_of, from_dataset
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
-from etesian.store.reader import Index, Located, TrainingStore
+from etesian.store.reader import Index, Located, Store
 
 
 class DatasetStates(Located):
@@ -56,7 +56,7 @@ class DatasetStates(Located):
         rows: Index | slice = slice(None),
         columns: Index | slice = slice(None),
     ) -> Float[np.ndarray, "index channel lat lon"]:
-        """Read some times, in any order, as float32 with NaN where missing; see `TrainingStore.read`."""
+        """Read some times, in any order, as float32 with NaN where missing; see `Store.read`."""
         places: NDArray[np.int64] = np.arange(len(self.channels))[channels]
         wanted = [self.channels[place] for place in places]
         piece = self.dataset.isel(time=np.asarray(index), latitude=rows, longitude=columns)
@@ -64,5 +64,5 @@ class DatasetStates(Located):
         return np.asarray(stacked.values, dtype=np.float32)
 
 
-States = TrainingStore | DatasetStates
+States = Store | DatasetStates
 """Where forecasts and samples read states from."""

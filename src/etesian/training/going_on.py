@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from etesian.core.errors import EtesianError, RecipeError
-from etesian.store.reader import TrainingStore
+from etesian.store.reader import Store
 from etesian.training.checkpoint import read_description
 from etesian.training.trusted import read
 
@@ -70,6 +70,6 @@ def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]
 def _same_stores(paths: list[str], last: dict[str, Any]) -> bool:
     """Tell whether stores hold what the run has seen, wherever they lie now."""
     try:
-        return {TrainingStore(path).fingerprint for path in paths} == set(last["provenance"]["stores"].values())
+        return {Store(path).fingerprint for path in paths} == set(last["provenance"]["stores"].values())
     except (EtesianError, KeyError, AttributeError, TypeError):
         return False
