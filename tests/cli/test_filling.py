@@ -103,4 +103,4 @@ def test_forecasts_and_filled_gaps_are_not_taken_for_each_other(
     said = failure(capsys, "fill", "baseline:persistence", truth, tmp_path / "x.zarr", "--months", "2001-01", "2001-01")
     assert "the baseline persistence forecasts: call .forecast(store, init, leads); it has no .fill" in said
     said = failure(capsys, "fill", "baseline:linear", truth, filled, "--months", "2001-01", "2001-01")
-    assert "exists and was made otherwise; use --overwrite to replace it" in said
+    assert "linear.zarr exists, made with store = " in said

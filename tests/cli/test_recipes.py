@@ -1,7 +1,6 @@
 """Every recipe runs from raw files to scores through the command line, small."""
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import xarray as xr
 from running import etesian
 from safetensors.torch import load_file
 
-from etesian.cli import quickstart
+import etesian as et
 from etesian.core.grid import Grid
 from etesian.forecast.task import ForecastTask
 
@@ -235,20 +234,22 @@ def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
 ) -> None:
     made: list[str] = []
 
-    def simulate(path: str, *, days: int) -> None:
-        if not Path(path).exists():
-            planet(days).to_zarr(path)
+    def simulate(kind: str, out: Path, *, days: int) -> None:
+        assert kind == "atmosphere"
+        if not out.exists():
+            planet(days).to_zarr(out)
             made.append("planet")
 
-    def train(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
-        tiny = "{patch: 4, dim: 16, depth: 1, heads: 2, dropout: 0, drop_path: 0}"
-        extra = ["--trainer.limit_train_batches=2", f"--model.init_args.network.init_args={tiny}"]
-        etesian(*command[3:], *extra, "--trainer.max_epochs=1", *CALM)
+    def train(recipe: Path, *, run: Path, stores: list[et.Store]) -> et.Run:
+        tiny = {"patch": 4, "dim": 16, "depth": 1, "heads": 2, "dropout": 0, "drop_path": 0}
+        options = {"trainer.limit_train_batches": 2, "model.init_args.network.init_args": tiny}
+        calm = dict(word.removeprefix("--").split("=", 1) for word in CALM)
         made.append("run")
-        return subprocess.CompletedProcess(command, 0)
+        return fit(recipe, run=run, stores=stores, epochs=1, options=options | calm)
 
-    monkeypatch.setattr(quickstart, "simulate", simulate)
-    monkeypatch.setattr(quickstart.subprocess, "run", train)
+    fit = et.fit
+    monkeypatch.setattr(et, "simulate", simulate)
+    monkeypatch.setattr(et, "fit", train)
     folder = tmp_path / "quickstart"
     etesian("quickstart", "--folder", folder)
     printed = " ".join(capsys.readouterr().out.split())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from etesian.cli.training import train
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, RecipeError
@@ -23,6 +22,7 @@ from etesian.networks.downscaler import Downscaler
 from etesian.networks.unet import UNet
 from etesian.nn.normalizer import Normalizer
 from etesian.training.loss_terms import LossTerm, Penalty
+from etesian.training.recipes import train
 
 CHANNELS = (Channel("vorticity", 850), Channel("temperature", 850))
 FINE, COARSE = Grid.equiangular(11.25), Grid.equiangular(22.5)

@@ -166,7 +166,7 @@ def test_grib_hypercubes_of_different_levels_and_heights_become_one_dataset(tmp_
     }  # fmt: skip
     expected = (np.arange(24.0) + 5500).reshape(4, 6)[::-1] * (STANDARD_GRAVITY if edition == 2 else 1)
     np.testing.assert_allclose(field(opened, Channel("geopotential", 500))[0], expected, rtol=1e-4)
-    assert [str(c) for c in channels(opened[["temperature", "specific_humidity"]])] == [
+    assert [str(c) for c in channels_of(opened[["temperature", "specific_humidity"]])] == [
         "temperature_500", "temperature_850", "specific_humidity_850",
     ]  # fmt: skip
     assert opened.time.values.astype("datetime64[D]").tolist() == np.array(["2001-01-01"], "datetime64[D]").tolist()

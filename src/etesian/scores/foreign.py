@@ -44,7 +44,8 @@ def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
     lead, initial = find_lead(dataset), _find(dataset, "forecast_reference_time", _INITIALS)
     is_plain = set(dataset.dims) <= {"time", "level", "latitude", "longitude"}
     is_filled = any(str(name).endswith("_flag") for name in dataset.data_vars)
-    if lead is None and initial == "time" and is_plain and not is_filled:
+    is_dated = initial == "time" and dataset["time"].attrs.get("standard_name") == "time"
+    if lead is None and is_dated and is_plain and not is_filled:
         # Fine fields, which are valid at the times of the coarse ones.
         dataset, lead = dataset.expand_dims({LEAD: np.array([0], "timedelta64[ns]")}), LEAD
     if lead is None or initial is None or lead == initial:
