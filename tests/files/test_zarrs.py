@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,23 @@ def test_consolidated_metadata_that_are_older_than_the_store_are_not_believed(tm
     field().isel(time=slice(4)).to_zarr(path, zarr_format=2, consolidated=True)
     field().isel(time=slice(4, 6)).to_zarr(path, append_dim="time", consolidated=False)
     np.testing.assert_array_equal(open_store(path)["10m_u_component_of_wind"], field().u10)
+
+
+def test_variables_come_in_the_same_order_however_the_group_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    names = ["v10", "sp", "u10", "t2m"]
+    field().drop_vars("u10").assign({name: field()["u10"].drop_attrs() for name in names}).to_zarr(path)
+    listed = zarr.Group.arrays
+
+    def backwards(group: zarr.Group) -> Iterator[tuple[str, zarr.Array]]:
+        yield from reversed(list(listed(group)))
+
+    orders = [list(open_store([str(path)]).data_vars)]
+    monkeypatch.setattr(zarr.Group, "arrays", backwards)
+    orders.append(list(open_store([str(path)]).data_vars))
+    assert orders == [["surface_pressure", "2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind"]] * 2
 
 
 def test_a_zipped_store_opens(tmp_path: Path) -> None:

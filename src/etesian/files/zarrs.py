@@ -76,6 +76,8 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
             store, mode="r", consolidated=None if folder is None else False, use_zarr_fill_value_as_mask=True
         )
     raw = xr.open_dataset(backend, decode_cf=False)
+    # A group lists its arrays in the order in which their metadata happened to be read.
+    raw = raw[sorted(raw.variables, key=str)]
     group = backend.zarr_group
     arrays = dict(group.arrays())
     if folder is not None:
