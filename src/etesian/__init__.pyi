@@ -24,6 +24,7 @@ from etesian.core.fields import Frame as Frame
 from etesian.core.fields import Layout as Layout
 from etesian.core.grid import Grid as Grid
 from etesian.core.grid import Region as Region
+from etesian.core.names import recipes as recipes
 from etesian.core.statistics import Statistics as Statistics
 from etesian.distance.content import Content as Content
 from etesian.distance.data import LagData as LagData
@@ -67,9 +68,8 @@ from etesian.run import Baseline as Baseline
 from etesian.run import Run as Run
 from etesian.samples.windows import Horizon as Horizon
 from etesian.store.reader import Store as Store
+from etesian.training.field_task import LossTerm as LossTerm
 from etesian.training.finetune import Start as Start
-from etesian.training.loss_terms import LossTerm as LossTerm
 from etesian.training.optimizers import Shampoo as Shampoo
-from etesian.training.shipped import recipes as recipes
 
 __version__: str

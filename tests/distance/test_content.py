@@ -21,7 +21,7 @@ from etesian.networks.atmodist import AtmoDist
 from etesian.networks.downscaler import Downscaler
 from etesian.networks.unet import UNet
 from etesian.nn.normalizer import Normalizer
-from etesian.training.loss_terms import LossTerm, Penalty
+from etesian.training.field_task import LossTerm, Penalty
 from etesian.training.recipes import train
 
 CHANNELS = (Channel("vorticity", 850), Channel("temperature", 850))

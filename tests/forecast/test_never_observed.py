@@ -33,7 +33,7 @@ from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
 from etesian.training.checkpoint import SafeCheckpoints, load_task
 from etesian.training.field_task import FieldTask
-from etesian.training.units import channel_units
+from etesian.training.task import channel_units
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 LATITUDE, LONGITUDE = np.linspace(-78.75, 78.75, 8), np.arange(16) * 22.5

@@ -9,7 +9,7 @@ from etesian.core.errors import RecipeError
 from etesian.forecast.data import ForecastData
 from etesian.networks.climax import ClimaX
 from etesian.networks.unet import UNet
-from etesian.training.holes import judge_holes
+from etesian.training.recipes import judge_holes
 
 PERIODS = (("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-15"), [24])
 

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.optim import AdamW
 
+from etesian.training.going_on import apply_options, keep_patience, optimizer_options, redirect_schedules
 from etesian.training.optimizers import warmup_cosine
-from etesian.training.resuming import apply_options, keep_patience, optimizer_options, redirect_schedules
 
 
 def trainer(lr: float, decay: float, total: int, epochs: int, steps: int = 0, state: object = None) -> SimpleNamespace:

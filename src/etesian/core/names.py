@@ -1,5 +1,6 @@
-"""Public names: what a user, a recipe and a checkpoint call a class, wherever its code lies."""
+"""Names that users write: what they, recipes and checkpoints call a class, wherever it lies, and recipes that ship."""
 
+import importlib.resources
 import re
 
 HOMES: dict[str, tuple[str, ...]] = {
@@ -21,6 +22,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "core.errors": ("EtesianError", "DataError", "ChannelError", "GridError", "CheckpointError", "RecipeError"),
     "core.fields": ("Batch", "Fields", "Frame", "Layout"),
     "core.grid": ("Grid", "Region"),
+    "core.names": ("recipes",),
     "core.statistics": ("Statistics",),
     "store.reader": ("Store",),
     "networks.network": ("Network",),
@@ -35,8 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "networks.weathermesh": ("WeatherMesh",),
     "samples.windows": ("Horizon",),
     "training.finetune": ("Start",),
-    "training.loss_terms": ("LossTerm",),
-    "training.shipped": ("recipes",),
+    "training.field_task": ("LossTerm",),
     "training.optimizers": ("Shampoo",),
     "forecast.data": ("ForecastData",),
     "forecast.task": ("ForecastTask",),
@@ -92,3 +93,10 @@ def public_name(path: str) -> str:
     """
     module, _, name = path.rpartition(".")
     return f"etesian.{name}" if _MODULES.get(name) == module else path
+
+
+def recipes() -> dict[str, str]:
+    """Return the recipes that come with the library: their text by name."""
+    folder = importlib.resources.files("etesian") / "recipes"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}

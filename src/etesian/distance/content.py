@@ -9,7 +9,7 @@ from torch import Tensor
 from etesian.core import Channel, Fields
 from etesian.core.errors import ChannelError, RecipeError, suggest
 from etesian.distance.distance import AtmoDistance
-from etesian.training.loss_terms import Penalty
+from etesian.training.field_task import Penalty
 
 
 @dataclass(frozen=True)

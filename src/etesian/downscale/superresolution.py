@@ -15,8 +15,7 @@ from etesian.core.statistics import Statistics
 from etesian.networks.srgan import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import load_network
-from etesian.training.field_task import FieldTask, Values, WeightedError
-from etesian.training.loss_terms import LossTerm
+from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
 from etesian.training.task import NetworkFactory, OptimizerFactory
 
 BALANCED = (0.46, 0.6)

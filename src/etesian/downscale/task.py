@@ -9,8 +9,7 @@ from torch import Tensor
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.training.field_task import FieldTask, WeightedError
-from etesian.training.loss_terms import LossTerm
+from etesian.training.field_task import FieldTask, LossTerm, WeightedError
 from etesian.training.task import NetworkFactory, OptimizerFactory
 
 

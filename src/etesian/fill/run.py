@@ -24,7 +24,7 @@ from etesian.fill.samples import fixed_fields
 from etesian.fill.task import GapFillTask
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
-from etesian.training.units import channel_units
+from etesian.training.task import channel_units
 
 Empty = Literal["missing", "climatology"]
 

@@ -18,8 +18,7 @@ from etesian.networks.network import shares
 from etesian.samples.windows import Period, WindowReader, exists, given_side
 from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
-from etesian.training.task import Task
-from etesian.training.units import channel_units
+from etesian.training.task import Task, channel_units
 
 
 def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Fields:

@@ -15,9 +15,8 @@ from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.networks.network import lead_hours, shares
 from etesian.training.checkpoint import load_task
-from etesian.training.field_task import FieldTask, Values, WeightedError
+from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
 from etesian.training.finetune import Start, begin, kept_statistics
-from etesian.training.loss_terms import LossTerm
 from etesian.training.task import NetworkFactory, OptimizerFactory
 
 FIRST_DECAY_DAYS = 3.0

@@ -1,8 +1,8 @@
-"""Learning fields by their weighted error, whatever they are predicted from."""
+"""Learning fields by their weighted error and what a recipe adds to it, whatever they are predicted from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,10 +16,28 @@ from etesian.core.statistics import Statistics
 from etesian.nn.bounds import Bounds, Limits, named_limits, natural_limits
 from etesian.scores.sums import Sums, accumulate
 from etesian.scores.weights import Weighting
-from etesian.training.loss_terms import LossTerm
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
 Values = Float[Tensor, "batch time channel lat lon"]
+
+Penalty = Callable[[Fields, Fields], Tensor]
+"""From predicted and true fields in physical units to what is added to the loss, a weighted scalar."""
+
+
+@runtime_checkable
+class LossTerm(Protocol):
+    """A part of a loss beside the task's own error. A recipe names the class, such as `etesian.Content`."""
+
+    @property
+    def error_weight(self) -> float:
+        """Weight of the task's own error beside it; 0 leaves the term alone."""
+
+    def over(self, channels: Sequence[Channel]) -> Penalty:
+        """Return the term for what a task predicts.
+
+        Raises:
+            EtesianError: if it has no sense for these channels.
+        """
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import etesian.training.sharding  # noqa: F401  makes strategy: sharded known
-from etesian.core import Layout
+from etesian.core import Channel, Layout
 from etesian.core.errors import EtesianError, RecipeError, first_line, suggest
+from etesian.core.names import recipes
 from etesian.core.outputs import claim_run, mark
 from etesian.core.statistics import Statistics
-from etesian.networks.network import Transfer
+from etesian.networks.network import Network, Transfer
 from etesian.samples.loading import TaskData
-from etesian.training.checkpoint import SafeCheckpoints, best_and_last
-from etesian.training.epochs import EpochLines
-from etesian.training.going_on import is_finished, last_checkpoint, refuse_changes
-from etesian.training.holes import judge_holes
-from etesian.training.shipped import recipes
+from etesian.training.checkpoint import SafeCheckpoints, best_and_last, read_description
+from etesian.training.going_on import is_finished, refuse_changes
+from etesian.training.logs import EpochLines
 from etesian.training.task import Task
 from etesian.training.trusted import by_public_names, check, plain, read, restrict, spelled_out
 
@@ -101,9 +100,10 @@ class TrainingCLI(LightningCLI):
 
     def _go_on(self, config: Any) -> None:
         """See what there is to go on with, before anything is read or made."""
-        last = last_checkpoint(self.run_directory) if config.get("ckpt_path") is None else None
-        if last is None:
+        folder = self.run_directory / "checkpoints" / "last"
+        if config.get("ckpt_path") is not None or not folder.exists():
             return
+        last = read_description(folder)
         recipe = plain(self._parser(self.subcommand).dump(config, skip_none=False))
         finished = is_finished(last, recipe["trainer"])
         refuse_changes(self.run_directory, recipe, last, finished=finished)
@@ -202,6 +202,29 @@ def fit(
                 raise error.__cause__ from None
             raise
     return directory
+
+
+def judge_holes(network: Network, holes: Mapping[Channel, float]) -> str:
+    """Say what stands in for missing inputs of a network that does not know of them; nothing if it does.
+
+    Args:
+        network: to train.
+        holes: share of missing values of each input that has any.
+
+    Raises:
+        RecipeError: if the network could know of them, but was not told that there are any.
+    """
+    if not holes or network.takes_holes:
+        return ""
+    parts = [f"{channel} ({share:.2g} of its values)" for channel, share in sorted(holes.items(), key=lambda i: -i[1])]
+    named = ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+    kind = type(network).__name__
+    if hasattr(network, "validity"):
+        raise RecipeError(
+            f"values are missing in {named}, and {kind} would take them for the mean; set validity: true among its "
+            "arguments (--model.init_args.network.init_args.validity true)"
+        )
+    return f"Missing values enter {kind} as the mean, which it cannot tell from a hole: {named}"
 
 
 def _summary(transfer: Transfer) -> str:

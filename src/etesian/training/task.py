@@ -10,16 +10,16 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import CheckpointError, RecipeError
+from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.names import public_name
 from etesian.core.recorded import Recorded
 from etesian.core.statistics import Statistics
 from etesian.networks.network import Network, Transfer
 from etesian.nn.normalizer import Normalizer
-from etesian.training.optimizers import warmup_cosine
-from etesian.training.resuming import (
+from etesian.store.states import States
+from etesian.training.going_on import (
     Options,
     apply_options,
     keep_patience,
@@ -27,6 +27,7 @@ from etesian.training.resuming import (
     redirect_schedules,
     schedules,
 )
+from etesian.training.optimizers import warmup_cosine
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
@@ -273,3 +274,24 @@ def masked_mean(error: Tensor, weight: Tensor, valid: Tensor | None) -> Tensor:
         weight = weight * valid
         error = error.masked_fill(~valid, 0.0)
     return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
+
+
+def channel_units(task: Task, stores: Sequence[States]) -> dict[Channel, str]:
+    """Return the units of the channels that a task gives: those of its training, or of the stores with the states.
+
+    Raises:
+        DataError: if a store has an input in other units than training.
+    """
+    trained: dict[str, str] = task.provenance.get("units", {})
+    found: dict[Channel, str] = {}
+    for channel in (*task.layout.inputs, *task.layout.targets):
+        found[channel] = trained.get(str(channel), "")
+        for store in stores:
+            units = store.units.get(channel, "")
+            found[channel] = found[channel] or units
+            if channel in task.layout.inputs and units and units != found[channel]:
+                raise DataError(
+                    f"'{channel}' is in {units} in {store.path}, but the run knows it in {found[channel]}; convert it "
+                    "and prepare the store again"
+                )
+    return found
