@@ -16,7 +16,10 @@ Table = Float[np.ndarray, "point time"]
 Mask = Bool[np.ndarray, "point time"]
 
 PATIENCE = 3
-"""Ranks beyond the best one so far that are tried before the search ends."""
+"""The search for a rank ends when the error has risen so many times in a row."""
+
+_SAME = 1e-6
+"""Errors this close, in standard deviations of the observations, are one: the fewest EOFs among such are taken."""
 
 _TRIES = 20_000
 
@@ -28,25 +31,27 @@ class DINEOF:
     Gaps begin at the mean of all observations and are replaced by the reconstruction from the leading EOFs of the
     filled field until that changes no more. The number of EOFs is the one with the smallest error at observations
     withheld from it; the field is then filled again from all observations. Points are not weighted by area.
-    doi 10.1175/1520-0426(2003)020<1839:ECADFF>2.0.CO;2, 10.1016/j.ocemod.2004.08.001; the filter:
-    doi 10.5194/os-5-475-2009.
+    doi 10.1175/1520-0426(2003)020<1839:ECADFF>2.0.CO;2, 10.1016/j.ocemod.2004.08.001; the filter, under which EOFs and
+    their amplitudes are those of the filtered covariance: doi 10.5194/os-5-475-2009.
 
     Args:
         rank: number of EOFs; chosen by cross-validation if None.
         max_rank: largest number that is tried.
         holes: withheld are the `clouds` of other days laid over each day, or `random` points.
-        withheld: share of the observations to withhold; by default min(0.01 N + 40, 0.03 N) of N, as the original does.
-        tolerance: iterations end when gaps are this close to their limit, root mean square over all points, in standard
-            deviations of the observations; the limit is estimated from the last two changes.
+        withheld: the observations to withhold, or their share; by default min(0.01 N + 40, 0.03 N) points, where N
+            counts the points at sea of all days, observed or not, as the original does.
+        tolerance: iterations end when the gaps change by less, root mean square in standard deviations of the
+            observations.
         max_iterations: at most so many for each number of EOFs.
-        filter_days: periods shorter than about this are damped in the time covariance; 0 for no filter.
+        filter_days: periods shorter than about this are damped in the time covariance; 0 for no filter. The original's
+            `alpha` and `numit` are a filter of 2π √(alpha · numit) days.
         seed: of what is withheld.
     """
 
     rank: int | None = None
     max_rank: int = 50
     holes: Literal["clouds", "random"] = "clouds"
-    withheld: float | None = None
+    withheld: float | Bool[np.ndarray, "time lat lon"] | None = None
     tolerance: float = 1e-3
     max_iterations: int = 300
     filter_days: float = 0.0
@@ -89,7 +94,12 @@ class DINEOF:
         smooth: NDArray[np.float64] | None,
     ) -> tuple[int, NDArray[np.float64]]:
         """Return the number of EOFs with the smallest error at withheld observations, and the errors of all tried."""
-        hidden = withhold(data, self.withheld, self.holes, self.seed)[:, data.sea].T
+        if isinstance(self.withheld, np.ndarray):
+            hidden = (self.withheld & data.observed)[:, data.sea].T
+        else:
+            hidden = withhold(data, self.withheld, self.holes, self.seed)[:, data.sea].T
+        if not hidden.any():
+            raise DataError("none of the points to withhold was observed; give DINEOF others, a share or a rank")
         known = observed & ~hidden
         if not known.any():
             raise DataError("so few points were observed that none can be withheld; give DINEOF a rank")
@@ -99,26 +109,21 @@ class DINEOF:
         for k in range(1, min(self.max_rank, min(table.shape) - 1) + 1):
             filled, _, _ = self._iterate(filled, known, k, scale, smooth)
             errors.append(float(np.sqrt(np.square(filled[hidden] - truth).mean())))
-            if k - int(np.argmin(errors)) > PATIENCE:
+            if len(errors) > PATIENCE and all(np.diff(errors[-PATIENCE - 1 :]) > 0):
                 break
-        # Differences below what the iterations are stopped at mean nothing: the fewest EOFs among such.
-        alike = np.array(errors) <= min(errors) + self.tolerance * scale
+        alike = np.array(errors) <= min(errors) + _SAME * scale
         return int(np.argmax(alike)) + 1, np.array(errors)
 
     def _iterate(
         self, filled: Table, observed: Mask, rank: int, scale: float, smooth: NDArray[np.float64] | None
     ) -> tuple[Table, Table, int]:
         gaps = ~observed
-        change, iterations = np.inf, 0
-        while iterations < self.max_iterations:
-            reconstruction = _truncate(filled, rank, smooth)
-            before, change = change, float(np.sqrt(np.square(reconstruction[gaps] - filled[gaps]).sum() / gaps.size))
-            filled = np.where(observed, filled, reconstruction)
+        iterations, change = 0, np.inf
+        while change >= self.tolerance * scale and iterations < self.max_iterations:
             iterations += 1
-            # Changes shrink like a geometric series: what is left is their sum.
-            ratio = min(change / before, 0.999) if before else 0.0
-            if change * max(1.0, ratio / (1 - ratio)) <= self.tolerance * scale:
-                break
+            reconstruction = _truncate(filled, rank, smooth)
+            change = np.sqrt(np.square(reconstruction[gaps] - filled[gaps]).mean()) if gaps.any() else 0.0
+            filled = np.where(observed, filled, reconstruction)
         return filled, reconstruction, iterations
 
 
@@ -150,13 +155,14 @@ def withhold(
 
     Args:
         data: what was observed.
-        share: of all observations at sea; by default min(0.01 N + 40, 0.03 N) of N.
+        share: of all observations at sea; by default min(0.01 N + 40, 0.03 N) of them, N points at sea of all days.
         holes: their shape. Where there are no gaps to lay over, they are random.
         seed: of the choice.
     """
     observed = data.observed
     total = int(observed.sum())
-    wanted = round(total * share) if share is not None else round(min(0.01 * total + 40, 0.03 * total))
+    cells = int(data.sea.sum()) * len(observed)
+    wanted = round(total * share) if share is not None else int(min(0.01 * cells + 40, 0.03 * cells))
     wanted = min(max(wanted, 1), total - 1)
     random = np.random.default_rng(seed)
     hidden = np.zeros_like(observed)
@@ -201,9 +207,13 @@ def _truncate(table: Table, rank: int, smooth: NDArray[np.float64] | None) -> Ta
     covariance = table.T @ table
     if smooth is not None:
         covariance = smooth @ covariance @ smooth.T
-    _, vectors = np.linalg.eigh(covariance)
+    variance, vectors = np.linalg.eigh(covariance)
     leading = vectors[:, -rank:]
-    return np.asarray((table @ leading) @ leading.T)
+    amplitudes = table @ leading
+    if smooth is not None:
+        length = np.linalg.norm(amplitudes, axis=0)
+        amplitudes *= np.sqrt(np.maximum(variance[-rank:], 0)) / np.where(length > 0, length, 1.0)
+    return np.asarray(amplitudes @ leading.T)
 
 
 def _time_filter(days: NDArray[np.float64], period: float) -> NDArray[np.float64] | None:
@@ -215,8 +225,10 @@ def _time_filter(days: NDArray[np.float64], period: float) -> NDArray[np.float64
     if period <= 0:
         return None
     spacing = np.diff(days)
-    strength = 0.25 * float(spacing.min()) ** 2
-    steps = max(1, round((period / (2 * np.pi)) ** 2 / strength))
+    strength = (period / (2 * np.pi)) ** 2
+    # Explicit steps are stable, and damp every wave, up to half of this.
+    steps = int(np.ceil(strength / (0.25 * float(spacing.min()) ** 2)))
+    strength /= steps
     flux = strength / spacing
     width = np.gradient(days) if days.size > 2 else np.full(days.size, spacing[0])
     step = np.eye(days.size)
