@@ -11,6 +11,7 @@ from etesian.api import plot as plot
 from etesian.api import prepare as prepare
 from etesian.api import simulate as simulate
 from etesian.api import summary as summary
+from etesian.baselines import Baseline as Baseline
 from etesian.core.channels import Channel as Channel
 from etesian.core.errors import ChannelError as ChannelError
 from etesian.core.errors import CheckpointError as CheckpointError
@@ -64,7 +65,6 @@ from etesian.projection.data import ProjectionData as ProjectionData
 from etesian.projection.data import SimulationData as SimulationData
 from etesian.projection.report import ProjectionReport as ProjectionReport
 from etesian.projection.task import ProjectionTask as ProjectionTask
-from etesian.run import Baseline as Baseline
 from etesian.run import Run as Run
 from etesian.samples.windows import Horizon as Horizon
 from etesian.store.reader import Store as Store

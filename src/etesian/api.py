@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
+from etesian.baselines import Baseline
 from etesian.core.clock import decode_time, encode_time, month_start
 from etesian.core.errors import CheckpointError, RecipeError, suggest
 from etesian.core.outputs import claim, keep_apart
@@ -25,7 +26,7 @@ from etesian.fill.report import filled_summary
 from etesian.fill.scores import score_filled
 from etesian.forecast.baselines import baseline_task
 from etesian.forecast.run import predict_to
-from etesian.run import Baseline, Run
+from etesian.run import Run
 from etesian.samples.windows import Period, exists
 from etesian.scores.score import score
 from etesian.scores.series import averaging_hours, open_forecast

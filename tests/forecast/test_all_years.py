@@ -14,7 +14,7 @@ from etesian.core.statistics import Statistics
 from etesian.files.open import open_store
 from etesian.fill.baselines import fill_baseline
 from etesian.forecast.baseline_networks import Persistence
-from etesian.forecast.run import initial_times, predict_to
+from etesian.forecast.run import predict_to
 from etesian.forecast.task import ForecastTask
 from etesian.samples.windows import Period, WindowReader
 from etesian.scores.plots import plot
@@ -22,6 +22,7 @@ from etesian.scores.score import score
 from etesian.store.format import to_dataset
 from etesian.store.prepare import prepare
 from etesian.store.reader import Store
+from etesian.training.prediction import initial_times
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 

@@ -9,13 +9,14 @@ import xarray as xr
 from etesian.core import Channel, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.forecast.baselines import baseline_task
-from etesian.forecast.run import forecast, initial_times
+from etesian.forecast.run import forecast
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
 from etesian.samples.windows import Period, WindowDataset, WindowReader
 from etesian.scores.sums import accumulate
 from etesian.store.prepare import prepare, prepare_dataset
 from etesian.store.reader import Store
+from etesian.training.prediction import initial_times
 
 PRESSURE = Channel("mean_sea_level_pressure")
 

@@ -16,6 +16,7 @@ from etesian.core.channels import Channel
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.downscale.data import DownscalingData
+from etesian.downscale.run import downscale_to
 from etesian.downscale.task import DownscaleTask
 from etesian.forecast.baselines import baseline_task
 from etesian.forecast.data import ForecastData
@@ -165,7 +166,7 @@ def test_downscaled_fields_are_missing_where_the_fine_ones_always_are(store: str
     )
     task = saved(task, module, tmp_path)
     given = Store(store)
-    predict_to(task, given, str(tmp_path / "d.zarr"), given.time[[30]], (0,), source={})
+    downscale_to(task, given, str(tmp_path / "d.zarr"), given.time[[30]], source={})
     written = xr.open_zarr(tmp_path / "d.zarr")
     assert (np.isnan(written.sea_surface_temperature.values) == land).all()
     assert written[str(FLUX)].attrs["units"] == "g m-1 s-1"

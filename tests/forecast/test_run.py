@@ -16,13 +16,14 @@ from etesian.core.clock import parse_time
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast import run as predictor
-from etesian.forecast import writer as writing
 from etesian.forecast.baseline_networks import Persistence
-from etesian.forecast.run import forecast, initial_times, predict_to, stream
+from etesian.forecast.run import forecast, predict_to, stream
 from etesian.forecast.task import ForecastTask
 from etesian.networks.weathermesh import SIZES, WeatherMesh
 from etesian.samples.windows import Period, WindowReader
 from etesian.store.reader import Store
+from etesian.training import prediction
+from etesian.training.prediction import PredictionWriter, initial_times
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 PERIOD = Period("2001-01-03", "2001-01-09")
@@ -102,7 +103,7 @@ def test_an_unfinished_forecast_of_another_plan_is_discarded(
 ) -> None:
     reader = Store(store)
     with monkeypatch.context() as patch:
-        patch.setattr(predictor.ForecastWriter, "finish", lambda writer: None)
+        patch.setattr(PredictionWriter, "finish", lambda writer: None)
         with pytest.raises(FileNotFoundError):
             write(tmp_path / "out.zarr", reader, leads=(6, 12, 18))
     if torn:
@@ -133,7 +134,7 @@ def test_a_calendar_of_360_days_is_kept(make_store, tmp_path: Path) -> None:  # 
 def test_levels_that_a_variable_is_not_predicted_at_are_missing_and_named(store: str, tmp_path: Path) -> None:
     reader = Store(store)
     channels = (reader.channels[0], reader.channels[1]._replace(name="geopotential"))
-    writer = predictor.ForecastWriter(
+    writer = PredictionWriter(
         str(tmp_path / "out.zarr"), channels, reader.grid, reader.time[:1], (6,), reader.calendar, {}
     )
     task = persistence(reader)
@@ -218,7 +219,7 @@ def test_a_latent_forecast_is_written_lead_by_lead_in_memory_that_does_not_grow_
     task = latent_task(given)
     network = task.network
     assert isinstance(network, WeatherMesh)
-    monkeypatch.setattr(writing, "CHUNK_BYTES", 3 * 4 * 2 * 48)
+    monkeypatch.setattr(prediction, "CHUNK_BYTES", 3 * 4 * 2 * 48)
     hours: list[int] = []
     alive: list[weakref.ref[torch.Tensor]] = []
     most: list[int] = []

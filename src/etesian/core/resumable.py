@@ -27,6 +27,24 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     return json.dumps(dict(plan), sort_keys=True)
 
 
+def fingerprint(path: str | Path) -> str:
+    """Return what tells files from others: their names, sizes and times of change; an address is its own.
+
+    >>> fingerprint("gs://bucket/store")
+    'gs://bucket/store'
+    """
+    if "://" in str(path):
+        return str(path)
+    root = Path(path)
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    stamps = [
+        (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files
+        if file.is_file()
+    ]
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+
+
 def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
     """Say whether the finished store of a plan is at a path that is claimed, so that nothing is left to do.
 
@@ -47,7 +65,7 @@ def _difference(text: object, plan: Mapping[str, Any]) -> str:
     if not isinstance(text, str):
         return " and was made otherwise"
     theirs = json.loads(text)
-    for name, value in plan.items():
+    for name, value in json.loads(plan_text(plan)).items():
         if theirs.get(name) != value:
             return f", made with {name} = {_short(theirs.get(name))} instead of {_short(value)}"
     return " and was made otherwise"

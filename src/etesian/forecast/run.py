@@ -1,23 +1,19 @@
 """Forecasts from a trained run or a baseline, streamed to disk."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
-from etesian.core import Channel, Fields, Layout
-from etesian.core.clock import decode_time
-from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import DataError, RecipeError
+from etesian.core import Channel, Fields
+from etesian.core.errors import RecipeError
 from etesian.forecast.task import ForecastTask
-from etesian.forecast.writer import ForecastWriter
 from etesian.networks.network import shares
-from etesian.samples.windows import Period, WindowReader, exists, given_side
+from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
+from etesian.training.prediction import PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 
 
@@ -37,31 +33,19 @@ def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads
     return task.predict(batch, task.target_frame(batch, leads))
 
 
-def initial_times(store: States, history: tuple[int, ...], period: Period, every: int) -> NDArray[np.int64]:
-    """Return the times of a store from which a forecast can start.
+@dataclass(frozen=True)
+class Analyses:
+    """From which sources the states come, where a run has an encoder for each.
 
-    Args:
-        store: that holds the initial states.
-        history: hours of the states that a forecast starts from.
-        period: first and last initial time.
-        every: hours between initial times.
-
-    Raises:
-        DataError: if there is none.
+    Attributes:
+        source: of the states in the store; None where the run does not tell sources apart.
+        beside: further stores with states of the same times, by the name of their source, to blend in the latent.
+        weights: of the store and the further ones, of any sum; by default the same.
     """
-    first, last = period.seconds(store.calendar)
-    everywhere = np.ones(len(store.time), dtype=bool)
-    usable = exists(store, history, everywhere) & (store.time >= first) & (store.time <= last)
-    found = store.time[usable]
-    if found.size:
-        found = found[(found - found[0]) % (every * SECONDS_PER_HOUR) == 0]
-    if not found.size:
-        ends = decode_time(store.time[[0, -1]], store.calendar)
-        raise DataError(
-            f"{store.path} has no initial time with states at {list(history)} h in {period.start} to {period.end}; "
-            f"it holds {ends[0]!s:.16} to {ends[1]!s:.16}"
-        )
-    return found
+
+    source: str | None = None
+    beside: Mapping[str, States] = field(default_factory=dict)
+    weights: Sequence[float] = ()
 
 
 def predict_to(
@@ -72,9 +56,7 @@ def predict_to(
     leads: tuple[int, ...],
     *,
     source: dict[str, object],
-    encoder: str | None = None,
-    blend: Mapping[str, States] | None = None,
-    weights: Sequence[float] = (),
+    analyses: Analyses = Analyses(),
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "forecasting",
@@ -88,9 +70,7 @@ def predict_to(
         initial: seconds since 1970-01-01 in the store's calendar.
         leads: hours after the initial time.
         source: what the forecasts are made from, as plain data.
-        encoder: name of the source of the initial states, where the run has an encoder for each.
-        blend: further stores with states of the same times, by the name of their source, to blend in the latent.
-        weights: of the store and the further ones, of any sum; by default the same.
+        analyses: from which sources the states come.
         batch_size: initial times at once.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
@@ -103,19 +83,23 @@ def predict_to(
             trained on, or there is not a single number to write.
     """
     parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
-    analyses = [(encoder, store), *(blend or {}).items()]
-    readers = [[WindowReader(given, _given(each, name)) for name, given in analyses] for each, _ in parts]
+    given = [(analyses.source, store), *analyses.beside.items()]
+    readers = [
+        [WindowReader(states, starting_side(each.network.layout_of(name))) for name, states in given]
+        for each, _ in parts
+    ]
+    weights = analyses.weights
     if weights:
         shares(weights)
-    if weights and len(weights) != len(analyses):
-        raise RecipeError(f"weights {list(weights)} must be {len(analyses)} numbers, one for each store")
+    if weights and len(weights) != len(given):
+        raise RecipeError(f"weights {list(weights)} must be {len(given)} numbers, one for each store")
     first = parts[0][0]
     units: dict[Channel, str] = {}
     for each, asked in parts:
         if isinstance(each, ForecastTask):
             each.check_leads(asked)
             _know_observed(each, store)
-        units |= channel_units(each, [given for _, given in analyses])
+        units |= channel_units(each, [states for _, states in given])
     targets, grid, averaging = first.layout.targets, first.layout.output_grid, first.provenance.get("average_hours")
     for each, (lead, *_) in parts:
         own = (each.layout.targets, each.layout.output_grid, each.provenance.get("average_hours"))
@@ -124,26 +108,19 @@ def predict_to(
                 f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
             )
     identity = source | {"store": store.fingerprint}
-    if encoder is not None or blend:
-        given = {str(name): each.fingerprint for name, each in analyses}
-        identity |= {"sources": given, "weights": list(weights)}
-    plain = json.loads(json.dumps(identity))
-    writer = ForecastWriter(
-        path, targets, grid, initial, leads, store.calendar, plain, units=units, averaging_hours=averaging,
+    if analyses.source is not None or analyses.beside:
+        sources = {str(name): states.fingerprint for name, states in given}
+        identity |= {"sources": sources, "weights": list(weights)}
+    writer = PredictionWriter(
+        path, targets, grid, initial, leads, store.calendar, identity, units=units, averaging_hours=averaging,
         overwrite=overwrite,
     )  # fmt: skip
-    if writer.is_complete:
-        return
-    done = writer.done()
-    left = [i for i in range(len(initial)) if i not in done]
-    blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
-    for block in track(blocks, description=label, disable=len(blocks) < 2):
-        pairs = zip(parts, readers, strict=True)
-        writer.write(
-            block,
-            (part for (each, own), given in pairs for part in stream(each, given, initial[block], own, weights)),
-        )
-    writer.finish()
+
+    def answer(times: NDArray[np.int64]) -> Iterator[Fields]:
+        for (each, own), reading in zip(parts, readers, strict=True):
+            yield from stream(each, reading, times, own, weights)
+
+    writer.write_all(answer, batch_size, label)
 
 
 def _know_observed(task: ForecastTask, store: States) -> None:
@@ -152,12 +129,6 @@ def _know_observed(task: ForecastTask, store: States) -> None:
     known = task.observed is not None or "stores" not in task.provenance or layout.target_grid is not None
     if isinstance(store, Store) and not known:
         task.know_observed(observed_targets([store], layout, layout.targets))
-
-
-def _given(task: Task, source: str | None) -> Layout:
-    """Return what a forecast of a task starts from, without what it is to predict."""
-    layout = given_side(task.network.layout_of(source))
-    return replace(layout, targets=layout.inputs)
 
 
 def stream(

@@ -1,6 +1,7 @@
 """Projections by a trained run: maps of years from what drives the climate."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from etesian.core.clock import decode_time
 from etesian.core.dataset import to_dataset
 from etesian.core.errors import DataError
 from etesian.core.fields import Batch, Fields, Frame
-from etesian.projection.climatebench import read_inputs
+from etesian.core.outputs import claim, complete_or_absent
+from etesian.core.resumable import fingerprint, is_finished, plan_text
+from etesian.projection.climatebench import HISTORICAL, read_inputs
 from etesian.projection.data import CALENDAR, middle
 from etesian.projection.task import ProjectionTask
 
@@ -58,3 +61,36 @@ def project(
         np.concatenate(maps), {"time": ("time", when, {"standard_name": "time"})}, layout.targets, layout.grid,
         dict(zip(layout.targets, task.provenance.get("units", ()), strict=False)),
     )  # fmt: skip
+
+
+def project_to(
+    task: ProjectionTask,
+    folder: str | Path,
+    scenario: str,
+    path: str,
+    years: tuple[int, int] | None = None,
+    *,
+    source: dict[str, Any],
+    overwrite: bool = False,
+) -> None:
+    """Write the maps of a scenario's years into a Zarr store that is complete or not there; see `project`.
+
+    Args:
+        task: a trained projection.
+        folder: that holds `inputs_NAME.nc` in ClimateBench's layout.
+        scenario: its name.
+        path: of the Zarr store to make.
+        years: first and last.
+        source: the run that the maps are made by, as plain data.
+        overwrite: replace maps that are there already.
+
+    Raises:
+        DataError: if maps of something else are there and may not be replaced; further as `project` does.
+    """
+    driving = {name: fingerprint(Path(folder) / f"inputs_{name}.nc") for name in (HISTORICAL, scenario)}
+    plan = {"scenario": scenario, "years": years, "inputs": driving, "source": source}
+    if is_finished(claim(path, "fields", overwrite=overwrite), plan, overwrite=overwrite):
+        return
+    maps = project(task, folder, scenario, years).assign_attrs(plan=plan_text(plan))
+    with complete_or_absent(path, "fields") as place:
+        maps.to_zarr(place, mode="a", zarr_format=3, consolidated=True)

@@ -1,41 +1,79 @@
-"""Forecasts on disk: WeatherBench 2's layout, complete or not there, resumable."""
+"""What trained networks say of the times of a store, streamed to disk: complete or not there, resumable."""
 
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import dask.array
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from rich.progress import track
 
-from etesian.core import Channel, Fields, Grid
+from etesian.core import Channel, Fields, Grid, Layout
 from etesian.core.channels import AVERAGING_HOURS
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import CONVENTIONS, attributes, coordinates, forecast_times, levels_of
 from etesian.core.errors import DataError
 from etesian.core.resumable import ResumableStore
+from etesian.samples.windows import Period, exists, given_side
+from etesian.store.states import States
 
 CHUNK_BYTES = 8 * 2**20
 """Of the leads of one variable that are written together, if there is more than one."""
 
 
-class ForecastWriter(ResumableStore):
-    """Writes forecasts one initial time after another; the pieces are the positions of the initial times.
+def initial_times(store: States, history: tuple[int, ...], period: Period, every: int) -> NDArray[np.int64]:
+    """Return the times of a store from which a prediction can start.
+
+    Args:
+        store: that holds the states.
+        history: hours of the states that a prediction starts from.
+        period: first and last initial time.
+        every: hours between initial times.
+
+    Raises:
+        DataError: if there is none.
+    """
+    first, last = period.seconds(store.calendar)
+    everywhere = np.ones(len(store.time), dtype=bool)
+    usable = exists(store, history, everywhere) & (store.time >= first) & (store.time <= last)
+    found = store.time[usable]
+    if found.size:
+        found = found[(found - found[0]) % (every * SECONDS_PER_HOUR) == 0]
+    if not found.size:
+        ends = decode_time(store.time[[0, -1]], store.calendar)
+        raise DataError(
+            f"{store.path} has no initial time with states at {list(history)} h in {period.start} to {period.end}; "
+            f"it holds {ends[0]!s:.16} to {ends[1]!s:.16}"
+        )
+    return found
+
+
+def starting_side(layout: Layout) -> Layout:
+    """Return what of a layout is read to start from, without what is to be predicted."""
+    return replace(given_side(layout), targets=layout.inputs)
+
+
+class PredictionWriter(ResumableStore):
+    """Writes what is predicted from one initial time after another, in WeatherBench 2's layout.
+
+    Blocks of work are the positions of the initial times.
 
     Args:
         path: of the Zarr store to make.
         channels: to write.
-        grid: of the forecasts.
+        grid: of the predictions.
         initial: initial times, seconds since 1970-01-01 in `calendar`.
-        leads: hours after the initial time; a single 0 stands for fields at the times themselves, on another grid.
+        leads: hours after the initial time; None for fields at the times themselves, which then have no lead.
         calendar: of the times.
-        source: what the forecasts are made from, as plain data; an unfinished attempt from other sources is discarded.
+        source: what the predictions are made from, as plain data; an unfinished attempt from others is discarded.
         units: of the channels; those of the catalogue where nothing is said.
-        averaging_hours: forecasts are means over so many hours up to the lead; None for states at the lead.
+        averaging_hours: predictions are means over so many hours up to the lead; None for states at the lead.
         overwrite: replace an existing store when the new one is complete.
 
     Raises:
@@ -48,7 +86,7 @@ class ForecastWriter(ResumableStore):
         channels: tuple[Channel, ...],
         grid: Grid,
         initial: NDArray[np.int64],
-        leads: tuple[int, ...],
+        leads: tuple[int, ...] | None,
         calendar: str,
         source: dict[str, Any],
         *,
@@ -56,12 +94,15 @@ class ForecastWriter(ResumableStore):
         averaging_hours: int | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.channels, self.initial, self.leads = channels, initial, list(leads)
+        self.initial, self.has_leads = initial, leads is not None
+        # A plan without leads says 0, as it did when such stores were first made: they are still the same.
+        self.leads = [0] if leads is None else list(leads)
+        source = json.loads(json.dumps(source))
         plan = {
             "channels": [str(c) for c in channels],
             "grid": grid.to_dict(),
             "initial": initial.tolist(),
-            "leads": list(leads),
+            "leads": self.leads,
             "calendar": calendar,
             "source": source,
             "averaging_hours": averaging_hours,
@@ -84,14 +125,34 @@ class ForecastWriter(ResumableStore):
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
 
+    def write_all(self, answer: Callable[[NDArray[np.int64]], Iterable[Fields]], batch_size: int, label: str) -> None:
+        """Write what is left to be written, and give the complete store its name.
+
+        Args:
+            answer: returns what is predicted from some initial times, parts of the leads one after the other.
+            batch_size: initial times at once.
+            label: of the progress bar.
+
+        Raises:
+            DataError: if there is not a single number to write.
+        """
+        if self.is_complete:
+            return
+        done = self.done()
+        left = [position for position in range(len(self.initial)) if position not in done]
+        blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
+        for block in track(blocks, description=label, disable=len(blocks) < 2):
+            self.write(block, answer(self.initial[block]))
+        self.finish()
+
     def write(self, positions: list[int], parts: Iterable[Fields]) -> None:
-        """Write the forecasts from some initial times; NaN where they are not valid.
+        """Write the predictions from some initial times; NaN where they are not valid.
 
         Holds no more than the leads that make a chunk, if they come in order.
 
         Args:
             positions: of the initial times.
-            parts: forecasts at some of the leads each, which hold every lead once.
+            parts: predictions at some of the leads each, which hold every lead once.
         """
         waiting: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in self.levels}
         for fields in parts:
@@ -104,7 +165,7 @@ class ForecastWriter(ResumableStore):
                 own = values[:, :, index[0]] if levels == [None] else values[:, :, index]
                 waiting[name] |= {self.leads.index(lead): own[:, i] for i, lead in enumerate(leads)}
                 self._write_chunks(name, positions, waiting[name])
-        assert not any(waiting.values()), "a forecast must hold every lead"
+        assert not any(waiting.values()), "a prediction must hold every lead"
         self.mark(positions)
 
     def finish(self) -> None:
@@ -116,7 +177,7 @@ class ForecastWriter(ResumableStore):
         if not (self.has_numbers or self._earlier_numbers()):
             shutil.rmtree(self.partial)
             raise DataError(
-                f"the forecasts for {self.path} hold not a single number, so nothing was written: the states at all "
+                f"the predictions for {self.path} hold not a single number, so nothing was written: the states at all "
                 f"{len(self.initial)} initial times are missing, or the weights of the run are of no use"
             )
         super().finish()
@@ -130,7 +191,7 @@ class ForecastWriter(ResumableStore):
     def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
         array, places = self.arrays[name], self.places[name]
-        if self.leads == [0]:
+        if not self.has_leads:
             for row, position in enumerate(positions):
                 block = np.full(array.shape[1:], np.nan, dtype=np.float32)
                 block[places or slice(None)] = waiting[0][row]
@@ -154,20 +215,20 @@ def _template(
     channels: tuple[Channel, ...],
     grid: Grid,
     initial: NDArray[Any],
-    leads: tuple[int, ...],
+    leads: tuple[int, ...] | None,
     units: Mapping[Channel, str],
 ) -> xr.Dataset:
     """Describe the store without any values."""
-    times = forecast_times(initial, np.array(leads, dtype=np.int64) * SECONDS_PER_HOUR)
-    if leads == (0,):
-        times = {"time": ("time", initial, {"standard_name": "time"})}
+    times: dict[str, Any] = {"time": ("time", initial, {"standard_name": "time"})}
+    if leads is not None:
+        times = forecast_times(initial, np.array(leads, dtype=np.int64) * SECONDS_PER_HOUR)
     known = {**times, **coordinates(grid, channels)}
     variables = {}
     for name in dict.fromkeys(c.name for c in channels):
         on_levels = levels_of(channels, name) != [None]
         dims = (*times, *(("level",) if on_levels else ()), "latitude", "longitude")
         shape = tuple(len(known[dim][1]) for dim in dims)
-        together = max(1, min(len(leads), CHUNK_BYTES // (4 * math.prod(shape[len(times) :]))))
+        together = max(1, min(len(leads or (0,)), CHUNK_BYTES // (4 * math.prod(shape[len(times) :]))))
         chunks = (1, together)[: len(times)] + shape[len(times) :]
         values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=chunks)
         variables[name] = (dims, values, attributes(name, channels, units))
