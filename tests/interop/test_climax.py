@@ -13,23 +13,37 @@ from etesian.core.errors import CheckpointError
 from etesian.interop.climax import ORIGINAL_VARIABLES, load
 from etesian.networks.climax import ClimaX
 
+# Outputs of the original with random weights and a width of 16; `shared` has those of a width of 48.
 GOLDEN = Path(__file__).parents[1] / "golden"
 Arrays = Mapping[str, np.ndarray]
 
 
+@pytest.fixture(params=["narrow", "wide"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return GOLDEN if request.param == "narrow" else Path(request.getfixturevalue("shared")) / "golden"
+
+
+def arrays_of(folder: Path) -> Arrays:
+    with np.load(folder / "climax_global.npz") as data:
+        return dict(data)
+
+
+def weights_of(arrays: Arrays) -> dict[str, Tensor]:
+    return {
+        key.removeprefix("weights/"): torch.from_numpy(value)
+        for key, value in arrays.items()
+        if key.startswith("weights/")
+    }
+
+
 @pytest.fixture(scope="module")
 def golden() -> Arrays:
-    with np.load(GOLDEN / "climax_global.npz") as data:
-        return dict(data)
+    return arrays_of(GOLDEN)
 
 
 @pytest.fixture(scope="module")
 def weights(golden: Arrays) -> dict[str, Tensor]:
-    return {
-        key.removeprefix("weights/"): torch.from_numpy(value)
-        for key, value in golden.items()
-        if key.startswith("weights/")
-    }
+    return weights_of(golden)
 
 
 def channels(names: np.ndarray) -> tuple[Channel, ...]:
@@ -59,11 +73,14 @@ def error(ours: Tensor, theirs: np.ndarray | Tensor) -> float:
     return float((ours.detach().double() - reference).norm() / reference.norm())
 
 
-def test_predictions_are_the_originals(golden: Arrays, weights: dict[str, Tensor]) -> None:
-    assert error(predict(read(weights, golden), golden), golden["pred"]) < 1e-5
+def test_predictions_are_the_originals(folder: Path) -> None:
+    golden = arrays_of(folder)
+    assert error(predict(read(weights_of(golden), golden), golden), golden["pred"]) < 1e-5
 
 
-def test_gradients_of_the_originals_loss_are_the_originals(golden: Arrays, weights: dict[str, Tensor]) -> None:
+def test_gradients_of_the_originals_loss_are_the_originals(folder: Path) -> None:
+    golden = arrays_of(folder)
+    weights = weights_of(golden)
     network = read(weights, golden)
     cosine = np.cos(np.radians(golden["lat"]))
     latitude_weights = torch.from_numpy(cosine / cosine.mean()).float()[:, None]
@@ -73,7 +90,7 @@ def test_gradients_of_the_originals_loss_are_the_originals(golden: Arrays, weigh
 
     report = load(weights, num_heads=4, variables=channels(golden["default_variables"]))[1]
     parameters = dict(network.named_parameters())
-    with np.load(GOLDEN / "climax_global_grads.npz") as data:
+    with np.load(folder / "climax_global_grads.npz") as data:
         theirs = {key.removeprefix("grads/"): data[key] for key in data}
     for key, gradient in theirs.items():
         name, _, number = report.keys[key].removeprefix("loaded as ").removesuffix(", reshaped").partition("[")
@@ -87,10 +104,11 @@ def test_gradients_of_the_originals_loss_are_the_originals(golden: Arrays, weigh
 
 
 @pytest.mark.parametrize("region", ["Australia", "NorthAmerica"])
-def test_a_region_uses_its_own_patches_and_positions(golden: Arrays, weights: dict[str, Tensor], region: str) -> None:
-    with np.load(GOLDEN / f"climax_regional_{region}.npz") as data:
+def test_a_region_uses_its_own_patches_and_positions(folder: Path, region: str) -> None:
+    golden = arrays_of(folder)
+    with np.load(folder / f"climax_regional_{region}.npz") as data:
         rows, columns = (slice(int(first), int(last) + 1) for first, last in (data["rows"], data["cols"]))
-        ours = predict(read(weights, golden), golden, rows, columns)
+        ours = predict(read(weights_of(golden), golden), golden, rows, columns)
         assert error(ours, data["pred"]) < 1e-5
 
 
@@ -114,12 +132,13 @@ def test_every_layout_of_keys_gives_the_same_network(
         assert all(fate.startswith("loaded as ") for fate in report.keys.values())
 
 
-def test_the_original_file_with_older_names_is_read(shared: Path, golden: Arrays, weights: dict[str, Tensor]) -> None:
+def test_the_original_file_with_older_names_is_read(shared: Path) -> None:
+    golden = arrays_of(shared / "golden")
     with np.load(shared / "golden" / "climax_channel_names.npz") as data:
         older = {key.removeprefix("weights/"): data[key] for key in data if key.startswith("weights/")}
     network, report = load(older, num_heads=4, variables=channels(golden["default_variables"]))
     assert report.keys["net.channel_query"] == "loaded as aggregation.query, reshaped"
-    assert torch.equal(network.aggregation.query, read(weights, golden).aggregation.query)
+    assert torch.equal(network.aggregation.query, read(weights_of(golden), golden).aggregation.query)
 
 
 def test_grid_and_sizes_follow_from_the_weights(golden: Arrays, weights: dict[str, Tensor]) -> None:
@@ -134,7 +153,7 @@ def test_positions_are_interpolated_to_another_grid_and_that_is_reported(
 ) -> None:
     fine = Grid.equiangular(5.625)
     network, report = load(weights, num_heads=4, grid=fine, variables=channels(golden["default_variables"]))
-    assert network.position.shape == (16, 32, 48)
+    assert network.position.shape == (16, 32, 16)
     assert report.keys["net.pos_embed"].startswith("interpolated from 16×32")
 
 
@@ -171,9 +190,9 @@ def test_nothing_is_dropped_silently(golden: Arrays, weights: dict[str, Tensor])
         ({"net.norm.weight": None}, r"lacks the weights for norm\.weight"),
         ({"net.token_embeds.3.proj.bias": None}, r"lacks the weights for aggregation\.token_bias"),
         ({"net.pos_embed": None}, "lacks 'pos_embed'"),
-        ({"net.norm.weight": torch.zeros(47)}, r"wrong shape: norm\.weight \(47,\)"),
-        ({"net.time_pos_embed": torch.zeros(1, 10, 48)}, "projection variant"),
-        ({"net.channel_query": torch.zeros(1, 1, 48)}, "twice"),
+        ({"net.norm.weight": torch.zeros(15)}, r"wrong shape: norm\.weight \(15,\)"),
+        ({"net.time_pos_embed": torch.zeros(1, 10, 16)}, "projection variant"),
+        ({"net.channel_query": torch.zeros(1, 1, 16)}, "twice"),
         ({"net.blocks.0.gamma.weight": torch.zeros(1)}, r"not ClimaX's: net\.blocks\.0\.gamma"),
     ],
 )

@@ -12,36 +12,48 @@ from etesian.core.errors import CheckpointError
 from etesian.interop import climax
 from etesian.interop.climax_projection import load
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "climax_projection.npz"
+# Outputs of the original with random weights and a width of 16; `shared` has those of a width of 48.
+GOLDEN = Path(__file__).parents[1] / "golden"
 GRID = Grid.equiangular(11.25)
 
 
-@pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN) as data:
+def golden(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "climax_projection.npz") as data:
         return dict(data)
 
 
-@pytest.fixture(scope="module")
-def weights(golden: dict[str, np.ndarray]) -> dict[str, Tensor]:
+def weights_of(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {
         key.removeprefix("weights/"): torch.from_numpy(value)
-        for key, value in golden.items()
+        for key, value in arrays.items()
         if key.startswith("weights/")
     }
 
 
-def test_projected_maps_are_those_of_the_original(golden: dict[str, np.ndarray], weights: dict[str, Tensor]) -> None:
-    network = load(weights, num_heads=4, target="tas", grid=GRID).eval()
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    return weights_of(golden(GOLDEN))
+
+
+def check_maps(arrays: dict[str, np.ndarray]) -> None:
+    network = load(weights_of(arrays), num_heads=4, target="tas", grid=GRID).eval()
     year = 365 * 86400
-    time = torch.arange(5)[None] * year
-    channels = tuple(Channel(str(name)) for name in golden["in_variables"])
-    inputs = Fields(torch.from_numpy(golden["x"]), Frame(channels, time, GRID, "noleap"))
+    time = (torch.arange(5) * year).expand(len(arrays["x"]), 5)
+    channels = tuple(Channel(str(name)) for name in arrays["in_variables"])
+    inputs = Fields(torch.from_numpy(arrays["x"]), Frame(channels, time, GRID, "noleap"))
     with torch.no_grad():
         found = network(inputs, Frame((Channel("tas"),), time[:, -1:], GRID, "noleap"))[:, 0].double()
-    expected = torch.from_numpy(golden["pred"]).double()
+    expected = torch.from_numpy(arrays["pred"]).double()
     assert float((found - expected).norm() / expected.norm()) < 1e-4
     assert len(network.layout.history) == 5
+
+
+def test_projected_maps_are_those_of_the_original() -> None:
+    check_maps(golden(GOLDEN))
+
+
+def test_projected_maps_of_a_wider_network_are_those_of_the_original(shared: Path) -> None:
+    check_maps(golden(shared / "golden"))
 
 
 def test_the_forecast_reader_points_to_the_reader_of_projections(weights: dict[str, Tensor]) -> None:
@@ -57,5 +69,5 @@ def test_every_key_must_have_its_place(weights: dict[str, Tensor]) -> None:
         load(fewer, num_heads=4, target="tas", grid=GRID)
     with pytest.raises(CheckpointError, match="embeds 4 inputs, but 1 are named"):
         load(weights, num_heads=4, target="tas", grid=GRID, variables=["CO2"])
-    with pytest.raises(CheckpointError, match=r"head\.weight has 24576 values, not"):
+    with pytest.raises(CheckpointError, match=r"head\.weight has 8192 values, not"):
         load(weights, num_heads=4, target="tas", grid=Grid(np.linspace(-75, 75, 8), GRID.longitude))

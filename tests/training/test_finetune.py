@@ -228,11 +228,11 @@ def test_an_imported_original_is_a_start(tmp_path: Path) -> None:
                 *variables,
             ]
         )
-    chosen = task(OLD, Start(str(tmp_path / "imported"), ["norms"]), dim=48, heads=4, head_depth=2)
+    chosen = task(OLD, Start(str(tmp_path / "imported"), ["norms"]), dim=16, heads=4, head_depth=2)
     assert chosen.transfer is not None
     assert torch.equal(chosen.network.blocks[1].mlp.expand.weight, weights["net.blocks.1.mlp.fc1.weight"])
     assert chosen.transfer.fates["position"].startswith("interpolated from 16×32")
     assert {p.requires_grad for name, p in chosen.network.named_parameters() if "mlp" in name} == {False}
     (tmp_path / "imported" / "weights.safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match=r"is damaged .*; import it again"):
-        task(OLD, Start(str(tmp_path / "imported")), dim=48, heads=4)
+        task(OLD, Start(str(tmp_path / "imported")), dim=16, heads=4)
