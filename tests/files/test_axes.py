@@ -1,4 +1,4 @@
-"""Horizontal grids: which are taken, which are refused, and with which remedy."""
+"""Axes of files: latitude, longitude, levels and members, whatever they are called and however they run."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import xarray as xr
 
 from etesian.core.errors import GridError
 from etesian.files.axes import with_axes
+from etesian.files.canonical import canonicalise
 
 
 def field(
@@ -102,3 +103,120 @@ def test_cells_without_coordinates_are_told(dimension: str, attributes: dict[str
     dataset = xr.Dataset({"q": ((dimension,), np.zeros(size)), "crs": ((), 0, attributes)})
     with pytest.raises(GridError, match=rf"a\.nc is on {kind}, without latitudes and longitudes: interpolate"):
         with_axes(dataset, "a.nc", [])
+
+
+def on(dimension: str, values: Any, name: str = "t", field_units: str = "K", **attrs: str) -> xr.Dataset:
+    """One field on some levels of a small grid."""
+    shape = (1, len(values), 2, 3)
+    return xr.Dataset(
+        {name: (("time", dimension, "lat", "lon"), np.full(shape, 280, np.float32), {"units": field_units})},
+        {
+            "time": np.array(["2001-01-01"], "datetime64[ns]"),
+            dimension: (dimension, values, attrs),
+            "lat": ("lat", [0.0, 10.0], {"units": "degrees_north"}),
+            "lon": ("lon", [0.0, 120.0, 240.0], {"units": "degrees_east"}),
+        },
+    )
+
+
+def opened(dataset: xr.Dataset) -> xr.Dataset:
+    return canonicalise(dataset, "a.nc")[0]
+
+
+WEATHERBENCH = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
+ERA5 = [1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400, 450, 500, 550, 600, 650,
+        700, 750, 775, 800, 825, 850, 875, 900, 925, 950, 975, 1000]  # fmt: skip
+
+
+@pytest.mark.parametrize("levels", [WEATHERBENCH, ERA5, [500], [1000, 10]])
+@pytest.mark.parametrize("factor", [1, 100])
+def test_levels_without_units_that_archives_keep_are_pressures(levels: list[int], factor: int) -> None:
+    if factor == 100 and max(levels) * factor <= 1100:
+        pytest.skip("1000 without units is hPa")
+    values = [level * factor for level in levels]
+    assert opened(on("level", values)).level.values.tolist() == sorted(levels)
+
+
+@pytest.mark.parametrize("name", ["plev", "pressure_level", "isobaricInhPa"])
+def test_a_coordinate_that_is_called_a_pressure_needs_no_units(name: str) -> None:
+    assert opened(on(name, [10.0, 30.0])).level.values.tolist() == [10, 30]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (on("level", [137, 136, 135]), r"model levels .'level' counts 137…135.: .* say that they are pressures"),
+        (on("level", [1, 2]), r"model levels .'level' counts 1…2."),
+        (on("plev", [1, 2, 3]), r"model levels .'plev' counts 1…3."),
+        (on("lev", [1, 2, 3], units="1"), r"model levels .'lev' counts 1…3."),
+        (
+            on("level", [1, 10, 30, 60]),
+            r"levels without units .'level' is 1, 10, 30, 60.: .*`ncatted -a units,level,o,c",
+        ),
+        (on("level", [110, 120, 130]), r"levels without units .'level' is 110, 120, 130.:"),
+        (on("level", [60]), r"levels without units .'level' is 60.:"),
+        (
+            on("level", [137], long_name="model_level_number"),
+            r"model levels .'level' is 137.: .*ml2pl,85000,50000 IN OUT`$",
+        ),
+        (on("level", [500, 850], long_name="hybrid level"), r"model levels .'level' is 500, 850."),
+        (on("hybrid", [0.9, 1.0]), r"model levels .'hybrid' is 0.9, 1."),
+        (on("height", [90, 89, 88], standard_name="height", long_name="generalized_height"), r"model levels .'height'"),
+        (on("lev", [3.6, 992.0], formula_terms="a: hyam b: hybm ps: PS"), r"model levels .'lev' is 3.6, 992.: .*OUT`$"),
+        (on("level", [850, 850], units="hPa"), r"level 850 twice in 'level': keep one, .* drop_duplicates.'level'."),
+        (on("level", [850, np.nan], units="hPa"), r"missing values in its levels 'level': keep those that are known"),
+        (on("depth", [5.0, 5.0], units="m"), r"level 5 twice in 'depth'"),
+        (on("level", [1, 2]).drop_vars("level"), r"dimension 'level' without values: give it its levels"),
+    ],
+)
+def test_levels_that_are_no_pressures_are_refused_in_one_sentence(dataset: xr.Dataset, message: str) -> None:
+    with pytest.raises(GridError, match=message) as error:
+        opened(dataset)
+    assert "\n" not in str(error.value)
+
+
+def test_the_remedies_for_missing_and_repeated_levels_work() -> None:
+    repeated = on("level", [850, 850, 500], units="hPa").drop_duplicates("level")
+    missing = on("level", [850, np.nan, 500], units="hPa")
+    missing = missing.sel(level=missing["level"].notnull())
+    for mended in (repeated, missing):
+        assert opened(mended).level.values.tolist() == [500, 850]
+    bare = on("level", [1, 2]).drop_vars("level")
+    assert opened(bare.assign_coords(level=("level", [850, 500], {"units": "hPa"}))).level.values.tolist() == [500, 850]
+
+
+def test_a_single_level_without_meaning_is_dropped_from_a_field_at_the_surface() -> None:
+    assert opened(on("lev", [1.0], "tas"))["2m_temperature"].dims == ("time", "latitude", "longitude")
+
+
+@pytest.mark.parametrize(
+    ("values", "attrs", "names"),
+    [
+        ([10.0, 100.0], {"units": "m"}, ["10m_u_component_of_wind", "100m_u_component_of_wind"]),
+        ([0.01, 0.1], {"units": "km"}, ["10m_u_component_of_wind", "100m_u_component_of_wind"]),
+        ([10.0, 100.0], {"units": "km"}, ["u_heightAboveGround10000", "u_heightAboveGround100000"]),
+        ([1000.0, 10.0], {"units": "cm"}, ["10m_u_component_of_wind", "u_heightAboveGround0.1"]),
+        ([10.0, 100.0], {"units": "m", "long_name": "height above mean sea level"}, ["u_altitude10", "u_altitude100"]),
+        ([10.0, 100.0], {"units": "m", "standard_name": "altitude"}, ["u_altitude10", "u_altitude100"]),
+    ],
+)
+def test_heights_above_ground_are_counted_in_metres(
+    values: list[float], attrs: dict[str, str], names: list[str]
+) -> None:
+    dataset = on("height", values, "u", "m s-1")
+    dataset.height.attrs = attrs
+    assert list(opened(dataset).data_vars) == names
+
+
+def test_a_height_without_a_dimension_has_units_too() -> None:
+    dataset = on("height", [2.0], "x", "K")
+    dataset.height.attrs["units"] = "cm"
+    dataset.x.attrs["standard_name"] = "air_temperature"
+    assert list(opened(dataset.isel(height=0)).data_vars) == ["x_heightAboveGround0.02"]
+
+
+def test_depths_are_counted_in_metres() -> None:
+    assert list(opened(on("depth", [5.0, 100.0], "so", "1")).data_vars) == ["so_depth5", "so_depth100"]
+    dataset = on("depth", [5.0, 100.0], "st", "K")
+    dataset.depth.attrs["units"] = "cm"
+    assert list(opened(dataset).data_vars) == ["st_depth0.05", "st_depth1"]

@@ -8,9 +8,10 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
+from etesian.cli.commands import doctor
 from etesian.core.errors import DataError
 from etesian.files.diagnosis import Diagnosis, Severity
-from etesian.files.doctor import doctor, examine
+from etesian.files.doctor import examine
 from etesian.files.judgement import Tally
 from etesian.files.open import open_store
 
@@ -196,11 +197,11 @@ def test_many_times_are_judged_by_a_part_of_them(tmp_path: Path, monkeypatch: py
 
 def test_the_printed_page_and_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = write(series(), tmp_path / "good.nc")
-    assert doctor([str(good)]) == 0
+    assert doctor(str(good)) == 0
     printed = capsys.readouterr().out
     assert "2m_temperature" in printed
     assert "fixed automatically" in printed
-    assert doctor([str(tmp_path / "god.nc")]) == 1
+    assert doctor(str(tmp_path / "god.nc")) == 1
     assert "did you mean" in " ".join(capsys.readouterr().out.split())
 
 

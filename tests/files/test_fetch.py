@@ -15,7 +15,7 @@ import xarray as xr
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.files import fetch as module
-from etesian.files import remote
+from etesian.files import zarrs
 from etesian.files.fetch import fetch
 from etesian.files.open import open_store
 
@@ -109,7 +109,7 @@ def is_chunk(path: str) -> bool:
 
 @pytest.fixture
 def server(source, monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(zarrs, "FIRST_PAUSE", 0.001)
     with Server(source.parent) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

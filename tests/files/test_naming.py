@@ -11,9 +11,8 @@ from etesian.core.channels import CATALOGUE
 from etesian.core.errors import DataError
 from etesian.files.canonical import canonicalise
 from etesian.files.doctor import examine
-from etesian.files.naming import HEIGHT, PRESSURE, SURFACE, Place, Said, identify, level_in_name
+from etesian.files.naming import HEIGHT, PRESSURE, SURFACE, Place, Said, identify, level_in_name, statement
 from etesian.files.open import open_store
-from etesian.files.statements import statement
 
 
 def fields(**variables: dict[str, str]) -> xr.Dataset:

@@ -10,18 +10,18 @@ import xarray as xr
 
 from etesian.core.channels import CATALOGUE, canonical_name
 from etesian.core.errors import DataError, GridError
-from etesian.files import remarks
+from etesian.files import diagnosis
 from etesian.files.accumulations import named_by_period
-from etesian.files.axes import with_axes
-from etesian.files.lazy import in_pieces
-from etesian.files.levels import (
+from etesian.files.axes import (
     is_named_as_levels,
     on_pressure,
     pressures,
     refuse_repeated,
     says_model_levels,
     vertical_place,
+    with_axes,
 )
+from etesian.files.decoding import in_pieces
 from etesian.files.naming import (
     HEIGHT,
     ON_LEVELS,
@@ -55,7 +55,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         GridError: if the grid is not a latitude–longitude grid with finite coordinates.
         DataError: if a dimension means nothing here, or nothing is on the grid.
     """
-    notes = remarks.all_mended(raw)
+    notes = diagnosis.all_mended(raw)
     raw = named_by_period(raw, notes)
     dataset = with_axes(raw, label, notes)
     on_grid = {

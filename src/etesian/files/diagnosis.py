@@ -1,17 +1,25 @@
-"""What was found out about a data set, and how it looks in a terminal."""
+"""What was found out about a data set: what readers noticed, findings, and how they look in a terminal."""
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
+import xarray as xr
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from etesian.core.channels import Channel
+
+_TITLES = ("variable", "levels", "stored as", "units", "along", "missing", "min", "mean", "max")
+
+_WORDS = 5
+"""Of the columns so many hold words, the others numbers."""
+
+_LOOK, _MENDED = "etesian_look", "etesian_mended"
 
 
 class Severity(Enum):
@@ -21,11 +29,6 @@ class Severity(Enum):
     LOOK = "look at this"
     BROKEN = "you must fix this"
 
-
-_TITLES = ("variable", "levels", "stored as", "units", "along", "missing", "min", "mean", "max")
-
-_WORDS = 5
-"""Of the columns so many hold words, the others numbers."""
 
 _HTML_COLOURS = {Severity.FIXED: "#2e7d32", Severity.LOOK: "#b26a00", Severity.BROKEN: "#c62828"}
 
@@ -210,3 +213,27 @@ def _row(rows: Sequence[Summary]) -> tuple[str, ...]:
             )
         ),
     )
+
+
+def look(raw: xr.Dataset, *sentences: str | Callable[[], Iterable[str]]) -> None:
+    """Remember what deserves a look, such as a group that is left out, or how to find it out where that takes time.
+
+    Sentences name no file, so that the same one from many files can be counted.
+    """
+    raw.encoding[_LOOK] = [*raw.encoding.get(_LOOK, []), *sentences]
+
+
+def to_look_at(raw: xr.Dataset) -> list[str]:
+    """Return what deserves a look in a dataset as a reader gave it."""
+    kept = raw.encoding.get(_LOOK, [])
+    return [text for sentence in kept for text in ([sentence] if isinstance(sentence, str) else sentence())]
+
+
+def mended(raw: xr.Dataset, *sentences: str) -> None:
+    """Remember what was understood or put right without asking."""
+    raw.encoding[_MENDED] = [*all_mended(raw), *sentences]
+
+
+def all_mended(raw: xr.Dataset) -> list[str]:
+    """Return what was put right in a dataset as a reader gave it."""
+    return list(raw.encoding.get(_MENDED, []))

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from dask.callbacks import Callback
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import Progress, track
 
 from etesian.core.channels import CATALOGUE, canonical_name
@@ -18,30 +17,18 @@ from etesian.core.clock import encode_time
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import EtesianError
 from etesian.core.grid import Grid
-from etesian.files import remarks
 from etesian.files.canonical import canonicalise
-from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind
+from etesian.files.decoding import damage_gathered
+from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind, to_look_at
 from etesian.files.formats import read_file
 from etesian.files.judgement import gather, judge, set_units, summaries, tallies
 from etesian.files.naming import ON_LEVELS
 from etesian.files.open import Source, check_times, combine, expand
-from etesian.files.statics import changes, is_timed, refusal
+from etesian.files.times import changes, is_timed, refusal
 from etesian.files.units import conversion
-from etesian.files.values import damage_gathered
 
 MOST_BYTES = 8 * 2**30
 """Of larger data only every so many steps are judged."""
-
-
-def doctor(path: list[str]) -> int:
-    """Print what a file, folder, pattern or store holds and what is wrong with it; 1 if the user must fix something.
-
-    Args:
-        path: one or several sources that belong together.
-    """
-    diagnosis = examine(path)
-    Console().print(diagnosis)
-    return diagnosis.exit_status
 
 
 def examine(source: Source) -> Diagnosis:
@@ -64,7 +51,7 @@ def examine(source: Source) -> Diagnosis:
                 dataset, notes = canonicalise(raw, path)
                 parts.append((path, dataset))
                 findings += [Finding(Severity.FIXED, note, (path,)) for note in notes]
-                findings += [Finding(Severity.LOOK, text, (path,)) for text in remarks.to_look_at(raw)]
+                findings += [Finding(Severity.LOOK, text, (path,)) for text in to_look_at(raw)]
                 findings += _judge_left_out(raw, dataset, path)
                 usable = _judge_times(dataset, path, findings) and usable
         except EtesianError as error:

@@ -19,12 +19,11 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Region
 from etesian.core.outputs import claim
-from etesian.core.resumable import Workplace, is_finished, plan_text, workplace
-from etesian.files import remote
+from etesian.core.resumable import Workplace, create_skeleton, is_finished, plan_text, workplace
+from etesian.files import zarrs
 from etesian.files.canonical import canonicalise
-from etesian.files.remote import open_remote
-from etesian.files.values import DamagedError, UnreachableError
-from etesian.files.write import create_skeleton
+from etesian.files.decoding import DamagedError, UnreachableError
+from etesian.files.zarrs import open_remote
 
 PUBLIC_STORES = {
     "weatherbench2/64x32": "gs://weatherbench2/datasets/era5/1959-2022-6h-64x32_equiangular_conservative.zarr",
@@ -296,5 +295,5 @@ def _load(block: xr.Dataset, retries: int) -> xr.Dataset:
         except DamagedError as error:
             if attempt == retries:
                 raise UnreachableError(f"what arrives is damaged: {error.__cause__}") from error
-            time.sleep(remote.FIRST_PAUSE * 2**attempt)
+            time.sleep(zarrs.FIRST_PAUSE * 2**attempt)
     raise AssertionError

@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 import xarray as xr
 
 from etesian.core.errors import DataError
+from etesian.files.arrays import holds_shards, is_described, read_described, read_shards, with_levels
 from etesian.files.grib import read_grib
-from etesian.files.hdf5 import is_described, read_described
 from etesian.files.netcdf import read_netcdf
-from etesian.files.shards import holds_shards, read_shards, with_levels
 from etesian.files.zarrs import is_zarr, read_zarr
 
 SUFFIXES = (".nc", ".nc4", ".cdf", ".grib", ".grib1", ".grib2", ".grb", ".grb2", ".h5", ".hdf5")

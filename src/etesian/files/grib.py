@@ -14,13 +14,12 @@ from etesian.core.channels import canonical_name
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
-from etesian.files import remarks
+from etesian.files import diagnosis
 from etesian.files.accumulations import Period, over_steps, span
-from etesian.files.coefficients import Triangle, to_grid
-from etesian.files.grib_grid import Raster
+from etesian.files.decoding import DamagedError, is_passed_over
+from etesian.files.grib_grid import Raster, Triangle, to_grid
 from etesian.files.grib_messages import Catalogue, Message, Parameter, read_values, scan
 from etesian.files.naming import OVER_TIME
-from etesian.files.values import DamagedError, is_passed_over
 
 _CELL_METHODS = {
     "avg": "mean", "accum": "sum", "max": "maximum", "min": "minimum", "sd": "standard_deviation",
@@ -239,7 +238,7 @@ def _dataset(series: _Series, found: Catalogue, path: str) -> xr.Dataset:
     dataset = dataset if isinstance(grid, Raster) else to_grid(dataset, grid, path)
     dataset = dataset.isel(number=0, drop=True) if len(members) == 1 else dataset
     dataset = dataset.rename({field.surface: "level"}) if field.surface == "isobaricInhPa" else dataset
-    remarks.mended(dataset, *series.notes)
+    diagnosis.mended(dataset, *series.notes)
     return dataset
 
 

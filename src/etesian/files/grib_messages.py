@@ -17,9 +17,8 @@ from xarray.backends.locks import SerializableLock
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, first_line
 from etesian.files.accumulations import Period
-from etesian.files.coefficients import Triangle
-from etesian.files.grib_grid import Raster, raster
-from etesian.files.values import DamagedError
+from etesian.files.decoding import DamagedError
+from etesian.files.grib_grid import Raster, Triangle, raster
 
 LOCK = SerializableLock()
 """Held while eccodes is at work: its switch for several fields in one message is global."""

@@ -22,7 +22,7 @@ from etesian.core.grid import Grid
 from etesian.files.accumulations import named_by_length
 from etesian.files.canonical import canonicalise, side_by_side
 from etesian.files.formats import SUFFIXES, is_store, read_file
-from etesian.files.statics import at_rest
+from etesian.files.times import at_rest
 
 Source = str | Path | Sequence[str | Path]
 

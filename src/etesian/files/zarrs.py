@@ -1,5 +1,6 @@
-"""Zarr 2 and 3, here or behind an address → one decoded, lazily loaded dataset."""
+"""Zarr 2 and 3, here or behind an address that may fail → one decoded, lazily loaded dataset."""
 
+import asyncio
 import base64
 import json
 import math
@@ -11,16 +12,29 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import aiohttp
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
+from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, first_line
-from etesian.files import remarks
-from etesian.files.decoding import decoded
+from etesian.files import diagnosis
+from etesian.files.dates import holds_dates, read_dates
+from etesian.files.decoding import UnreachableError, decoded
 
 _CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
+
+FIRST_PAUSE = 1.0
+"""Seconds before the first repetition of a failed request; each further one waits twice as long."""
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+
+_WORTH_REPEATING = (408, 425, 429)
 
 
 def is_zarr(path: Path) -> bool:
@@ -86,14 +100,14 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
             named = ", ".join(f"'{name}' ({', '.join(names)})" for name, names in inner)
             raise DataError(f"{path} holds no arrays at its top, only in groups: {named}; open {path}/{inner[0][0]}")
         for name, names in inner:
-            remarks.look(raw, f"the group '{name}' ({', '.join(names)}) is left out: its folder opens by itself")
+            diagnosis.look(raw, f"the group '{name}' ({', '.join(names)}) is left out: its folder opens by itself")
     if not arrays:
         raise DataError(f"{path} is a Zarr group without arrays")
     for name, array in arrays.items():
         _heed_fill_value(raw, name, array)
     dataset = decoded(raw, path)
     if folder is not None:
-        remarks.look(dataset, partial(_lost_chunks, raw, folder, arrays))
+        diagnosis.look(dataset, partial(_lost_chunks, raw, folder, arrays))
     return dataset
 
 
@@ -107,11 +121,11 @@ def _heed_fill_value(raw: xr.Dataset, name: str, array: Any) -> None:
     elif array.dtype.kind in "iufb" and array.fill_value == 0:
         is_packed = "scale_factor" in attributes or "add_offset" in attributes
         if np.size(attributes.get("add_offset", 0)) == 1 and attributes.get("add_offset", 0) not in (0, "0"):
-            remarks.look(raw, f"'{name}' is packed and has a fill_value of 0: stored zeros are taken for missing")
+            diagnosis.look(raw, f"'{name}' is packed and has a fill_value of 0: stored zeros are taken for missing")
             return
         if is_packed:
             text = f"'{name}' is packed and has a fill_value of 0: stored zeros are taken for zeros"
-            remarks.look(raw, f"{text}; set the attribute _FillValue to 0 if they are missing")
+            diagnosis.look(raw, f"{text}; set the attribute _FillValue to 0 if they are missing")
         attributes.pop("_FillValue", None)
 
 
@@ -161,3 +175,68 @@ def _check_metadata(folder: Path) -> None:
         raise DataError(
             f"{folder} is a single Zarr array: open the group that holds it with its coordinates: {folder.parent}"
         )
+
+
+class PersistentStore(WrapperStore):
+    """A store that repeats what fails, waiting longer each time.
+
+    Raises:
+        UnreachableError: after the last repetition, or where the server's answer is final.
+    """
+
+    def __init__(self, store: Any, retries: int) -> None:
+        super().__init__(store)
+        self._retries = retries
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Return the bytes of a key, None if there is no such key."""
+        for attempt in range(self._retries + 1):
+            try:
+                return await self._store.get(key, prototype, byte_range)
+            except (OSError, aiohttp.ClientError, EOFError) as error:
+                status = getattr(error, "status", 500)
+                if attempt == self._retries or (400 <= status < 500 and status not in _WORTH_REPEATING):
+                    raise UnreachableError(f"{key}: {str(error) or type(error).__name__}") from error
+            await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+        raise AssertionError
+
+
+def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
+    """Open a Zarr store, reading its metadata and coordinates only; without Dask, so that size does not matter.
+
+    Args:
+        url: gs://, s3://, http(s)://, file://, anything else that fsspec knows, or a local path.
+        retries: repetitions of each failing request.
+        anonymous: whether to ask public buckets without credentials.
+
+    Raises:
+        DataError: if the store cannot be reached or read.
+    """
+    scheme = urlsplit(url).scheme if "://" in url else "file"
+    options: dict[str, dict[str, Any]] = {
+        "gs": {"token": "anon"} if anonymous else {},
+        "gcs": {"token": "anon"} if anonymous else {},
+        "s3": {"anon": anonymous},
+        "http": {"client_kwargs": {"timeout": _TIMEOUT}},
+        "https": {"client_kwargs": {"timeout": _TIMEOUT}},
+    }
+    try:
+        if scheme == "file":
+            inner: Any = LocalStore(url2pathname(urlsplit(url).path) if "://" in url else url, read_only=True)
+        else:
+            inner = FsspecStore.from_url(url, storage_options=options.get(scheme, {}), read_only=True)
+        dataset = open_zarr(PersistentStore(inner, retries), url)
+    except ImportError as error:
+        raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
+    except UnreachableError as error:
+        raise DataError(f"{url} cannot be reached ({error}); try again, or check the address") from None
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
+        reason = str(error).strip().splitlines()
+        raise DataError(
+            f"{url} cannot be read as a Zarr store: {reason[0] if reason else type(error).__name__}; check the address"
+        ) from None
+    if "time" in dataset.coords and holds_dates(dataset["time"]):
+        attributes = {key: text for key, text in dataset["time"].attrs.items() if key not in ("units", "calendar")}
+        dates = decode_time(*read_dates(dataset["time"], url, []))
+        dataset = dataset.assign_coords(time=("time", dates, attributes))
+    return dataset

@@ -14,8 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from etesian.core.channels import CATALOGUE
 from etesian.core.errors import RecipeError
 from etesian.core.outputs import claim
-from etesian.core.resumable import Workplace, is_finished, plan_text, workplace
-from etesian.files.write import create_skeleton
+from etesian.core.resumable import Workplace, create_skeleton, is_finished, plan_text, workplace
 from etesian.simulation.planet import EARTHLIKE, Planet, Truncation, planet
 
 BLOCK_DAYS = 10

@@ -21,7 +21,7 @@ from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim, unfinished
 from etesian.core.resumable import workplace
-from etesian.files.hdf5 import companions
+from etesian.files.arrays import companions
 from etesian.files.judgement import Watched
 from etesian.files.open import Source, expand, open_store
 from etesian.store import format as layout

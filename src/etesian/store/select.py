@@ -14,7 +14,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid, Region
-from etesian.files.statics import is_static, is_timed, without_time
+from etesian.files.times import is_static, is_timed, without_time
 
 Resampling = Literal["instant", "mean"]
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from etesian.core.clock import decode_time
-from etesian.core.resumable import Workplace
+from etesian.core.resumable import Workplace, consolidate
 from etesian.core.statistics import Moments, log1p_transform
-from etesian.files.write import consolidate
 from etesian.store import format as layout
 from etesian.store.climatology import SeasonalSums, Seasons
 from etesian.store.format import Axes
