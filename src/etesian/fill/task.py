@@ -4,16 +4,17 @@ import math
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from etesian.core import Batch, Channel, Fields, Frame, Layout
+from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.fill.months import LAND
 from etesian.networks.reconstruction import Distribution, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.normalizer import Normalizer
+from etesian.scores.sums import RunningSums, accumulate
+from etesian.scores.weights import WHOLE_DOMAIN
 from etesian.training.finetune import Start, begin
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
@@ -79,7 +80,7 @@ class GapFillTask(Task):
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
         self.register_buffer("spread_factor", torch.ones(()))
-        self.squares: dict[Channel, Tensor] = {}
+        self.sums = RunningSums()
         self.deviations = torch.zeros(round(_LARGEST / _FINEST))
 
     def options(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class GapFillTask(Task):
     def on_validation_epoch_end(self) -> None:
         """Log root-mean-square errors, and set what the standard deviations are multiplied by."""
         if self.network.gives_variance:
-            counts = self._total(self.deviations)
+            counts = self._over_processes(self.deviations)
             if counts.sum() > 0:
                 passed = int(torch.searchsorted(counts.cumsum(0), WITHIN_ONE_DEVIATION * counts.sum()))
                 self.spread_factor.fill_((passed + 0.5) * _FINEST)
@@ -185,13 +186,13 @@ class GapFillTask(Task):
     def on_test_epoch_end(self) -> None:
         """Log root-mean-square errors, and which share lies within one calibrated standard deviation."""
         if self.network.gives_variance:
-            counts = self._total(self.deviations)
+            counts = self._over_processes(self.deviations)
             within = counts[: round(float(self.spread_factor) / _FINEST)].sum() / counts.sum().clamp(min=1)
             self.log("test_within_one_deviation", within.float())
         self._log_scores("test")
 
     def _begin_scores(self) -> None:
-        self.squares = {}
+        self.sums.clear()
         self.deviations = torch.zeros_like(self.deviations, dtype=torch.float64)
 
     def _score(self, batch: Batch, part: str) -> None:
@@ -201,27 +202,20 @@ class GapFillTask(Task):
         if not valid.any():
             return
         self.log(f"{part}_loss", self._error(answer, truth), prog_bar=True, batch_size=int(valid.sum()), sync_dist=True)
-        difference = answer.mean - truth.values
-        error = self.normalizer.denormalize_spread(difference, targets.frame).double()
-        # Cell area as in reports, not relative to the tile's mean: tiles at other latitudes are added to it.
-        area = np.diff(np.sin(np.radians(targets.frame.grid.latitude_bounds)))
-        rows = torch.from_numpy(area).to(error)[:, None]
-        for number, channel in enumerate(targets.frame.channels):
-            weight = valid[:, :, number] * rows
-            sums = torch.stack([(weight * error[:, :, number].square()).sum(), weight.sum()])
-            self.squares[channel] = self.squares.get(channel, torch.zeros_like(sums)) + sums
+        filled = Fields(self._denormalized(answer.mean, batch.inputs.frame, targets.frame), targets.frame)
+        self.sums.add(accumulate(filled, targets, regions=(WHOLE_DOMAIN,)).total().over_leads())
         if answer.variance is not None:
-            ratio = (difference.abs() / answer.variance.sqrt())[valid].clamp(max=_LARGEST * (1 - 1e-6))
+            error = (answer.mean - truth.values).abs()
+            ratio = (error / answer.variance.sqrt())[valid].clamp(max=_LARGEST * (1 - 1e-6))
             counts = torch.histc(ratio.cpu().float(), len(self.deviations), 0, _LARGEST)
             self.deviations = self.deviations + counts
 
-    def _total(self, sums: Tensor) -> Tensor:
+    def _over_processes(self, sums: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")).cpu()
 
     def _log_scores(self, part: str) -> None:
-        for channel, sums in self.squares.items():
-            squares, weight = self._total(sums)
-            self.log(f"{part}_rmse/{channel}", (squares / weight).sqrt().float(), rank_zero_only=True)
+        for channel, rmse in self.sums.score("rmse", self._over_processes).items():
+            self.log(f"{part}_rmse/{channel}", rmse.squeeze().float(), rank_zero_only=True)
 
 
 def at_sea(batch: Batch) -> Fields:

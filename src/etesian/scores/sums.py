@@ -1,6 +1,6 @@
 """Scores of deterministic forecasts, kept as sums and weights until they are asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,6 +55,10 @@ class Sums:
         """Return the sums over all samples."""
         return replace(self, values=self.values.sum(tuple(range(self.values.ndim - 4))))
 
+    def over_leads(self) -> "Sums":
+        """Return the sums over all leads, as one."""
+        return replace(self, values=self.values.sum(-4, keepdim=True))
+
     def sum_of(self, statistic: str) -> Float64[Tensor, "*sample lead channel region"]:
         """Return the sums of one statistic."""
         return self.values[..., self.statistics.index(statistic)]
@@ -77,6 +81,30 @@ class Sums:
     def scores(self, names: Sequence[str] = FORECAST_SCORES) -> dict[str, Tensor]:
         """Return scores by name, each (…, lead, channel, region); NaN where nothing could be scored."""
         return {name: self.score(name) for name in names}
+
+
+class RunningSums(dict[tuple[Channel, ...], Sums]):
+    """Sums of batches by their channels, as in validation on stores that differ."""
+
+    def add(self, sums: Sums) -> None:
+        """Add the sums of a batch."""
+        known = self.get(sums.channels)
+        self[sums.channels] = sums if known is None else known + sums
+
+    def score(self, name: str, over_processes: Callable[[Tensor], Tensor]) -> dict[Channel, Tensor]:
+        """Return a score of each channel, (lead, region), over all stores that have it.
+
+        Args:
+            name: of the score.
+            over_processes: adds up the sums of several processes.
+        """
+        totals: dict[Channel, Sums] = {}
+        for sums in self.values():
+            values = over_processes(sums.values)
+            for number, channel in enumerate(sums.channels):
+                one = replace(sums, values=values[:, number : number + 1], channels=(channel,))
+                totals[channel] = totals[channel] + one if channel in totals else one
+        return {channel: sums.score(name)[:, 0] for channel, sums in totals.items()}
 
 
 class RegionGroups:

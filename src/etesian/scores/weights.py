@@ -1,4 +1,4 @@
-"""How much each grid point counts, in each region."""
+"""How much each grid point counts, in each region: in validation, in `evaluate` and in every report alike."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,7 +13,7 @@ from etesian.core.errors import RecipeError, suggest
 from etesian.core.grid import Grid, Region
 
 Weighting = Literal["area", "cosine"]
-"""`area`: by the cells' edges, as WeatherBench 2; `cosine`: cos φ of the points, as WeatherBench 1 and ClimaX."""
+"""`area`: of cells, by their edges, as WeatherBench 2; `cosine`: cos φ of points, as WeatherBench 1 and ClimaX."""
 
 WHOLE_DOMAIN = "domain"
 """Name of the region that holds every point of a grid which does not cover the globe."""
@@ -33,6 +33,8 @@ def point_weights(
 ) -> tuple[Float[Tensor, "point region"], Float[Tensor, "point region"]]:
     """Return the weights of all points of a grid in each region, float64, and 1 or 0 for whether they lie in it.
 
+    Areas are shares of the globe, so that sums over tiles, or over grids that differ, may be added up.
+
     Raises:
         GridError: if a region is unknown or holds no point.
         RecipeError: if the weighting is unknown.
@@ -44,7 +46,7 @@ def point_weights(
 def _point_weights(grid: Grid, regions: tuple[str, ...], weighting: str, device: str) -> tuple[Tensor, Tensor]:
     if weighting not in get_args(Weighting):
         raise RecipeError(f"there is no weighting '{weighting}'{suggest(weighting, get_args(Weighting))}")
-    by_latitude = grid.area_weights if weighting == "area" else grid.cosine_weights
+    by_latitude = _cell_areas(grid) if weighting == "area" else grid.cosine_weights
     inside = np.zeros((len(regions), *grid.shape))
     for number, name in enumerate(regions):
         rows, columns = grid.region(region_named(name))
@@ -52,3 +54,9 @@ def _point_weights(grid: Grid, regions: tuple[str, ...], weighting: str, device:
     weights = inside * by_latitude[:, None]
     points = [torch.from_numpy(a.reshape(len(regions), -1).T.copy()).to(device) for a in (weights, inside)]
     return points[0], points[1]
+
+
+def _cell_areas(grid: Grid) -> Float[np.ndarray, " lat"]:
+    """Return the area of a cell of each row as a share of the globe's."""
+    spacing = float(np.diff(grid.longitude).mean()) if grid.longitude.size > 1 else 1.0
+    return np.asarray(np.diff(np.sin(np.radians(grid.latitude_bounds))) / 2 * spacing / 360)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,8 +15,8 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.nn.bounds import Bounds, Limits, named_limits, natural_limits
-from etesian.scores.sums import Sums, accumulate
-from etesian.scores.weights import Weighting
+from etesian.scores.sums import RunningSums, accumulate
+from etesian.scores.weights import WHOLE_DOMAIN
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
 Values = Float[Tensor, "batch time channel lat lon"]
@@ -54,11 +55,6 @@ class WeightedError:
     latitude_weights: Literal["area", "cosine", "uniform"] = "area"
     channel_weights: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def weighting(self) -> Weighting:
-        """How scores in validation weigh latitudes."""
-        return "cosine" if self.latitude_weights == "cosine" else "area"
-
     def of(self, predicted: Values, truth: Values) -> Values:
         """Return the square or the amount of the difference at every point."""
         difference = predicted - truth
@@ -77,7 +73,7 @@ class FieldTask(Task):
     """Predicts fields and learns by their weighted error at the points where the truth is known.
 
     Validation and testing log root-mean-square errors in physical units by channel and lead, over all stores that have
-    the channel.
+    the channel. Points count by cell area, as in `evaluate`, however the loss weighs them.
 
     Args:
         network: builds the network for a layout.
@@ -124,7 +120,7 @@ class FieldTask(Task):
         self.know_observed(None if statistics.observed is None else statistics.select(layout.targets).observed)
         self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
         self.scored_leads: list[int] = []
-        self.sums: dict[tuple[Channel, ...], Sums] = {}
+        self.sums = RunningSums()
 
     def know_observed(self, observed: Bool[np.ndarray, "channel lat lon"] | None) -> None:
         """Take to heart where targets were ever observed: predictions are missing elsewhere, as of the sea on land.
@@ -216,9 +212,7 @@ class FieldTask(Task):
         assert batch.targets is not None
         leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
         self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
-        sums = accumulate(predicted, batch.targets, regions=("domain",), weighting=self.error.weighting).total()
-        known = self.sums.get(sums.channels)
-        self.sums[sums.channels] = sums if known is None else known + sums
+        self.sums.add(accumulate(predicted, batch.targets, regions=(WHOLE_DOMAIN,)).total())
 
     def on_validation_epoch_start(self) -> None:
         """Begin to sum the scores anew."""
@@ -250,13 +244,7 @@ class FieldTask(Task):
 
     def _log_scores(self, part: str) -> None:
         """Log errors by channel and lead, over all stores that have the channel."""
-        totals: dict[Channel, Tensor] = {}
-        for sums in self.sums.values():
-            values = self.trainer.strategy.reduce(sums.values, reduce_op="sum")
-            for number, channel in enumerate(sums.channels):
-                one = values[:, number : number + 1]
-                totals[channel] = totals[channel] + one if channel in totals else one
-        for channel, values in totals.items():
-            rmse = Sums(values, (channel,), ("domain",)).rmse().flatten()
-            for lead, error in zip(self.scored_leads, rmse, strict=True):
+        reduce = partial(self.trainer.strategy.reduce, reduce_op="sum")
+        for channel, rmse in self.sums.score("rmse", reduce).items():
+            for lead, error in zip(self.scored_leads, rmse.flatten(), strict=True):
                 self.log(f"{part}_rmse/{channel}/{lead}h", error.float(), rank_zero_only=True)
