@@ -3,7 +3,7 @@
 import numpy as np
 
 from etesian.core.grid import Grid
-from etesian.nn.position import spherical_harmonics
+from etesian.nn.tokens import spherical_harmonics
 
 
 def test_mean_products_over_the_sphere_are_those_of_an_orthonormal_set() -> None:

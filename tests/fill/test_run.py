@@ -18,7 +18,7 @@ from etesian.fill.data import GapFillData
 from etesian.fill.months import LAND
 from etesian.fill.run import Filler, fill_to
 from etesian.fill.task import GapFillTask
-from etesian.networks.reconstruction import Distribution, Reconstruction, find_months
+from etesian.networks.network import Distribution, Reconstruction, find_months
 from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary
 from etesian.store.prepare import prepare_dataset

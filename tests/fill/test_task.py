@@ -19,7 +19,7 @@ from etesian.fill.months import LAND
 from etesian.fill.task import GapFillTask
 from etesian.networks.dincae import GapFillUNet
 from etesian.networks.gapfiller import GapFiller
-from etesian.networks.reconstruction import Distribution, Reconstruction
+from etesian.networks.network import Distribution, Reconstruction
 from etesian.networks.unet import UNet
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
 from etesian.training.finetune import Start

@@ -13,7 +13,7 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, DataError, EtesianError, GridError, RecipeError
 from etesian.core.recorded import rebuild
 from etesian.networks.climax import ClimaX
-from etesian.nn.position import sincos
+from etesian.nn.tokens import sincos
 
 Z, T, U, OROGRAPHY = Channel("geopotential", 500), Channel("temperature", 850), Channel("u"), Channel("orography")
 GLOBE = Grid.equiangular(22.5)

@@ -12,9 +12,8 @@ from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.recorded import rebuild
 from etesian.downscale.baselines import Interpolation
 from etesian.networks.climax import ClimaX
-from etesian.networks.downscaler import Downscaler
+from etesian.networks.downscaler import BicubicLift, BilinearLift, Downscaler
 from etesian.networks.unet import UNet
-from etesian.nn.upsampling import BicubicLift, BilinearLift
 
 CHANNELS = (Channel("temperature", 500), Channel("2m_temperature"))
 STATIC = (Channel("orography"),)

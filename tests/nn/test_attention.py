@@ -1,10 +1,11 @@
-"""The transformer block."""
+"""The transformer block, what dropout draws, and the fused aggregation against the same step written out."""
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from etesian.nn.attention import Mlp, SelfAttention, TransformerBlock
+from etesian.nn.attention import Dropout, DropPath, Mlp, SelfAttention, TransformerBlock, VariableAggregation
 
 
 def test_self_attention_is_pytorchs() -> None:
@@ -55,3 +56,157 @@ def test_the_recomputation_drops_the_same_activations() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="3 heads do not divide a width of 16"):
         SelfAttention(16, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_asked_share_is_dropped_and_the_mean_kept(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    values = torch.ones(333, 333, dtype=dtype, requires_grad=True)
+    out = Dropout(0.1)(values)
+    assert out.dtype == dtype
+    assert float((out == 0).double().mean()) == pytest.approx(0.1, abs=0.004)
+    assert float(out.double().mean()) == pytest.approx(1.0, abs=0.01)
+    out.sum().backward()
+    assert torch.equal(values.grad, out.detach())
+
+
+def test_neighbours_are_dropped_independently_and_a_seed_repeats_them() -> None:
+    torch.manual_seed(0)
+    first = Dropout(0.5)(torch.ones(200_000)).gt(0).double()
+    for shift in (1, 2, 3, 4):
+        correlation = torch.corrcoef(torch.stack([first[:-shift], first[shift:]]))[0, 1]
+        assert abs(float(correlation)) < 0.01
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(0.5)(torch.ones(200_000)).gt(0).double(), first)
+
+
+def test_nothing_is_dropped_outside_training() -> None:
+    values = torch.randn(5)
+    assert torch.equal(Dropout(0.5).eval()(values), values)
+    assert torch.equal(Dropout(0.0)(values), values)
+    with pytest.raises(ValueError, match=r"share of 1\.0"):
+        Dropout(1.0)
+
+
+def test_dropped_paths_are_whole_samples_and_keep_the_mean() -> None:
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    out = drop(torch.ones(4000, 3, 2))
+    assert torch.equal(out, out[:, :1, :1].expand_as(out))
+    assert out.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert float(out.mean()) == pytest.approx(1.0, abs=0.04)
+    assert torch.equal(drop.eval()(out), out)
+
+
+def written_out(step: VariableAggregation, pixels: Tensor, streams: Tensor, missing: Tensor | None = None) -> Tensor:
+    """Build every token and let PyTorch's multi-head attention aggregate them."""
+    tokens = torch.einsum("blsp,sdp->blsd", pixels, step.token_weight[streams])
+    if missing is not None and step.missing_weight is not None:
+        tokens = tokens + torch.einsum("blsp,sdp->blsd", missing, step.missing_weight[streams])
+    tokens = (tokens + (step.token_bias + step.variable_embed)[streams]).flatten(0, 1).transpose(0, 1)
+    mixed, _ = F.multi_head_attention_forward(
+        step.query.expand(1, tokens.shape[1], -1),
+        tokens,
+        tokens,
+        step.query.shape[0],
+        step.heads,
+        step.in_proj_weight,
+        step.in_proj_bias,
+        None,
+        None,
+        False,
+        0.0,
+        step.out_proj.weight,
+        step.out_proj.bias,
+    )
+    return mixed[0].view(*pixels.shape[:2], -1)
+
+
+def random_step(dtype: torch.dtype = torch.float64, *, validity: bool = False) -> VariableAggregation:
+    torch.manual_seed(3)
+    step = VariableAggregation(7, 6, 24, 4, validity=validity)
+    with torch.no_grad():
+        for parameter in step.parameters():
+            parameter.normal_(std=0.3)
+    return step.to(dtype)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).detach().norm() / theirs.detach().norm())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("validity", [False, True])
+def test_outputs_and_all_gradients_are_those_of_the_step_written_out(
+    dtype: torch.dtype, tolerance: float, validity: bool
+) -> None:
+    step = random_step(dtype, validity=validity)
+    pixels = torch.randn(2, 5, 4, 6, dtype=dtype, requires_grad=True)
+    missing = (torch.rand(2, 5, 4, 6) < 0.3).to(dtype) if validity else None
+    streams = torch.tensor([5, 0, 3, 6])
+    ours, theirs = step(pixels, streams, missing), written_out(step, pixels, streams, missing)
+    assert difference(ours, theirs) < tolerance
+
+    upstream = torch.randn_like(ours)
+    wanted = {"pixels": pixels, **dict(step.named_parameters())}
+    mine = torch.autograd.grad(ours, list(wanted.values()), upstream)
+    reference = torch.autograd.grad(theirs, list(wanted.values()), upstream)
+    dim = 24
+    for name, a, b in zip(wanted, mine, reference, strict=True):
+        if name == "in_proj_bias":
+            # The key's bias shifts all scores alike: the reference is only zero up to rounding.
+            assert a[dim : 2 * dim].abs().max() == 0
+            assert b[dim : 2 * dim].abs().max() < tolerance * b.norm()
+        assert difference(a, b) < tolerance, name
+
+
+def test_bfloat16_autocast_stays_within_its_rounding_and_keeps_weights_in_float32() -> None:
+    step = random_step(torch.float32)
+    pixels, streams = torch.randn(2, 5, 7, 6), torch.arange(7)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = step(pixels, streams)
+    assert low.dtype == torch.bfloat16
+    assert difference(low.float(), written_out(step, pixels, streams)) < 0.01
+    low.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in step.parameters())
+
+
+def test_leaving_a_variable_out_is_masking_it_in_the_softmax() -> None:
+    step = random_step()
+    pixels = torch.randn(1, 3, 7, 6, dtype=torch.float64)
+    kept = torch.tensor([0, 1, 2, 4, 5, 6])
+    without = step(pixels[:, :, kept], kept)
+
+    tokens = torch.einsum("blsp,sdp->blsd", pixels, step.token_weight) + step.token_bias + step.variable_embed
+    query_weight, key_weight, value_weight = step.in_proj_weight.chunk(3)
+    query_bias, key_bias, value_bias = step.in_proj_bias.chunk(3)
+    query = (query_weight @ step.query + query_bias).view(4, 6)
+    key = (tokens @ key_weight.T + key_bias).view(1, 3, 7, 4, 6)
+    scores = torch.einsum("hk,blshk->blsh", query, key) / 6**0.5
+    scores[:, :, 3] = -torch.inf
+    value = (tokens @ value_weight.T + value_bias).view(1, 3, 7, 4, 6)
+    mixed = torch.einsum("blsh,blshk->blhk", scores.softmax(dim=2), value).flatten(2)
+    assert difference(without, step.out_proj(mixed)) < 1e-12
+
+
+def test_the_order_in_which_variables_are_given_does_not_matter() -> None:
+    step = random_step()
+    pixels = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    order = torch.randperm(7)
+    assert difference(step(pixels[:, :, order], order), step(pixels, torch.arange(7))) < 1e-12
+
+
+def test_an_embedding_of_missing_values_has_no_effect_where_nothing_is_missing() -> None:
+    step = random_step(torch.float32, validity=True)
+    pixels, streams = torch.randn(2, 3, 7, 6), torch.arange(7)
+    assert difference(step(pixels, streams, torch.zeros_like(pixels)), step(pixels, streams)) < 1e-6
+    some = torch.zeros_like(pixels)
+    some[0, 0] = 1
+    changed = (step(pixels, streams, some) - step(pixels, streams)).abs().amax(dim=-1)
+    assert changed[0, 0] > 1e-2
+    assert changed.flatten()[1:].max() < 1e-5
+
+
+def test_heads_of_the_aggregation_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="5 heads do not divide a width of 24"):
+        VariableAggregation(7, 6, 24, 5)

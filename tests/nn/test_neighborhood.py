@@ -19,7 +19,7 @@ from etesian.nn.neighborhood import (
     natten_attention,
     neighborhood_attention,
 )
-from etesian.nn.position import rotate, sincos_3d
+from etesian.nn.tokens import rotate, sincos_3d
 
 Triple = tuple[int, int, int]
 

@@ -17,7 +17,7 @@ from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
 from etesian.networks.unet import UNet
 from etesian.nn.attention import LowRank, SelfAttention
-from etesian.nn.position import interpolate_position
+from etesian.nn.tokens import interpolate_position
 from etesian.training.checkpoint import SafeCheckpoints, load_task
 from etesian.training.finetune import Start
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from etesian.core import Frame
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError, suggest
-from etesian.networks.residual import Maps, ResidualEncoder
+from etesian.networks.atmodist import Maps, ResidualEncoder
 
 
 def lag_classes(frame: Frame, step_hours: int, lags: int) -> Int64[Tensor, " batch"]:

@@ -10,8 +10,8 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError
 from etesian.core.statistics import unscaled
 from etesian.downscale.task import DownscaleTask
+from etesian.networks.downscaler import BicubicLift, BilinearLift
 from etesian.networks.network import Network
-from etesian.nn.upsampling import BicubicLift, BilinearLift
 from etesian.store.states import States
 
 INTERPOLATIONS = ("interpolation", "bicubic")

@@ -11,7 +11,7 @@ from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.fill.months import LAND
-from etesian.networks.reconstruction import Distribution, Reconstruction, asks_for_each_time, find_months
+from etesian.networks.network import Distribution, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.normalizer import Normalizer
 from etesian.scores.sums import RunningSums, accumulate
 from etesian.scores.weights import WHOLE_DOMAIN

@@ -12,7 +12,7 @@ from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
-from etesian.nn.patch import patch_counts
+from etesian.nn.tokens import patch_counts
 from etesian.training.task import NetworkFactory, masked_mean
 
 

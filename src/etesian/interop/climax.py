@@ -17,8 +17,7 @@ from etesian.core.errors import CheckpointError, EtesianError, first_line, sugge
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
 from etesian.networks.climax import ClimaX
-from etesian.nn.patch import patch_counts
-from etesian.nn.position import interpolate_position
+from etesian.nn.tokens import interpolate_position, patch_counts
 from etesian.training.checkpoint import refuse_not_finite
 
 _STATICS = ("land_sea_mask", "orography", "latitude_field")

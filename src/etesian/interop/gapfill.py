@@ -16,7 +16,7 @@ from etesian.core.grid import Grid
 from etesian.interop.climax import fitting, read_tensors
 from etesian.networks.gapfiller import GapFiller
 from etesian.networks.gapfiller_parts import MapDecoder
-from etesian.nn.position import sincos
+from etesian.nn.tokens import sincos
 from etesian.training.checkpoint import load_strictly
 
 _RENAMED = {

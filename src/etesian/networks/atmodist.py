@@ -1,18 +1,182 @@
 """AtmoDist: how far apart in time are two states of the atmosphere (arXiv 2109.09076)?"""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid, pad, relu, softplus
 
-from etesian.core.errors import RecipeError
+from etesian.core.errors import RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.networks.network import Network
-from etesian.networks.residual import PLANS, Features, Kind, Maps, ResidualEncoder, SameConv
+
+Maps = Float[Tensor, "batch channel lat lon"]
+
+Features = Float[Tensor, "batch feature row column"]
+
+Kind = Literal["small", "resnet18", "resnet50", "resnet101"]
 
 HEAD_WIDTH = 128
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What tells one residual encoder from another.
+
+    Attributes:
+        kernel: of the first convolution, in grid points.
+        width: channels of the first convolution.
+        depths: residual blocks of each stage.
+        widths: channels of each stage; all but the first halve the resolution.
+        bottleneck: blocks of 1×1, 3×3 and 1×1 convolutions, the last one four times as wide, instead of two 3×3.
+        norm_shortcut: batch normalisation behind the 1×1 convolution of a shortcut.
+        epsilon: added to the variance in batch normalisation.
+    """
+
+    kernel: int
+    width: int
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    bottleneck: bool = False
+    norm_shortcut: bool = True
+    epsilon: float = 1e-5
+
+
+PLANS: dict[str, Plan] = {
+    "small": Plan(8, 16, (6, 6, 6, 6), (16, 32, 64, 128), norm_shortcut=False, epsilon=1.001e-5),
+    "resnet18": Plan(7, 64, (2, 2, 2, 2), (64, 128, 256, 512)),
+    "resnet50": Plan(7, 64, (3, 4, 6, 3), (64, 128, 256, 512), bottleneck=True),
+    "resnet101": Plan(7, 64, (3, 4, 23, 3), (64, 128, 256, 512), bottleneck=True),
+}
+"""AtmoDist's encoder (arXiv 2109.09076) and the residual networks of He et al. (arXiv 1512.03385)."""
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return the points before and after an axis that make ⌈size / stride⌉ outputs, as TensorFlow's "SAME" does.
+
+    >>> same_padding(64, 8, 2), same_padding(7, 3, 2), same_padding(8, 3, 2)
+    ((3, 3), (1, 1), (0, 1))
+    """
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(maps: Maps, kernel: int, stride: int, value: float = 0.0) -> Features:
+    """Pad rows and columns so that ⌈size / stride⌉ outputs come out, the odd point at the end."""
+    rows, columns = (same_padding(size, kernel, stride) for size in maps.shape[-2:])
+    return pad(maps, (*columns, *rows), value=value)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution with a square kernel whose output has ⌈size / stride⌉ points along each axis."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, stride, bias=bias)
+
+    def forward(self, input: Maps) -> Features:
+        """Pad with zeros and convolve."""
+        return super().forward(pad_same(input, self.kernel_size[0], self.stride[0]))
+
+
+class Block(nn.Module):
+    """A residual block: convolutions, the first of them with a stride, beside a shortcut."""
+
+    def __init__(self, plan: Plan, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        kernels = (1, 3, 1) if plan.bottleneck else (3, 3)
+        strided = kernels.index(3)
+        outputs = block_width(plan, width)
+        layers: list[nn.Module] = []
+        before = inputs
+        for number, kernel in enumerate(kernels):
+            after = outputs if number == len(kernels) - 1 else width
+            layers += [
+                SameConv(before, after, kernel, stride if number == strided else 1),
+                nn.BatchNorm2d(after, plan.epsilon),
+                nn.ReLU(),
+            ]
+            before = after
+        self.branch = nn.Sequential(*layers[:-1])
+        self.shortcut = nn.Sequential()
+        if stride > 1 or inputs != outputs:
+            self.shortcut.append(SameConv(inputs, outputs, 1, stride))
+            if plan.norm_shortcut:
+                self.shortcut.append(nn.BatchNorm2d(outputs, plan.epsilon))
+
+    def forward(self, maps: Maps) -> Features:
+        """Add the branch to the shortcut."""
+        return relu(self.branch(maps) + self.shortcut(maps))
+
+
+def block_width(plan: Plan, width: int) -> int:
+    """Return the channels that a block of a stage gives."""
+    return 4 * width if plan.bottleneck else width
+
+
+class ResidualEncoder(nn.Module):
+    """Maps to features on a grid 32 times as coarse.
+
+    Args:
+        channels: of the maps.
+        kind: the plan: AtmoDist's own (`small`) or a ResNet.
+
+    Attributes:
+        width: channels of the last layer.
+    """
+
+    def __init__(self, channels: int, kind: Kind = "small") -> None:
+        super().__init__()
+        plan = PLANS[kind]
+        self.stem = nn.Sequential(
+            SameConv(channels, plan.width, plan.kernel, stride=2, bias=kind == "small"),
+            nn.BatchNorm2d(plan.width, plan.epsilon),
+            nn.ReLU(),
+        )
+        self.stages = nn.ModuleList()
+        before = plan.width
+        for number, (depth, width) in enumerate(zip(plan.depths, plan.widths, strict=True)):
+            stage = nn.Sequential()
+            for place in range(depth):
+                stage.append(Block(plan, before, width, stride=2 if number > 0 and place == 0 else 1))
+                before = block_width(plan, width)
+            self.stages.append(stage)
+        self.width = before
+
+    def layers(self) -> tuple[str, ...]:
+        """Return the names of the layers whose features can be asked for, from the first to the last."""
+        return ("stem", *(name for name, _ in self._blocks()))
+
+    def forward(self, maps: Maps, layer: str | None = None) -> Features:
+        """Return the features of a layer: `stem`, or `2.5` for the fifth block of the second stage; None is the last.
+
+        Raises:
+            RecipeError: if there is no such layer.
+        """
+        features = maps
+        for name, features in self.walk(maps):
+            if name == layer:
+                return features
+        if layer is not None:
+            raise RecipeError(f"the encoder has no layer '{layer}'{suggest(layer, self.layers())}")
+        return features
+
+    def walk(self, maps: Maps) -> Iterator[tuple[str, Features]]:
+        """Yield name and features of one layer after the other."""
+        # What is padded must not win the maximum, whatever sign the values have.
+        features = nn.functional.max_pool2d(pad_same(self.stem(maps), 3, 2, value=-torch.inf), 3, 2)
+        yield "stem", features
+        for name, block in self._blocks():
+            features = block(features)
+            yield name, features
+
+    def _blocks(self) -> Iterator[tuple[str, nn.Module]]:
+        for number, stage in enumerate(self.stages, 1):
+            for place, block in enumerate(stage.children(), 1):
+                yield f"{number}.{place}", block
 
 
 class StateEncoder(Network):

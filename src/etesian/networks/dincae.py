@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from etesian.core.clock import year_phase
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
-from etesian.networks.reconstruction import Distribution, Reconstruction, asks_for_each_time, find_months
+from etesian.networks.network import Distribution, Reconstruction, asks_for_each_time, find_months
 
 
 class GapFillUNet(Reconstruction):

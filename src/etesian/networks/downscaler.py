@@ -1,15 +1,97 @@
-"""Downscaling: a bilinear lift to the fine grid, then any network built for that grid."""
+"""Downscaling: fields interpolated to the fine grid, masks included, then any network built for that grid."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from etesian.core.errors import GridError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
+from etesian.core.grid import Grid
+from etesian.core.interpolation import cubic_longitude_weights, cubic_weights, linear_weights, longitude_weights
 from etesian.networks.network import Network
-from etesian.nn.upsampling import BilinearLift
+
+
+class BilinearLift(nn.Module):
+    """Interpolates fields linearly in latitude and longitude, round the circle where the source closes it.
+
+    Beyond the outermost rows of the source the nearest one is kept. A point is valid where all
+    it is made of is.
+
+    Args:
+        source: where the fields lie.
+        target: where they are wanted.
+
+    Raises:
+        GridError: if the target reaches beyond the longitudes of the source, or beyond a source row that does not
+            lie next to a pole.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, source: Grid, target: Grid) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+        south, north = source.latitude[[0, -1]]
+        ends_at_pole = source.latitude_bounds[[0, -1]] == (-90, 90)
+        beyond = np.array([target.latitude[0] < south - 1e-4, target.latitude[-1] > north + 1e-4])
+        columns = longitude_weights(source, target)
+        if (columns.sum(axis=1) < 0.5).any() or (beyond & ~ends_at_pole).any():
+            raise GridError(
+                f"the target grid {target} reaches beyond the inputs' grid {source}; choose a region inside"
+            )
+        rows = linear_weights(source.latitude, np.clip(target.latitude, south, north))
+        self.register_buffer("rows", torch.from_numpy(rows).float(), persistent=False)
+        self.register_buffer("columns", torch.from_numpy(columns).float(), persistent=False)
+
+    def forward(self, fields: Fields) -> Fields:
+        """Return the fields on the target grid.
+
+        Raises:
+            GridError: if they do not lie on the source grid.
+        """
+        if fields.frame.grid != self.source:
+            raise GridError(f"the inputs are on {fields.frame.grid}, but were to be on {self.source}")
+        frame = replace(fields.frame, grid=self.target)
+        values = self._lifted(fields.filled())
+        valid = None if fields.valid is None else self._lifted((~fields.valid).to(values.dtype)) == 0
+        return Fields(values, frame, valid)
+
+    def _lifted(
+        self, values: Float[Tensor, "batch time channel lat lon"]
+    ) -> Float[Tensor, "batch time channel row column"]:
+        with torch.autocast(values.device.type, enabled=False):
+            lifted: Tensor = torch.einsum("btchw,ih,jw->btcij", values.float(), self.rows, self.columns)
+        return lifted
+
+
+class BicubicLift(BilinearLift):
+    """Interpolates by cubic splines in latitude and longitude; otherwise as `BilinearLift`, but for holes.
+
+    Raises:
+        DataError: later, if fields have holes, which a spline would spread over the whole map.
+    """
+
+    def __init__(self, source: Grid, target: Grid) -> None:
+        super().__init__(source, target)
+        rows = cubic_weights(source.latitude, np.clip(target.latitude, *source.latitude[[0, -1]]))
+        self.rows = torch.from_numpy(rows).float()
+        self.columns = torch.from_numpy(cubic_longitude_weights(source, target)).float()
+
+    def forward(self, fields: Fields) -> Fields:
+        """Return the fields on the target grid.
+
+        Raises:
+            GridError: if they do not lie on the source grid.
+            DataError: if they have holes.
+        """
+        if fields.valid is not None and not bool(fields.valid.all()):
+            raise DataError("bicubic interpolation needs complete fields, but values are missing; use `interpolation`")
+        return super().forward(fields)
 
 
 class Downscaler(Network):

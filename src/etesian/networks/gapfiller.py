@@ -15,13 +15,20 @@ from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.networks.gapfiller_parts import DayPooling, MapDecoder, MonthMixing
-from etesian.networks.reconstruction import Distribution, Months, Reconstruction, asks_for_each_time, find_months
+from etesian.networks.gapfiller_parts import (
+    SMALL,
+    DailyRefinement,
+    DayPooling,
+    Guess,
+    MapDecoder,
+    MonthMixing,
+    SuccessiveCorrections,
+    observed_mean,
+)
+from etesian.networks.network import Distribution, Months, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.attention import TransformerBlock
 from etesian.nn.neighborhood import NeighborhoodBlock
-from etesian.nn.patch import patchify
-from etesian.nn.position import sincos, sincos_2d, spherical_harmonics
-from etesian.nn.smoothing import SMALL, DailyRefinement, Guess, SuccessiveCorrections, observed_mean
+from etesian.nn.tokens import patchify, sincos, sincos_2d, spherical_harmonics
 
 _YEAR_WAVES, _DAY_WAVES = 4, 2
 

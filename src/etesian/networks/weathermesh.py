@@ -18,7 +18,7 @@ from etesian.networks.weathermesh_parts import GridPadding, LevelInterpolation, 
 from etesian.nn.attention import initialise_linear
 from etesian.nn.convolution import GlobeConvTranspose
 from etesian.nn.neighborhood import NeighborhoodBlock
-from etesian.nn.patch import patch_counts
+from etesian.nn.tokens import patch_counts
 
 Position = Literal["rotary", "sincos"]
 

@@ -20,7 +20,7 @@ from etesian.networks.weathermesh_parts import (
     profiles,
 )
 from etesian.nn.convolution import GlobeConv
-from etesian.nn.position import sincos_3d
+from etesian.nn.tokens import sincos_3d
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,7 @@ from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.nn.bounds import Bounds, Limits, named_limits, natural_limits
+from etesian.nn.normalizer import Bounds, Limits, named_limits, natural_limits
 from etesian.scores.sums import RunningSums, accumulate
 from etesian.scores.weights import WHOLE_DOMAIN
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
