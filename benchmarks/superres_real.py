@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from etesian.core import Batch, Fields, Frame, Grid
-from etesian.downscale.superresolution import SuperResolutionTask
-from etesian.downscale.superresolution_data import SuperResolutionData
+from etesian.downscale.data import SuperResolutionData
+from etesian.downscale.task import SuperResolutionTask
 from etesian.networks.srgan import SRGenerator
 from etesian.samples.patches import block_mean, coarse_grid
 from etesian.store.derive import derive

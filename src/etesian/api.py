@@ -20,8 +20,7 @@ from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
-from etesian.fill.filled import Resolution
-from etesian.fill.pairs import FilledPairs
+from etesian.fill.pairs import FilledPairs, Resolution
 from etesian.fill.report import filled_summary
 from etesian.fill.scores import score_filled
 from etesian.forecast.baselines import baseline_task

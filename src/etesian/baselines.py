@@ -9,7 +9,7 @@ from etesian.core.errors import RecipeError, suggest
 from etesian.downscale.baselines import INTERPOLATIONS, interpolation_task
 from etesian.downscale.run import downscale_to
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
-from etesian.fill.filled import Resolution
+from etesian.fill.pairs import Resolution
 from etesian.forecast.baselines import BASELINES, baseline_task
 from etesian.forecast.run import predict_to
 from etesian.store.reader import Store

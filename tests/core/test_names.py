@@ -25,6 +25,19 @@ def test_paths_of_version_0_1_lead_to_what_has_the_name_now(path: str) -> None:
     assert thing is getattr(etesian, path.rpartition(".")[2])
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "etesian.distance.content.Content",
+        "etesian.distance.inpaint.InpaintTask",
+        "etesian.downscale.superresolution.SuperResolutionTask",
+        "etesian.downscale.superresolution_data.SuperResolutionData",
+    ],
+)
+def test_paths_of_modules_that_are_part_of_others_now_lead_there(path: str) -> None:
+    assert found(locate(path)).__name__ == path.rpartition(".")[2]  # type: ignore[attr-defined]
+
+
 def test_every_public_name_is_defined_where_the_table_says_and_nowhere_twice() -> None:
     names = [name for names in HOMES.values() for name in names]
     assert len(names) == len(set(names))

@@ -13,8 +13,7 @@ import yaml
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.content import Content
-from etesian.distance.distance import AtmoDistance
+from etesian.distance.distance import AtmoDistance, Content
 from etesian.downscale.task import DownscaleTask
 from etesian.forecast.task import ForecastTask
 from etesian.networks.atmodist import AtmoDist
@@ -136,5 +135,5 @@ def test_a_recipe_names_it_by_its_class_or_as_version_0_1_did(written: str, tmp_
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
         train(words)
     content = yaml.safe_load(said.getvalue())["model"]["init_args"]["content"]
-    assert content["class_path"] == "etesian.distance.content.Content"
+    assert content["class_path"] == "etesian.distance.distance.Content"
     assert content["init_args"] == {"run": "encoder", "layer": "1.2", "weight": 2.0, "error_weight": 0.5}

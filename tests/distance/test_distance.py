@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.content import Content
-from etesian.distance.distance import AtmoDistance, atmodistance, tiles
-from etesian.distance.inpaint import InpaintTask
+from etesian.distance.distance import AtmoDistance, Content, atmodistance, tiles
+from etesian.distance.task import InpaintTask
 from etesian.networks.atmodist import Autoencoder
 from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import SafeCheckpoints, load_task

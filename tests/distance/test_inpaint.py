@@ -7,7 +7,7 @@ import torch
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.inpaint import InpaintTask
+from etesian.distance.task import InpaintTask
 from etesian.networks.atmodist import AtmoDist, Autoencoder
 
 CHANNELS = (Channel("vorticity", 850),)

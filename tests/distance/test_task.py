@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.curves import LagCurves, lag_classes
-from etesian.distance.log import top_hits, write_epoch
+from etesian.distance.curves import LagCurves, lag_classes, top_hits, write_epoch
 from etesian.distance.task import TimeLagTask, paper_optimizer
 from etesian.networks.atmodist import AtmoDist, Autoencoder
 from etesian.training.checkpoint import SafeCheckpoints, load_task

@@ -12,10 +12,9 @@ import xarray as xr
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError, GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.distance.content import Content
-from etesian.distance.distance import AtmoDistance
-from etesian.downscale.superresolution import SuperResolutionTask, with_block_means
-from etesian.downscale.superresolution_data import SuperResolutionData
+from etesian.distance.distance import AtmoDistance, Content
+from etesian.downscale.data import SuperResolutionData
+from etesian.downscale.task import SuperResolutionTask, with_block_means
 from etesian.networks.atmodist import AtmoDist
 from etesian.networks.srgan import SRGenerator
 from etesian.nn.normalizer import Normalizer

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from etesian.core.errors import DataError, RecipeError
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline
-from etesian.fill.filled import FILLED, ON_LAND, UNOBSERVED
+from etesian.fill.pairs import FILLED, ON_LAND, UNOBSERVED
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
 

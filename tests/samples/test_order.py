@@ -16,8 +16,7 @@ import xarray as xr
 from etesian.core import Batch, Grid
 from etesian.core.errors import RecipeError
 from etesian.distance.data import LagData
-from etesian.downscale.data import DownscalingData
-from etesian.downscale.superresolution_data import SuperResolutionData
+from etesian.downscale.data import DownscalingData, SuperResolutionData
 from etesian.fill.data import GapFillData
 from etesian.forecast.data import ForecastData
 from etesian.samples.batches import GroupedBatchSampler, Samples

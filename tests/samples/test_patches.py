@@ -15,7 +15,7 @@ from etesian.core import Fields, Frame, Grid
 from etesian.core.channels import Channel
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.distance.data import LagData
-from etesian.downscale.superresolution_data import SuperResolutionData
+from etesian.downscale.data import SuperResolutionData
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.samples.patches import PatchPick, block_mean, coarse_grid
 from etesian.store.prepare import prepare_dataset

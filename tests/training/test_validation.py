@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.statistics import Statistics
 from etesian.downscale.baselines import Interpolation
-from etesian.downscale.superresolution import SuperResolutionTask
-from etesian.downscale.task import DownscaleTask
+from etesian.downscale.task import DownscaleTask, SuperResolutionTask
 from etesian.fill.task import GapFillTask
 from etesian.forecast.baseline_networks import Persistence
 from etesian.forecast.data import ForecastData

@@ -47,19 +47,15 @@ HOMES: dict[str, tuple[str, ...]] = {
     "forecast.baseline_networks": ("Persistence", "Climatology", "LinearForecast"),
     "fill.data": ("GapFillData",),
     "fill.task": ("GapFillTask",),
-    "downscale.data": ("DownscalingData",),
-    "downscale.task": ("DownscaleTask",),
-    "downscale.superresolution": ("SuperResolutionTask",),
-    "downscale.superresolution_data": ("SuperResolutionData",),
+    "downscale.data": ("DownscalingData", "SuperResolutionData"),
+    "downscale.task": ("DownscaleTask", "SuperResolutionTask"),
     "downscale.baselines": ("Interpolation",),
     "projection.data": ("ProjectionData", "SimulationData"),
     "projection.report": ("ProjectionReport",),
     "projection.task": ("ProjectionTask",),
     "distance.data": ("LagData",),
-    "distance.content": ("Content",),
-    "distance.distance": ("AtmoDistance",),
-    "distance.inpaint": ("InpaintTask",),
-    "distance.task": ("TimeLagTask", "paper_optimizer"),
+    "distance.distance": ("AtmoDistance", "Content"),
+    "distance.task": ("InpaintTask", "TimeLagTask", "paper_optimizer"),
     "interop.gapfill": ("Prototype",),
     "interop.run": ("import_weights",),
 }
@@ -67,12 +63,12 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 _MODULES = {name: f"etesian.{module}" for module, names in HOMES.items() for name in names}
 
-_EARLIER = re.compile(r"etesian\.(core|data|evaluation|inference|interop|metrics|models|nn|tasks)\.([\w.]*\.)?(\w+)")
-"""Version 0.1's paths: a class had the name that it has now, in a module of one of these packages."""
+_EARLIER = re.compile(r"etesian\.(?:\w+\.)+(\w+)")
+"""A path into the library, now or in an earlier version: modules have changed, the names of classes have not."""
 
 
 def locate(name: str) -> str:
-    """Return the module and name behind a public name, with or without `etesian.`, or behind a path of version 0.1.
+    """Return the module and name behind a public name, with or without `etesian.`, or behind a path of any version.
 
     Anything else is returned as it is.
 
@@ -82,7 +78,7 @@ def locate(name: str) -> str:
     'torch.optim.AdamW'
     """
     earlier = _EARLIER.fullmatch(name)
-    bare = earlier[3] if earlier else name.removeprefix("etesian.")
+    bare = earlier[1] if earlier else name.removeprefix("etesian.")
     return f"{_MODULES[bare]}.{bare}" if bare in _MODULES else name
 
 

@@ -1,7 +1,7 @@
 """A distance between states of the atmosphere from the features of a trained encoder (AtmoDist, arXiv 2109.09076)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid
 from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
-from etesian.distance.inpaint import InpaintTask
-from etesian.distance.task import TimeLagTask
+from etesian.distance.task import InpaintTask, TimeLagTask
 from etesian.networks.atmodist import StateEncoder
 from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import load_task
+from etesian.training.field_task import Penalty
 
 Distances = Float[Tensor, "batch time"]
 
@@ -179,3 +179,54 @@ def _stacked(dataset: xr.Dataset, channels: Sequence[Channel]) -> xr.DataArray:
             array = array.sel(level=channel.level) if "level" in array.dims else array
         arrays.append(array.drop_vars("level", errors="ignore"))
     return xr.concat(arrays, "channel").sortby("latitude")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What of an AtmoDistance a loss holds.
+
+    Attributes:
+        run: run directory of `TimeLagTask` or `InpaintTask`.
+        weight: of the distance, which is about as large as a mean squared error of normalised fields.
+        error_weight: of the task's own error beside it; 0 leaves the distance alone.
+        layer: whose features are compared; None is the last.
+    """
+
+    run: str
+    weight: float = 1.0
+    error_weight: float = 1.0
+    layer: str | None = None
+
+    def over(self, channels: Sequence[Channel]) -> Penalty:
+        """Return the weighted mean distance of states in physical units; truth that is missing counts as met.
+
+        What is returned is no module, so that the encoder is no part of the weights of the task that it helps to train.
+
+        Args:
+            channels: that the task predicts.
+
+        Raises:
+            ChannelError: if the distance needs channels that the task does not predict.
+            RecipeError: if the weight is not greater than 0, or that of the error less than 0.
+        """
+        if self.weight <= 0:
+            raise RecipeError(f"content: weight = {self.weight:g} must be greater than 0; leave content out instead")
+        if self.error_weight < 0:
+            raise RecipeError(f"content: error_weight = {self.error_weight:g} must not be less than 0")
+        distance = AtmoDistance.load(self.run, self.layer)
+        for channel in distance.channels:
+            if channel not in channels:
+                raise ChannelError(
+                    f"content: {self.run} compares '{channel}', which is not predicted"
+                    f"{suggest(str(channel), map(str, channels))}"
+                )
+
+        def penalty(predicted: Fields, truth: Fields) -> Tensor:
+            distance.to(predicted.values.device)
+            known = truth.values
+            if truth.valid is not None:
+                known = torch.where(truth.valid, known, predicted.values.detach())
+            mean: Tensor = distance(predicted, Fields(known, truth.frame)).mean()
+            return self.weight * mean
+
+        return penalty

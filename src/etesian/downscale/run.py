@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from etesian.core import Fields, Frame, Grid
 from etesian.core.errors import RecipeError
-from etesian.downscale.superresolution import SuperResolutionTask
+from etesian.downscale.task import SuperResolutionTask
 from etesian.samples.windows import WindowReader
 from etesian.store.states import States
 from etesian.training.prediction import PredictionWriter, starting_side

@@ -14,10 +14,10 @@ from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.core.outputs import claim, complete_or_absent
 from etesian.core.resumable import is_finished, plan_text
 from etesian.fill.dineof import DINEOF
-from etesian.fill.filled import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, Resolution, filled_attributes
 from etesian.fill.interpolate import Filled, Gappy, climatology_anomaly, linear, observed_mean
 from etesian.fill.months import sea_mask
 from etesian.fill.optimal_interpolation import optimal_interpolation
+from etesian.fill.pairs import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, Resolution, filled_attributes
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
 

@@ -1,8 +1,9 @@
-"""Filled fields, their truth and their observations, paired time by time."""
+"""Filled fields: what they hold beside each channel, and their truth and observations, paired time by time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,13 +15,37 @@ from etesian.core.channels import Channel
 from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
-from etesian.fill.filled import COUNT, DEVIATION, FLAG, ON_LAND
 from etesian.scores.foreign import find_lead
 from etesian.scores.series import FieldSeries, open_any, open_truth
+
+Resolution = Literal["monthly", "daily"]
+
+DEVIATION, COUNT, FLAG = "_standard_deviation", "_observations", "_flag"
+"""Suffixes of what stands beside a channel."""
+
+FILLED, UNOBSERVED, ON_LAND = 0, 1, 2
+"""Values of a flag: filled from observations; nothing observed in the whole month; land."""
 
 Field = Float[np.ndarray, "lat lon"]
 
 Mask = Bool[np.ndarray, "lat lon"]
+
+
+def filled_attributes(units: str, channel: Channel, suffix: str, target: Resolution) -> dict[str, Any]:
+    """Return the attributes of a filled channel, or of what stands beside it under its name and a suffix."""
+    known: dict[str, dict[str, Any]] = {
+        "": {"units": units},
+        DEVIATION: {"units": units, "long_name": f"standard deviation of the error of {channel}"},
+        COUNT: {"units": "1", "long_name": f"times in the month at which {channel} was observed"},
+        FLAG: {
+            "flag_values": np.array([FILLED, UNOBSERVED, ON_LAND], np.int8),
+            "flag_meanings": "filled nothing_observed_in_month land",
+        },
+    }
+    attributes = known[suffix]
+    if target == "monthly" and suffix in ("", DEVIATION):
+        attributes["cell_methods"] = "time: mean (over the calendar month)"
+    return attributes
 
 
 @dataclass(frozen=True)

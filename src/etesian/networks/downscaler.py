@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
-from etesian.core.grid import Grid
-from etesian.core.interpolation import cubic_longitude_weights, cubic_weights, linear_weights, longitude_weights
+from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, linear_weights, longitude_weights
 from etesian.networks.network import Network
 
 

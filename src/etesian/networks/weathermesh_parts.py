@@ -13,7 +13,7 @@ from etesian.core.channels import Channel
 from etesian.core.clock import cosine_solar_zenith, hour_of_day, seasonal_terms
 from etesian.core.errors import RecipeError
 from etesian.core.fields import Frame
-from etesian.core.interpolation import linear_weights
+from etesian.core.grid import linear_weights
 from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, Sides, pad_globe
 
 CLOCK_FEATURES = 7

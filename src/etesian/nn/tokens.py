@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from etesian.core.errors import GridError
-from etesian.core.grid import Grid
-from etesian.core.interpolation import linear_weights
+from etesian.core.grid import Grid, linear_weights
 
 Patch = tuple[int, int]
 

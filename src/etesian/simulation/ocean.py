@@ -20,8 +20,7 @@ from etesian.core.grid import Grid
 from etesian.core.outputs import claim
 from etesian.core.resumable import is_finished, plan_text, workplace
 from etesian.files.open import field, open_store
-from etesian.simulation.clouds import CloudLibrary, Mask, moving_clouds
-from etesian.simulation.random_fields import Map, RandomField
+from etesian.simulation.clouds import CloudLibrary, Map, Mask, RandomField, moving_clouds
 
 SST = "sea_surface_temperature"
 

@@ -41,8 +41,7 @@ from etesian.store.select import (
     unchanging,
     within,
 )
-from etesian.store.workers import Workers
-from etesian.store.write import describe, iso_date, write_fields, write_seasons, write_statics
+from etesian.store.write import Workers, describe, iso_date, write_fields, write_seasons, write_statics
 
 
 def as_list(source: Source) -> list[str]:

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
-from etesian.core.grid import Grid
-from etesian.core.interpolation import linear_weights, longitude_weights
+from etesian.core.grid import Grid, linear_weights, longitude_weights
 from etesian.files.open import open_store
 from etesian.store.reader import Store, is_training_store
 
