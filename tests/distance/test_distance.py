@@ -10,7 +10,7 @@ import xarray as xr
 from torch.utils.data import DataLoader
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
-from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError
+from etesian.core.errors import ChannelError, CheckpointError, GridError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.distance.distance import AtmoDistance, Content, atmodistance, tiles
 from etesian.distance.task import InpaintTask
@@ -144,9 +144,9 @@ def test_datasets_have_the_distance_of_their_fields_whatever_the_order_of_their_
     xr.testing.assert_allclose(found, atmodistance(metric, first, shuffled))
     members = xr.concat([second, first], "member")
     assert atmodistance(metric, first.isel(time=0), members.isel(time=0)).values[1] == 0
-    with pytest.raises(DataError, match="'vorticity' has no level of 850 hPa"):
+    with pytest.raises(ChannelError, match="'vorticity' has no level of 850 hPa"):
         atmodistance(metric, first.sel(level=[500]), second)
-    with pytest.raises(DataError, match="no variable 'divergence'"):
+    with pytest.raises(ChannelError, match="no variable 'divergence'"):
         atmodistance(metric, first.drop_vars("divergence"), second)
 
 

@@ -12,10 +12,9 @@ import xarray as xr
 from etesian.core import Batch, Channel, Grid
 from etesian.core.clock import parse_time
 from etesian.core.errors import DataError, GridError, RecipeError
-from etesian.core.tiling import Tiling
 from etesian.files.open import open_store
 from etesian.fill.data import GapFillData
-from etesian.fill.months import LAND, MonthAxis, month_starts
+from etesian.fill.months import LAND, MonthAxis, Tiling, month_starts
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary

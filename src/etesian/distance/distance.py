@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid
-from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
+from etesian.core.dataset import from_dataset
+from etesian.core.errors import ChannelError, CheckpointError, GridError, RecipeError, suggest
 from etesian.distance.task import InpaintTask, TimeLagTask
 from etesian.networks.atmodist import StateEncoder
 from etesian.nn.normalizer import Normalizer
@@ -138,11 +139,11 @@ def atmodistance(
         layer: whose features are compared; None is the last. A distance that is given has its own.
 
     Raises:
-        DataError: if a variable or a level is missing.
+        ChannelError: if a variable or a level is missing.
         GridError: if the grids differ.
     """
     distance = run if isinstance(run, AtmoDistance) else AtmoDistance.load(run, layer)
-    one, other = (_stacked(dataset, distance.channels) for dataset in (first, second))
+    one, other = (from_dataset(dataset, distance.channels) for dataset in (first, second))
     grids = [Grid(states.latitude.values, states.longitude.values) for states in (one, other)]
     if grids[0] != grids[1]:
         raise GridError(f"states on different grids have no distance: {grids[0]} and {grids[1]}")
@@ -162,23 +163,6 @@ def atmodistance(
             result[place] = distance(*fields).item()
     name = {"long_name": "AtmoDist distance", "units": "1"}
     return xr.DataArray(result.reshape(leading.shape), leading.coords, leading.dims, "atmodistance", name)
-
-
-def _stacked(dataset: xr.Dataset, channels: Sequence[Channel]) -> xr.DataArray:
-    """Return the channels of a dataset along an axis, latitudes ascending."""
-    arrays = []
-    for channel in channels:
-        if channel.name not in dataset:
-            raise DataError(
-                f"the data have no variable '{channel.name}'{suggest(channel.name, map(str, dataset.data_vars))}"
-            )
-        array = dataset[channel.name]
-        if channel.level is not None:
-            if "level" not in array.coords or channel.level not in array.level.values:
-                raise DataError(f"'{channel.name}' has no level of {channel.level} hPa")
-            array = array.sel(level=channel.level) if "level" in array.dims else array
-        arrays.append(array.drop_vars("level", errors="ignore"))
-    return xr.concat(arrays, "channel").sortby("latitude")
 
 
 @dataclass(frozen=True)

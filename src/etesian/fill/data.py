@@ -6,9 +6,8 @@ from etesian.core import Layout, Region
 from etesian.core.dataset import channels_of
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import HARMONICS, Statistics
-from etesian.core.tiling import Tiling
 from etesian.files.open import field, open_store
-from etesian.fill.months import MonthAxis, sea_mask, static_fields, with_land
+from etesian.fill.months import MonthAxis, Tiling, sea_mask, static_fields, with_land
 from etesian.fill.samples import Hiding, MonthDataset, Months, Target
 from etesian.samples.loading import Loading, StoreData
 from etesian.simulation.clouds import CloudLibrary

@@ -13,8 +13,7 @@ from torch import Tensor
 from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.clock import Seconds, month_start, seasonal_terms
 from etesian.core.errors import DataError, RecipeError
-from etesian.core.tiling import Tile, Tiling
-from etesian.fill.months import MonthAxis, MonthReader, following_month, static_fields
+from etesian.fill.months import MonthAxis, MonthReader, Tile, Tiling, following_month, static_fields
 from etesian.samples.batches import Group, group_of, order_of
 from etesian.samples.windows import Period
 from etesian.simulation.clouds import CloudLibrary

@@ -174,18 +174,6 @@ class YearData(TaskData):
         share = _Share(len(dataset), self.batch_size, shuffle=part == "train", seed=self.seed)
         return Loader(dataset, sampler=share, batch_size=None)
 
-    def train_dataloader(self) -> Loader:
-        """Return shuffled batches of the years to train on."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Loader:
-        """Return the years to choose on, in order."""
-        return self._loader("validate")
-
-    def test_dataloader(self) -> Loader:
-        """Return the years to judge on, in order."""
-        return self._loader("test")
-
 
 class ProjectionData(YearData):
     """Emissions and climate from a folder in ClimateBench's layout (`read_climatebench`).

@@ -17,6 +17,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from etesian.core.grid import Grid
+from etesian.projection.scores import domain_mean
 
 Inputs = Float[np.ndarray, "sample input lat lon"]
 
@@ -60,9 +61,9 @@ class PatternScaling(Emulator):
 
     def __init__(self, inputs: Inputs, targets: Targets, grid: Grid) -> None:
         self._grid = grid
-        means = _domain_means(inputs, grid)
+        means = domain_mean(inputs, grid)
         self._centre, self._scale = means.mean(0), _nonzero(means.std(0))
-        level = _domain_means(targets[:, :1], grid)
+        level = domain_mean(targets[:, :1], grid)
         self._to_level = np.linalg.lstsq(self._predictors(inputs), level, rcond=None)[0]
         self._shape = targets.shape[1:]
         flat = targets.reshape(len(targets), -1).astype(np.float64)
@@ -74,7 +75,7 @@ class PatternScaling(Emulator):
         return np.reshape(_with_constant(level) @ self._to_maps, (-1, *self._shape))
 
     def _predictors(self, inputs: Inputs) -> Float[np.ndarray, "sample column"]:
-        return _with_constant((_domain_means(inputs, self._grid) - self._centre) / self._scale)
+        return _with_constant((domain_mean(inputs, self._grid) - self._centre) / self._scale)
 
 
 class _Regressed(Emulator):
@@ -172,10 +173,6 @@ class _Patterns:
         """Return the maps of amplitudes."""
         flat = amplitudes * self._scale @ self._modes + self._mean
         return np.asarray(flat.reshape(-1, *self._shape) / self._weight)
-
-
-def _domain_means(maps: Inputs, grid: Grid) -> Table:
-    return np.asarray((maps.mean(-1, dtype=np.float64) * grid.cosine_weights).mean(-1))
 
 
 def _with_constant(table: Table) -> Float[np.ndarray, "sample one_more"]:

@@ -47,6 +47,22 @@ class TaskData(L.LightningDataModule):
     def provenance(self) -> dict[str, object]:
         """What the run has seen, for its checkpoint."""
 
+    @abstractmethod
+    def _loader(self, part: str) -> Loader:
+        """Return batches of `train`, shuffled, or of `validate` or `test`, in order."""
+
+    def train_dataloader(self) -> Loader:
+        """Return shuffled batches to train on."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> Loader:
+        """Return what to choose on, in order."""
+        return self._loader("validate")
+
+    def test_dataloader(self) -> Loader:
+        """Return what to judge on, in order."""
+        return self._loader("test")
+
     def holes(self) -> dict[Channel, float]:
         """Return the share of values that are missing, for each input and static field that has any."""
         return {}
@@ -166,18 +182,6 @@ class StoreData(TaskData):
             # Connections to an address live in a thread of this process, which a fork would not take along.
             multiprocessing_context="forkserver" if self.loading.workers and remote else None,
         )
-
-    def train_dataloader(self) -> Loader:
-        """Return shuffled batches of the training period."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Loader:
-        """Return the validation period in order."""
-        return self._loader("validate")
-
-    def test_dataloader(self) -> Loader:
-        """Return the test period in order."""
-        return self._loader("test")
 
 
 def common_units(stores: Sequence[Store]) -> dict[Channel, str]:
