@@ -17,7 +17,7 @@ from etesian.core.errors import DataError
 from etesian.files import diagnosis
 from etesian.files.accumulations import Period, over_steps, span
 from etesian.files.decoding import DamagedError, is_passed_over
-from etesian.files.grib_grid import Raster, Triangle, to_grid
+from etesian.files.grib_grid import Raster, Triangle
 from etesian.files.grib_messages import Catalogue, Message, Parameter, read_values, scan
 from etesian.files.naming import OVER_TIME
 
@@ -224,18 +224,12 @@ def _dataset(series: _Series, found: Catalogue, path: str) -> xr.Dataset:
         "number": members,
         "time": decode_time(times, "proleptic_gregorian"),
         field.surface: (field.surface, levels, _LEVELS.get(field.surface, level_attrs)),
+        **grid.coordinates,
     }
-    dims = ["number", "time", field.surface]
-    if isinstance(grid, Raster):
-        dims += ["latitude", "longitude"]
-        coords["latitude"] = ("latitude", grid.latitude, {"units": "degrees_north"})
-        coords["longitude"] = ("longitude", grid.longitude, {"units": "degrees_east"})
-    else:
-        dims.append("values")
+    dims = ("number", "time", field.surface, *grid.dims)
     name = "_".join((field.parameter.variable, *field.suffixes))
     variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), _attributes(series))
-    dataset = xr.Dataset({name: variable}, coords)
-    dataset = dataset if isinstance(grid, Raster) else to_grid(dataset, grid, path)
+    dataset = grid.on_points(xr.Dataset({name: variable}, coords), path)
     dataset = dataset.isel(number=0, drop=True) if len(members) == 1 else dataset
     dataset = dataset.rename({field.surface: "level"}) if field.surface == "isobaricInhPa" else dataset
     diagnosis.mended(dataset, *series.notes)
@@ -278,7 +272,7 @@ class _Messages(BackendArray):
 
     def __init__(self, path: str, messages: list[Message], numbers: NDArray[np.int64], grid: Raster | Triangle) -> None:
         self._path, self._messages, self._numbers, self._grid = path, messages, numbers, grid
-        self.shape = numbers.shape[1:] + (grid.shape if isinstance(grid, Raster) else (grid.size,))
+        self.shape = numbers.shape[1:] + grid.shape
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
         support = indexing.IndexingSupport.BASIC
@@ -299,5 +293,5 @@ class _Messages(BackendArray):
                     continue
                 raise
             field = first - second[0] if second else first
-            values[index] = self._grid.arrange(field) if isinstance(self._grid, Raster) else field
+            values[index] = self._grid.arrange(field)
         return values[(..., *key[3:])]

@@ -29,6 +29,8 @@ _KINDS = {
 # CDO reads none of the others.
 _ELSEWHERE = "ask its archive for regular latitudes and longitudes, at ECMWF with `grid=1/1`"
 
+Coordinates = dict[str, tuple[str, NDArray[np.float64], dict[str, str]]]
+
 
 @dataclass(frozen=True, eq=False)
 class Raster:
@@ -47,9 +49,19 @@ class Raster:
     alternating: bool
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the values."""
+        return ("latitude", "longitude")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """Numbers of latitudes and longitudes."""
         return self.latitude.size, self.longitude.size
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Latitudes and longitudes as coordinates of a dataset."""
+        return _coordinates(self.latitude, self.longitude)
 
     def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
         """Put the values of a message, in its own order, into an array (latitude, longitude)."""
@@ -58,6 +70,10 @@ class Raster:
             lines = lines.copy()
             lines[1::2] = lines[1::2, ::-1]
         return lines.T if self.by_columns else lines
+
+    def on_points(self, cube: xr.Dataset, path: str) -> xr.Dataset:
+        """Return a variable as it is: it lies on points."""
+        return cube
 
 
 def raster(handle: int, where: str) -> Raster:
@@ -145,43 +161,58 @@ class Triangle(NamedTuple):
     m: int
 
     @property
-    def size(self) -> int:
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the values."""
+        return ("values",)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """Numbers that a message holds: real and imaginary parts."""
-        return (self.j + 1) * (self.j + 2)
+        return ((self.j + 1) * (self.j + 2),)
 
+    @property
+    def coordinates(self) -> Coordinates:
+        """Coefficients have none."""
+        return {}
 
-def to_grid(cube: xr.Dataset, truncation: Triangle, path: str) -> xr.Dataset:
-    """Bring one variable of coefficients, (…, values), to N + 1 Gaussian latitudes for a truncation N, lazily.
+    def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Leave the values of a message in their order."""
+        return values
 
-    Raises:
-        DataError: if the truncation is not triangular.
-    """
-    (name,) = cube.data_vars
-    array = cube[name]
-    if len(set(truncation)) > 1:
-        raise DataError(
-            f"'{name}' in {path} has coefficients of the truncation J, K, M = {list(truncation)}, "
-            f"not a triangular one: "
-            f"transform them first with `cdo sp2gp IN OUT`"
+    def on_points(self, cube: xr.Dataset, path: str) -> xr.Dataset:
+        """Bring one variable of coefficients, (…, values), to N + 1 Gaussian latitudes for a truncation N, lazily.
+
+        Raises:
+            DataError: if the truncation is not triangular.
+        """
+        (name,) = cube.data_vars
+        array = cube[name]
+        if len(set(self)) > 1:
+            raise DataError(
+                f"'{name}' in {path} has coefficients of the truncation J, K, M = {list(self)}, not a triangular one: "
+                f"transform them first with `cdo sp2gp IN OUT`"
+            )
+        grid = Grid.gaussian(self.j + 1)
+        field: xr.DataArray = xr.apply_ufunc(
+            _synthesise,
+            in_pieces(array),
+            kwargs={"grid": grid, "truncation": self.j},
+            input_core_dims=[["values"]],
+            output_core_dims=[["latitude", "longitude"]],
+            dask="parallelized",
+            output_dtypes=[np.float32],
+            dask_gufunc_kwargs={"output_sizes": {"latitude": grid.shape[0], "longitude": grid.shape[1]}},
+            keep_attrs=True,
         )
-    grid = Grid.gaussian(truncation.j + 1)
-    field: xr.DataArray = xr.apply_ufunc(
-        _synthesise,
-        in_pieces(array),
-        kwargs={"grid": grid, "truncation": truncation.j},
-        input_core_dims=[["values"]],
-        output_core_dims=[["latitude", "longitude"]],
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        dask_gufunc_kwargs={"output_sizes": {"latitude": grid.shape[0], "longitude": grid.shape[1]}},
-        keep_attrs=True,
-    )
-    coordinates = {
-        "latitude": ("latitude", grid.latitude, {"units": "degrees_north"}),
-        "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
+        dataset: xr.Dataset = field.to_dataset(name=name).assign_coords(_coordinates(grid.latitude, grid.longitude))
+        return dataset
+
+
+def _coordinates(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> Coordinates:
+    return {
+        "latitude": ("latitude", latitude, {"units": "degrees_north"}),
+        "longitude": ("longitude", longitude, {"units": "degrees_east"}),
     }
-    dataset: xr.Dataset = field.to_dataset(name=name).assign_coords(coordinates)
-    return dataset
 
 
 def _synthesise(values: NDArray[Any], *, grid: Grid, truncation: int) -> NDArray[np.float32]:
