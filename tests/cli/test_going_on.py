@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from etesian.cli.main import main
 from etesian.core.errors import RecipeError
-from etesian.training.going_on import is_finished, refuse_changes
+from etesian.training.going_on import is_finished, refuse_changes, was_stopped
 
 RECIPE = """
 seed_everything: 0
@@ -116,6 +116,51 @@ def test_precisions_of_the_weights_are_refused(
 )
 def test_a_run_is_finished_after_its_epochs_or_steps(trainer: dict[str, int], expected: bool) -> None:
     assert is_finished({"epoch": 4, "step": 40}, trainer) is expected
+
+
+def test_a_run_that_was_stopped_early_is_finished_until_it_gets_more_patience(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    options = {"monitor": "val_loss", "patience": 1, "min_delta": 100.0}
+    recipe["trainer"]["callbacks"] = [{"class_path": "EarlyStopping", "init_args": options}]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    more = [*FIT, "--trainer.max_epochs=9"]
+    etesian(*more)
+    last = folder / "run" / "checkpoints" / "last" / "weights.safetensors"
+    before = last.read_bytes()
+    capsys.readouterr()
+    etesian(*more)
+    said = capsys.readouterr().out
+    assert said.startswith("run is already finished, stopped after 2 epochs; to go on, give its early stopping more")
+    assert last.read_bytes() == before
+    options["patience"] = 2
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    etesian(*more)
+    assert "epoch 3/9" in capsys.readouterr().out
+    assert json.loads((last.parent / "description.json").read_text())["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("stopped", "changed", "expected"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"patience": 9}}]}, False),
+        (True, {"max_time": "00:02:00:00"}, False),
+        (True, {"min_epochs": 6}, False),
+        (True, {"min_steps": 41}, False),
+        (True, {"max_epochs": 100, "precision": "32-true"}, True),
+    ],
+)
+def test_what_stopped_a_run_stops_it_again_unless_it_is_changed(
+    stopped: bool, changed: dict[str, object], expected: bool, tmp_path: Path
+) -> None:
+    trainer = {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"patience": 3}}], "max_time": "00:01:00:00"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
+    last = {"epoch": 4, "step": 40, "stopped": stopped}
+    assert was_stopped(tmp_path, last, trainer | changed) is expected
+    assert not was_stopped(tmp_path, {"epoch": 4, "step": 40}, trainer)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import xarray as xr
 
 from etesian.cli.commands import app, simulate
 from etesian.cli.main import main
-from etesian.training.recipes import sentence
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -71,13 +70,6 @@ def test_the_doctor_says_what_the_user_must_mend(capsys: pytest.CaptureFixture[s
         main(["doctor", "nothing.nc"])
     assert stop.value.code == 1
     assert "nothing.nc" in capsys.readouterr().out
-
-
-def test_a_misspelt_key_names_the_closest_one() -> None:
-    message = (
-        "Problem with given class_path 'etesian.forecast.data.ForecastData':\n        Option 'leeds' is not accepted\n"
-    )
-    assert sentence(message) == "ForecastData has no option 'leeds'; did you mean 'leads'?"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])

@@ -42,11 +42,11 @@ def recipe(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             OPTIMIZER.format("torch.nn.Linear", "{in_features: 1, out_features: 1}"),
-            "to be a subclass of <class 'Optimizer'>",
+            "model.init_args.optimizer names torch.nn.Linear, which is not an Optimizer",
         ),
         ("--model.init_args.network.class_path=unasked.Net", "names unasked.Net, but only what is in torch"),
         ("--trainer.callbacks+=unasked.Watch", "names unasked.Watch, but only what is in torch"),
-        ("--trainer.callbacks+=torch.nn.ReLU", "does not correspond to a subclass of Callback"),
+        ("--trainer.callbacks+=torch.nn.ReLU", "trainer.callbacks[0] names torch.nn.ReLU, which is not a Callback"),
         (
             "--trainer.callbacks+={class_path: LambdaCallback, init_args: {setup: torch.hub.load}}",
             "trainer.callbacks[0].init_args.setup names torch.hub.load, which is no optimizer, callback, logger",

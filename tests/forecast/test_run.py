@@ -285,3 +285,13 @@ def test_an_iterated_forecast_gives_each_state_when_it_is_reached(store: str, mo
     assert len(asked) == 3
     assert torch.equal(second.values, batch.inputs.values)
     assert next(parts, None) is None
+
+
+def test_leads_beyond_training_are_refused_before_anything_is_written(store: str, tmp_path: Path) -> None:
+    reader = Store(store)
+    task = persistence(reader)
+    task.provenance = {"leads": [6, 24]}
+    initial = initial_times(reader, (0,), PERIOD, 24)
+    with pytest.raises(RecipeError, match="trained for leads of 6 to 24 h, not for 30 h"):
+        predict_to(task, reader, str(tmp_path / "out.zarr"), initial, (6, 30), source={"run": "r"})
+    assert not list(tmp_path.iterdir())

@@ -336,3 +336,37 @@ def test_a_strategy_whose_checkpoints_cannot_be_read_is_refused_before_training(
     task.trainer = type("Trainer", (), {"strategy": strategy.__new__(strategy)})()  # type: ignore[assignment]
     with pytest.raises(RecipeError, match=f"{strategy.__name__} writes no checkpoints .*; use strategy: sharded"):
         task.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "said"),
+    [
+        ([24, 72], (24, 48, 72), None),
+        ([72, 24], (25, 71), None),
+        ([24, 72], (24, 78), r"trained for leads of 24 to 72 h, not for 78 h; ask for those, or train another run"),
+        ([24, 72], (6, 24), r"trained for leads of 24 to 72 h, not for 6 h"),
+        ([24], (24, 25), r"trained for 24 h, not for 25 h"),
+        ([], (1000,), None),
+    ],
+)
+def test_a_run_without_steps_answers_only_leads_within_those_of_its_training(
+    trained: list[int], asked: tuple[int, ...], said: str | None
+) -> None:
+    task = task_of()
+    task.provenance = {"leads": trained}
+    if said is None:
+        task.check_leads(asked)
+    else:
+        with pytest.raises(RecipeError, match=said):
+            task.check_leads(asked)
+
+
+def test_what_steps_through_time_goes_on_beyond_its_training_in_whole_steps() -> None:
+    iterated = task_of(step_hours=6)
+    iterated.provenance = {"leads": [6, 12]}
+    iterated.check_leads([6, 240])
+    with pytest.raises(RecipeError, match="9 h is no whole number of the steps of 6 h"):
+        iterated.check_leads([6, 9])
+    own_steps = task_of()
+    own_steps.provenance, own_steps.network.steps_in_time = {"leads": [24]}, True
+    own_steps.check_leads([240])

@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail(str(error.__cause__))
     except ArgumentError as error:
-        from etesian.training.recipes import sentence
-
-        _fail(f"{sentence(error.message)} (see `etesian {arguments[0]} --help`)", status=2)
+        _fail(f"{error.message} (see `etesian {arguments[0]} --help`)", status=2)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on", status=130)
     except OSError as error:

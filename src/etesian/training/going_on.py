@@ -54,6 +54,21 @@ def is_finished(last: dict[str, Any], trainer: dict[str, Any]) -> bool:
     return bool(epochs_done or 0 <= steps <= last["step"])
 
 
+def was_stopped(run: Path, last: dict[str, Any], trainer: dict[str, Any]) -> bool:
+    """Tell whether early stopping or a limit of time has ended a run, and would end it again.
+
+    Args:
+        run: directory of the run.
+        last: description of the checkpoint to go on from.
+        trainer: of the complete recipe, as plain data.
+    """
+    if not last.get("stopped") or not (run / "recipe.yaml").exists():
+        return False
+    before = read(run / "recipe.yaml").get("trainer", {})
+    enough = last["epoch"] + 1 >= (trainer.get("min_epochs") or 0) and last["step"] >= (trainer.get("min_steps") or 0)
+    return enough and all(before.get(name) == trainer.get(name) for name in ("callbacks", "max_time"))
+
+
 def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     """Go through the options that differ; one that only one version of this library has is none."""
     if isinstance(old, dict) and isinstance(new, dict) and "class_path" in old and "class_path" in new:

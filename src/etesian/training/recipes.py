@@ -1,10 +1,7 @@
 """Training from a recipe, in a run directory: LightningCLI, from the command line and from Python."""
 
-import importlib
-import inspect
 import json
 import logging
-import re
 import sys
 import tempfile
 import warnings
@@ -16,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import set_loader, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -31,8 +28,9 @@ from etesian.core.statistics import Statistics
 from etesian.networks.network import Network, Transfer
 from etesian.samples.loading import TaskData
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, read_description
-from etesian.training.going_on import is_finished, refuse_changes
-from etesian.training.logs import EpochLines
+from etesian.training.going_on import is_finished, refuse_changes, was_stopped
+from etesian.training.logs import EpochLines, keep_identities, options_with_folders, placed, with_folders
+from etesian.training.mistakes import explain
 from etesian.training.task import Task
 from etesian.training.trusted import by_public_names, check, plain, read, restrict, spelled_out
 
@@ -45,7 +43,7 @@ class _FinishedError(Exception):
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Keeps the complete recipe, defaults included, in the run directory."""
+    """Keeps the complete recipe, defaults included, in the run directory, and gives it to the loggers."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the recipe when training begins."""
@@ -54,7 +52,12 @@ class SaveRecipe(SaveConfigCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             mark(path.parent, "run")
             self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
-            path.write_text(by_public_names(path.read_text(encoding="utf-8")), encoding="utf-8")
+            recipe = path.read_text(encoding="utf-8")
+            path.write_text(by_public_names(recipe), encoding="utf-8")
+            _, *asked = trainer.loggers
+            for logger in asked:
+                logger.log_hyperparams(plain(recipe))
+            keep_identities(asked, path.parent)
 
 
 class TrainingCLI(LightningCLI):
@@ -106,12 +109,33 @@ class TrainingCLI(LightningCLI):
         last = read_description(folder)
         recipe = plain(self._parser(self.subcommand).dump(config, skip_none=False))
         finished = is_finished(last, recipe["trainer"])
-        refuse_changes(self.run_directory, recipe, last, finished=finished)
+        stopped = was_stopped(self.run_directory, last, recipe["trainer"])
+        refuse_changes(self.run_directory, recipe, last, finished=finished or stopped)
+        after = f"after {last['epoch'] + 1} epochs"
         if finished:
             raise _FinishedError(
-                f"{self.run_directory} is already finished, after {last['epoch'] + 1} epochs; to go on, give a larger "
-                "--trainer.max_epochs"
+                f"{self.run_directory} is already finished, {after}; to go on, give a larger --trainer.max_epochs"
             )
+        if stopped:
+            raise _FinishedError(
+                f"{self.run_directory} is already finished, stopped {after}; to go on, give its early stopping more "
+                "patience in the recipe's trainer.callbacks, or a larger trainer.max_time"
+            )
+
+    def instantiate_classes(self) -> None:
+        """Make data, task and trainer; the recipe that is kept does not say where the run lies.
+
+        Raises:
+            RecipeError: if a package is not installed.
+        """
+        config = self.config[self.subcommand]
+        asked, going_on = config.trainer.logger, config.get("ckpt_path") is not None
+        config.trainer.logger = placed(asked, self.run_directory, self.trusted, going_on=going_on)
+        try:
+            super().instantiate_classes()
+        except ImportError as error:
+            raise RecipeError(f"a class that the recipe names lacks what it needs: {first_line(error)}") from error
+        config.trainer.logger = asked
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with logs and checkpoints inside the run directory."""
@@ -123,10 +147,14 @@ class TrainingCLI(LightningCLI):
             callbacks.append(EpochLines())
             kwargs["enable_progress_bar"] = False
         self.trainer_defaults = {"callbacks": callbacks}
+        asked = self.config_init[self.subcommand].trainer.logger
+        if asked is None or asked is True:
+            asked = TensorBoardLogger(str(run), name="tensorboard")
+        loggers = asked if isinstance(asked, list) else [asked] if asked else []
         try:
             return super().instantiate_trainer(
                 default_root_dir=str(run),
-                logger=[CSVLogger(run, name="log"), TensorBoardLogger(str(run), name="tensorboard")],
+                logger=[CSVLogger(run, name="log"), *loggers],
                 plugins=[SafeCheckpoints()],
                 use_distributed_sampler=False,
                 **kwargs,
@@ -195,7 +223,7 @@ def fit(
         try:
             train(words, trust)
         except ArgumentError as error:
-            raise RecipeError(sentence(error.message)) from error
+            raise RecipeError(error.message) from error
         except ValueError as error:
             # The parser wraps what a constructor raises into a list of all it has tried.
             if isinstance(error.__cause__, EtesianError):
@@ -243,9 +271,11 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
 
     Raises:
         RecipeError: if a recipe cannot be read, or names what is neither known nor trusted.
+        ArgumentError: if a recipe or an option does not fit the classes that it names.
     """
-    arguments = spelled_out(arguments)
     restrict(trusted)
+    set_loader("yaml", lambda text: with_folders(plain(text), trusted), (yaml.YAMLError,))
+    arguments = list(options_with_folders(spelled_out(arguments), trusted))
     for before, word in pairwise(["", *arguments]):
         recipe = word.removeprefix("--config=") if word.startswith("--config=") else word
         if (before in ("-c", "--config") or recipe != word) and Path(recipe).is_file():
@@ -276,31 +306,5 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
         )
     except _FinishedError as done:
         print(done)
-
-
-def sentence(message: str) -> str:
-    """Turn what the parser says of a wrong recipe or option into one sentence."""
-    if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
-        module = denied[1].rpartition(".")[0]
-        return (
-            f"the recipe names {denied[1]}, but only what is in torch, lightning, pytorch_optimizer, torchmetrics or "
-            f"etesian is called; where you trust it, add --trust {module}"
-        )
-    if "SignatureArguments.add_function_arguments" in message:
-        return "a class_path of the recipe names a function; it must name a class, such as torch.optim.AdamW"
-    wrong = re.search(r"Option '([\w.]+)' is not accepted", message)
-    if wrong:
-        before = re.findall(r"class_path[= ]'([\w.]+)'", message[: wrong.end() + 200])
-        owner = before[-1] if before else ""
-        module_name, _, class_name = owner.rpartition(".")
-        try:
-            # What a recipe names elsewhere has been loaded by the parser, if it may be.
-            own = module_name.startswith("etesian.")
-            module = importlib.import_module(module_name) if own else sys.modules[module_name]
-            known = list(inspect.signature(vars(module)[class_name]).parameters)
-        except (ImportError, KeyError, TypeError, ValueError):
-            known = []
-        return f"{class_name or 'the recipe'} has no option '{wrong[1]}'{suggest(wrong[1], known) if known else ''}"
-    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise)))
+    except ArgumentError as error:
+        raise ArgumentError(None, explain(error, arguments, trusted)) from error

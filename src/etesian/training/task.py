@@ -195,7 +195,8 @@ class Task(L.LightningModule):
         checkpoint["random_state"] = torch.get_rng_state()
         checkpoint["optimizer_options"] = self.optimizer_options
         # A task that was only built, not trained, has no trainer to ask.
-        score = self._trainer.callback_metrics.get("val_loss") if self._trainer is not None else None
+        trainer = self._trainer
+        score = None if trainer is None else trainer.callback_metrics.get("val_loss")
         checkpoint["etesian"] = {
             "task": public_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "options": self.options(),
@@ -203,6 +204,7 @@ class Task(L.LightningModule):
             "statistics": self.normalizer.statistics,
             "provenance": self.provenance,
             "val_loss": None if score is None else float(score),
+            "stopped": trainer is not None and bool(trainer.should_stop),
         }
 
     def setup(self, stage: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse import Namespace, get_loader, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch import Callback
 from lightning.pytorch.accelerators import Accelerator
@@ -27,7 +27,7 @@ from etesian.core.names import locate, public_name
 MODULES = ("etesian", "torch", "lightning", "pytorch_optimizer", "torchmetrics")
 """What a recipe may name something of, and what may be imported for it."""
 
-_KINDS = (
+KINDS = (
     Accelerator, Callback, CheckpointIO, ClusterEnvironment, LayerSync, Logger, LRScheduler, Metric, Optimizer,
     Precision, Profiler, Strategy,
 )  # fmt: skip
@@ -52,7 +52,6 @@ def restrict(trusted: Sequence[str]) -> None:
         import_path_allowlist=[*MODULES, *trusted],
         instantiate_subclass_spec_in_any=False,
     )
-    set_loader("yaml", plain, (yaml.YAMLError,))
 
 
 def check(config: Namespace, trusted: Sequence[str]) -> None:
@@ -70,8 +69,8 @@ def check(config: Namespace, trusted: Sequence[str]) -> None:
     """
     for place, named in _named({name: config[name] for name in ("data", "model", "trainer")}, trusted):
         home = str(getattr(named, "__module__", type(named).__module__))
-        known = inspect.isclass(named) and (issubclass(named, _KINDS) or _within(home, ("etesian",)))
-        if not known and not _within(home, trusted):
+        known = inspect.isclass(named) and (issubclass(named, KINDS) or is_within(home, ("etesian",)))
+        if not known and not is_within(home, trusted):
             name = getattr(named, "__qualname__", type(named).__name__)
             raise RecipeError(
                 f"{place} names {home}.{name}, which is no optimizer, callback, logger or other part of training; "
@@ -79,7 +78,8 @@ def check(config: Namespace, trusted: Sequence[str]) -> None:
             )
 
 
-def _within(name: str, modules: Sequence[str]) -> bool:
+def is_within(name: str, modules: Sequence[str]) -> bool:
+    """Tell whether a module is one of some, or lies in one."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
@@ -129,7 +129,7 @@ def _named(value: Any, trusted: Sequence[str], place: str = "") -> Iterator[tupl
 
 def _found(path: str, trusted: Sequence[str], place: str) -> Any:
     module, _, name = path.rpartition(".")
-    if not _within(module, (*MODULES, *trusted)):
+    if not is_within(module, (*MODULES, *trusted)):
         raise RecipeError(f"{place} names {path}; where you trust it, add --trust {module}")
     try:
         return getattr(importlib.import_module(module), name)
