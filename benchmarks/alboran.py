@@ -71,7 +71,7 @@ def main() -> None:
     if not filled:
         name = rest.pop()
         filled[name] = et.baseline(name).fill(observed, (first, last), target="daily")
-    scores = et.evaluate(filled, truth, observed=observed, baselines=rest, out=options.out / "scores")
+    scores = et.evaluate(filled, truth, observed=observed, baselines=rest, out=options.out / "scores", overwrite=True)
     Console().print(et.summary(scores))
 
 

@@ -55,7 +55,7 @@ def trained(seeds: int) -> xr.Dataset:
     for name, run in runs.items():
         if not forecasts[name].exists():
             run.forecast(target, period, LEADS, out=forecasts[name])
-    return et.evaluate(forecasts, target, baselines=REFERENCES, channels=CHANNELS, out="scores")
+    return et.evaluate(forecasts, target, baselines=REFERENCES, channels=CHANNELS, out="scores", overwrite=True)
 
 
 def report(scores: xr.Dataset, seeds: int) -> None:

@@ -36,7 +36,9 @@ def main() -> None:
         forecasts[name] = options.out / f"{name}.zarr"
         if not forecasts[name].exists():
             run.forecast(store, ("2008-01-01", "2008-12-26"), LEADS, out=forecasts[name])
-    scores = et.evaluate(forecasts, store, baselines=REFERENCES, weights="cosine", out=options.out / "scores")
+    scores = et.evaluate(
+        forecasts, store, baselines=REFERENCES, weights="cosine", out=options.out / "scores", overwrite=True
+    )
     report(scores, options.seeds)
 
 

@@ -40,7 +40,9 @@ def main() -> None:
     with chdir(options.out):  # where the recipes look for their stores
         names = trained(options.seeds)
         forecasts = {name: f"{name}.zarr" for group in names.values() for name in group}
-        scores = et.evaluate(forecasts, FINE, baselines=[], structure=True, channels=CHANNELS, out="scores")
+        scores = et.evaluate(
+            forecasts, FINE, baselines=[], structure=True, channels=CHANNELS, out="scores", overwrite=True
+        )
     print_table(scores.isel(region=0, lead_time=0, map_lead_time=0), names)
 
 

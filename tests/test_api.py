@@ -172,3 +172,32 @@ def test_a_network_is_asked_at_the_level_of_research(store: et.Store) -> None:
     answer = task.eval().predict(batch, task.target_frame(batch, [24])).to_xarray()
     assert dict(answer.sizes) == {"time": 1, "latitude": 6, "longitude": 8}
     assert answer.time.values[0] == TIMES.values[1].astype(answer.time.dtype)
+
+
+def test_the_same_evaluation_is_there_already_and_another_is_refused(
+    run: et.Run, store: et.Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, days = tmp_path / "evaluation", ("2001-02-21", "2001-02-27")
+    forecast = tmp_path / "f.zarr"
+    run.forecast(store, days, [24, 48], out=forecast)
+
+    def scores(**options: Any) -> xr.Dataset:
+        return et.evaluate(forecast, store, baselines=["persistence"], out=out, **options)
+
+    first = scores()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    capsys.readouterr()
+    again = scores()
+    assert capsys.readouterr().out == f"{out} is already there\n"
+    xr.testing.assert_identical(again.drop_attrs(), first.drop_attrs())
+    assert again.attrs == first.attrs
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    assert str(et.summary(again).columns[0]._cells) == str(et.summary(first).columns[0]._cells)
+    with pytest.raises(
+        DataError, match=r"evaluation exists, made with leads = None instead of \[24\]; use --overwrite"
+    ):
+        scores(leads=[24])
+    assert scores(leads=[24], overwrite=True).lead_time.values.tolist() == [24]
+    run.forecast(store, days, [24], out=forecast, overwrite=True)
+    with pytest.raises(DataError, match=r"made with forecast f = \w{12} instead of \w{12}; use"):
+        scores(leads=[24])

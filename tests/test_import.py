@@ -39,7 +39,8 @@ def test_every_module_is_imported_without_posix_and_with_the_arrays_of_numpy_2_5
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["prepar"], ["prepare", "--help"], ["forecast", "--gird"]]
+    "words",
+    [["--help"], ["--version"], ["completion", "bash"], ["prepar"], ["prepare", "--help"], ["forecast", "--gird"]],
 )
 def test_the_help_and_a_wrong_command_load_no_library_for_numbers(words):
     script = """

@@ -2,7 +2,6 @@
 
 from etesian.api import baseline as baseline
 from etesian.api import doctor as doctor
-from etesian.api import evaluate as evaluate
 from etesian.api import fetch as fetch
 from etesian.api import fit as fit
 from etesian.api import load as load
@@ -10,7 +9,6 @@ from etesian.api import open as open
 from etesian.api import plot as plot
 from etesian.api import prepare as prepare
 from etesian.api import simulate as simulate
-from etesian.api import summary as summary
 from etesian.baselines import Baseline as Baseline
 from etesian.core.channels import Channel as Channel
 from etesian.core.errors import ChannelError as ChannelError
@@ -38,6 +36,8 @@ from etesian.downscale.data import DownscalingData as DownscalingData
 from etesian.downscale.data import SuperResolutionData as SuperResolutionData
 from etesian.downscale.task import DownscaleTask as DownscaleTask
 from etesian.downscale.task import SuperResolutionTask as SuperResolutionTask
+from etesian.evaluation import evaluate as evaluate
+from etesian.evaluation import summary as summary
 from etesian.fill.data import GapFillData as GapFillData
 from etesian.fill.task import GapFillTask as GapFillTask
 from etesian.forecast.baseline_networks import Climatology as Climatology

@@ -1,40 +1,23 @@
 """The verbs: each takes paths or objects and returns objects; the command line calls nothing else."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
-from rich.table import Table
 
 from etesian.baselines import Baseline
-from etesian.core.clock import decode_time, encode_time, month_start
 from etesian.core.errors import CheckpointError, RecipeError, suggest
-from etesian.core.outputs import claim, keep_apart
-from etesian.distance.score import LearnedDistance
 from etesian.files import fetch as fetching
 from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
-from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
-from etesian.fill.pairs import FilledPairs, Resolution
-from etesian.fill.report import filled_summary
-from etesian.fill.scores import score_filled
-from etesian.forecast.baselines import baseline_task
-from etesian.forecast.run import predict_to
 from etesian.run import Run
-from etesian.samples.windows import Period, exists
-from etesian.scores.score import score
-from etesian.scores.series import averaging_hours, open_forecast
-from etesian.scores.tables import summary as forecast_summary
 from etesian.store import prepare as preparing
-from etesian.store.reader import Store, is_training_store
+from etesian.store.reader import Store
+from etesian.store.regrid import Method
+from etesian.store.select import Resampling
 from etesian.training.checkpoint import NETWORK
-
-Forecast = str | Path | xr.Dataset
 
 
 def open(source: Source) -> xr.Dataset:
@@ -59,20 +42,43 @@ def doctor(source: Source) -> Diagnosis:
     return examine(source)
 
 
-def fetch(source: str, out: str | Path, *, variables: Sequence[str], **options: Any) -> xr.Dataset:
+def fetch(
+    source: str,
+    out: str | Path,
+    *,
+    variables: Sequence[str],
+    levels: Sequence[int] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    region: str | None = None,
+    every: int | None = None,
+    retries: int = 5,
+    credentials: bool = False,
+    overwrite: bool = False,
+) -> xr.Dataset:
     """Copy a part of a remote Zarr store into a local one, resumably, and return it opened.
 
     Args:
-        source: an address, or one of the public stores' short names such as `weatherbench2/64x32`.
+        source: an address (gs://, s3://, https://, file://) or one of weatherbench2/64x32, weatherbench2/240x121,
+            weatherbench2/1440x721 (ERA5, 6-hourly, 1959 to 2022) and arco-era5 (hourly, 0.25°, from 1940).
         out: the Zarr store to write.
         variables: names such as geopotential, 2m_temperature, or the store's own.
-        **options: `levels`, `start`, `end`, `region`, `every`, `retries`, `anonymous` and `overwrite`; see
-            `etesian fetch --help`.
+        levels: pressure levels in hPa; all if not given.
+        start: first time, such as 1979 or 1979-01-01T06; the store's first if not given.
+        end: last time, such as 2018 (to its end) or 2018-12-31T18; the last written one if not given.
+        region: a named region such as Europe, or south,north,west,east in degrees; everything if not given.
+        every: hours between two kept times, counted from 00 UTC; all times if not given.
+        retries: repetitions of a failing request, each after twice the pause of the one before.
+        credentials: read with yours; public buckets need none.
+        overwrite: replace another store that is there already.
 
     Raises:
         EtesianError: if the store cannot be read, lacks what is asked for, or something else is at `out`.
     """
-    fetching.fetch(source, str(out), variables=list(variables), **options)
+    fetching.fetch(
+        source, str(out), variables=list(variables), levels=None if levels is None else list(levels), start=start,
+        end=end, region=region, every=every, retries=retries, anonymous=not credentials, overwrite=overwrite,
+    )  # fmt: skip
     return open_store(str(out))
 
 
@@ -81,28 +87,64 @@ def prepare(
     out: str | Path,
     *,
     train: tuple[str | None, str | None] | None = None,
+    variables: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
     grid: float | str | Path | None = None,
-    **options: Any,
+    method: Method = "conservative",
+    coarsen: int | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    every: int | None = None,
+    resampling: Resampling = "instant",
+    region: str | None = None,
+    member: int | None = None,
+    derive: Sequence[str] | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | None = None,
+    overwrite: bool = False,
 ) -> Store:
     """Make a training store: fields, statics, statistics, climatology.
 
-    The work goes on in `OUT.partial` and can be killed at any time; the same call continues it.
+    The work goes on in `OUT.partial` and can be killed at any time; the same call continues it. `OUT` appears when it
+    is complete.
 
     Args:
-        source: files, or a canonical dataset as `open` gives it, of which more was selected with xarray.
+        source: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards, or a canonical
+            dataset as `open` gives it, of which more was selected with xarray.
         out: the Zarr store to make.
-        train: first and last date of the statistics and the climatology: your training years. By default all.
-        grid: to bring the fields to: degrees, `gaussian32`, or a file that is on it.
-        **options: `variables`, `exclude`, `levels`, `method`, `coarsen`, `start`, `end`, `every`, `resampling`,
-            `region`, `member`, `derive`, `scheduler`, `memory_limit` and `overwrite`; see `etesian prepare --help`.
+        train: first and last date of the statistics and the climatology: your training years. By default all, so that
+            they see your test years.
+        variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without time
+            and what is derived are always kept.
+        exclude: variables or channels to leave out of these.
+        levels: pressure levels to keep, hPa; all by default.
+        grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
+            file that is on it. Of a regional source, the part of the grid that it covers.
+        method: how to regrid; conservative keeps area means, bilinear suits finer grids.
+        coarsen: average blocks of so many rows and columns of the grid, as super-resolution undoes; a block with a
+            missing value is missing.
+        start: first date to keep, such as 1979 or 1979-06-01T06.
+        end: last date to keep; 2018 means the end of 2018.
+        every: hours between times, counted from 00 UTC; the times of the source by default.
+        resampling: with every, whether to pick instants or average from each time to the next.
+        region: south,north,west,east in degrees, or a name such as Europe.
+        member: the ensemble member to keep, where there are several.
+        derive: variables to add, by spherical harmonics on the grid of the source: vorticity, divergence,
+            streamfunction or velocity_potential from winds, or winds from vorticity and divergence.
+        scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
+        memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
+        overwrite: replace a store that was made otherwise.
 
     Raises:
         EtesianError: if a source cannot be used, or an option asks for what is not there.
     """
     first, last = train or (None, None)
     preparing.prepare(
-        source if isinstance(source, xr.Dataset) else preparing.as_list(source), str(out), train_start=first,
-        train_end=last, grid=None if grid is None else str(grid), **options,
+        source if isinstance(source, xr.Dataset) else preparing.as_list(source), str(out), variables=variables,
+        exclude=exclude, levels=levels, grid=None if grid is None else str(grid), method=method, coarsen=coarsen,
+        start=start, end=end, train_start=first, train_end=last, every=every, resampling=resampling, region=region,
+        member=member, derive=derive, scheduler=scheduler, memory_limit=memory_limit, overwrite=overwrite,
     )  # fmt: skip
     return Store(out)
 
@@ -169,11 +211,6 @@ def fit(
     return Run(train(recipe, run, stores, epochs, options or {}, trust))
 
 
-def summary(scores: xr.Dataset) -> Table:
-    """Return the first table of scores: of forecasts, fine or filled fields."""
-    return filled_summary(scores) if "lead_time" not in scores.dims else forecast_summary(scores)
-
-
 def load(run: str | Path, checkpoint: str | None = None) -> Run | Baseline:
     """Return a trained run, or a baseline where it is called `baseline:NAME`.
 
@@ -208,140 +245,36 @@ def baseline(name: str, store: str | Path | Store | None = None) -> Baseline:
     return Baseline(name, store)
 
 
-def evaluate(
-    forecasts: Forecast | Mapping[str, Forecast],
-    truth: str | Path | xr.Dataset | Store,
+def plot(
+    path: str | Path,
+    out: str | Path,
     *,
-    baselines: Sequence[str] | None = None,
-    observed: str | Path | Store | None = None,
-    distance: str | Path | None = None,
-    out: str | Path | None = None,
-    **options: Any,
-) -> xr.Dataset:
-    """Score forecasts, filled or fine fields against the truth and baselines, with intervals and a report.
-
-    Every forecast is scored over the same initial times, leads and points. Baselines are made from the truth, which
-    must then be a training store, and kept in `OUT.baselines`.
-
-    Args:
-        forecasts: one, or several by name, of which the first is what the report is about: Zarr stores or datasets.
-        truth: a training store, any file that `open` reads, or a canonical dataset.
-        baselines: to compare with; by default persistence and the seasonal cycle for forecasts where the truth is a
-            training store, all for filled gaps, none for fine fields.
-        observed: where gaps were filled, the store with the gaps; the truth is then complete fields, or the
-            observations of which some were withheld.
-        distance: run of AtmoDist whose learned distance between forecast and truth is a score as well.
-        out: folder for scores.nc, scores.csv, report.html and pictures; None gives the scores alone.
-        **options: `references`, `climatology`, `channels`, `leads`, `regions`, `weights`, `headline`, `structure` and
-            `locations`; see `etesian evaluate --help`.
-
-    Returns:
-        Scores with 95 % intervals; docs/scores.md defines them.
-
-    Raises:
-        EtesianError: if files cannot be read or compared.
-    """
-    one = isinstance(forecasts, str | Path | xr.Dataset)  # a dataset is a mapping, too
-    named: dict[str, Forecast] = {_name(forecasts): forecasts} if one else dict(forecasts)  # type: ignore[dict-item,arg-type]
-    judge = truth.path if isinstance(truth, Store) else truth
-    gaps = observed.path if isinstance(observed, Store) else observed
-    inputs = [each for each in (*named.values(), judge, gaps, distance) if isinstance(each, str | Path)]
-    if out is not None:
-        claim(out, "evaluation", inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        beside = Path(folder) if out is None else Path(f"{out}.baselines")
-        if gaps is not None:
-            return _evaluate_filled(named, judge, gaps, baselines, beside, out, inputs, **options)
-        fitted = _fitted(judge, baselines)
-        if baselines is None:
-            first = open_forecast(*next(iter(named.items())))
-            baselines = ["persistence", "seasonal_cycle"] if fitted and first.leads.any() else []
-        like = next(iter(named.values()))
-        for name in baselines:
-            assert fitted is not None
-            named[name] = beside / f"{name}.zarr"
-            keep_apart(beside / f"{name}.zarr", inputs)
-            _forecast_as(name, like, fitted, beside / f"{name}.zarr", options.get("channels"))
-        references = [*baselines, *(options.pop("references", None) or [])]
-        further = [] if distance is None else [partial(LearnedDistance, run=distance)]
-        return score(named, judge, references=references, further=further, out=out, **options).load()
-
-
-def _evaluate_filled(
-    filled: dict[str, Forecast],
-    truth: str | Path | xr.Dataset,
-    observed: str | Path,
-    baselines: Sequence[str] | None,
-    beside: Path,
-    out: str | Path | None,
-    inputs: Sequence[str | Path],
-    *,
-    channels: Sequence[str] | None = None,
-    weights: str = "area",
-    **unused: Any,
-) -> xr.Dataset:
-    """Score filled fields beside baselines made from the same observations."""
-    given = [name for name, value in {"weights": weights != "area", **unused}.items() if value]
-    if given:
-        raise RecipeError(f"{given[0]} is for forecasts; filled gaps are judged without it")
-    fitted = _fitted(observed, baselines)
-    pairs = FilledPairs(filled, truth, observed, channels)
-    months = decode_time(month_start(pairs.time[[0, -1]], pairs.calendar), pairs.calendar)
-    span = Period(str(months[0])[:7], str(months[1])[:7])
-    names = GAP_BASELINES if baselines is None else baselines
-    for name in names if fitted else ():
-        assert fitted is not None
-        keep_apart(beside / f"{name}.zarr", inputs)
-        target: Resolution = "monthly" if pairs.monthly else "daily"
-        fill_baseline_to(
-            name, fitted, str(beside / f"{name}.zarr"), span, target=target, channels=pairs.channels, overwrite=True
-        )
-        filled = {**filled, name: beside / f"{name}.zarr"}
-    scores: xr.Dataset = score_filled(filled, truth, observed, channels=channels, out=out)
-    return scores.load()
-
-
-def _fitted(store: str | Path | xr.Dataset, baselines: Sequence[str] | None) -> Store | None:
-    """Return the store that baselines are fitted to, None where there is none and none is asked for."""
-    if not isinstance(store, xr.Dataset) and is_training_store(store):
-        return Store(store)
-    if baselines:
-        raise RecipeError(f"baselines are fitted to a training store, which {store} is not; ask for no baselines")
-    return None
-
-
-def plot(path: str | Path, out: str | Path, **options: Any) -> Path:
+    channel: str | None = None,
+    time: str | None = None,
+    lead: Sequence[int] | None = None,
+    truth: str | Path | None = None,
+    score: str = "rmse",
+    region: str | None = None,
+) -> Path:
     """Draw a picture of data, forecasts or scores.
 
     Args:
         path: scores.nc of `evaluate`, forecasts, a training store, or any file that can be opened.
         out: picture to write; its ending tells the format, such as .png or .pdf.
-        **options: `channel`, `time`, `lead`, `truth`, `score` and `region`; see `etesian plot --help`.
+        channel: such as geopotential_500; the first one by default.
+        time: initial time of forecasts, or time of data, as YYYY-MM-DDTHH; the first one by default.
+        lead: hours, for forecasts; up to three are chosen by default.
+        truth: what really happened, to draw beside forecasts.
+        score: to draw: rmse, mae, bias, acc or activity.
+        region: of scores; the first one by default.
 
     Raises:
         EtesianError: if the path cannot be read or has no such channel, time or lead.
     """
     from etesian.scores.plots import plot as draw
 
-    draw(str(path), str(out), **options)
+    draw(
+        str(path), str(out), channel=channel, time=time, lead=None if lead is None else list(lead),
+        truth=None if truth is None else str(truth), score=score, region=region,
+    )  # fmt: skip
     return Path(out)
-
-
-def _name(forecast: Forecast) -> str:
-    return "forecast" if isinstance(forecast, xr.Dataset) else Path(forecast).name.removesuffix(".zarr")
-
-
-def _forecast_as(name: str, like: Forecast, store: Store, path: Path, channels: Sequence[str] | None) -> None:
-    """Forecast with a baseline for the initial times, leads and channels of another forecast."""
-    other = open_forecast(name, like)
-    wanted = store.channels if channels is None else store.resolve(channels)
-    shared = [channel for channel in other.channels if channel in wanted]
-    leads = tuple(int(lead) for lead in other.leads)
-    if 0 in leads and name not in ("climatology", "seasonal_cycle"):
-        raise RecipeError(f"at lead 0 {name} is the truth itself; compare downscaled fields with `interpolation`")
-    initial, _ = encode_time(other.dataset["time"].values)
-    task = baseline_task(name, store, shared, leads, averaging_hours({name: other}))
-    usable = exists(store, task.layout.history, np.ones(len(store.time), dtype=bool))
-    initial = initial[np.isin(initial, store.time[usable])]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    predict_to(task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name)

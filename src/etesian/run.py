@@ -26,8 +26,10 @@ from etesian.training.task import Job, Task
 from etesian.verbs import (
     SERVES,
     Given,
+    Source,
     Span,
     at_least_one,
+    dataset_of,
     hours,
     opened,
     period,
@@ -250,20 +252,21 @@ class Run:
         lazily: xr.Dataset = xr.open_zarr(out)
         return lazily
 
-    def distance(self, first: xr.Dataset, second: xr.Dataset, layer: str | None = None) -> xr.DataArray:
-        """Return the learned distance of two canonical datasets over their dimensions beside level and horizontal ones.
+    def distance(self, first: Source, second: Source, layer: str | None = None) -> xr.DataArray:
+        """Return the learned distance of states over their dimensions beside level and horizontal ones.
 
         Args:
-            first: states.
-            second: states on the same grid; further dimensions are broadcast.
+            first: states: a canonical dataset, fields, or files as `etesian.open` takes them.
+            second: states on the same grid; further dimensions are broadcast, of shared ones what both have is taken.
             layer: of the encoder whose features are compared; None is the last.
 
         Raises:
             RecipeError: if the run measures no distances.
             DataError: if a variable or level is missing.
+            GridError: if the grids differ.
         """
         require(self.job, "distance", str(self.path))
-        return atmodistance(AtmoDistance.load(self.checkpoint, layer), first, second)
+        return atmodistance(AtmoDistance.load(self.checkpoint, layer), dataset_of(first), dataset_of(second))
 
     def _facts(self) -> dict[str, str]:
         known, layout = self.description, self.task.layout

@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from etesian.core import Fields
 from etesian.core.clock import decode_time
 from etesian.core.errors import RecipeError
 from etesian.core.outputs import keep_apart
+from etesian.files.open import open_store
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
 from etesian.store.states import DatasetStates, States
@@ -19,6 +21,9 @@ from etesian.training.task import Job, Task
 
 Given = str | Path | Store | xr.Dataset
 """A training store or its path, or a canonical dataset."""
+
+Source = str | Path | xr.Dataset | Fields
+"""States: files as `etesian.open` takes them, a canonical dataset, or fields."""
 
 Span = str | tuple[str, str]
 """One date, such as `2018` (all of it) or `2018-01`, or the first and the last one."""
@@ -48,6 +53,13 @@ def opened(given: Given) -> States:
     if isinstance(given, xr.Dataset):
         return DatasetStates(given)
     return given if isinstance(given, Store) else Store(given)
+
+
+def dataset_of(given: Source) -> xr.Dataset:
+    """Return files or fields as a canonical dataset; a dataset is one."""
+    if isinstance(given, Fields):
+        return given.to_xarray()
+    return given if isinstance(given, xr.Dataset) else open_store(given)
 
 
 def training_store(given: str | Path | Store) -> Store:

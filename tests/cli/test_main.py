@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import etesian as et
 from etesian.cli.commands import app, simulate
 from etesian.cli.main import main
 
@@ -97,3 +98,23 @@ def test_what_a_pipe_cannot_encode_is_replaced(
     said = {"help": "Usage: etesian COMMAND", "doctor": "2m_temperature", "mistake": 'Unknown command "doct'}
     assert status == (2 if command == "mistake" else 0)
     assert said[command] in (err if command == "mistake" else out)
+
+
+def test_words_of_an_argument_are_those_of_the_verb_in_python() -> None:
+    _, resolved, _ = app.parse_commands(("prepare",))
+    said = {a.name: a.parameter.help for a in resolved[-1].assemble_argument_collection(parse_docstring=True)}
+    assert said["--method"] == "how to regrid; conservative keeps area means, bilinear suits finer grids."
+    assert said["--method"] in " ".join(str(et.prepare.__doc__).split())
+    assert said["--train-end"].startswith("last date of the statistics")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_their_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", shell])
+    assert stop.value.code == 0
+    script = capsys.readouterr().out
+    for words, *_ in COMMANDS:
+        assert words in script
+    for option in ("train-end", "batch-size", "spinup-days"):
+        assert option in script

@@ -247,8 +247,14 @@ def test_generated_scenarios_are_the_same_for_the_same_seed_and_warm_with_emissi
         assert run.years.tolist() == list(range(1850, 2101))
         warming.append((run.targets[-20:, 0].mean(-1) * first.grid.cosine_weights).mean())
     assert 1 < warming[0] < warming[1] < warming[2] < 6
-    with pytest.raises(RecipeError, match="holds scenarios already"):
-        simulate_scenarios(str(tmp_path / "a"))
+    before = (tmp_path / "a" / "inputs_ssp126.nc").stat().st_mtime_ns
+    simulate_scenarios(str(tmp_path / "a"), resolution=30, members=2)
+    assert (tmp_path / "a" / "inputs_ssp126.nc").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"a exists, made with members = 2 instead of 1; use --overwrite to replace it"):
+        simulate_scenarios(str(tmp_path / "a"), resolution=30, members=1)
+    simulate_scenarios(str(tmp_path / "a"), resolution=30, members=1, overwrite=True)
+    with xr.open_dataset(tmp_path / "a" / "outputs_ssp126.nc") as replaced:
+        assert replaced.sizes["member"] == 1
 
 
 def test_generated_scenarios_are_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

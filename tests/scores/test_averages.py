@@ -9,10 +9,10 @@ import pytest
 import xarray as xr
 from numpy.testing import assert_allclose
 
-from etesian.api import evaluate as evaluate_command
 from etesian.core.clock import parse_time
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.grid import Grid
+from etesian.evaluation import evaluate
 from etesian.forecast.baselines import baseline_task
 from etesian.forecast.run import predict_to
 from etesian.samples.windows import WindowReader
@@ -110,7 +110,7 @@ def test_anomalies_are_about_the_averaged_climatology(year: str, tmp_path: Path)
 
 def test_the_command_makes_averaged_baselines(store: str, tmp_path: Path) -> None:
     forecast = write(tmp_path, store, "seasonal_cycle")
-    evaluate_command(forecast, store, out=str(tmp_path / "scores"), baselines=["persistence"], regions=["domain"])
+    evaluate(forecast, store, out=str(tmp_path / "scores"), baselines=["persistence"], regions=["domain"])
     scores = xr.open_dataset(tmp_path / "scores" / "scores.nc")
     alone = score({"p": write(tmp_path, store, "persistence")}, store, progress=False, regions=["domain"])
     assert_allclose(scores.rmse.sel(forecast="persistence"), alone.rmse.isel(forecast=0), rtol=1e-5)

@@ -12,9 +12,9 @@ HEADLINE = ["geopotential_500", "temperature_850"]
 
 
 def quickstart(folder: str, *, days: int) -> None:
-    """Simulate a planet, train a small ClimaX on it, forecast 1 to 5 days from held-out times, and judge the result.
+    """Simulate a planet, train a small ClimaX on it, forecast 1 to 5 days from held-out times, and score the result.
 
-    Needs no download. Run again, it goes on from what is done.
+    Needs no download. Run again, it goes on from what is done, and repeats nothing.
 
     Args:
         folder: where everything goes.
@@ -37,9 +37,8 @@ def quickstart(folder: str, *, days: int) -> None:
         recipe.write_text(et.recipes()["planet_climax"], encoding="utf-8")
     run = et.fit(recipe, run=base / "run", stores=[store])
     console.rule("4/5  forecast")
-    if not forecast.exists():
-        run.forecast(store, ("2001-07-01", "2001-09-05"), LEADS, every=12, out=forecast)
-    console.rule("5/5  judge")
+    run.forecast(store, ("2001-07-01", "2001-09-05"), LEADS, every=12, out=forecast)
+    console.rule("5/5  score")
     scores = et.evaluate(
         {"ClimaX": forecast},
         store,

@@ -7,7 +7,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "api": (
         "baseline",
         "doctor",
-        "evaluate",
         "fetch",
         "fit",
         "load",
@@ -15,8 +14,8 @@ HOMES: dict[str, tuple[str, ...]] = {
         "plot",
         "prepare",
         "simulate",
-        "summary",
     ),
+    "evaluation": ("evaluate", "summary"),
     "baselines": ("Baseline",),
     "run": ("Run",),
     "core.channels": ("Channel",),

@@ -94,20 +94,29 @@ def unfinished(place: Path) -> Path:
     return place.with_name(f"{place.name}.partial")
 
 
-def mark(folder: Path, kind: Kind | Literal["run", "unfinished"]) -> None:
-    """Note in a folder that this library wrote what is in it now."""
+def mark(folder: Path, kind: Kind | Literal["run", "unfinished"], plan: str | None = None) -> None:
+    """Note in a folder that this library wrote what is in it now, and what that follows from."""
     entries = sorted(entry.name for entry in folder.iterdir() if entry.name != MARKER)
-    text = json.dumps({"written_by": "etesian", "kind": kind, "entries": entries}, indent=1)
-    (folder / MARKER).write_text(text, encoding="utf-8")
+    told = {"written_by": "etesian", "kind": kind, "entries": entries} | ({} if plan is None else {"plan": plan})
+    (folder / MARKER).write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
-def put_in_place(new: Path, place: Path, kind: Kind) -> None:
+def marker(folder: Path) -> dict[str, Any]:
+    """Return what `mark` noted in a folder; nothing where it did not."""
+    try:
+        told = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def put_in_place(new: Path, place: Path, kind: Kind, plan: str | None = None) -> None:
     """Give a complete folder its name, in place of an earlier result of the same kind.
 
     Raises:
         DataError: if something else has come there meanwhile.
     """
-    mark(new, kind)
+    mark(new, kind, plan)
     claim(place, kind)
     if not place.exists():
         new.rename(place)
@@ -124,8 +133,16 @@ def put_in_place(new: Path, place: Path, kind: Kind) -> None:
 
 
 @contextmanager
-def complete_or_absent(path: str | Path, kind: Kind, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
+def complete_or_absent(
+    path: str | Path, kind: Kind, inputs: Iterable[str | Path] = (), plan: str | None = None
+) -> Iterator[Path]:
     """Give a folder to write a result into, which gets its name when all is written, or vanishes.
+
+    Args:
+        path: of the folder.
+        kind: of the result.
+        inputs: what it is made from.
+        plan: all that the result follows from, by which `resumable.is_finished` knows it; a Zarr store says it itself.
 
     Raises:
         DataError: as `claim` does.
@@ -137,7 +154,7 @@ def complete_or_absent(path: str | Path, kind: Kind, inputs: Iterable[str | Path
     mark(partial, "unfinished")
     try:
         yield partial
-        put_in_place(partial, place, kind)
+        put_in_place(partial, place, kind, plan)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -156,18 +173,15 @@ def _foreign(folder: Path, kind: Kind) -> Path | None:
     """Return the first thing in a folder that is not of an earlier result; the folder itself where none is there."""
     if not folder.is_dir():
         return folder
-    try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        marker = None
-    if marker is None:
+    told = marker(folder)
+    if not told:
         if _of_an_earlier_version(folder) != kind:
             return folder
         entries = {entry.name for entry in folder.iterdir()}
-    elif marker.get("written_by") != "etesian" or marker.get("kind") != kind:
+    elif told.get("written_by") != "etesian" or told.get("kind") != kind:
         return folder
     else:
-        entries = {MARKER, *marker["entries"]}
+        entries = {MARKER, *told["entries"]}
     entries |= _BY_THE_SYSTEM
     for entry in sorted(folder.iterdir()):
         if entry.name not in entries or entry.is_symlink():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from etesian.core.clock import encode_time
 from etesian.core.errors import DataError, EtesianError
-from etesian.core.outputs import Kind, claim, mark, put_in_place, unfinished
+from etesian.core.outputs import Kind, claim, mark, marker, put_in_place, unfinished
 
 LOCK = "lock"
 
@@ -25,49 +25,32 @@ _PLAN, _DONE = "etesian-plan.txt", "etesian-done.txt"
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
-    """Return a plan as the text that a finished store carries in its root attribute `plan`."""
+    """Return a plan as the text that a finished store carries in its root attribute `plan`, any other in its marker."""
     return json.dumps(dict(plan), sort_keys=True)
 
 
-def fingerprint(path: str | Path) -> str:
-    """Return what tells files from others: their names, sizes and times of change; an address is its own.
-
-    >>> fingerprint("gs://bucket/store")
-    'gs://bucket/store'
-    """
-    if "://" in str(path):
-        return str(path)
-    root = Path(path)
-    files = sorted(root.rglob("*")) if root.is_dir() else [root]
-    stamps = [
-        (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in files
-        if file.is_file()
-    ]
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
-
-
 def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Say whether the finished store of a plan is at a path that is claimed, so that nothing is left to do.
+    """Say whether the finished result of a plan is at a path that is claimed, so that nothing is left to do.
 
     Raises:
-        DataError: if a store of another plan is there that is not to be overwritten.
+        DataError: if the result of another plan is there that is not to be overwritten.
     """
-    if overwrite or not (path / "zarr.json").exists():
+    if overwrite or not path.exists() or not any(path.iterdir()):
         return False
-    attributes = zarr.open_group(path, mode="r").attrs.asdict()
-    if attributes.get("plan") != plan_text(plan):
-        raise DataError(f"{path} exists{_difference(attributes.get('plan'), plan)}; use --overwrite to replace it")
+    is_zarr = (path / "zarr.json").exists()
+    text = zarr.open_group(path, mode="r").attrs.asdict().get("plan") if is_zarr else marker(path).get("plan")
+    if text != plan_text(plan):
+        raise DataError(f"{path} exists{_difference(text, plan)}; use --overwrite to replace it")
     print(f"{path} is already there")
     return True
 
 
 def _difference(text: object, plan: Mapping[str, Any]) -> str:
-    """Return words for the first setting in which the store at hand differs from a plan."""
+    """Return words for the first setting in which the result at hand differs from a plan."""
     if not isinstance(text, str):
         return " and was made otherwise"
     theirs = json.loads(text)
-    for name, value in json.loads(plan_text(plan)).items():
+    for name, value in json.loads(json.dumps(dict(plan))).items():
         if theirs.get(name) != value:
             return f", made with {name} = {_short(theirs.get(name))} instead of {_short(value)}"
     return " and was made otherwise"

@@ -64,19 +64,7 @@ def fetch(
     level); the local one gets canonical names and units. An interrupted copy continues where it stopped when
     the same command runs again; a finished one is left as it is.
 
-    Args:
-        source: an address (gs://, s3://, https://, file://) or one of weatherbench2/64x32, weatherbench2/240x121,
-            weatherbench2/1440x721 (ERA5, 6-hourly, 1959 to 2022) and arco-era5 (hourly, 0.25°, from 1940).
-        path: the Zarr store to write.
-        variables: names such as geopotential, 2m_temperature, or the store's own.
-        levels: pressure levels in hPa; all if not given.
-        start: first time, such as 1979 or 1979-01-01T06; the store's first if not given.
-        end: last time, such as 2018 (to its end) or 2018-12-31T18; the last written one if not given.
-        region: a named region such as Europe, or south,north,west,east in degrees; everything if not given.
-        every: hours between two kept times, counted from 00 UTC; all times if not given.
-        retries: repetitions of a failing request, each after twice the pause of the one before.
-        anonymous: read public buckets without credentials; false uses yours.
-        overwrite: replace another store that is at the path already.
+    `etesian.fetch` says what the options mean; `anonymous` is the contrary of its `credentials`.
 
     Raises:
         DataError: if the store cannot be read, does not cover the times, or something else is at the path.

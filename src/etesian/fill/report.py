@@ -33,7 +33,7 @@ _NOTES = {
 }
 
 
-def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path) -> Path:
+def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path, plan: str | None = None) -> Path:
     """Write scores.nc, scores.csv, report.html, pictures and a film of the days, all at once or not at all.
 
     Returns:
@@ -42,7 +42,7 @@ def write_gapfill_report(scores: xr.Dataset, pairs: FilledPairs, out: str | Path
     Raises:
         DataError: if the folder exists and holds something else.
     """
-    with complete_or_absent(out, "evaluation") as folder:
+    with complete_or_absent(out, "evaluation", plan=plan) as folder:
         scores.to_netcdf(folder / "scores.nc")
         tidy(scores).to_csv(folder / "scores.csv", index=False)
         pictures = save_pictures(gapfill_figures(scores, pairs), folder)

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim, complete_or_absent
+from etesian.core.resumable import is_finished, plan_text
 from etesian.interop import atmodist, climax
 from etesian.networks.network import Network
+from etesian.store.prepare import identity
 
 
 def import_weights(
@@ -23,6 +25,7 @@ def import_weights(
     grid: float | str | None = None,
     variables: Sequence[str] | None = None,
     patch: int = 160,
+    overwrite: bool = False,
 ) -> object:
     """Turn a checkpoint of the original ClimaX or AtmoDist into a network of this library.
 
@@ -35,14 +38,19 @@ def import_weights(
         grid: resolution in degrees; by default the global grid that the weights fit; AtmoDist needs it.
         variables: in the order of the weights; by default the 48 of the released checkpoints; AtmoDist needs them.
         patch: rows and columns of AtmoDist's patches.
+        overwrite: replace a network that is there already, of other weights or made otherwise.
 
     Returns:
-        What became of the weights, to be printed.
+        What became of the weights, to be printed; None where the network is there already.
 
     Raises:
         CheckpointError: if the file cannot be read without running code, or keys do not fit.
+        DataError: if something else is in the folder.
     """
-    claim(out, "network", [path])
+    weights = identity([str(path)])
+    plan = {"weights": weights, "num_heads": num_heads, "grid": grid, "variables": variables, "patch": patch}
+    if is_finished(claim(out, "network", [path], overwrite=overwrite), plan, overwrite=overwrite):
+        return None
     network: Network
     names = None if variables is None else list(variables)
     if Path(path).is_file() and h5py.is_hdf5(path):
@@ -54,7 +62,7 @@ def import_weights(
     else:
         equiangular = None if grid is None else Grid.equiangular(_degrees(grid))
         network, report = climax.load(path, num_heads=num_heads, grid=equiangular, variables=names)
-    with complete_or_absent(out, "network") as folder:
+    with complete_or_absent(out, "network", plan=plan_text(plan)) as folder:
         tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         save_file(tensors, folder / "weights.safetensors")
         (folder / "network.json").write_text(json.dumps(network.describe(), indent=1))

@@ -12,10 +12,11 @@ from etesian.core.dataset import to_dataset
 from etesian.core.errors import DataError
 from etesian.core.fields import Batch, Fields, Frame
 from etesian.core.outputs import claim, complete_or_absent
-from etesian.core.resumable import fingerprint, is_finished, plan_text
+from etesian.core.resumable import is_finished, plan_text
 from etesian.projection.climatebench import HISTORICAL, read_inputs
 from etesian.projection.data import CALENDAR, middle
 from etesian.projection.task import ProjectionTask
+from etesian.store.prepare import identity
 
 
 def project(
@@ -87,8 +88,9 @@ def project_to(
     Raises:
         DataError: if maps of something else are there and may not be replaced; further as `project` does.
     """
-    driving = {name: fingerprint(Path(folder) / f"inputs_{name}.nc") for name in (HISTORICAL, scenario)}
-    plan = {"scenario": scenario, "years": years, "inputs": driving, "source": source}
+    driving = [Path(folder) / f"inputs_{name}.nc" for name in (HISTORICAL, scenario)]
+    inputs = identity([str(file) for file in driving if file.exists()])
+    plan = {"scenario": scenario, "years": years, "inputs": inputs, "source": source}
     if is_finished(claim(path, "fields", overwrite=overwrite), plan, overwrite=overwrite):
         return
     maps = project(task, folder, scenario, years).assign_attrs(plan=plan_text(plan))

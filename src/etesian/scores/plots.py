@@ -198,15 +198,7 @@ def plot(
     Scores (a scores.nc) give curves over lead time; forecasts give maps, beside the truth and their error if a truth is
     given; anything else gives a map at one time.
 
-    Args:
-        path: scores.nc of `evaluate`, forecasts, a training store, or any file that can be opened.
-        out: picture to write; its ending tells the format, such as .png or .pdf.
-        channel: such as geopotential_500; the first one by default.
-        time: initial time of forecasts, or time of data, as YYYY-MM-DDTHH; the first one by default.
-        lead: hours, for forecasts; up to three are chosen by default.
-        truth: what really happened, to draw beside forecasts.
-        score: rmse, mae, bias, acc or activity.
-        region: of scores; the first one by default.
+    `etesian.plot` says what the options mean.
 
     Raises:
         DataError: if the path cannot be read or has no such time or lead, or the picture would replace something

@@ -33,7 +33,7 @@ _CURVES = {
 }
 
 
-def write_report(scores: xr.Dataset, out: str | Path) -> Path:
+def write_report(scores: xr.Dataset, out: str | Path, plan: str | None = None) -> Path:
     """Write scores.nc, scores.csv, report.html and the pictures as PNG files into a folder, all at once or not at all.
 
     An earlier evaluation in that folder is replaced when the new one is complete.
@@ -44,7 +44,7 @@ def write_report(scores: xr.Dataset, out: str | Path) -> Path:
     Raises:
         DataError: if the folder exists and holds something else.
     """
-    with complete_or_absent(out, "evaluation") as folder:
+    with complete_or_absent(out, "evaluation", plan=plan) as folder:
         scores.to_netcdf(folder / "scores.nc")
         tidy(scores).to_csv(folder / "scores.csv", index=False)
         pictures = save_pictures(_figures(scores), folder)

@@ -11,7 +11,8 @@ from rich.progress import track
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
-from etesian.core.outputs import complete_or_absent
+from etesian.core.outputs import claim, complete_or_absent
+from etesian.core.resumable import is_finished, plan_text
 
 Series = Float[np.ndarray, " year"]
 
@@ -38,7 +39,9 @@ _PREINDUSTRIAL = (0.0, 0.03, 2.0, 1.0)
 _SOURCES = ((45.0, 270.0), (50.0, 15.0), (32.0, 112.0), (22.0, 78.0))
 
 
-def simulate_scenarios(folder: str, *, resolution: float = 11.25, members: int = 3, seed: int = 0) -> None:
+def simulate_scenarios(
+    folder: str, *, resolution: float = 11.25, members: int = 3, seed: int = 0, overwrite: bool = False
+) -> None:
     """Write a generated climate in ClimateBench's layout: `inputs_NAME.nc` and `outputs_NAME.nc` of seven scenarios.
 
     Temperature follows a two-box energy balance of the forcing by CO2, CH4, SO2 and BC (as in Geoffroy et al. 2013,
@@ -51,18 +54,20 @@ def simulate_scenarios(folder: str, *, resolution: float = 11.25, members: int =
         resolution: of the grid, degrees.
         members: simulations of each scenario, which differ in their variability.
         seed: of the variability.
+        overwrite: replace scenarios of other settings that are there already.
 
     Raises:
-        RecipeError: if there are files already, or the options make no sense.
-        DataError: if the folder is a file, or holds something else.
+        RecipeError: if the options make no sense.
+        DataError: if the folder is a file, or holds something else, or scenarios of other settings.
     """
-    target = Path(folder)
     if members < 1:
         raise RecipeError(f"members = {members} must be at least 1")
-    if target.exists() and any(target.glob("*puts_*.nc")):
-        raise RecipeError(f"{target} holds scenarios already: use them, or name another folder")
     grid = Grid.equiangular(resolution)
-    with complete_or_absent(target, "scenarios") as place:
+    plan = {"resolution": resolution, "members": members, "seed": seed}
+    target = claim(folder, "scenarios", overwrite=overwrite)
+    if is_finished(target, plan, overwrite=overwrite):
+        return
+    with complete_or_absent(target, "scenarios", plan=plan_text(plan)) as place:
         _write_scenarios(place, grid, members, np.random.default_rng(seed))
 
 

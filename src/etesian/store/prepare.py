@@ -74,36 +74,7 @@ def prepare(
 ) -> None:
     """Make a training store: fields, statics, statistics, climatology.
 
-    The work goes on in STORE.partial and can be killed at any time; the same command continues it. STORE appears
-    when it is complete.
-
-    Args:
-        sources: files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards, or a canonical
-            dataset.
-        store: the Zarr store to make.
-        variables: variables (temperature) or channels (temperature_850) to keep; all by default. Fields without
-            time and what is derived are always kept.
-        exclude: variables or channels to leave out of these.
-        levels: pressure levels to keep, hPa; all by default.
-        grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
-            file that is on it. Of a regional source, the part of the grid that it covers.
-        method: how to regrid; conservative keeps area means, bilinear suits finer grids.
-        coarsen: average blocks of so many rows and columns of the grid, as super-resolution undoes; a block with a
-            missing value is missing.
-        start: first date to keep, such as 1979 or 1979-06-01T06.
-        end: last date to keep; 2018 means the end of 2018.
-        train_start: first date of the statistics and the climatology; the first of all by default.
-        train_end: last date of the statistics and the climatology. By default the last of all, so that they see
-            your test years: name the end of your training years.
-        every: hours between times, counted from 00 UTC; the times of the source by default.
-        resampling: with every, whether to pick instants or average from each time to the next.
-        region: south,north,west,east in degrees, or a name such as Europe.
-        member: the ensemble member to keep, where there are several.
-        derive: variables to add, by spherical harmonics on the grid of the source: vorticity, divergence,
-            streamfunction or velocity_potential from winds, or winds from vorticity and divergence.
-        scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
-        memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
-        overwrite: replace a store that was made otherwise.
+    `etesian.prepare` says what the options mean; `train_start` and `train_end` are its `train`.
 
     Raises:
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
@@ -190,6 +161,7 @@ def prepare_dataset(
     with Workers(scheduler, memory_limit) as workers, workplace(target, "training store") as place:
         if target.exists():
             if _fingerprint(target) == plan["fingerprint"]:
+                print(f"{target} is already there")
                 return
             if not overwrite:
                 raise DataError(f"{target} exists and was made otherwise; choose another place or say --overwrite")

@@ -1,0 +1,251 @@
+"""Commands that predict, and that score and draw what was predicted."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from etesian.cli.app import Dates, Numbers, Switch, Words, app
+from etesian.cli.words import explained, words_of
+from etesian.core.errors import RecipeError
+
+CHECKPOINT = words_of("api.load")["checkpoint"]
+EVALUATE = words_of("evaluation.evaluate")
+
+
+@app.command
+@explained(
+    "run.Run.forecast",
+    run="run directory of `etesian fit`, a checkpoint folder, or a baseline fitted to the training period of the "
+    "store: baseline:persistence, baseline:climatology, baseline:seasonal_cycle, baseline:damped_persistence, "
+    "baseline:ridge, baseline:ridge_3_days or baseline:ridge_all_channels.",
+    store="training store that holds the initial states.",
+    out="the Zarr store to make.",
+    init="first and last date of the initial times, such as 2008-01-01 2008-12-26; a year or month as the last one "
+    "means all of it.",
+    leads="hours after the initial time, such as 24 72 120.",
+    channels="what a baseline predicts; all by default. A run predicts what it was trained on.",
+    checkpoint=CHECKPOINT,
+    blend="training stores of further sources as SOURCE=PATH=WEIGHT, whose states of the same times are blended "
+    "with those of the store in the run's latent; the store's weight is what is left of 1.",
+)
+def forecast(
+    run: str,
+    store: str,
+    out: str,
+    *,
+    init: Dates,
+    leads: Numbers,
+    every: int = 24,
+    beside: Words | None = None,
+    channels: Words | None = None,
+    checkpoint: str | None = None,
+    source: str | None = None,
+    blend: Words | None = None,
+    batch_size: int = 16,
+    overwrite: Switch = False,
+) -> None:
+    """Forecasts from the states in a training store, in physical units, as a Zarr store in WeatherBench 2's layout.
+
+    The work goes on in OUT.partial and can be interrupted; the same command continues it. OUT appears when it is
+    complete.
+    """
+    import etesian as et
+
+    loaded = et.load(run, checkpoint)
+    if isinstance(loaded, et.Baseline):
+        _only_for_runs(beside=beside, source=source, blend=blend)
+        loaded.forecast(
+            store, init, leads, channels=channels, every=every, out=out, batch_size=batch_size, overwrite=overwrite
+        )
+        return
+    if channels is not None:
+        raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
+    further = dict(_blended(text) for text in blend or [])
+    loaded.forecast(
+        store, init, leads, beside=beside or (), source=source, blend=further, every=every, out=out,
+        batch_size=batch_size, overwrite=overwrite,
+    )  # fmt: skip
+
+
+@app.command
+@explained(
+    "run.Run.fill",
+    run="run directory of `etesian fit`, or a baseline: baseline:observed_mean, baseline:climatology_anomaly, "
+    "baseline:linear, baseline:optimal_interpolation or baseline:dineof.",
+    store="training store with the gaps.",
+    out="the Zarr store to make.",
+    months="first and last month, such as 2006-01 2006-12.",
+    target="what a baseline makes: means over the months, or every time. A run knows its target.",
+    channels="what a baseline fills; all by default.",
+    checkpoint=CHECKPOINT,
+)
+def fill(
+    run: str,
+    store: str,
+    out: str,
+    *,
+    months: Dates,
+    empty: Literal["missing", "climatology"] | None = None,
+    target: Literal["monthly", "daily"] | None = None,
+    channels: Words | None = None,
+    checkpoint: str | None = None,
+    overwrite: Switch = False,
+) -> None:
+    """Gaps filled, month by month, with standard deviations and flags; interrupted, the same command goes on."""
+    import etesian as et
+
+    loaded = et.load(run, checkpoint)
+    if isinstance(loaded, et.Baseline):
+        _only_for_runs(empty=empty)
+        loaded.fill(store, months, target=target or "monthly", channels=channels, out=out, overwrite=overwrite)
+        return
+    if target is not None or channels is not None:
+        raise RecipeError("a run knows its target and channels; --target and --channels are for baselines")
+    loaded.fill(store, months, empty=empty or "missing", out=out, overwrite=overwrite)
+
+
+@app.command
+@explained(
+    "run.Run.downscale",
+    run="run directory of `etesian fit`, or baseline:interpolation (bilinear) or baseline:bicubic.",
+    coarse="training store of the coarse fields.",
+    out="the Zarr store to make.",
+    grid="that a baseline goes to, or, for super-resolution, the fine grid where even steps around the store's "
+    "points are not it: degrees (1.5, or 1.5+poles), gaussian32, or a file or store that is on it.",
+    checkpoint=CHECKPOINT,
+)
+def downscale(
+    run: str,
+    coarse: str,
+    out: str,
+    *,
+    times: Dates | None = None,
+    every: int = 1,
+    grid: str | None = None,
+    checkpoint: str | None = None,
+    batch_size: int = 16,
+    overwrite: Switch = False,
+) -> None:
+    """Fine fields from coarse ones: downscaling and super-resolution."""
+    import etesian as et
+
+    loaded = et.load(run, checkpoint)
+    if isinstance(loaded, et.Baseline):
+        if grid is None:
+            raise RecipeError(f"{run} needs --grid, the grid to interpolate to")
+        loaded.downscale(coarse, grid, times, every=every, out=out, batch_size=batch_size, overwrite=overwrite)
+        return
+    loaded.downscale(coarse, times, every=every, grid=grid, out=out, batch_size=batch_size, overwrite=overwrite)
+
+
+@app.command
+@explained(
+    "run.Run.project", run="run directory of `etesian fit`.", out="the Zarr store to make.", checkpoint=CHECKPOINT
+)
+def project(
+    run: str,
+    folder: str,
+    out: str,
+    *,
+    scenario: str,
+    years: Annotated[tuple[int, int], Parameter(negative=())] | None = None,
+    checkpoint: str | None = None,
+    overwrite: Switch = False,
+) -> None:
+    """Maps of the years of a scenario, from what drives its climate."""
+    import etesian as et
+
+    loaded = et.load(run, checkpoint)
+    if isinstance(loaded, et.Baseline):
+        raise RecipeError(f"{run} projects no climate; its emulators are scored by `etesian test`")
+    loaded.project(folder, scenario, years, out=out, overwrite=overwrite)
+
+
+@app.command
+@explained(
+    "evaluation.evaluate",
+    forecast="Zarr store of `etesian forecast`, `fill` or `downscale`, or any in WeatherBench 2's layout; may be "
+    "NAME=PATH.",
+    truth="a training store, or any file that `etesian doctor` can read.",
+    beside="further forecasts to compare, as NAME=PATH.",
+    baselines=f"{EVALUATE['baselines'].removesuffix('.')}; `none` for none.",
+    out=EVALUATE["out"].partition(";")[0] + ".",
+)
+def evaluate(
+    forecast: str,
+    truth: str,
+    *,
+    observed: str | None = None,
+    out: str = "evaluation",
+    beside: Words | None = None,
+    baselines: Words | None = None,
+    references: Words | None = None,
+    climatology: str | None = None,
+    channels: Words | None = None,
+    leads: Numbers | None = None,
+    regions: Words | None = None,
+    weights: Literal["area", "cosine"] = "area",
+    headline: Words | None = None,
+    structure: Switch = False,
+    locations: Words | None = None,
+    distance: str | None = None,
+    overwrite: Switch = False,
+) -> None:
+    """Scores with intervals, baselines, and a report in one file: of forecasts, filled or fine fields.
+
+    Every forecast is scored over the same initial times, leads and points. Baselines are made from the truth, which
+    must then be a training store, and kept in OUT.baselines. The same command again reads the scores that are there.
+    """
+    from rich.console import Console
+
+    import etesian as et
+
+    named = dict(_named(text) for text in [forecast, *(beside or [])])
+    chosen = [] if baselines == ["none"] else baselines
+    scores = et.evaluate(
+        named, truth, baselines=chosen, observed=observed, distance=distance, out=out, references=references,
+        climatology=climatology, channels=channels, leads=leads, regions=regions, weights=weights, headline=headline,
+        structure=structure, locations=locations, overwrite=overwrite,
+    )  # fmt: skip
+    console = Console()
+    console.print(et.summary(scores))
+    console.print(f"report: {out}/report.html")
+
+
+@app.command
+@explained("api.plot")
+def plot(
+    path: str,
+    out: str,
+    *,
+    channel: str | None = None,
+    time: str | None = None,
+    lead: Numbers | None = None,
+    truth: str | None = None,
+    score: Literal["rmse", "mae", "bias", "acc", "activity"] = "rmse",
+    region: str | None = None,
+) -> None:
+    """Maps of data and forecasts, and curves of scores."""
+    import etesian as et
+
+    et.plot(path, out, channel=channel, time=time, lead=lead, truth=truth, score=score, region=region)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    return (name, path) if equals else (Path(text).name.removesuffix(".zarr"), text)
+
+
+def _blended(text: str) -> tuple[str, tuple[str, float]]:
+    source, _, rest = text.partition("=")
+    path, _, weight = rest.rpartition("=")
+    try:
+        return source, (path, float(weight))
+    except ValueError:
+        raise RecipeError(f"--blend takes SOURCE=PATH=WEIGHT, such as HRES=hres.zarr=0.9, not '{text}'") from None
+
+
+def _only_for_runs(**options: object) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise RecipeError(f"--{given[0]} is for runs; a baseline has none")

@@ -1,0 +1,145 @@
+"""Commands that train, and what training begins with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from etesian.cli.app import Switch, Words, app
+from etesian.cli.words import explained
+from etesian.core.errors import RecipeError, suggest
+
+TRUSTED: list[str] = []
+"""Modules that the user has named by `--trust`."""
+
+Option = Annotated[str, Parameter(name="RECIPE and further options", allow_leading_hyphen=True)]
+Recipes = Annotated[list[str], Parameter(name=["-c", "--config"], negative=())]
+
+TRAINING = {
+    "words": "name of a recipe that ships (`etesian recipes` lists them), and any option of the recipe by its dotted "
+    "name, such as --data.leads [24,72] or --trainer.precision=bf16-mixed.",
+    "config": "recipe of your own, a YAML file, such as the recipe.yaml of a run directory; several are laid over each "
+    "other.",
+}
+"""What only the command line has."""
+
+
+@app.command
+@explained("cli.quickstart.quickstart")
+def quickstart(folder: str = "quickstart", *, days: int = 620) -> None:
+    """The whole path on the embedded planet: simulate, prepare, train, forecast 1 to 5 days, judge.
+
+    Needs no download. Run again, it goes on from what is done.
+    """
+    from etesian.cli.quickstart import quickstart as run
+
+    run(folder, days=days)
+
+
+@app.command
+def recipes(name: str | None = None) -> None:
+    """What ships to train from, one line each; with a name, that recipe, to be written into a file of yours.
+
+    Args:
+        name: of a recipe: `etesian recipes planet_climax > mine.yaml`.
+    """
+    import etesian as et
+
+    known = et.recipes()
+    if name is None:
+        width = max(map(len, known))
+        for each, text in known.items():
+            print(f"{each:<{width}}  {text.splitlines()[0].removeprefix('#').strip()}")
+    elif name in known:
+        print(known[name], end="")
+    else:
+        raise RecipeError(f"there is no recipe '{name}'{suggest(name, known)}")
+
+
+@app.command
+@explained("api.fit", **TRAINING, help_trainer="list every option of data, model and trainer.")
+def fit(
+    *words: Option,
+    config: Recipes | None = None,
+    run: str | None = None,
+    stores: Words | None = None,
+    epochs: int | None = None,
+    help_trainer: Switch = False,
+) -> None:
+    """Train from a recipe; run again, it goes on where it stopped, or says that it is finished.
+
+    A run directory gets the complete recipe, checkpoints (`best` by validation loss, and `last`), and a log.
+    """
+    _train("fit", words, config, run, stores, epochs, help_trainer)
+
+
+def _scored_on(part: str, period: str) -> Callable[..., None]:
+    """Return the command that scores a run on one of its periods."""
+
+    def command(
+        *words: Option,
+        config: Recipes | None = None,
+        run: str | None = None,
+        stores: Words | None = None,
+    ) -> None:
+        _train(part, words, config, run, stores)
+
+    command.__doc__ = f"Score the best checkpoint of a run on the {period} period."
+    return explained("api.fit", **TRAINING)(command)
+
+
+app.command(_scored_on("validate", "validation"), name="validate")
+app.command(_scored_on("test", "test"), name="test")
+
+
+def _train(
+    command: str,
+    words: tuple[str, ...],
+    config: list[str] | None,
+    run: str | None,
+    stores: list[str] | None,
+    epochs: int | None = None,
+    help_trainer: bool = False,
+) -> None:
+    from etesian.training.recipes import train, written_out
+
+    rest = list(words)
+    with TemporaryDirectory() as folder:
+        recipes = list(config or [])
+        if rest and not rest[0].startswith("-"):
+            recipes.insert(0, str(written_out(rest.pop(0), Path(folder))))
+        given = [f"--config={path}" for path in recipes]
+        if run is not None:
+            given.append(f"--run={run}")
+        if stores is not None:
+            given.append(f"--data.init_args.stores={json.dumps(stores)}")
+        if epochs is not None:
+            given.append(f"--trainer.max_epochs={epochs}")
+        train([command, *given, *rest, *(["--help"] if help_trainer else [])], TRUSTED)
+
+
+@app.command(name="import")
+@explained("interop.run.import_weights")
+def import_weights(
+    path: str,
+    out: str,
+    *,
+    num_heads: int = 16,
+    grid: str | None = None,
+    variables: Words | None = None,
+    patch: int = 160,
+    overwrite: Switch = False,
+) -> None:
+    """An original ClimaX or AtmoDist checkpoint → a network of this library."""
+    from rich.console import Console
+
+    import etesian as et
+
+    report = et.import_weights(
+        path, out, num_heads=num_heads, grid=grid, variables=variables, patch=patch, overwrite=overwrite
+    )
+    if report is not None:
+        Console().print(report)

@@ -1,0 +1,58 @@
+"""What the help says of an argument: the words of the verb that the command calls, read without importing it.
+
+So each argument is explained once, in Python and on the command line, and `--help` needs no library for numbers.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+HOUSE = Path(__file__).parents[1]
+
+_ARGUMENT = re.compile(r"^ {4}\*{0,2}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+
+
+def explained(verb: str, **own: str) -> Callable[[Command], Command]:
+    """Give the arguments of a command the words that a verb has for them.
+
+    Args:
+        verb: module and name below `etesian`, such as `run.Run.forecast`.
+        **own: words for what only the command line has, or says otherwise.
+    """
+
+    def explain(command: Command) -> Command:
+        words = words_of(verb) | own
+        lines = [f"    {name}: {words[name]}" for name in inspect.signature(command).parameters if name in words]
+        command.__doc__ = "\n".join([inspect.cleandoc(str(command.__doc__)), "", "Args:", *lines])
+        return command
+
+    return explain
+
+
+def words_of(verb: str) -> dict[str, str]:
+    """Return what the docstring of a function says of each of its arguments.
+
+    Args:
+        verb: module and name below `etesian`, such as `run.Run.forecast`.
+
+    >>> words_of("api.load")["run"]
+    'directory of the run, a checkpoint folder, or for example `baseline:persistence`.'
+    """
+    *module, name = verb.split(".")
+    inside = f"\nclass {module.pop()}(" if module[-1][0].isupper() else ""
+    text = _text("/".join(module))
+    beginning = text.index(f"def {name}(", text.index(inside.rstrip("(")))
+    docstring = inspect.cleandoc(text[beginning:].split('"""', 2)[1])
+    arguments = docstring.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    return {found[1]: " ".join(found[2].split()) for found in _ARGUMENT.finditer(arguments)}
+
+
+@cache
+def _text(module: str) -> str:
+    # Searched as text: to parse it as Python would take as long as all else that `--help` does.
+    return (HOUSE / f"{module}.py").read_text(encoding="utf-8")
