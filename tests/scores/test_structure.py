@@ -12,6 +12,8 @@ from etesian.core.errors import RecipeError
 from etesian.scores import pairs
 from etesian.scores.locations import nearest_points
 from etesian.scores.score import score
+from etesian.scores.tables import smoothness, tidy
+from etesian.scores.uncertainty import half_width
 from etesian.store.derive import truncate
 
 GRID = Grid.equiangular(5.625)
@@ -164,3 +166,54 @@ def test_places_are_found_on_the_grid_or_refused() -> None:
     truth = weather()
     with pytest.raises(RecipeError, match="ask for the structure"):
         score({"same": forecast_of(truth)}, truth, locations=["London"], progress=False)
+
+
+def test_intervals_of_moments_and_of_the_mean_distance_are_those_of_means_over_cases() -> None:
+    truth = weather(times=40, seed=5)
+    made = forecast_of(truth, lambda fields: fields + 0.5)
+    scores = score({"warm": made}, truth, structure=True, progress=False).isel(map_lead_time=0)
+    cases = truth.temperature.isel(time=slice(1, CASES + 1), level=0)
+    means = cases.weighted(xr.DataArray(GRID.area_weights, dims="latitude")).mean(("latitude", "longitude")).values
+    half = half_width(means - means.mean(), np.ones(CASES, bool))
+    here = scores.sel(map_channel="temperature_500", series="truth", statistic="mean")
+    assert_allclose(here.moment_high - here.moment, half, rtol=1e-4)
+    assert_allclose(here.moment - here.moment_low, half, rtol=1e-4)
+    # A shift moves every case by the same, so that the distance is certain.
+    far = scores.sel(map_channel="temperature_500", forecast="warm")
+    assert_allclose(far.wasserstein_low, 0.5, rtol=1e-4)
+    assert_allclose(far.wasserstein_high, 0.5, rtol=1e-4)
+
+
+def test_the_distance_of_distributions_is_that_of_their_sorted_values() -> None:
+    truth = weather(seed=1)
+    noisy = forecast_of(truth, lambda fields: fields + np.random.default_rng(7).normal(0, 3, fields.temperature.shape))
+    scores = structure(truth, noisy=noisy).isel(map_lead_time=0).sel(map_channel="temperature_500")
+    values = np.sort(scores.value_at_location.values.astype(np.float64), axis=-1)
+    expected = np.abs(values[1] - values[0]).mean(-1)
+    assert_allclose(scores.wasserstein.sel(forecast="noisy"), expected, rtol=1e-10)
+    assert (scores.wasserstein_low < scores.wasserstein).all()
+    assert (scores.wasserstein < scores.wasserstein_high).all()
+
+
+def test_the_power_over_that_of_the_truth_is_paired_and_certain_where_it_never_differs() -> None:
+    truth = weather()
+    scores = structure(truth, half=forecast_of(truth, lambda fields: 280 + (fields - 280) / 2))
+    part = scores.sel(spectrum_of="temperature_500", wavenumber=slice(1, 10), series="half").isel(map_lead_time=0)
+    assert_allclose(part.spectral_ratio, 0.25, rtol=1e-3)
+    assert_allclose(part.spectral_ratio_high, part.spectral_ratio, rtol=1e-3)
+    assert (part.spectrum_high > 1.2 * part.spectrum).all()
+    sentences = smoothness(scores.sel(wavenumber=slice(12)))
+    assert any("half has less power than the truth from wavenumber" in sentence for sentence in sentences)
+
+
+def test_each_number_of_structure_has_a_row_with_its_interval_and_units() -> None:
+    truth = weather()
+    scores = structure(truth, same=forecast_of(truth))
+    table = tidy(scores)
+    one = table.query("forecast == 'truth' and channel == 'kinetic_energy_500' and score == 'spectrum' and bin == 3")
+    assert one.units.tolist() == ["(m s-1)2"]
+    assert one.initial_times.tolist() == [CASES]
+    assert one.low.item() < one.value.item() < one.high.item()
+    kinds = set(table.score)
+    assert {"mean", "mean_gradient", "semivariance", "spectral_ratio", "wasserstein", "rmse"} <= kinds
+    assert table.query("score == 'rmse'").bin.eq("").all()

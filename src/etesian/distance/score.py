@@ -10,9 +10,8 @@ from torch import Tensor
 
 from etesian.core.errors import ChannelError
 from etesian.distance.distance import AtmoDistance
-from etesian.scores.estimates import estimates
 from etesian.scores.pairs import Chunk, Pairs
-from etesian.scores.registry import register_score
+from etesian.scores.registry import estimates, register_score
 from etesian.scores.tables import DISTANCE
 
 

@@ -20,8 +20,7 @@ from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.fill.report import write_gapfill_report
 from etesian.scores.definitions import FILLED_SCORES
-from etesian.scores.estimates import estimates, skill
-from etesian.scores.registry import MapPair, collect, score_named, statistics_of
+from etesian.scores.registry import MapPair, collect, estimates, score_named, skill, statistics_of
 from etesian.scores.spectrum import isotropic_spectrum, largest_rectangle
 from etesian.scores.weights import WHOLE_DOMAIN, point_weights
 

@@ -11,8 +11,15 @@ from torch import Tensor
 
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
-from etesian.scores.estimates import estimates
-from etesian.scores.registry import MapPair, collect, register_score, register_statistic, score_named, statistics_of
+from etesian.scores.registry import (
+    MapPair,
+    collect,
+    estimates,
+    register_score,
+    register_statistic,
+    score_named,
+    statistics_of,
+)
 from etesian.scores.sums import RegionGroups
 from etesian.scores.weights import WHOLE_DOMAIN, point_weights
 
@@ -57,28 +64,22 @@ def truth_mean(pair: MapPair) -> Tensor:
     return pair.total(pair.truth) / pair.groups.total(pair.use.double())
 
 
-@register_statistic
-def years(pair: MapPair) -> Tensor:
-    """Count the maps."""
-    return torch.ones_like(pair.groups.total(pair.use.double()))
-
-
-@register_score("years", relative=True, units="1")
-def nrmse_s(error_map: Tensor, truth_mean: Tensor, years: Tensor) -> Tensor:
+@register_score("maps", relative=True, units="1")
+def nrmse_s(error_map: Tensor, truth_mean: Tensor, maps: Tensor) -> Tensor:
     """Return the error of the map of the mean over years, over the mean of the truth."""
-    return (error_map / years[..., None]).square().sum(-1).sqrt() / (truth_mean / years).abs()
+    return (error_map / maps[..., None]).square().sum(-1).sqrt() / (truth_mean / maps).abs()
 
 
-@register_score("years", relative=True, units="1")
-def nrmse_g(mean_error_squared: Tensor, truth_mean: Tensor, years: Tensor) -> Tensor:
+@register_score("maps", relative=True, units="1")
+def nrmse_g(mean_error_squared: Tensor, truth_mean: Tensor, maps: Tensor) -> Tensor:
     """Return the error of the mean over the domain in each year, over the mean of the truth."""
-    return (mean_error_squared / years).sqrt() / (truth_mean / years).abs()
+    return (mean_error_squared / maps).sqrt() / (truth_mean / maps).abs()
 
 
-@register_score("years", relative=True, units="1")
-def nrmse(error_map: Tensor, mean_error_squared: Tensor, truth_mean: Tensor, years: Tensor) -> Tensor:
+@register_score("maps", relative=True, units="1")
+def nrmse(error_map: Tensor, mean_error_squared: Tensor, truth_mean: Tensor, maps: Tensor) -> Tensor:
     """Return NRMSE_s + 5 NRMSE_g."""
-    return nrmse_s(error_map, truth_mean, years) + GLOBAL_WEIGHT * nrmse_g(mean_error_squared, truth_mean, years)
+    return nrmse_s(error_map, truth_mean, maps) + GLOBAL_WEIGHT * nrmse_g(mean_error_squared, truth_mean, maps)
 
 
 def domain_mean(maps: Float[np.ndarray, "*axes lat lon"], grid: Grid) -> Float[np.ndarray, "*axes"]:
@@ -100,7 +101,7 @@ def climatebench_scores(predicted: Maps, truth: Maps, grid: Grid, normalization:
     """
     totals = {name: part.sum(0) for name, part in _sums(predicted[:, None], truth[:, None], grid).items()}
     if normalization is not None:
-        totals["truth_mean"] = normalization * totals["years"]
+        totals["truth_mean"] = normalization * totals["maps"]
     return NRMSE(*(score_named(name).value(totals).item() for name in PROJECTION_SCORES))
 
 

@@ -1,11 +1,11 @@
-"""The statistics and scores that there are; docs/scores.md defines them in formulas."""
+"""The statistics and scores that there are; docs/scores.md defines them in formulas. `gaussian` has more of them."""
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from etesian.scores import gaussian
-from etesian.scores.registry import SCORES, MapPair, Score, register_score, register_statistic
+from etesian.scores.gaussian import LEVELS
+from etesian.scores.registry import MapPair, register_score, register_statistic
 
 _CONSTANT = 1e-14
 """Variance over mean square below which a map is constant: beyond rounding in float64, within that of float32 data."""
@@ -14,7 +14,7 @@ FORECAST_SCORES = ("mse", "rmse", "mae", "bias", "acc", "pearson", "activity")
 
 FILLED_SCORES = (
     "rmse", "mae", "bias", "correlation", "crps", "log_score", "spread", "rmse_where_spread",
-    *(f"coverage_{round(100 * level)}" for level in gaussian.LEVELS),
+    *(f"coverage_{round(100 * level)}" for level in LEVELS),
 )  # fmt: skip
 
 
@@ -28,6 +28,12 @@ def weight(pair: MapPair) -> Tensor:
 def points(pair: MapPair) -> Tensor:
     """Count the points."""
     return pair.groups.count(pair.use.double())
+
+
+@register_statistic
+def maps(pair: MapPair) -> Tensor:
+    """Count the maps."""
+    return torch.ones_like(pair.once(weight))
 
 
 @register_statistic
@@ -125,6 +131,12 @@ def forecast(pair: MapPair) -> Tensor:
 
 
 @register_statistic
+def origin(pair: MapPair) -> Tensor:
+    """Sum the origin."""
+    return pair.total(torch.full_like(pair.forecast, pair.origin))
+
+
+@register_statistic
 def truth(pair: MapPair) -> Tensor:
     """Sum o about the origin."""
     return pair.total(pair.truth - pair.origin)
@@ -137,6 +149,18 @@ def forecast_squared(pair: MapPair) -> Tensor:
 
 
 @register_statistic
+def forecast_cubed(pair: MapPair) -> Tensor:
+    """Sum f³ about the origin."""
+    return pair.total((pair.forecast - pair.origin) ** 3)
+
+
+@register_statistic
+def forecast_fourth_power(pair: MapPair) -> Tensor:
+    """Sum f⁴ about the origin."""
+    return pair.total((pair.forecast - pair.origin) ** 4)
+
+
+@register_statistic
 def truth_squared(pair: MapPair) -> Tensor:
     """Sum o² about the origin."""
     return pair.total((pair.truth - pair.origin).square())
@@ -146,47 +170,6 @@ def truth_squared(pair: MapPair) -> Tensor:
 def product(pair: MapPair) -> Tensor:
     """Sum f o about the origin."""
     return pair.total((pair.forecast - pair.origin) * (pair.truth - pair.origin))
-
-
-def _where_stated(pair: MapPair, values: Tensor | None) -> Tensor:
-    """Sum what needs a stated deviation, where there is one."""
-    if pair.deviation is None or values is None:
-        return pair.total(torch.zeros_like(pair.truth))
-    return pair.total(values, pair.deviation.isfinite())
-
-
-@register_statistic
-def stated_weight(pair: MapPair) -> Tensor:
-    """Sum the areas where a standard deviation is stated."""
-    return _where_stated(pair, torch.ones_like(pair.truth))
-
-
-@register_statistic
-def stated_variance(pair: MapPair) -> Tensor:
-    """Sum the stated variances."""
-    return _where_stated(pair, None if pair.deviation is None else pair.deviation.square())
-
-
-@register_statistic
-def stated_squared_error(pair: MapPair) -> Tensor:
-    """Sum (f − o)² where a standard deviation is stated."""
-    return _where_stated(pair, pair.squared)
-
-
-@register_statistic
-def gaussian_crps(pair: MapPair) -> Tensor:
-    """Sum the continuous ranked probability score of a Gaussian."""
-    if pair.deviation is None:
-        return _where_stated(pair, None)
-    return _where_stated(pair, torch.from_numpy(gaussian.crps(pair.error.numpy(), pair.deviation.numpy())))
-
-
-@register_statistic
-def gaussian_log_score(pair: MapPair) -> Tensor:
-    """Sum the negative logarithm of a Gaussian's density."""
-    if pair.deviation is None:
-        return _where_stated(pair, None)
-    return _where_stated(pair, torch.from_numpy(gaussian.log_score(pair.error.numpy(), pair.deviation.numpy())))
 
 
 @register_score(relative=True, units="squared")
@@ -248,47 +231,65 @@ def correlation(
     return torch.where(varies, covariance / torch.where(varies, variances, 1.0).sqrt(), torch.nan)
 
 
-@register_score("stated_weight", relative=True)
-def crps(gaussian_crps: Tensor, stated_weight: Tensor) -> Tensor:
-    """Return the mean continuous ranked probability score of Gaussians with the stated deviations."""
-    return gaussian_crps / stated_weight
+@register_score()
+def mean(forecast: Tensor, origin: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of the forecasts over points and times."""
+    return (forecast + origin) / weight
 
 
-@register_score("stated_weight", units="1")
-def log_score(gaussian_log_score: Tensor, stated_weight: Tensor) -> Tensor:
-    """Return the mean negative logarithm of the density of Gaussians with the stated deviations, in nats."""
-    return gaussian_log_score / stated_weight
+def _central(weight: Tensor, *sums: Tensor) -> list[Tensor]:
+    """Return the variance, and as many further moments about the mean as there are sums of powers."""
+    first, *raw = (part / weight for part in sums)
+    central = [raw[0] - first.square()]
+    if len(raw) > 1:
+        central.append(raw[1] - 3 * first * raw[0] + 2 * first**3)
+    if len(raw) > 2:
+        central.append(raw[2] - 4 * first * raw[1] + 6 * first.square() * raw[0] - 3 * first**4)
+    return central
 
 
-@register_score("stated_weight", relative=True)
-def spread(stated_variance: Tensor, stated_weight: Tensor) -> Tensor:
-    """Return the root of the mean stated variance."""
-    return (stated_variance / stated_weight).sqrt()
+@register_score(relative=True)
+def standard_deviation(weight: Tensor, forecast: Tensor, forecast_squared: Tensor) -> Tensor:
+    """Return the standard deviation of the forecasts over points and times."""
+    return _central(weight, forecast, forecast_squared)[0].sqrt()
 
 
-@register_score("stated_weight", relative=True)
-def rmse_where_spread(stated_squared_error: Tensor, stated_weight: Tensor) -> Tensor:
-    """Return the root-mean-square error where a deviation is stated."""
-    return (stated_squared_error / stated_weight).sqrt()
+@register_score(units="1")
+def skewness(weight: Tensor, forecast: Tensor, forecast_squared: Tensor, forecast_cubed: Tensor) -> Tensor:
+    """Return the skewness of the forecasts over points and times."""
+    variance, third = _central(weight, forecast, forecast_squared, forecast_cubed)
+    return third / variance.sqrt() ** 3
 
 
-def _register_coverage(level: float) -> None:
-    """Make the share of the truth inside the central interval of a probability a score."""
-    percent = round(100 * level)
-
-    def held(pair: MapPair) -> Tensor:
-        if pair.deviation is None:
-            return _where_stated(pair, None)
-        held = gaussian.inside(pair.error.numpy(), pair.deviation.numpy(), level)
-        return _where_stated(pair, torch.from_numpy(held).double())
-
-    def coverage(inside: Tensor, stated_weight: Tensor) -> Tensor:
-        return inside / stated_weight
-
-    held.__name__, name = f"inside_{percent}", f"coverage_{percent}"
-    register_statistic(held)
-    SCORES[name] = Score(name, coverage, (held.__name__, "stated_weight"), "stated_weight", False, "1")
+@register_score(units="1")
+def excess_kurtosis(
+    weight: Tensor, forecast: Tensor, forecast_squared: Tensor, forecast_cubed: Tensor, forecast_fourth_power: Tensor
+) -> Tensor:
+    """Return the kurtosis of the forecasts over points and times, less the Gaussian's."""
+    sums = forecast, forecast_squared, forecast_cubed, forecast_fourth_power
+    variance, _, fourth = _central(weight, *sums)
+    return fourth / variance.square() - 3
 
 
-for _level in gaussian.LEVELS:
-    _register_coverage(_level)
+@register_score(relative=True)
+def mean_gradient(forecast: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of maps of the gradient's magnitude."""
+    return forecast / weight
+
+
+@register_score("maps", relative=True, units="squared")
+def spectrum(forecast_squared: Tensor, maps: Tensor) -> Tensor:
+    """Return the power of the forecasts in each group of waves, on average over maps."""
+    return forecast_squared / maps
+
+
+@register_score("truth_squared", relative=True, units="1")
+def spectral_ratio(forecast_squared: Tensor, truth_squared: Tensor) -> Tensor:
+    """Return the power of the forecasts over that of the truth, with their paired interval."""
+    return forecast_squared / truth_squared
+
+
+@register_score(relative=True, units="squared")
+def semivariance(forecast_squared: Tensor, weight: Tensor) -> Tensor:
+    """Return half the mean squared difference of two points, of maps of differences."""
+    return forecast_squared / weight / 2

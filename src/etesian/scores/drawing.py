@@ -91,6 +91,13 @@ def dress(panel: Axes) -> None:
     panel.tick_params(color=STYLE["spines"], labelcolor=STYLE["text"])
 
 
+def band(panel: Axes, x: xr.DataArray | NDArray[np.floating], scores: xr.Dataset, score: str, colour: str) -> None:
+    """Shade the 95 % interval of a score that has one."""
+    if f"{score}_low" not in scores:
+        return
+    panel.fill_between(x, scores[f"{score}_low"], scores[f"{score}_high"], color=colour, alpha=0.14, linewidth=0)
+
+
 def colour_bar(
     figure: Figure,
     image: Any,

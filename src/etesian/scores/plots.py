@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +15,17 @@ from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, RecipeError
-from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, dress, largest_value, map_height, value_range
+from etesian.scores.drawing import (
+    DIVERGING,
+    STYLE,
+    band,
+    colour_bar,
+    draw_map,
+    dress,
+    largest_value,
+    map_height,
+    value_range,
+)
 from etesian.scores.foreign import LEAD, find_lead
 from etesian.scores.series import FieldSeries, open_any, open_forecast, open_truth
 from etesian.scores.tables import DISTANCE, days, headline, pretty_units, references, title
@@ -80,14 +91,13 @@ def _curve(panel: Axes, scores: xr.Dataset, score: str) -> None:
     for name, colour in colours(scores).items():
         part = scores.sel(forecast=name)
         is_reference = name in baselines
-        dashes = (0, (5, 2)) if is_reference else "-"
         values = part[score].values
         panel.plot(
-            lead, values, color=colour, linestyle=dashes, linewidth=1.6 if is_reference else 2.2, label=name,
-            marker="o", markersize=3 if is_reference else 4.5, zorder=2 if is_reference else 3,
+            lead, values, color=colour, label=name, linestyle=line_style(scores, name),
+            linewidth=1.6 if is_reference else 2.2, marker="o", markersize=3 if is_reference else 4.5,
+            zorder=2 if is_reference else 3,
         )  # fmt: skip
-        if f"{score}_low" in part:
-            panel.fill_between(lead, part[f"{score}_low"], part[f"{score}_high"], color=colour, alpha=0.14, linewidth=0)
+        band(panel, lead, part, score, colour)
     if score in ("rmse", DISTANCE):
         panel.set_ylim(bottom=0)
     elif score == "acc":
@@ -112,6 +122,11 @@ def colours(scores: xr.Dataset) -> dict[str, str]:
         else MODEL_COLOURS[ours.index(name) % len(MODEL_COLOURS)]
         for name in names
     }
+
+
+def line_style(scores: xr.Dataset, name: str) -> Any:
+    """Return how the line of a forecast is drawn; references are dashed."""
+    return (0, (5, 2)) if name in references(scores) else "-"
 
 
 def example_maps(scores: xr.Dataset, model: str, channel: str) -> Figure:

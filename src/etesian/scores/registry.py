@@ -1,4 +1,4 @@
-"""What can be summed over points, and how sums become scores; both by name.
+"""What can be summed over points, how sums become scores, and how certain these are; all by name.
 
 A statistic is summed over the points of each pair of maps, and its sums are added up over times, parts and processes. A
 score is a function of such totals. Its arguments are named as the statistics that it is made of; from them follows what
@@ -6,7 +6,7 @@ has to be summed, and how certain it is: by the influence of each time on it (th
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -20,6 +20,8 @@ from etesian.core.errors import RecipeError, suggest
 from etesian.scores.uncertainty import half_width
 
 Array = NDArray[np.float64]
+
+Variables = dict[str, tuple[tuple[str, ...], Array]]
 
 T = TypeVar("T")
 
@@ -163,7 +165,11 @@ def register_statistic(function: StatisticFunction) -> StatisticFunction:
 
 
 def register_score(
-    over: str = "weight", *, relative: bool = False, units: Literal["channel", "squared", "1"] = "channel"
+    over: str = "weight",
+    *,
+    relative: bool = False,
+    units: Literal["channel", "squared", "1"] = "channel",
+    name: str | None = None,
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Make a function a score under its own name, of the statistics that its arguments are called after.
 
@@ -171,6 +177,7 @@ def register_score(
         over: the statistic that is greater than 0 where a time took part; one of the arguments.
         relative: take intervals of the logarithm, for scores that are never below 0.
         units: those of the channel, their square, or none.
+        name: under which it is known, where that is not the function's own.
 
     Raises:
         RecipeError: if `over` is no argument, or another module has given the function's name to a score.
@@ -180,10 +187,10 @@ def register_score(
         arguments = tuple(inspect.signature(function).parameters)
         if over not in arguments:
             raise RecipeError(f"the score {function.__name__} counts over '{over}', which is none of its arguments")
-        name = function.__name__
-        if name in SCORES:
-            _refuse_another("score", function, SCORES[name].function)
-        SCORES[name] = Score(name, function, arguments, over, relative, units)
+        known = name or function.__name__
+        if known in SCORES:
+            _refuse_another("score", function, SCORES[known].function)
+        SCORES[known] = Score(known, function, arguments, over, relative, units)
         return function
 
     return register
@@ -229,3 +236,44 @@ def collect(pair: MapPair, statistics: Iterable[str]) -> dict[str, Tensor]:
             raise RecipeError(f"there is no statistic '{name}'{suggest(name, STATISTICS)}")
         sums[name] = pair.once(STATISTICS[name])
     return sums
+
+
+def estimates(sums: Mapping[str, Array], names: Sequence[str], dims: tuple[str, ...]) -> Variables:
+    """Return scores of all times together, each with the ends of its 95 % interval, `…_low` and `…_high`.
+
+    Args:
+        sums: by statistic, (time, *dims).
+        names: of registered scores.
+        dims: names of the axes behind the first.
+
+    Raises:
+        RecipeError: if there is no such score.
+    """
+    totals = {name: torch.from_numpy(np.ascontiguousarray(part.sum(0))) for name, part in sums.items()}
+    found: Variables = {}
+    for name in names:
+        chosen = score_named(name)
+        low, high = chosen.interval(sums)
+        found |= {name: (dims, chosen.value(totals).numpy()), f"{name}_low": (dims, low), f"{name}_high": (dims, high)}
+    return found
+
+
+def skill(
+    sums: Mapping[str, Array], forecasts: Sequence[str], references: Sequence[str], dims: tuple[str, ...]
+) -> Variables:
+    """Return 1 − RMSE / RMSE of each reference over the same times and points, with its paired 95 % interval.
+
+    Args:
+        sums: by statistic, (time, forecast, …).
+        forecasts: names along the second axis.
+        references: which of them are measured by.
+        dims: names of the axes behind the first; `forecast` comes first.
+    """
+    index = [list(forecasts).index(name) for name in references]
+    rmse, effect, present = score_named("rmse").influence(sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = rmse[:, None] / rmse[None, index]
+        half = half_width(effect[:, :, None] - effect[:, None, index], present[:, :, None] & present[:, None, index])
+        low, high = 1 - ratio * np.exp(half), 1 - ratio * np.exp(-half)
+    axes = (dims[0], "reference", *dims[1:])
+    return {"skill": (axes, 1 - ratio), "skill_low": (axes, low), "skill_high": (axes, high)}

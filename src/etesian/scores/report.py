@@ -19,6 +19,7 @@ from etesian.scores.tables import (
     number,
     pretty_units,
     references,
+    smoothness,
     tidy,
     title,
     verdicts,
@@ -221,6 +222,7 @@ def _structure(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     parts = ["<h2>Spectra</h2>"]
     if "spectra" in pictures:
         parts.append(picture(pictures["spectra"], f"Power by total wavenumber at {first}"))
+        parts += [f"<p class='note'>{text(sentence)}</p>" for sentence in smoothness(scores)]
     else:
         parts.append("<p class='note'>Spectra by spherical harmonics need a grid of the whole globe.</p>")
     parts += ["<h2>Semivariograms</h2>", picture(pictures["semivariograms"], f"Semivariance at {first}")]
@@ -235,15 +237,23 @@ def _structure(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
 
 
 def _moment_table(scores: xr.Dataset) -> str:
-    part = scores.moment.isel(map_lead_time=0)
-    rows = [
-        [_named(scores, channel) if row == 0 else "", text(series)]
-        + [number(value) for value in part.sel(map_channel=channel, series=series).values]
-        for channel in headline(scores)
-        for row, series in enumerate(scores.series.values.tolist())
-    ]
-    note = "<p class='note'>Over area and all complete cases; the mean gradient is per 100 km.</p>"
+    ends = [scores[f"moment{end}"].isel(map_lead_time=0) for end in ("", "_low", "_high")]
+    rows = []
+    for channel in headline(scores):
+        for row, series in enumerate(scores.series.values.tolist()):
+            values = (part.sel(map_channel=channel, series=series).values for part in ends)
+            cells = [_with_interval(*cell) for cell in zip(*values, strict=True)]
+            rows.append([_named(scores, channel) if row == 0 else "", text(series), *cells])
+    note = (
+        "<p class='note'>Over area and all complete cases, with their 95 % intervals; the mean gradient is "
+        "per 100 km.</p>"
+    )
     return note + table(["", "", *scores.statistic.values.tolist()], rows, 2)
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    interval = f"<br><small>{number(low)} … {number(high)}</small>" if np.isfinite(low) else ""
+    return f"<td>{number(value)}{interval}</td>"
 
 
 def _provenance(scores: xr.Dataset) -> str:

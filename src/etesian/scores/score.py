@@ -17,9 +17,8 @@ from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.scores.definitions import FORECAST_SCORES
-from etesian.scores.estimates import estimates, skill
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
-from etesian.scores.registry import statistics_of
+from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
 from etesian.scores.series import (
     FieldSeries,

@@ -6,14 +6,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, Region
-from etesian.scores.drawing import STYLE, draw_map, dress, map_height, value_range
-from etesian.scores.plots import colours
+from etesian.scores.drawing import STYLE, band, draw_map, dress, map_height, value_range
+from etesian.scores.plots import colours, line_style
 from etesian.scores.structure import TRUTH
-from etesian.scores.tables import days, headline, pretty_units, squared, title
+from etesian.scores.tables import days, headline, number, pretty_units, squared, title
 from etesian.store.derive import high_pass, power_spectrum
 
 ZOOM = Region(25, 65, 280, 350)
@@ -33,20 +34,30 @@ def structure_figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
 
 
 def spectra(scores: xr.Dataset) -> Figure:
-    """Draw power by total wavenumber at the first lead, and below it the share of the truth's."""
+    """Draw power by total wavenumber at the first lead, and below it the share of the truth's with 95 % bands."""
     names = scores.spectrum_of.values.tolist()
     figure = Figure(figsize=(4.2 * len(names), 5.2), layout="constrained")
     panels = figure.subplots(2, len(names), squeeze=False, sharex=True, height_ratios=(2.2, 1))
-    first = scores.spectrum.isel(map_lead_time=0, wavenumber=slice(1, None))
+    ratio = scores.isel(map_lead_time=0, wavenumber=slice(1, None))
+    first = ratio.spectrum
     for column, name in enumerate(names):
-        truth = first.sel(series=TRUTH, spectrum_of=name)
         for series, colour in _colours(scores).items():
             power = first.sel(series=series, spectrum_of=name)
-            style = {"color": colour, "linewidth": 2 if series == TRUTH else 1.5}
+            style = {
+                "color": colour,
+                "linewidth": 2 if series == TRUTH else 1.5,
+                "linestyle": line_style(scores, series),
+            }
             panels[0, column].loglog(power.wavenumber, power, label=series if column == 0 else None, **style)
-            panels[1, column].semilogx(power.wavenumber, power / truth, **style)
+            if series == TRUTH:
+                panels[1, column].axhline(1, **style)
+                continue
+            part = ratio.sel(series=series, spectrum_of=name)
+            panels[1, column].semilogx(part.wavenumber, part.spectral_ratio, **style)
+            band(panels[1, column], part.wavenumber, part, "spectral_ratio", colour)
         panels[0, column].set_title(title(name), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
-        panels[0, column].set_ylim(bottom=float(first.sel(spectrum_of=name).max()) * 1e-8)
+        drawn = first.sel(spectrum_of=name)
+        panels[0, column].set_ylim(bottom=max(float(drawn.min()), 1e-8 * float(drawn.max())) / 2)
         panels[1, column].set_ylim(0, 1.6)
         panels[1, column].set_xlabel("Total wavenumber")
         units = "m² s⁻²" if name.startswith("kinetic_energy") else _units(scores, name, square=True)
@@ -58,14 +69,20 @@ def spectra(scores: xr.Dataset) -> Figure:
 
 
 def semivariograms(scores: xr.Dataset) -> Figure:
-    """Draw half the mean squared difference of two points against their distance, at the first lead."""
+    """Draw half the mean squared difference of two points against their distance, at the first lead, with bands."""
     names = headline(scores)
     figure, panels = _row(names)
     for panel, name in zip(panels, names, strict=True):
-        part = scores.semivariance.isel(map_lead_time=0).sel(map_channel=name)
         for series, colour in _colours(scores).items():
-            panel.loglog(part.distance, part.sel(series=series), color=colour, label=series, marker="o", markersize=3)
+            part = scores.isel(map_lead_time=0).sel(map_channel=name, series=series)
+            style = {"color": colour, "label": series, "linestyle": line_style(scores, series)}
+            panel.loglog(part.distance, part.semivariance, marker="o", markersize=3, **style)
+            band(panel, part.distance, part, "semivariance", colour)
         panel.set_xlabel("Distance (km)")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: number(value, 1))
+            axis.set_minor_formatter(NullFormatter())
         units = _units(scores, name, square=True)
         panel.set_ylabel(f"Semivariance ({units})" if units else "Semivariance")
         _entitle(panel, name)
@@ -94,13 +111,18 @@ def distributions(scores: xr.Dataset, channel: str) -> Figure:
     locations = scores.location.values.tolist()
     figure, panels = _row(locations)
     part = scores.value_at_location.isel(map_lead_time=0).sel(map_channel=channel)
-    far = scores.wasserstein.isel(map_lead_time=0).sel(map_channel=channel)
+    far = scores.isel(map_lead_time=0).sel(map_channel=channel)
     for panel, location in zip(panels, locations, strict=True):
         values = part.sel(location=location)
         bins = min(24, 4 + int(np.sqrt(values.sizes["initial_time"])))
         edges = np.histogram_bin_edges(values.values[np.isfinite(values.values)], bins)
         for series, colour in _colours(scores).items():
-            label = series if series == TRUTH else f"{series}: {float(far.sel(forecast=series, location=location)):.3g}"
+            label = series
+            if series != TRUTH:
+                here = far.sel(forecast=series, location=location)
+                label += f": {number(float(here.wasserstein))}"
+                if np.isfinite(here.wasserstein_low):
+                    label += f" ({number(float(here.wasserstein_low), 2)} to {number(float(here.wasserstein_high), 2)})"
             filled = series == TRUTH
             panel.hist(
                 values.sel(series=series).values, edges, density=True, histtype="stepfilled" if filled else "step",
@@ -111,7 +133,11 @@ def distributions(scores: xr.Dataset, channel: str) -> Figure:
         panel.set_title(location, loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
         panel.legend(frameon=False, fontsize=8)
         dress(panel)
-    figure.suptitle(f"{title(channel)}: distributions, with Wasserstein distances", fontsize=12, color=STYLE["text"])
+    figure.suptitle(
+        f"{title(channel)}: distributions, with Wasserstein distances from the truth (95 %)",
+        fontsize=12,
+        color=STYLE["text"],
+    )
     return figure
 
 

@@ -129,6 +129,21 @@ def _plain_verdict(chosen: xr.Dataset, subject: str, reference: str, errors: str
     return f"{subject} does not beat {reference} ({errors}{certainty})."
 
 
+def smoothness(scores: xr.Dataset) -> list[str]:
+    """Say from which wavenumber on forecasts have less power than the truth with 95 % confidence, at the first lead."""
+    sentences = []
+    part = scores.isel(map_lead_time=0, wavenumber=slice(1, None))
+    for name in scores.spectrum_of.values.tolist():
+        for model in models(scores):
+            high = part.spectral_ratio_high.sel(spectrum_of=name, series=model).values
+            known = np.isfinite(high)
+            short = _prefix((high < 1)[known][::-1])
+            if short:
+                first = int(part.wavenumber.values[known][-short])
+                sentences.append(f"{title(name)}: {model} has less power than the truth from wavenumber {first} on.")
+    return sentences
+
+
 def is_win(sentence: str) -> bool:
     """Whether a verdict says that a forecast beats its reference, at some lead at least."""
     return "beats" in sentence
@@ -205,8 +220,47 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{decimals}f}"
 
 
+_BINS = {
+    "moment": "statistic",
+    "semivariance": "distance",
+    "spectrum": "wavenumber",
+    "spectral_ratio": "wavenumber",
+    "wasserstein": "location",
+}
+"""What tells of structure, and the axis of its own that each has."""
+
+
+def structure_rows(scores: xr.Dataset) -> pd.DataFrame:
+    """Return one row for each number that tells of the structure of the truth or of a forecast, with its interval."""
+    whole = "global" if "spectrum" in scores else "domain"
+    frames = []
+    for name, binning in _BINS.items():
+        if name not in scores:
+            continue
+        part = xr.Dataset({"value": scores[name], "low": scores[f"{name}_low"], "high": scores[f"{name}_high"]})
+        renamed = {"series": "forecast", "map_lead_time": "lead_time", "map_channel": "channel"}
+        table = part.drop_vars("units", errors="ignore").to_dataframe().reset_index()
+        table = table.rename(columns=renamed | {"spectrum_of": "channel", binning: "bin"})
+        table = table.assign(score=name, binning=binning, region=whole)
+        if name == "moment":
+            table = table.assign(score=table["bin"].str.replace(" ", "_"), binning="", bin="")
+        frames.append(table)
+    rows = pd.concat(frames, ignore_index=True).dropna(subset="value")
+    units = dict(zip(scores.channel.values.tolist(), scores.units.values.tolist(), strict=True))
+    rows["units"] = [units.get(name, "m s-1") for name in rows["channel"]]
+    gradient = rows["score"] == "mean_gradient"
+    rows.loc[gradient, "units"] = rows["units"] + " (100 km)-1"
+    counts = [scores[name].to_series() for name in ("complete_fields", "complete_spectra") if name in scores]
+    counted = pd.concat([part.rename_axis(["lead_time", "channel"]) for part in counts]).rename("initial_times")
+    counted = counted.reset_index().drop_duplicates(["lead_time", "channel"])
+    return rows.merge(counted, on=["lead_time", "channel"], how="left")
+
+
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
-    """Return one row per forecast, channel, region, lead, score and reference, with its interval and its counts."""
+    """Return one row per forecast, channel, region, lead, score and reference, with its interval and its counts.
+
+    What tells of structure has a `bin` of its own as well: a wavenumber, a distance in km or a location.
+    """
     keys = ["forecast", "channel", "region", "lead_time"]
     counts = scores[["points", "missing_forecast", "missing_truth"]].to_dataframe().reset_index()
     verified = scores.initial_time.size - scores.unverified_initial_times.to_series()
@@ -219,15 +273,19 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     table = pd.concat(frames, ignore_index=True).dropna(subset="value")
     table = table.merge(counts.drop(columns="units"), on=keys, how="left")
     table["initial_times"] = table["lead_time"].map(verified)
+    table = table.assign(binning="", bin="")
+    if "complete_fields" in scores:
+        table = pd.concat([table, structure_rows(scores)], ignore_index=True)
     table = table.rename(columns={"lead_time": "lead_hours"})
-    columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "value", "low", "high"]
-    columns += ["initial_times", "points", "missing_forecast", "missing_truth"]
+    columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "binning", "bin"]
+    columns += ["value", "low", "high", "initial_times", "points", "missing_forecast", "missing_truth"]
     units = table["score"].map({name: score.units for name, score in SCORES.items()}).fillna("1")
     table.loc[units == "1", "units"] = "1"
     squared = units == "squared"
     table.loc[squared, "units"] = "(" + table.loc[squared, "units"] + ")2"
+    # Within a score, bins stay in their own order.
     return table.reindex(columns=columns).sort_values(
-        ["forecast", "channel", "region", "score", "reference", "lead_hours"], ignore_index=True
+        ["forecast", "channel", "region", "score", "reference", "lead_hours"], ignore_index=True, kind="stable"
     )
 
 
