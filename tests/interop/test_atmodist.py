@@ -9,8 +9,9 @@ import torch
 
 from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
-from etesian.core.errors import CheckpointError
+from etesian.core.errors import CheckpointError, DataError
 from etesian.interop.atmodist import load
+from etesian.interop.run import import_weights
 from etesian.networks.atmodist import AtmoDist
 from etesian.training.checkpoint import load_network
 
@@ -129,3 +130,17 @@ def test_the_command_imports_a_network_that_loads_again(tmp_path: Path, capsys: 
     with pytest.raises(SystemExit):
         main(["import", str(tmp_path / "weights.hdf5"), str(tmp_path / "again")])
     assert "give --grid (degrees) and --variables" in capsys.readouterr().err
+
+
+def test_weights_that_are_imported_already_are_not_imported_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "weights.hdf5", random_network())
+    options = {"grid": 0.5, "variables": CHANNELS, "patch": 64}
+    assert "has its place" in str(import_weights(tmp_path / "weights.hdf5", tmp_path / "out", **options))
+    before = (tmp_path / "out" / "weights.safetensors").stat().st_mtime_ns
+    assert import_weights(tmp_path / "weights.hdf5", tmp_path / "out", **options) is None
+    assert capsys.readouterr().out == f"{tmp_path / 'out'} is already there\n"
+    assert (tmp_path / "out" / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"out exists, made with grid = 0\.5 instead of 0\.25; use --overwrite"):
+        import_weights(tmp_path / "weights.hdf5", tmp_path / "out", **options | {"grid": 0.25})
