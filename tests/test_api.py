@@ -1,5 +1,6 @@
 """From files to scores in Python: verbs take paths or objects, return objects, and say which verb a run has."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_files_become_a_canonical_dataset_and_a_store(folder: Path, store: et.St
     assert len(coarse.time) == 40
     assert "60 times" in repr(store)
     assert "2m_temperature" in store._repr_html_()
+
+
+def test_no_verb_warns_of_what_this_library_writes(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        # Python shows these only where the user's own script is to be changed.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        planet().to_netcdf(tmp_path / "planet.nc")
+        store = et.prepare(et.open(tmp_path / "planet.nc"), tmp_path / "store.zarr", train=("2001-01-01", "2001-02-05"))
+        run = et.fit(RECIPE, run=tmp_path / "run", stores=[store], epochs=1)
+        run.forecast(store, "2001-02-06", [24], out=tmp_path / "forecast.zarr")
+        et.open(tmp_path / "forecast.zarr")
+        xr.open_zarr(tmp_path / "forecast.zarr")
+        et.evaluate(tmp_path / "forecast.zarr", store, baselines=["persistence"], out=tmp_path / "evaluation")
+    assert [f"{one.filename}: {one.message}" for one in warned] == []
 
 
 def test_a_run_says_what_it_holds_and_what_training_wrote_down(run: et.Run) -> None:

@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import sys
-import warnings
 from argparse import ArgumentError
 
 from cyclopts import CycloptsError
@@ -22,8 +21,6 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A pipe may be of a code page without arrows and superscripts; a question mark is better than a traceback.
             stream.reconfigure(errors="replace")
-    # Every reader that matters understands it, and without it opening a store lists each of its arrays.
-    warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
     # Where one chunk is damaged, the reads that were under way are given up; each would be reported at the end.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:

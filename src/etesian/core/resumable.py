@@ -216,7 +216,7 @@ class ResumableStore:
             self.partial.mkdir(parents=True)
             mark(self.partial, "unfinished")
             described = describe().assign_attrs(plan=plan_text(plan))
-            described.to_zarr(self.partial, mode="a", compute=False, zarr_format=3, consolidated=True)
+            write_store(described, self.partial, compute=False)
             known.write_text(self.plan)
         self.group = zarr.open_group(self.partial, mode="r+")
 
@@ -239,10 +239,28 @@ class ResumableStore:
 
 def consolidate(path: Path) -> None:
     """Gather the metadata of all arrays in the group's, so that opening takes one read."""
-    with warnings.catch_warnings():
-        # Every reader of Zarr 3 that does not know consolidated metadata ignores it.
-        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+    with _no_zarr_warnings():
         zarr.consolidate_metadata(path)
+
+
+def write_store(dataset: xr.Dataset, folder: Path, **options: Any) -> None:
+    """Write a dataset into a new or marked folder, with the metadata of all arrays in the group's.
+
+    Args:
+        dataset: what to write.
+        folder: where.
+        options: further ones of `xarray.Dataset.to_zarr`, such as `compute` and `encoding`.
+    """
+    with _no_zarr_warnings():
+        dataset.to_zarr(folder, mode="a", zarr_format=3, consolidated=True, **options)
+
+
+@contextmanager
+def _no_zarr_warnings() -> Iterator[None]:
+    """Keep from users that a store has consolidated metadata and a marker: readers that know neither ignore them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        yield
 
 
 def create_skeleton(

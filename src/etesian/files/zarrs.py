@@ -23,6 +23,7 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, first_line
+from etesian.core.outputs import MARKER
 from etesian.files import diagnosis
 from etesian.files.dates import holds_dates, read_dates
 from etesian.files.decoding import UnreachableError, decoded
@@ -84,18 +85,20 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
     with warnings.catch_warnings():
         # Without consolidated metadata, opening only takes longer.
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
+        # The marker of what this library wrote lies beside the arrays.
+        warnings.filterwarnings("ignore", f"Object at {re.escape(MARKER)}", zarr.errors.ZarrUserWarning)
         # Consolidated metadata may be older than the store, and save nothing where requests cost nothing.
         # Otherwise xarray reads no `_FillValue` of Zarr 3 but in its own spelling.
         backend = xr.backends.ZarrStore.open_group(
             store, mode="r", consolidated=None if folder is None else False, use_zarr_fill_value_as_mask=True
         )
-    raw = xr.open_dataset(backend, decode_cf=False)
+        raw = xr.open_dataset(backend, decode_cf=False)
+        group = backend.zarr_group
+        arrays = dict(group.arrays())
+        inner = [] if folder is None else list(_groups(group))
     # A group lists its arrays in the order in which their metadata happened to be read.
     raw = raw[sorted(raw.variables, key=str)]
-    group = backend.zarr_group
-    arrays = dict(group.arrays())
     if folder is not None:
-        inner = list(_groups(group))
         if inner and not arrays:
             named = ", ".join(f"'{name}' ({', '.join(names)})" for name, names in inner)
             raise DataError(f"{path} holds no arrays at its top, only in groups: {named}; open {path}/{inner[0][0]}")

@@ -12,7 +12,7 @@ from etesian.core.clock import decode_time, end_of, month_start, parse_time, sea
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.core.outputs import claim, complete_or_absent
-from etesian.core.resumable import is_finished, plan_text
+from etesian.core.resumable import is_finished, plan_text, write_store
 from etesian.fill.dineof import DINEOF
 from etesian.fill.interpolate import Filled, Gappy, climatology_anomaly, linear, observed_mean
 from etesian.fill.months import sea_mask
@@ -113,7 +113,7 @@ def fill_baseline_to(
     filled = fill_baseline(name, store, wanted, period.start, period.end, target, progress=True)
     filled = filled.assign_attrs(plan=plan_text(plan))
     with complete_or_absent(out, "filled fields") as folder:
-        filled.to_zarr(folder, mode="a", zarr_format=3, consolidated=True)
+        write_store(filled, folder)
 
 
 def _fill(

@@ -12,7 +12,7 @@ from etesian.core.dataset import to_dataset
 from etesian.core.errors import DataError
 from etesian.core.fields import Batch, Fields, Frame
 from etesian.core.outputs import claim, complete_or_absent
-from etesian.core.resumable import is_finished, plan_text
+from etesian.core.resumable import is_finished, plan_text, write_store
 from etesian.projection.climatebench import HISTORICAL, read_inputs
 from etesian.projection.data import CALENDAR, middle
 from etesian.projection.task import ProjectionTask
@@ -95,4 +95,4 @@ def project_to(
         return
     maps = project(task, folder, scenario, years).assign_attrs(plan=plan_text(plan))
     with complete_or_absent(path, "fields") as place:
-        maps.to_zarr(place, mode="a", zarr_format=3, consolidated=True)
+        write_store(maps, place)

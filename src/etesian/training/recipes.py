@@ -51,7 +51,7 @@ class SaveRecipe(SaveConfigCallback):
             path = Path(trainer.default_root_dir) / "recipe.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             mark(path.parent, "run")
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(self.config, path, skip_unset=False, overwrite=True, multifile=False)
             recipe = path.read_text(encoding="utf-8")
             path.write_text(by_public_names(recipe), encoding="utf-8")
             _, *asked = trainer.loggers
@@ -107,7 +107,7 @@ class TrainingCLI(LightningCLI):
         if config.get("ckpt_path") is not None or not folder.exists():
             return
         last = read_description(folder)
-        recipe = plain(self._parser(self.subcommand).dump(config, skip_none=False))
+        recipe = plain(self._parser(self.subcommand).dump(config, skip_unset=False))
         finished = is_finished(last, recipe["trainer"])
         stopped = was_stopped(self.run_directory, last, recipe["trainer"])
         refuse_changes(self.run_directory, recipe, last, finished=finished or stopped)
