@@ -20,9 +20,10 @@ from etesian.training.checkpoint import load_task
 from etesian.training.sharding import Sharded
 
 SCRIPT = """
-import json, os, shutil, signal, sys
+import json, os, shutil, signal, socket, sys
 from pathlib import Path
 import lightning as L, torch
+from torch.multiprocessing import start_processes
 from etesian.forecast.data import ForecastData
 from etesian.networks.climax import ClimaX
 from etesian.forecast.task import ForecastTask
@@ -54,14 +55,18 @@ class Course(L.Callback):
             run.mkdir(parents=True, exist_ok=True)
             (run / "course.json").write_text(json.dumps({"losses": self.losses, "sizes": self.sizes}))
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    store, run, processes, how = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+def work(rank, processes, port, store, run):
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                   "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "RANK": str(rank),
+                   "LOCAL_RANK": str(rank)}
+    train(rank, processes, store, run)
+
+def train(rank, processes, store, run):
     data = ForecastData(
         [store], ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12"), [12], batch_size=10 // processes,
         region="-50,50,0,315",
     )
-    torch.manual_seed(int(os.environ.get("LOCAL_RANK", 0)))
+    torch.manual_seed(rank)
     task = ForecastTask(network, data.layout, data.statistics, warmup_steps=3)
     trainer = L.Trainer(
         accelerator="cpu", devices=processes, strategy="sharded" if processes > 1 else "auto", max_epochs=4,
@@ -71,6 +76,17 @@ if __name__ == "__main__":
     )
     last = run / "last"
     trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    store, run, processes, how = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    if processes == 1:
+        train(0, 1, store, run)
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        # As torchrun starts them, but from a process that has imported everything already.
+        start_processes(work, (processes, port, store, run), nprocs=processes, start_method="fork")
 """
 
 
