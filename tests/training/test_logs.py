@@ -55,6 +55,13 @@ class Service(Logger):
     def log_hyperparams(self, params):
         self._write({"recipe": params})
 """
+NEEDY = """
+from lightning.pytorch.loggers.logger import DummyLogger
+
+class Needy(DummyLogger):
+    def __init__(self, project="p"):
+        import not_there
+"""
 BOARD = "{class_path: lightning.pytorch.loggers.TensorBoardLogger, init_args: {name: board}}"
 
 
@@ -118,6 +125,16 @@ def test_a_logger_whose_package_is_absent_says_how_to_get_it(name: str, package:
     asked = Namespace(class_path=f"lightning.pytorch.loggers.{name}", init_args=Namespace())
     with pytest.raises(RecipeError, match=f"names {name}, whose package is not installed; run `pip install {package}`"):
         placed([asked], folder, [], going_on=False)
+
+
+def test_a_logger_without_a_folder_may_be_named_too_and_says_what_it_lacks(
+    store: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "its_service.py").write_text(NEEDY)
+    (folder / "recipe.yaml").write_text(RECIPE.format(store=store, logger="false"))
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", "recipe.yaml", "--trust", "its_service", "--trainer.logger=its_service.Needy"])
+    assert capsys.readouterr().err.strip().endswith("names lacks what it needs: No module named 'not_there'")
 
 
 def test_the_command_line_says_the_same_and_imports_only_what_is_trusted(

@@ -63,9 +63,11 @@ def options_with_folders(words: Sequence[str], trusted: Sequence[str]) -> Iterat
             continue
         value = value if equals else next(given, "")
         try:
-            yield f"{option}={json.dumps(_with_folder(plain(value), trusted))}"
+            asked = plain(value)
         except yaml.YAMLError:
-            yield f"{option}={value}"
+            asked = value
+        chosen = _with_folder(asked, trusted)
+        yield f"{option}={value if chosen == asked else json.dumps(chosen)}"
 
 
 def _with_folder(given: Any, trusted: Sequence[str]) -> Any:
@@ -123,7 +125,9 @@ def _placed(given: Any, number: int, run: Path, notes: dict[str, str], trusted: 
     kind = _class(made.class_path, trusted)
     name = made.class_path.rpartition(".")[2]
     module, package = _PACKAGES.get(name, ("lightning", ""))
-    if importlib.util.find_spec(module) is None:
+    found = importlib.util.find_spec(module)
+    # A folder of that name, such as the one that a service writes into, can be found too, but has no file of its own.
+    if found is None or found.origin is None:
         raise RecipeError(
             f"trainer.logger names {name}, whose package is not installed; run `pip install {package}`, or leave it out"
         )

@@ -56,10 +56,16 @@ def explain(error: ArgumentError, words: Sequence[str], trusted: Sequence[str]) 
             _Look(trusted, values=values).at_recipe(recipe)
     except _MistakeError as mistake:
         return str(mistake)
-    innermost: BaseException = error
-    while innermost.__cause__ is not None:
-        innermost = innermost.__cause__
+    *_, innermost = causes(error)
     return first_line(innermost)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Go through an error and what it was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def _complete(words: Sequence[str], trusted: Sequence[str]) -> dict[str, Any]:
@@ -73,7 +79,9 @@ def _complete(words: Sequence[str], trusted: Sequence[str]) -> dict[str, Any]:
         value = value if equals else next(given, "")
         *outer, last = option.lstrip("-").removesuffix("+").split(".")
         if option in ("-c", "--config"):
-            recipe = _over(recipe, read(Path(value)) if Path(value).is_file() else {})
+            if not Path(value).is_file():
+                raise _MistakeError(f"there is no recipe {value}; `etesian recipes` lists those that ship")
+            recipe = _over(recipe, read(Path(value)))
         elif outer and last == "help":
             _refuse_unknown_module(value, trusted)
         else:
@@ -252,7 +260,7 @@ class _Look:
         try:
             parser.parse_object({"value": value})
         except ArgumentError as error:
-            if isinstance(value, str) and any(isinstance(each, ImportError) for each in _causes(error)):
+            if isinstance(value, str) and any(isinstance(each, ImportError) for each in causes(error)):
                 _refuse_unknown_module(value, self.trusted)
             _refuse_value(place, hint, value)
 
@@ -271,12 +279,6 @@ def _words(hint: Any) -> str:
     if hint is type(None):
         return "null"
     return hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint).replace("typing.", "")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def _class_of(hint: Any) -> tuple[type | None, int]:

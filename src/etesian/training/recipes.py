@@ -30,7 +30,7 @@ from etesian.samples.loading import TaskData
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, read_description
 from etesian.training.going_on import is_finished, refuse_changes, was_stopped
 from etesian.training.logs import EpochLines, keep_identities, options_with_folders, placed, with_folders
-from etesian.training.mistakes import explain
+from etesian.training.mistakes import causes, explain
 from etesian.training.task import Task
 from etesian.training.trusted import by_public_names, check, plain, read, restrict, spelled_out
 
@@ -133,8 +133,12 @@ class TrainingCLI(LightningCLI):
         config.trainer.logger = placed(asked, self.run_directory, self.trusted, going_on=going_on)
         try:
             super().instantiate_classes()
-        except ImportError as error:
-            raise RecipeError(f"a class that the recipe names lacks what it needs: {first_line(error)}") from error
+        except (ImportError, ValueError) as error:
+            # The parser wraps what a constructor raises.
+            absent = next((each for each in causes(error) if isinstance(each, ImportError)), None)
+            if absent is None:
+                raise
+            raise RecipeError(f"a class that the recipe names lacks what it needs: {first_line(absent)}") from error
         config.trainer.logger = asked
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
