@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.errors import DataError, GridError
+from etesian.fill.report import tidy
 from etesian.fill.scores import score_filled
 from etesian.scores.tables import verdicts
 
@@ -186,6 +187,23 @@ def test_the_spectrum_of_a_field_that_is_too_smooth_lies_below_the_truth_at_smal
     scores = score_filled({"smooth": bare[1]}, bare[0], bare[2], progress=False)
     ratio = (scores.power.sel(spectrum_of="smooth") / scores.power.sel(spectrum_of="truth")).values
     assert ratio[-1] < 0.6 < ratio[0] < 1.3
+
+
+def test_spectra_of_a_few_days_have_paired_intervals_and_rows_of_their_own() -> None:
+    random = np.random.default_rng(1)
+    truth = random.standard_normal((8, 20, 24))
+    time = pd.date_range("2001-01-01", periods=8)
+    bare = [dataset(values, time).drop_vars("land_sea_mask") for values in (truth, truth / 2)]
+    scores = score_filled({"half": bare[1]}, bare[0], bare[0], progress=False).sel(channel=NAME)
+    half = scores.sel(spectrum_of="half")
+    np.testing.assert_allclose(half.spectral_ratio_low, 0.25, rtol=1e-5)
+    np.testing.assert_allclose(half.spectral_ratio_high, 0.25, rtol=1e-5)
+    assert (half.power_low < half.power).all()
+    assert (half.power < half.power_high).all()
+    table = tidy(score_filled({"half": bare[1]}, bare[0], bare[0], progress=False))
+    rows = table.query("score == 'spectral_ratio' and forecast == 'half'")
+    assert len(rows) == scores.wavenumber.size
+    np.testing.assert_allclose(rows.value, 0.25, rtol=1e-5)
 
 
 def test_the_report_stands_alone_and_names_who_wins(scored: tuple[xr.Dataset, Path]) -> None:

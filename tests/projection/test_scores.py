@@ -1,5 +1,6 @@
 """ClimateBench's scores: agreement with the original, and their laws."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 from etesian.core import Grid
 from etesian.core.errors import DataError
+from etesian.projection.report import render
 from etesian.projection.scores import PROJECTION_SCORES, climatebench_scores, domain_mean, score_projections
+from etesian.scores.tables import number, verdicts
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GRID = Grid(np.linspace(-75, 75, 6), np.arange(8) * 45.0)
@@ -56,3 +59,20 @@ def test_projections_are_scored_over_the_dimensions_of_all_scores_and_with_inter
         assert (scores[f"{score}_low"] < scores[score]).all()
         assert (scores[score] < scores[f"{score}_high"]).all()
     assert (scores.nrmse_high.sel(forecast="near") < scores.nrmse_low.sel(forecast="far")).all()
+
+
+def test_the_page_says_which_emulators_are_beaten_and_needs_nothing_else() -> None:
+    random = np.random.default_rng(2)
+    truth = random.normal(4.0, 1.0, (12, 1, *GRID.shape))
+    maps = {name: truth + bias + random.normal(0, 0.1, truth.shape) for name, bias in (("network", 0.1), ("far", 1.0))}
+    scores = score_projections(maps, truth, ["2m_temperature"], GRID)
+    expected = 1 - scores.nrmse.sel(forecast="network") / scores.nrmse.sel(forecast="far")
+    assert scores.skill.sel(forecast="network", reference="far").item() == pytest.approx(expected.item(), rel=1e-12)
+    assert scores.skill_low.sel(forecast="network", reference="far").item() > 0.5
+    ours, theirs = (number(scores.nrmse.sel(forecast=name).item()) for name in ("network", "far"))
+    sentence = f"2 m temperature: network beats far (NRMSE {ours} against {theirs}, 12 years, with 95 % confidence)."
+    assert verdicts(scores, ["2m_temperature"]) == [sentence]
+    page = render(scores, {"2m_temperature": b"picture"})
+    assert f"<li>{sentence}</li>" in page
+    assert f"<b>{ours}</b>" in page
+    assert not re.findall(r"(?:src|href)\s*=\s*['\"](?!data:image/)", page)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from etesian.scores.spectrum import isotropic_spectrum, largest_rectangle
+from etesian.scores.views import isotropic_spectrum, largest_rectangle
 
 
 def test_a_wave_in_any_direction_peaks_at_its_wavenumber_and_keeps_its_variance() -> None:

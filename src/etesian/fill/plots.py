@@ -16,10 +16,21 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time
 from etesian.fill.pairs import FilledCase, FilledPairs
-from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, dress, largest_value, map_height, value_range
+from etesian.scores.drawing import (
+    DIVERGING,
+    STYLE,
+    band,
+    colour_bar,
+    draw_map,
+    dress,
+    largest_value,
+    map_height,
+    plain_logarithm,
+    value_range,
+)
 from etesian.scores.gaussian import LEVELS
 from etesian.scores.plots import MODEL_COLOURS
-from etesian.scores.tables import pretty_units, title
+from etesian.scores.tables import pretty_units, squared, title
 
 _STRIP = 5
 
@@ -194,21 +205,28 @@ def reliability(scores: xr.Dataset) -> Figure:
 
 
 def spectra(scores: xr.Dataset) -> Figure:
-    """Draw the spectra of the truth, of every model, and of their errors (dashed)."""
-    figure = Figure(figsize=(8.5, 5), layout="constrained")
-    panel = figure.subplots()
+    """Draw the spectra of the truth, of every model, and of their errors (dashed), with 95 % bands."""
+    channels = scores.channel.values.tolist()
+    figure = Figure(figsize=(8.5 * len(channels), 5), layout="constrained")
+    panels = figure.subplots(1, len(channels), squeeze=False)[0]
     wavelength = 1 / scores.wavenumber.values
-    panel.loglog(wavelength, scores.power.sel(spectrum_of="truth"), color="#22292e", linewidth=2.4, label="truth")
-    for name, colour in _colours(scores).items():
-        panel.loglog(wavelength, scores.power.sel(spectrum_of=name), color=colour, label=name.replace("_", " "))
-        wrong = scores.power.sel(spectrum_of=f"error of {name}")
-        panel.loglog(wavelength, wrong, color=colour, linestyle=(0, (4, 2)), linewidth=1)
-    panel.invert_xaxis()
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter("{x:g}")
-    panel.set(xlabel="Wavelength (km); dashed: spectrum of the error", ylabel="Variance per wavenumber")
-    dress(panel)
-    panel.legend(frameon=False, fontsize=9)
+    for panel, channel in zip(panels, channels, strict=True):
+        part = scores.sel(channel=channel)
+        truth = part.sel(spectrum_of="truth")
+        panel.loglog(wavelength, truth.power, color=STYLE["text"], linewidth=2.4, label="truth")
+        band(panel, wavelength, truth, "power", STYLE["text"])
+        for name, colour in _colours(scores).items():
+            made, wrong = part.sel(spectrum_of=name), part.sel(spectrum_of=f"error of {name}")
+            panel.loglog(wavelength, made.power, color=colour, label=name.replace("_", " "))
+            band(panel, wavelength, made, "power", colour)
+            panel.loglog(wavelength, wrong.power, color=colour, linestyle=(0, (4, 2)), linewidth=1)
+        panel.invert_xaxis()
+        panel.set_title(title(channel), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
+        plain_logarithm(panel.xaxis)
+        units = pretty_units(f"{squared(str(part.units.values))} km")
+        panel.set(xlabel="Wavelength (km); dashed: spectrum of the error", ylabel=f"Variance per wavenumber ({units})")
+        dress(panel)
+        panel.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -75,8 +75,8 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
     if "spectra" in pictures:
         parts.append(picture(pictures["spectra"], "Spectra of truth, filled fields and errors"))
         parts.append(
-            "<p class='note'>Of the first channels' largest rectangle without land or missing values, a plane taken "
-            "off, Hann window; a filled field below the truth is too smooth at that scale.</p>"
+            "<p class='note'>Of the largest rectangle without land or missing values, a plane taken off, Hann window, "
+            "with 95 % intervals; a filled field below the truth is too smooth at that scale.</p>"
         )
     else:
         parts.append(
@@ -118,7 +118,10 @@ def filled_summary(scores: xr.Dataset) -> Table:
 
 
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
-    """Return one row per forecast, channel, binning, bin and score, with the number of points and its interval."""
+    """Return one row per forecast, channel, binning, bin and score, with the number of points and its interval.
+
+    Bins of wavenumber (km⁻¹) hold the spectra of the truth, of the forecasts and of their errors.
+    """
     frames = []
     for binning in _BINNINGS:
         suffix = "" if binning == "region" else f"_by_{binning}"
@@ -129,6 +132,12 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
                 columns |= {end: scores[f"{score}_{end}"].to_series() for end in ("low", "high")}
             part = pd.DataFrame(columns).reset_index().rename(columns={binning: "bin"})
             frames.append(part.assign(score=score, binning=binning, bin=part["bin"].astype(str)))
+    for score, name in (("spectrum", "power"), ("spectral_ratio", "spectral_ratio")):
+        if name in scores:
+            columns = {"value": scores[name].to_series()}
+            columns |= {end: scores[f"{name}_{end}"].to_series() for end in ("low", "high")}
+            part = pd.DataFrame(columns).reset_index().rename(columns={"wavenumber": "bin", "spectrum_of": "forecast"})
+            frames.append(part.assign(score=score, binning="wavenumber"))
     together = pd.concat(frames, ignore_index=True).dropna(subset="value")
     return together[["forecast", "channel", "binning", "bin", "score", "value", "low", "high", "points"]]
 

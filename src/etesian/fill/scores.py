@@ -21,7 +21,7 @@ from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.fill.report import write_gapfill_report
 from etesian.scores.definitions import FILLED_SCORES
 from etesian.scores.registry import MapPair, collect, estimates, score_named, skill, statistics_of
-from etesian.scores.spectrum import isotropic_spectrum, largest_rectangle
+from etesian.scores.views import isotropic_spectrum, largest_rectangle
 from etesian.scores.weights import WHOLE_DOMAIN, point_weights
 
 Array = NDArray[np.float64]
@@ -134,7 +134,10 @@ class GapSums:
         self.area = weights[:, 0].numpy().reshape(pairs.grid.shape)
         self.origin, self.truth_deviation = np.full(lead[1], np.nan), np.ones(lead[1])
         self.box: tuple[slice, slice] | None = None
-        self.power: dict[str, Array] = {}
+        self.seen = ["truth", *self.names, *(f"error of {name}" for name in self.names)]
+        self.power = np.zeros((pairs.time.size, len(self.seen), 0, lead[1]))
+        self.whole = np.zeros((pairs.time.size, lead[1]))
+        self.wavenumber = np.zeros(0)
 
     def add(self, number: int, channel: int, case: FilledCase) -> None:
         """Take one time of one channel into account."""
@@ -145,7 +148,7 @@ class GapSums:
             has = np.isfinite(case.filled[name])
             self.missing[i, channel] += int((known & ~has).sum())
             use &= has
-        self._add_spectra(case)
+        self._add_spectra(number, channel, case)
         if not use.any():
             return
         truth = case.truth[use]
@@ -186,7 +189,7 @@ class GapSums:
         label = np.minimum((ndtr(standard) * 20).astype(np.int64), 19)
         self.pit[number, channel] += np.bincount(label, weight, 20)
 
-    def _add_spectra(self, case: FilledCase) -> None:
+    def _add_spectra(self, number: int, channel: int, case: FilledCase) -> None:
         """Add the spectra over the largest rectangle without a missing value, found once."""
         maps = {"truth": case.truth, **case.filled}
         whole = np.all([np.isfinite(values) for values in maps.values()], axis=0)
@@ -201,9 +204,11 @@ class GapSums:
         degree = np.radians(1) * EARTH_RADIUS / 1000
         across = degree * np.cos(np.radians(grid.latitude[self.box[0]].mean())) * np.diff(grid.longitude).mean()
         found = isotropic_spectrum(np.stack([values[self.box] for values in maps.values()]), (self.spacing, across))
-        for name, power in zip(maps, found.power, strict=True):
-            self.power[name] = self.power.get(name, 0.0) + power
-        self.power["wavenumber"], self.power["number"] = found.wavenumber, self.power.get("number", 0.0) + np.ones(1)
+        if not self.wavenumber.size:
+            self.wavenumber = found.wavenumber
+            self.power = np.zeros((*self.power.shape[:2], found.wavenumber.size, self.power.shape[3]))
+        self.power[number, ..., channel] = found.power
+        self.whole[number, channel] = 1
 
     def result(self, references: Sequence[str] = ()) -> xr.Dataset:
         """Return the scores, and skill against the references.
@@ -241,10 +246,8 @@ class GapSums:
         maps = {"bias_map": _share(self.map_error, self.map_count)}
         maps["rmse_map"] = np.sqrt(_share(self.map_squared, self.map_count))
         data |= {name: ((*dims[:2], "latitude", "longitude"), part.astype(np.float32)) for name, part in maps.items()}
-        if self.power:
-            names = [name for name in self.power if name not in ("wavenumber", "number")]
-            power = np.stack([self.power[name] for name in names]) / self.power["number"]
-            data["power"] = ("spectrum_of", "wavenumber"), power
+        if self.wavenumber.size:
+            data |= self._spectra()
         coordinates: dict[str, Any] = {
             "forecast": self.names,
             "channel": [str(channel) for channel in self.pairs.channels],
@@ -261,11 +264,20 @@ class GapSums:
         }
         if references:
             coordinates["reference"] = list(references)
-        if self.power:
-            coordinates |= {"spectrum_of": names, "wavenumber": self.power["wavenumber"]}
-        result = xr.Dataset(data, coordinates)
-        result["wavenumber"] = result["wavenumber"].assign_attrs(units="km-1") if self.power else ("wavenumber", [])
-        return result
+        coordinates["wavenumber"] = "wavenumber", self.wavenumber, {"units": "km-1"}
+        if self.wavenumber.size:
+            coordinates["spectrum_of"] = self.seen
+        return xr.Dataset(data, coordinates)
+
+    def _spectra(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        """Return the power of truth, filled fields and errors, and its share of the truth's, with 95 % intervals."""
+        sums = {
+            "forecast_squared": self.power,
+            "truth_squared": np.broadcast_to(self.power[:, :1], self.power.shape),
+            "maps": np.broadcast_to(self.whole[:, None, None], self.power.shape),
+        }
+        found = estimates(sums, ("spectrum", "spectral_ratio"), ("spectrum_of", "wavenumber", "channel"))
+        return {name.replace("spectrum", "power"): part for name, part in found.items()}
 
 
 class _Bins:

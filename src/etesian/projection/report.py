@@ -21,7 +21,8 @@ from etesian.projection.emulators import EMULATORS
 from etesian.projection.scores import PROJECTION_SCORES, score_projections
 from etesian.projection.task import ProjectionTask
 from etesian.scores.drawing import DIVERGING, STYLE, colour_bar, draw_map, map_height
-from etesian.scores.tables import with_best
+from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
+from etesian.scores.tables import models, number, references, title, verdicts, with_best
 
 Maps = Float[np.ndarray, "year channel lat lon"]
 
@@ -29,9 +30,9 @@ Maps = Float[np.ndarray, "year channel lat lon"]
 class ProjectionReport(Callback):
     """Scores the network beside emulators fitted to the years that it was trained on, when it is tested.
 
-    Writes `projection/scores.csv`, `scores.nc` with intervals, and a picture of the mean over the test years for each
-    target into the run directory, and prints the table. The emulators see the inputs of one year, the network those of
-    its window.
+    Writes `projection/report.html`, `scores.csv`, `scores.nc` with intervals, and a picture of the mean over the test
+    years for each target into the run directory, and prints the table with verdicts. The emulators see the inputs of
+    one year, the network those of its window.
 
     Args:
         baselines: emulators to fit; of `pattern_scaling`, `gaussian_process` and `random_forest`.
@@ -68,17 +69,62 @@ class ProjectionReport(Callback):
         scores = score_projections(maps, truth, targets, data.layout.grid)
         scores.to_netcdf(folder / "scores.nc")
         score_table(scores).to_csv(folder / "scores.csv", index=False)
-        for number, target in enumerate(targets):
-            means = {name: values[:, number].mean(0) for name, values in {"truth": truth, **maps}.items()}
-            figure = mean_maps(means, target, data.scenarios.units[number], data.layout.grid)
-            figure.savefig(folder / f"{target}.png", dpi=110)
+        means = {name: values.mean(0) for name, values in {"truth": truth, **maps}.items()}
+        figures = (
+            (target, mean_maps({name: m[number] for name, m in means.items()}, target, units, data.layout.grid))
+            for number, (target, units) in enumerate(zip(targets, data.scenarios.units, strict=True))
+        )
+        (folder / "report.html").write_text(render(scores, save_pictures(figures, folder)), encoding="utf-8")
         _print(scores, folder)
 
 
 def score_table(scores: xr.Dataset) -> pd.DataFrame:
-    """Return ClimateBench's scores, one row for each target and forecast."""
-    table = scores[list(PROJECTION_SCORES)].isel(region=0, drop=True).to_dataframe(dim_order=["channel", "forecast"])
+    """Return ClimateBench's scores with their intervals, one row for each target and forecast."""
+    names = [f"{name}{end}" for name in PROJECTION_SCORES for end in ("", "_low", "_high")]
+    table = scores[names].isel(region=0, drop=True).to_dataframe(dim_order=["channel", "forecast"])
     return table.reset_index().rename(columns={"channel": "target"})
+
+
+def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
+    """Return one page that opens offline; pictures are PNG data by target."""
+    model = models(scores)[0]
+    targets = scores.channel.values.tolist()
+    parts = [
+        f"<h1>How good are the projections of {text(model)}?</h1>",
+        f"<p class='lead'>Maps of {text(scores.attrs['points'])} beside the emulators "
+        f"{text(', '.join(references(scores)))}.</p>",
+        verdict_list(verdicts(scores, targets)),
+        "<h2>ClimateBench's scores</h2>",
+        "<p class='note'>Errors over the mean of the truth: of the map of the mean over years (NRMSE_s), of the global "
+        "mean in each year (NRMSE_g), and NRMSE = NRMSE_s + 5 NRMSE_g with its 95 % interval. The lowest is bold.</p>",
+        table(["", "", "NRMSE_s", "NRMSE_g", "NRMSE", "95 %"], _rows(scores), 2),
+    ]
+    for target in targets:
+        heading = f"{title(target)}: mean over the years, and errors"
+        parts += [f"<h2>{text(title(target))}</h2>", picture(pictures[target], heading)]
+    entries = {
+        "Projections": ", ".join(scores.forecast.values.tolist()),
+        "Years": scores.attrs["points"],
+        "Grid": scores.attrs["grid"],
+        "Weights": "cosine of latitude, as in ClimateBench",
+        "Intervals": "95 %, Student's t, allowing for the likeness of successive years, paired in verdicts",
+        "Made with": f"Etesian {scores.attrs['etesian_version']}",
+    }
+    return page(f"Projections of {model}", [*parts, "<h2>What was compared</h2>", provenance(entries)])
+
+
+def _rows(scores: xr.Dataset) -> list[list[str]]:
+    rows = []
+    for target in scores.channel.values.tolist():
+        here = scores.isel(region=0).sel(channel=target)
+        part = here[list(PROJECTION_SCORES)].to_array()
+        best = part.min("forecast").values
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            low, high = (float(here[f"nrmse_{end}"].sel(forecast=name)) for end in ("low", "high"))
+            interval = f"{number(low)}–{number(high)}" if np.isfinite(low) else "–"
+            cells = with_best(part.sel(forecast=name).values, best, "<b>{}</b>")
+            rows.append([text(title(target)) if row == 0 else "", text(name), *cells, interval])
+    return rows
 
 
 def mean_maps(means: dict[str, Float[np.ndarray, "lat lon"]], target: str, units: str, grid: Grid) -> Figure:
@@ -114,17 +160,22 @@ def _predicted(task: ProjectionTask, data: YearData) -> Maps:
 
 
 def _print(scores: xr.Dataset, folder: Path) -> None:
-    table = Table(title="ClimateBench's scores over the test years (lower is better)", title_justify="left")
+    shown = Table(
+        title="ClimateBench's scores over the test years (lower is better)",
+        title_justify="left",
+        caption="\n".join(verdicts(scores, scores.channel.values.tolist())),
+        caption_justify="left",
+    )
     for heading in ("target", "forecast"):
-        table.add_column(heading)
+        shown.add_column(heading)
     for heading in ("NRMSE_s", "NRMSE_g", "total"):
-        table.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right")
     for target in scores.channel.values.tolist():
         part = scores[list(PROJECTION_SCORES)].isel(region=0).sel(channel=target).to_array()
         best = part.min("forecast").values
         for row, name in enumerate(scores.forecast.values.tolist()):
             cells = with_best(part.sel(forecast=name).values, best, "[bold]{}[/]")
-            table.add_row(target if row == 0 else "", name, *cells)
+            shown.add_row(target if row == 0 else "", name, *cells)
     console = Console()
-    console.print(table)
-    console.print(f"scores.csv, scores.nc with 95 % intervals, and maps are in {folder}")
+    console.print(shown)
+    console.print(f"report.html, scores.csv, scores.nc with 95 % intervals, and maps are in {folder}")

@@ -1,6 +1,7 @@
 """ClimateBench's scores of projected maps (Watson-Parris et al. 2022, doi 10.1029/2021MS002954)."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from etesian.scores.registry import (
     register_score,
     register_statistic,
     score_named,
+    skill,
     statistics_of,
 )
 from etesian.scores.sums import RegionGroups
@@ -113,14 +115,23 @@ def score_projections(
 ) -> xr.Dataset:
     """Return ClimateBench's scores of several projections over (forecast, channel, region), with 95 % intervals.
 
+    The skill of the total against all but the first, which are references, is paired: 1 − NRMSE / NRMSE of each.
+
     Raises:
         DataError: if the truth's mean, to divide by, is 0.
     """
     each = [_sums(predicted, truth, grid) for predicted in maps.values()]
     sums = {name: np.stack([part[name].numpy() for part in each], axis=1) for name in each[0]}
-    found = estimates(sums, PROJECTION_SCORES, ("forecast", "channel", "region"))
-    coordinates = {"forecast": list(maps), "channel": list(channels), "region": [WHOLE_DOMAIN]}
-    return xr.Dataset(found, coordinates, {"weighting": "cosine", "grid": str(grid)})
+    names, dims = list(maps), ("forecast", "channel", "region")
+    found = estimates(sums, PROJECTION_SCORES, dims) | skill(sums, names, names[1:], dims, "nrmse")
+    coordinates = {"forecast": names, "channel": list(channels), "region": [WHOLE_DOMAIN], "reference": names[1:]}
+    attributes = {
+        "weighting": "cosine",
+        "grid": str(grid),
+        "points": f"{len(truth)} years",
+        "etesian_version": version("etesian"),
+    }
+    return xr.Dataset(found, coordinates, attributes)
 
 
 def _sums(

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
-from etesian.scores.tables import pretty_units
+from etesian.scores.tables import number, pretty_units
 
 DIVERGING = "RdBu_r"
 
@@ -89,6 +90,13 @@ def dress(panel: Axes) -> None:
     for side in ("left", "bottom"):
         panel.spines[side].set_color(STYLE["spines"])
     panel.tick_params(color=STYLE["spines"], labelcolor=STYLE["text"])
+
+
+def plain_logarithm(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of each power of ten, without exponents."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: number(value, 1))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def band(panel: Axes, x: xr.DataArray | NDArray[np.floating], scores: xr.Dataset, score: str, colour: str) -> None:

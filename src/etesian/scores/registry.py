@@ -259,7 +259,11 @@ def estimates(sums: Mapping[str, Array], names: Sequence[str], dims: tuple[str, 
 
 
 def skill(
-    sums: Mapping[str, Array], forecasts: Sequence[str], references: Sequence[str], dims: tuple[str, ...]
+    sums: Mapping[str, Array],
+    forecasts: Sequence[str],
+    references: Sequence[str],
+    dims: tuple[str, ...],
+    score: str = "rmse",
 ) -> Variables:
     """Return 1 − RMSE / RMSE of each reference over the same times and points, with its paired 95 % interval.
 
@@ -268,11 +272,12 @@ def skill(
         forecasts: names along the second axis.
         references: which of them are measured by.
         dims: names of the axes behind the first; `forecast` comes first.
+        score: of which the ratio is taken; one whose intervals are those of its logarithm.
     """
     index = [list(forecasts).index(name) for name in references]
-    rmse, effect, present = score_named("rmse").influence(sums)
+    value, effect, present = score_named(score).influence(sums)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = rmse[:, None] / rmse[None, index]
+        ratio = value[:, None] / value[None, index]
         half = half_width(effect[:, :, None] - effect[:, None, index], present[:, :, None] & present[:, None, index])
         low, high = 1 - ratio * np.exp(half), 1 - ratio * np.exp(-half)
     axes = (dims[0], "reference", *dims[1:])

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, Region
-from etesian.scores.drawing import STYLE, band, draw_map, dress, map_height, value_range
+from etesian.scores.drawing import STYLE, band, colour_bar, draw_map, dress, map_height, plain_logarithm, value_range
 from etesian.scores.plots import colours, line_style
 from etesian.scores.structure import TRUTH
 from etesian.scores.tables import days, headline, number, pretty_units, squared, title
@@ -80,9 +80,7 @@ def semivariograms(scores: xr.Dataset) -> Figure:
             band(panel, part.distance, part, "semivariance", colour)
         panel.set_xlabel("Distance (km)")
         for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(lambda value, _: number(value, 1))
-            axis.set_minor_formatter(NullFormatter())
+            plain_logarithm(axis)
         units = _units(scores, name, square=True)
         panel.set_ylabel(f"Semivariance ({units})" if units else "Semivariance")
         _entitle(panel, name)
@@ -94,12 +92,17 @@ def error_in_time(scores: xr.Dataset) -> Figure:
     names = headline(scores)
     figure, panels = _row(names)
     error = np.sqrt(scores.mse_by_initial_time.isel(lead_time=0, region=0))
+    when = scores.initial_time.values
+    dated = when.dtype.kind == "M"  # other calendars' dates cannot be drawn
     for panel, name in zip(panels, names, strict=True):
         for series, colour in _colours(scores).items():
             if series != TRUTH:
                 values = error.sel(channel=name, forecast=series).values
-                panel.plot(np.arange(values.size), values, color=colour, label=series, linewidth=1.2)
-        panel.set_xlabel("Initial time, one after the other")
+                style = {"color": colour, "linestyle": line_style(scores, series)}
+                panel.plot(when if dated else np.arange(values.size), values, label=series, linewidth=1.2, **style)
+        panel.set_xlabel("Initial time" if dated else "Initial time, one after the other")
+        if dated:
+            panel.xaxis.set_major_formatter(ConciseDateFormatter(panel.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
         panel.set_ylabel(f"RMSE ({_units(scores, name)})")
         panel.set_ylim(bottom=0)
         _entitle(panel, name)
@@ -155,15 +158,18 @@ def views(scores: xr.Dataset, channel: str) -> Figure:
         labels.append("fine scales")
     grids = [field for row in rows for field in list(row.values())[:1]]
     heights = [map_height(grid.to_dataset(name="field"), 4.2) for grid in grids]
-    figure = Figure(figsize=(4.2 * len(fields), sum(heights) + 0.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(fields), sum(heights) + 0.8 * len(rows) + 0.6), layout="constrained")
     panels = figure.subplots(len(rows), len(fields), squeeze=False, height_ratios=heights)
     for line, row, label in zip(panels, rows, labels, strict=True):
         values = [np.asarray(field.values, dtype=np.float64) for field in row.values()]
         palette, low, high = value_range("anomaly" if label == "fine scales" else channel, values[:1])
         for panel, name, field in zip(line, row, values, strict=True):
             grid = row[name].to_dataset(name="field")
-            draw_map(panel, field, grid, palette, low, high)
+            image = draw_map(panel, field, grid, palette, low, high)
             panel.set_title(f"{name}{f', {label}' if label else ''}", loc="left", fontsize=10, color=STYLE["text"])
+            panel.tick_params(labelbottom=True)  # rows show different places
+        units = str(scores.units.sel(channel=channel).values)
+        colour_bar(figure, image, line, f"{title(channel)}{f', {label}' if label == 'fine scales' else ''}", units)
     lead = float(part.map_lead_time)
     when = f", +{days(lead)}" if lead > 0 else ""
     figure.suptitle(f"{title(channel)}{when}", fontsize=12, fontweight="bold", color=STYLE["text"])

@@ -88,8 +88,8 @@ def headline(scores: xr.Dataset) -> list[str]:
 def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str:
     """Say in one sentence whether a forecast beats a reference, in the first region, and how certain that is.
 
-    `beats` means a lower RMSE over the same cases; with 95 % confidence, that the interval of the skill lies above 0
-    (below 0 where the reference is better). Where there are no leads the errors themselves are told as well.
+    `beats` means a lower RMSE (of projections NRMSE) over the same cases; with 95 % confidence, that the interval of
+    skill lies above 0 (below 0 where the reference is better). Where there are no leads the errors are told as well.
     """
     chosen = scores.isel(region=0).sel(forecast=model, reference=reference, channel=channel)
     scored = np.isfinite(chosen.skill.values)
@@ -97,9 +97,11 @@ def verdict(scores: xr.Dataset, model: str, reference: str, channel: str) -> str
     if not scored.any():
         return f"{subject} cannot be compared with {reference}: nothing was scored."
     if "lead_time" not in chosen.dims:
-        errors = scores.rmse.isel(region=0).sel(channel=channel)
+        score = "rmse" if "rmse" in scores else "nrmse"
+        errors = scores[score].isel(region=0).sel(channel=channel)
         ours, theirs = (number(float(errors.sel(forecast=name))) for name in (model, reference))
-        return _plain_verdict(chosen, subject, reference, f"RMSE {ours} against {theirs}, {scores.attrs['points']}, ")
+        told = f"{score.upper()} {ours} against {theirs}, {scores.attrs['points']}, "
+        return _plain_verdict(chosen, subject, reference, told)
     if _downscaled(scores):
         return _plain_verdict(chosen.isel(lead_time=0), subject, reference)
     leads = scores.lead_time.values
