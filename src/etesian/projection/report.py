@@ -142,8 +142,9 @@ def mean_maps(means: dict[str, Float[np.ndarray, "lat lon"]], target: str, units
             lower.set_visible(False)
             continue
         errors = draw_map(lower, means[name] - means["truth"], axes, "PuOr_r", -error, error)
+        lower.tick_params(labelleft=column == 1)  # beneath the truth there is nothing
         lower.set_title("minus truth", loc="left", fontsize=9, color=STYLE["text"])
-    colour_bar(figure, shown, panels[0], target, units, extend="neither")
+    colour_bar(figure, shown, panels[0], title(target), units, extend="neither")
     colour_bar(figure, errors, panels[1], "Error", units, extend="neither")
     return figure
 
