@@ -10,9 +10,9 @@ from rich.console import Console
 
 from etesian.cli.commands import doctor
 from etesian.core.errors import DataError
+from etesian.files.checks import Tally
 from etesian.files.diagnosis import Diagnosis, Severity
 from etesian.files.doctor import examine
-from etesian.files.judgement import Tally
 from etesian.files.open import open_store
 
 

@@ -129,7 +129,7 @@ def test_every_layout_of_keys_gives_the_same_network(
         state = network.state_dict()
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[name], value) for name, value in expected.items())
-        assert all(fate.startswith("loaded as ") for fate in report.keys.values())
+        assert all(outcome.startswith("loaded as ") for outcome in report.keys.values())
 
 
 def test_the_original_file_with_older_names_is_read(shared: Path) -> None:

@@ -12,7 +12,7 @@ from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.recorded import rebuild
 from etesian.downscale.baselines import Interpolation
 from etesian.networks.climax import ClimaX
-from etesian.networks.downscaler import BicubicLift, BilinearLift, Downscaler
+from etesian.networks.downscaler import BicubicInterpolation, BilinearInterpolation, Downscaler
 from etesian.networks.unet import UNet
 
 CHANNELS = (Channel("temperature", 500), Channel("2m_temperature"))
@@ -54,29 +54,31 @@ def test_the_u_net_begins_as_bilinear_interpolation_without_a_residual() -> None
     torch.testing.assert_close(ask(network, inputs), ask(Interpolation(LAYOUT), inputs))
 
 
-def test_turning_the_coarse_field_turns_the_lifted_one() -> None:
-    lift, inputs = BilinearLift(COARSE, FINE), fields(COARSE)
+def test_turning_the_coarse_field_turns_the_interpolated_one() -> None:
+    interpolation, inputs = BilinearInterpolation(COARSE, FINE), fields(COARSE)
     turned = Fields(inputs.values.roll(3, -1), inputs.frame)
-    torch.testing.assert_close(lift(turned).values, lift(inputs).values.roll(6, -1))
+    torch.testing.assert_close(interpolation(turned).values, interpolation(inputs).values.roll(6, -1))
 
 
-def test_a_field_linear_in_both_coordinates_is_lifted_exactly_inside_a_region_across_greenwich() -> None:
+def test_a_field_linear_in_both_coordinates_is_interpolated_exactly_inside_a_region_across_greenwich() -> None:
     source, target = Grid([30, 40, 55], [340, 350, 362, 375]), Grid(np.arange(30, 56, 2.5), np.arange(341, 375, 1.5))
 
     def plane(grid: Grid) -> Tensor:
         return torch.from_numpy(2 * grid.latitude[:, None] - 0.3 * grid.longitude + 1).float()[None, None, None]
 
     frame = Frame(CHANNELS[:1], torch.zeros(1, 1, dtype=torch.int64), source)
-    torch.testing.assert_close(BilinearLift(source, target)(Fields(plane(source), frame)).values, plane(target))
+    torch.testing.assert_close(
+        BilinearInterpolation(source, target)(Fields(plane(source), frame)).values, plane(target)
+    )
 
 
 def test_missing_inputs_reach_the_network_as_a_mask_and_their_values_do_not_matter() -> None:
     valid = torch.ones(3, 1, 2, *COARSE.shape, dtype=torch.bool)
     valid[:, :, 1, 3, 0] = False
     inputs = fields(COARSE, valid=valid)
-    lifted = BilinearLift(COARSE, FINE)(inputs)
-    assert lifted.valid is not None
-    missing = (~lifted.valid[0, 0, 1]).nonzero()
+    fine = BilinearInterpolation(COARSE, FINE)(inputs)
+    assert fine.valid is not None
+    missing = (~fine.valid[0, 0, 1]).nonzero()
     assert sorted(set(missing[:, 0].tolist())) == [5, 6, 7, 8]
     assert sorted(set(missing[:, 1].tolist())) == [0, 1, 31]
     network = Downscaler(LAYOUT, climax).eval()
@@ -104,7 +106,7 @@ def test_what_cannot_be_downscaled_is_said() -> None:
     with pytest.raises(RecipeError, match=r"'temperature_500' is not among the inputs; set residual: false"):
         Downscaler(Layout(CHANNELS[1:], CHANNELS, COARSE, target_grid=FINE), climax)
     with pytest.raises(GridError, match=r"reaches beyond the inputs' grid .*; choose a region inside"):
-        BilinearLift(Grid([10, 20, 30], [0, 10, 20]), Grid([5, 15], [5, 15]))
+        BilinearInterpolation(Grid([10, 20, 30], [0, 10, 20]), Grid([5, 15], [5, 15]))
     network = Downscaler(LAYOUT, climax)
     with pytest.raises(GridError, match="this network downscales to"):
         network(fields(COARSE), Frame(CHANNELS, fields(COARSE).frame.time, COARSE))
@@ -121,17 +123,17 @@ def test_cubic_splines_are_exact_for_cubics_and_close_the_circle() -> None:
         rows = (grid.latitude / 90) ** 3 - grid.latitude / 90
         return torch.from_numpy(np.broadcast_to(rows[:, None], grid.shape).copy()).float()[None, None, None]
 
-    lifted = BicubicLift(source, target)(Fields(cubic(source), frame))
-    torch.testing.assert_close(lifted.values[..., inner, :], cubic(target)[..., inner, :], rtol=0, atol=1e-5)
+    fine = BicubicInterpolation(source, target)(Fields(cubic(source), frame))
+    torch.testing.assert_close(fine.values[..., inner, :], cubic(target)[..., inner, :], rtol=0, atol=1e-5)
 
     def wave(grid: Grid) -> torch.Tensor:
         columns = np.sin(3 * np.radians(grid.longitude))
         return torch.from_numpy(np.broadcast_to(columns, grid.shape).copy()).float()[None, None, None]
 
     errors = [
-        (lift(source, target)(Fields(wave(source), frame)).values - wave(target)).abs().max().item()
-        for lift in (BicubicLift, BilinearLift)
+        (interpolation(source, target)(Fields(wave(source), frame)).values - wave(target)).abs().max().item()
+        for interpolation in (BicubicInterpolation, BilinearInterpolation)
     ]
     assert errors[0] < 3e-3 < errors[1]
     with pytest.raises(DataError, match="bicubic interpolation needs complete fields"):
-        BicubicLift(source, target)(Fields(wave(source), frame, wave(source) > 0))
+        BicubicInterpolation(source, target)(Fields(wave(source), frame, wave(source) > 0))

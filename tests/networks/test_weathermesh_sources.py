@@ -126,7 +126,7 @@ def test_a_network_takes_over_what_it_shares_and_says_what_is_new() -> None:
     assert transfer.new == model.parts()["encoder/GFS"]
     state = fields("ERA5", EUROPE)
     assert torch.equal(model.encode(state), trained.encode(state))
-    assert "dropped" in trained.adopt(model).fates.values()
+    assert "dropped" in trained.adopt(model).outcomes.values()
     for other, message in (
         (network(dim=32), "is of another size: "),
         (network(replace(LAYOUT, targets=EUROPE[1:])), "has other targets: temperature_300 is not in both"),

@@ -104,11 +104,11 @@ def test_units_that_a_forecast_lacks_are_asked_for(forecasts: dict[str, xr.Datas
     model = forecasts["model"].isel(time=slice(0, 3))
     flux = model.temperature.isel(level=0, drop=True)
     truth = weather.truth()
-    judge = truth.assign(P=truth.temperature.isel(level=0, drop=True).assign_attrs(units="kg m-2 s-1"))
+    against = truth.assign(P=truth.temperature.isel(level=0, drop=True).assign_attrs(units="kg m-2 s-1"))
     flux.attrs.clear()
     with pytest.raises(DataError, match="'P' has no units, and in the truth it is in kg m-2 s-1; convert it, or set"):
-        score({"m": model.assign(P=flux)}, judge, channels=["P"], progress=False)
+        score({"m": model.assign(P=flux)}, against, channels=["P"], progress=False)
     for units in ("kg m-2 s-1", "kg/m^2/s", "kg m**-2 s**-1"):
-        scores = score({"m": model.assign(P=flux.assign_attrs(units=units))}, judge, channels=["P"], progress=False)
+        scores = score({"m": model.assign(P=flux.assign_attrs(units=units))}, against, channels=["P"], progress=False)
         assert scores.units.item() == "kg m-2 s-1"
         assert np.isfinite(scores.rmse).all()

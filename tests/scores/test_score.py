@@ -108,9 +108,9 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(
         (DataError, "dimension member", {"m": model.expand_dims(member=2)}, truth),
         (ChannelError, "no channel in common", {"m": model[["geopotential"]]}, truth.drop_vars("geopotential")),
     ]
-    for error, message, given, judge in cases:
+    for error, message, given, against in cases:
         with pytest.raises(error, match=message):
-            score(given, judge, progress=False)
+            score(given, against, progress=False)
     with pytest.raises(DataError, match=r"no lead of 12 h; its leads are 24, 48, 72, 120 h"):
         score({"m": model}, truth, leads=[12], progress=False)
     with pytest.raises(RecipeError, match="did you mean 'persistence'"):

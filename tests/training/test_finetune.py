@@ -54,10 +54,10 @@ def test_shared_variables_forecast_as_the_trained_network_does() -> None:
     torch.testing.assert_close(ask(fresh, shared, values), ask(trained, shared, values))
     number = NEW.index(Channel("surface_pressure"))
     assert torch.equal(fresh.aggregation.token_weight[number], before["aggregation.token_weight"][number])
-    assert transfer.fates["aggregation.token_weight"] == "67% loaded, the rest new"
-    assert transfer.fates["surface_pressure"] == "new"
-    assert transfer.fates["2m_temperature"] == "dropped"
-    assert transfer.fates["blocks.0.mlp.expand.weight"] == "loaded"
+    assert transfer.outcomes["aggregation.token_weight"] == "67% loaded, the rest new"
+    assert transfer.outcomes["surface_pressure"] == "new"
+    assert transfer.outcomes["2m_temperature"] == "dropped"
+    assert transfer.outcomes["blocks.0.mlp.expand.weight"] == "loaded"
     assert "to_pixels.weight" in transfer.new
     assert "position" not in transfer.new
 
@@ -67,7 +67,7 @@ def test_positions_are_interpolated_to_another_grid() -> None:
     transfer = fresh.adopt(trained)
     expected = interpolate_position(trained.position.detach(), COARSE, FINE, (2, 2), (2, 2))
     torch.testing.assert_close(fresh.position.detach(), expected)
-    assert transfer.fates["position"].startswith("interpolated from 6×12")
+    assert transfer.outcomes["position"].startswith("interpolated from 6×12")
 
 
 def test_a_neck_goes_on_with_the_weights_of_a_trained_one_and_is_new_without() -> None:
@@ -78,13 +78,13 @@ def test_a_neck_goes_on_with_the_weights_of_a_trained_one_and_is_new_without() -
     assert names
     for name in names:
         assert torch.equal(fresh.state_dict()[name], trained.state_dict()[name])
-        assert transfer.fates[name] == "loaded"
+        assert transfer.outcomes[name] == "loaded"
     assert not transfer.new
 
     without = network(OLD)
     transfer = network(OLD, seed=1, history="attention", hours=(-6, 0)).adopt(without)
     assert transfer.new == set(names)
-    assert network(OLD, seed=1).adopt(trained).fates["neck.query"] == "dropped"
+    assert network(OLD, seed=1).adopt(trained).outcomes["neck.query"] == "dropped"
 
 
 def test_streams_of_a_history_go_by_age_and_older_ones_are_new() -> None:
@@ -93,7 +93,7 @@ def test_streams_of_a_history_go_by_age_and_older_ones_are_new() -> None:
     transfer = fresh.adopt(trained)
     assert torch.equal(fresh.aggregation.token_weight[:3], trained.aggregation.token_weight)
     assert torch.equal(fresh.aggregation.token_weight[3:], before[3:])
-    assert transfer.fates["aggregation.token_weight"] == "50% loaded, the rest new"
+    assert transfer.outcomes["aggregation.token_weight"] == "50% loaded, the rest new"
 
 
 def test_patches_of_another_size_make_pixels_new_and_keep_the_transformer() -> None:
@@ -231,7 +231,7 @@ def test_an_imported_original_is_a_start(tmp_path: Path) -> None:
     chosen = task(OLD, Start(str(tmp_path / "imported"), ["norms"]), dim=16, heads=4, head_depth=2)
     assert chosen.transfer is not None
     assert torch.equal(chosen.network.blocks[1].mlp.expand.weight, weights["net.blocks.1.mlp.fc1.weight"])
-    assert chosen.transfer.fates["position"].startswith("interpolated from 16×32")
+    assert chosen.transfer.outcomes["position"].startswith("interpolated from 16×32")
     assert {p.requires_grad for name, p in chosen.network.named_parameters() if "mlp" in name} == {False}
     (tmp_path / "imported" / "weights.safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match=r"is damaged .*; import it again"):

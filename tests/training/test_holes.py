@@ -9,7 +9,7 @@ from etesian.core.errors import RecipeError
 from etesian.forecast.data import ForecastData
 from etesian.networks.climax import ClimaX
 from etesian.networks.unet import UNet
-from etesian.training.recipes import judge_holes
+from etesian.training.recipes import told_of_holes
 
 PERIODS = (("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-15"), [24])
 
@@ -25,16 +25,16 @@ def test_a_network_is_told_of_holes_or_says_what_it_takes_them_for(gappy_store: 
     layout = data(gappy_store).layout
     said = r"values are missing in temperature_.* \(0\.1.* of its values\).*, and ClimaX would take them for the"
     with pytest.raises(RecipeError, match=said):
-        judge_holes(ClimaX(layout, patch=2, dim=8, depth=1, heads=1), holes)
-    assert judge_holes(ClimaX(layout, patch=2, dim=8, depth=1, heads=1, validity=True), holes) == ""
-    assert judge_holes(UNet(layout, leads=(24,)), holes).startswith("Missing values enter UNet as the mean")
+        told_of_holes(ClimaX(layout, patch=2, dim=8, depth=1, heads=1), holes)
+    assert told_of_holes(ClimaX(layout, patch=2, dim=8, depth=1, heads=1, validity=True), holes) == ""
+    assert told_of_holes(UNet(layout, leads=(24,)), holes).startswith("Missing values enter UNet as the mean")
 
 
 def test_fields_without_holes_and_channels_that_are_not_fed_in_say_nothing(store: str, gappy_store: str) -> None:
     assert data(store).holes() == {}
     chosen = data(gappy_store, inputs=["surface_pressure"], targets=["temperature"])
     assert chosen.holes() == {}
-    assert judge_holes(ClimaX(chosen.layout, patch=2, dim=8, depth=1, heads=1), {}) == ""
+    assert told_of_holes(ClimaX(chosen.layout, patch=2, dim=8, depth=1, heads=1), {}) == ""
 
 
 def test_a_region_of_the_sea_has_no_holes_for_the_land_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -61,8 +61,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]} …"
 
 
-class Workplace:
-    """`NAME.partial` beside a result NAME, made by `workplace`.
+class WorkFolder:
+    """`NAME.partial` beside a result NAME, made by `work_folder`.
 
     Attributes:
         result: what is being made, inside the work folder until it is complete.
@@ -95,13 +95,13 @@ class Workplace:
         return False
 
     def save(self, name: str, **arrays: NDArray[Any]) -> None:
-        """Keep the outcome of one piece of work; its existence says that the piece is done."""
+        """Keep the outcome of one block of work; its existence says that the block is done."""
         temporary = self.folder / f"{name}.tmp.npz"
         np.savez(temporary, allow_pickle=False, **arrays)
         temporary.replace(self.folder / f"{name}.npz")
 
     def load(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """Return the outcome of a piece of work, None if it is not done."""
+        """Return the outcome of a block of work, None if it is not done."""
         path = self.folder / f"{name}.npz"
         if not path.exists():
             return None
@@ -133,13 +133,13 @@ class Workplace:
 
 
 @contextmanager
-def workplace(target: Path, kind: Kind) -> Iterator[Workplace]:
+def work_folder(target: Path, kind: Kind) -> Iterator[WorkFolder]:
     """Hold the work folder of a result; work that the user must mend leaves nothing behind.
 
     Raises:
         DataError: if another run is making the same result, or something else is in its place.
     """
-    place = Workplace(claim(target, kind, overwrite=False), kind)
+    place = WorkFolder(claim(target, kind, overwrite=False), kind)
     lock = FileLock(place.folder / LOCK, blocking=False)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _leave(folder: Path, lock: FileLock) -> None:
 
 
 class ResumableStore:
-    """A Zarr store written piece by piece, which goes on where an earlier attempt stopped.
+    """A Zarr store written block by block, which goes on where an earlier attempt stopped.
 
     Until `finish` everything lies beside the final path, under `PATH.partial`.
 
@@ -221,14 +221,14 @@ class ResumableStore:
         self.group = zarr.open_group(self.partial, mode="r+")
 
     def done(self) -> set[int]:
-        """Return the numbers of the pieces that an earlier attempt has written."""
+        """Return the numbers of the blocks that an earlier attempt has written."""
         marks = self.partial / _DONE
         return {int(line) for line in marks.read_text().split()} if marks.exists() else set()
 
-    def mark(self, pieces: Iterable[int]) -> None:
-        """Note that some pieces are written."""
+    def mark(self, blocks: Iterable[int]) -> None:
+        """Note that some blocks are written."""
         with (self.partial / _DONE).open("a") as marks:
-            marks.write("".join(f"{piece}\n" for piece in pieces))
+            marks.write("".join(f"{block}\n" for block in blocks))
 
     def finish(self) -> None:
         """Give the complete store its name."""
@@ -263,7 +263,7 @@ def _no_zarr_warnings() -> Iterator[None]:
         yield
 
 
-def create_skeleton(
+def create_empty_store(
     store: Path, fixed: xr.Dataset, moving: Mapping[str, xr.DataArray], *, steps_per_chunk: Mapping[str, int]
 ) -> None:
     """Write a store whose fields are still missing.

@@ -10,7 +10,7 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError
 from etesian.core.statistics import unscaled
 from etesian.downscale.task import DownscaleTask
-from etesian.networks.downscaler import BicubicLift, BilinearLift
+from etesian.networks.downscaler import BicubicInterpolation, BilinearInterpolation
 from etesian.networks.network import Network
 from etesian.store.states import States
 
@@ -34,14 +34,14 @@ class Interpolation(Network):
         self.layout = layout
         if layout.target_grid is None:
             raise GridError("interpolation needs a layout with a target_grid")
-        self.lift = (BicubicLift if cubic else BilinearLift)(layout.grid, layout.target_grid)
+        self.interpolation = (BicubicInterpolation if cubic else BilinearInterpolation)(layout.grid, layout.target_grid)
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Return the last input state on the target grid, NaN where it depends on missing values."""
-        lifted: Fields = self.lift(inputs.at(-1).select(target.channels))
-        return lifted.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
+        fine: Fields = self.interpolation(inputs.at(-1).select(target.channels))
+        return fine.filled(float("nan")).expand(-1, target.time.shape[1], -1, -1, -1)
 
 
 def interpolation_task(name: str, store: States, channels: Sequence[Channel], grid: Grid) -> DownscaleTask:

@@ -20,7 +20,7 @@ class DownscalingData(StoreData):
 
     The two may come from two sources, or one from the other by `etesian prepare --grid`; the times that both hold are
     used. Static fields are the fine store's. A channel that is predicted is normalised by the fine store's statistics
-    on both grids, so that a lifted field keeps its meaning; other inputs by the coarse store's.
+    on both grids, so that an interpolated field keeps its meaning; other inputs by the coarse store's.
 
     Args:
         coarse: training store of the inputs.

@@ -18,10 +18,10 @@ from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import EtesianError
 from etesian.core.grid import Grid
 from etesian.files.canonical import canonicalise
+from etesian.files.checks import findings_of, gather, set_units, summaries, tallies
 from etesian.files.decoding import damage_gathered
 from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind, to_look_at
 from etesian.files.formats import read_file
-from etesian.files.judgement import gather, judge, set_units, summaries, tallies
 from etesian.files.naming import ON_LEVELS
 from etesian.files.open import Source, check_times, combine, expand
 from etesian.files.times import changes, is_timed, refusal
@@ -170,7 +170,7 @@ def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
         for summary in summaries(str(name), array, gather(read[str(name)]))
     ]
     findings += [Finding(Severity.BROKEN, refusal(name)) for name, does_change in changed.items() if bool(does_change)]
-    findings += [finding for summary in found for finding in judge(summary)]
+    findings += [finding for summary in found for finding in findings_of(summary)]
     findings += _judge_variables(dataset, found)
     return found
 

@@ -19,7 +19,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Region
 from etesian.core.outputs import claim
-from etesian.core.resumable import Workplace, create_skeleton, is_finished, plan_text, workplace
+from etesian.core.resumable import WorkFolder, create_empty_store, is_finished, plan_text, work_folder
 from etesian.files import zarrs
 from etesian.files.canonical import canonicalise
 from etesian.files.decoding import DamagedError, UnreachableError
@@ -102,7 +102,7 @@ def fetch(
             if steps.size == 1 or first.equals(last):
                 raw[name] = first
     failure: str | None = None
-    with workplace(target, "fields") as place:
+    with work_folder(target, "fields") as place:
         times = raw["time"].values[steps] if "time" in raw.dims else np.array([], "datetime64[s]")
         place.begin({**plan, "times": [str(value) for value in times[[0, -1]]] if times.size else []})
         try:
@@ -224,7 +224,7 @@ def _create(store: Path, raw: xr.Dataset, steps: NDArray[np.int64], plan: dict[s
     still = {name: field.load() for name, field in sample.data_vars.items() if "time" not in field.dims}
     moving = {str(name): field.isel(time=0) for name, field in sample.data_vars.items() if "time" in field.dims}
     attributes = {"Conventions": "CF-1.11", "source": plan["source"], "plan": plan_text(plan)}
-    create_skeleton(
+    create_empty_store(
         store,
         xr.Dataset(still, coordinates, attributes),
         moving,
@@ -232,7 +232,7 @@ def _create(store: Path, raw: xr.Dataset, steps: NDArray[np.int64], plan: dict[s
     )
 
 
-def _copy(place: Workplace, raw: xr.Dataset, steps: NDArray[np.int64], retries: int) -> None:
+def _copy(place: WorkFolder, raw: xr.Dataset, steps: NDArray[np.int64], retries: int) -> None:
     """Copy variable by variable, block of times by block of times; each is noted when it is on disk."""
     group = zarr.open_group(place.result, mode="r+")
     done = {name: int(value) for name, value in (place.load("done") or {}).items()}

@@ -60,8 +60,8 @@ def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[st
 
 def example(scores: xr.Dataset) -> int:
     """Return the number of the time whose cloud share is in the middle of those with gaps that could be judged."""
-    judged = np.isfinite(scores.mse_by_time.sel(region="gaps").values).any((1, 2))
-    times = np.flatnonzero(judged if judged.any() else np.ones_like(judged))
+    scored = np.isfinite(scores.mse_by_time.sel(region="gaps").values).any((1, 2))
+    times = np.flatnonzero(scored if scored.any() else np.ones_like(scored))
     share = scores.cloud_share_of_time.values[times]
     return int(times[np.argsort(share, kind="stable")[share.size // 2]])
 

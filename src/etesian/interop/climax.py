@@ -77,7 +77,7 @@ class Report:
 
     def __str__(self) -> str:
         width = max(map(len, self.keys))
-        return "\n".join(f"{key:<{width}}  {fate}" for key, fate in self.keys.items())
+        return "\n".join(f"{key:<{width}}  {outcome}" for key, outcome in self.keys.items())
 
 
 def load(
@@ -132,10 +132,10 @@ def load(
 
     with fitting():
         network, interpolated = _build(weights, num_heads, grid, variables, dropout, drop_path)
-        state, fates = _translate(weights, network, interpolated)
+        state, outcomes = _translate(weights, network, interpolated)
         network.load_state_dict(state)
     return network, Report(
-        {key: "ignored, as asked" if name is None else fates[name] for key, name in named.items()},
+        {key: "ignored, as asked" if name is None else outcomes[name] for key, name in named.items()},
     )
 
 
@@ -280,11 +280,11 @@ def _translate(
     """Turn the original's weights into a state dictionary of the network, and say of each what was done."""
     expected = network.state_dict()
     state: dict[str, Tensor] = {}
-    fates: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     misshapen: list[str] = []
 
     def put(key: str, name: str, value: Tensor, like: Tensor) -> Tensor:
-        fates[key] = f"loaded as {name}" + ("" if value.shape == like.shape else ", reshaped")
+        outcomes[key] = f"loaded as {name}" + ("" if value.shape == like.shape else ", reshaped")
         if value.numel() != like.numel():
             misshapen.append(f"{key} {tuple(value.shape)}")
             return like
@@ -302,7 +302,7 @@ def _translate(
             state[name] = interpolate_position(
                 position, interpolate_from, network.layout.grid, network.patch, network.patch
             )
-            fates[key] = f"interpolated from {interpolate_from} into {name}"
+            outcomes[key] = f"interpolated from {interpolate_from} into {name}"
         else:
             state[name] = put(key, name, value, expected[name])
     for kind, stacked_key in (("weight", "proj_weights"), ("bias", "proj_biases")):
@@ -321,7 +321,7 @@ def _translate(
         raise CheckpointError(f"the checkpoint lacks the weights for {', '.join(missing)}")
     if misshapen:
         raise CheckpointError(f"the checkpoint has weights of the wrong shape: {', '.join(misshapen)}")
-    return state, fates
+    return state, outcomes
 
 
 def rename_shared(key: str) -> str | None:

@@ -69,14 +69,14 @@ def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Tra
         CheckpointError: if the transformers are of different sizes.
     """
     own, theirs = network.state_dict(), source.state_dict()
-    fates: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     new: set[str] = set()
     for name, tensor in own.items():
         trained = theirs.get(name)
         if name == "position":
-            own[name], fates[name] = _position(here, theirs[name], there)
+            own[name], outcomes[name] = _position(here, theirs[name], there)
         elif trained is None and any(part in name for part in _OPTIONAL):
-            fates[name], known = "new", torch.zeros(0)
+            outcomes[name], known = "new", torch.zeros(0)
             new.add(name)
         elif trained is None:
             raise CheckpointError(f"the trained ClimaX is smaller: it has no {name}; give the network the same depth")
@@ -88,19 +88,19 @@ def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Tra
                 own[name] = tensor.clone()
                 own[name][ours], known[ours] = trained[trained_rows], True
             share = int(known.sum()) / len(known)
-            fates[name] = "loaded" if share == 1 else "new" if share == 0 else f"{share:.0%} loaded, the rest new"
+            outcomes[name] = "loaded" if share == 1 else "new" if share == 0 else f"{share:.0%} loaded, the rest new"
             if share < 1:
                 new.add(name)
         elif trained.shape != tensor.shape:
             shapes = f"{tuple(trained.shape)} there and {tuple(tensor.shape)} here"
             raise CheckpointError(f"the trained ClimaX is of another size: {name} is {shapes}")
         else:
-            own[name], fates[name] = trained, "loaded"
-    fates |= {name: "dropped" for name in theirs if name not in own}
-    fates |= {str(channel): "dropped" for channel in there.variables if channel not in here.variables}
-    fates |= {str(channel): "new" for channel in here.variables if channel not in there.variables}
+            own[name], outcomes[name] = trained, "loaded"
+    outcomes |= {name: "dropped" for name in theirs if name not in own}
+    outcomes |= {str(channel): "dropped" for channel in there.variables if channel not in here.variables}
+    outcomes |= {str(channel): "new" for channel in here.variables if channel not in there.variables}
     network.load_state_dict(own)
-    return Transfer(fates, frozenset(new))
+    return Transfer(outcomes, frozenset(new))
 
 
 def _position(here: Tokens, trained: Tensor, there: Tokens) -> tuple[Tensor, str]:

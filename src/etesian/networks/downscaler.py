@@ -14,7 +14,7 @@ from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, line
 from etesian.networks.network import Network
 
 
-class BilinearLift(nn.Module):
+class BilinearInterpolation(nn.Module):
     """Interpolates fields linearly in latitude and longitude, round the circle where the source closes it.
 
     Beyond the outermost rows of the source the nearest one is kept. A point is valid where all
@@ -56,20 +56,20 @@ class BilinearLift(nn.Module):
         if fields.frame.grid != self.source:
             raise GridError(f"the inputs are on {fields.frame.grid}, but were to be on {self.source}")
         frame = replace(fields.frame, grid=self.target)
-        values = self._lifted(fields.filled())
-        valid = None if fields.valid is None else self._lifted((~fields.valid).to(values.dtype)) == 0
+        values = self._interpolated(fields.filled())
+        valid = None if fields.valid is None else self._interpolated((~fields.valid).to(values.dtype)) == 0
         return Fields(values, frame, valid)
 
-    def _lifted(
+    def _interpolated(
         self, values: Float[Tensor, "batch time channel lat lon"]
     ) -> Float[Tensor, "batch time channel row column"]:
         with torch.autocast(values.device.type, enabled=False):
-            lifted: Tensor = torch.einsum("btchw,ih,jw->btcij", values.float(), self.rows, self.columns)
-        return lifted
+            fine: Tensor = torch.einsum("btchw,ih,jw->btcij", values.float(), self.rows, self.columns)
+        return fine
 
 
-class BicubicLift(BilinearLift):
-    """Interpolates by cubic splines in latitude and longitude; otherwise as `BilinearLift`, but for holes.
+class BicubicInterpolation(BilinearInterpolation):
+    """Interpolates by cubic splines in latitude and longitude; otherwise as `BilinearInterpolation`, but for holes.
 
     Raises:
         DataError: later, if fields have holes, which a spline would spread over the whole map.
@@ -94,15 +94,15 @@ class BicubicLift(BilinearLift):
 
 
 class Downscaler(Network):
-    """Lifts the inputs to the target grid and runs a network there, as ClimaX downscales (arXiv 2301.10343, 4.4).
+    """Interpolates inputs to the target grid and runs a network there, as ClimaX downscales (arXiv 2301.10343, 4.4).
 
-    Missing inputs stay missing on the way: a lifted point is valid where every point it is made of is.
+    Missing inputs stay missing on the way: an interpolated point is valid where every point it is made of is.
 
     Args:
         layout: with a `target_grid`, on which targets and statics lie.
         network: builds the network for the fine grid.
-        residual: the network gives the difference from the lifted field (from the mean where that is not valid), which
-            must then be among the inputs; otherwise the field itself.
+        residual: the network gives the difference from the interpolated field (from the mean where it is not valid),
+            which must then be among the inputs; otherwise the field itself.
 
     Raises:
         RecipeError: if the layout has no target grid, or a residual has nothing to be added to.
@@ -115,11 +115,11 @@ class Downscaler(Network):
             raise RecipeError("Downscaler needs data on two grids; use etesian.downscale.data.DownscalingData")
         if residual and (missing := [c for c in layout.targets if c not in layout.inputs]):
             raise RecipeError(
-                f"a residual needs the lifted field, but the target '{missing[0]}' is not among the inputs; "
+                f"a residual needs the interpolated field, but the target '{missing[0]}' is not among the inputs; "
                 "set residual: false"
             )
         self.layout, self.residual = layout, residual
-        self.lift = BilinearLift(layout.grid, layout.target_grid)
+        self.interpolation = BilinearInterpolation(layout.grid, layout.target_grid)
         # A checkpoint describes the network itself, since a factory cannot be written down.
         fine = replace(layout, grid=layout.target_grid, target_grid=None)
         self.network = network if isinstance(network, Network) else network(fine)
@@ -133,11 +133,11 @@ class Downscaler(Network):
         Raises:
             GridError: if inputs or target lie on other grids than the layout's.
         """
-        if target.grid != self.lift.target:
-            raise GridError(f"this network downscales to {self.lift.target}, not to {target.grid}")
-        lifted = self.lift(inputs)
-        answer: Tensor = self.network(lifted, target, forcings=forcings, statics=statics)
-        return answer + lifted.at(-1).select(target.channels).filled() if self.residual else answer
+        if target.grid != self.interpolation.target:
+            raise GridError(f"this network downscales to {self.interpolation.target}, not to {target.grid}")
+        fine = self.interpolation(inputs)
+        answer: Tensor = self.network(fine, target, forcings=forcings, statics=statics)
+        return answer + fine.at(-1).select(target.channels).filled() if self.residual else answer
 
     def no_decay(self) -> set[str]:
         """Return what the network on the fine grid leaves alone."""

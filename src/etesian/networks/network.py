@@ -127,11 +127,11 @@ class Transfer:
     """What a network took over from a trained one.
 
     Attributes:
-        fates: by name of a tensor, or of what was dropped: loaded, interpolated, partly new, new or dropped.
+        outcomes: by name of a tensor, or of what was dropped: loaded, interpolated, partly new, new or dropped.
         new: names of tensors that hold anything new.
     """
 
-    fates: dict[str, str]
+    outcomes: dict[str, str]
     new: frozenset[str]
 
 

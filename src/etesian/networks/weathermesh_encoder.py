@@ -110,10 +110,10 @@ def adopt(network: Network, trained_network: Network, shared: Collection[str]) -
         CheckpointError: if the two differ in anything but their sources.
     """
     own, theirs = network.state_dict(), trained_network.state_dict()
-    fates: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     for key, tensor in own.items():
         if _encoder_of(key) is not None and _encoder_of(key) not in shared:
-            fates[key] = "new"
+            outcomes[key] = "new"
             continue
         trained = theirs.get(key)
         if trained is None or trained.shape != tensor.shape:
@@ -121,13 +121,13 @@ def adopt(network: Network, trained_network: Network, shared: Collection[str]) -
             raise CheckpointError(
                 f"the trained WeatherMesh is of another size: {key} is {there} there and {tuple(tensor.shape)} here"
             )
-        own[key], fates[key] = trained, "loaded"
+        own[key], outcomes[key] = trained, "loaded"
     for key in theirs.keys() - own.keys():
         if _encoder_of(key) is None:
             raise CheckpointError(f"the trained WeatherMesh has {key}, which this one has not; give it the same size")
-        fates[key] = "dropped"
+        outcomes[key] = "dropped"
     network.load_state_dict(own)
-    return Transfer(fates, frozenset(key for key, fate in fates.items() if fate == "new"))
+    return Transfer(outcomes, frozenset(key for key, outcome in outcomes.items() if outcome == "new"))
 
 
 def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[Channel, ...]]) -> None:

@@ -137,8 +137,8 @@ class YearData(TaskData):
                 name: [s for s in samples if not held_out[0] <= s[0].years[s[1]] <= held_out[1]]
                 for name, samples in own.items()
             }
-        judged = [s for s in self._years(test, window) if test_years[0] <= s[0].years[s[1]] <= test_years[1]]
-        self.samples = {"train": [s for name in train for s in own[name]], "validate": chosen, "test": judged}
+        tested = [s for s in self._years(test, window) if test_years[0] <= s[0].years[s[1]] <= test_years[1]]
+        self.samples = {"train": [s for name in train for s in own[name]], "validate": chosen, "test": tested}
         for part, samples in self.samples.items():
             if not samples:
                 asked = {"train": train, "validate": validate, "test": f"{test} {test_years[0]}–{test_years[1]}"}[part]

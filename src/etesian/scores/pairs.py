@@ -92,8 +92,8 @@ class Pairs:
                 f"no forecast can be judged: they are valid from {first[0]} to {first[1]}, the truth covers "
                 f"{last[0]} to {last[1]}; give a truth that holds those times"
             )
-        judged = (position >= 0).any(1)
-        self.initial, self.position = common[judged], position[judged]
+        scored = (position >= 0).any(1)
+        self.initial, self.position = common[scored], position[scored]
         self.dropped = {name: int(seconds.size - self.initial.size) for name, seconds in times.items()}
 
     def _common_leads(self) -> list[int]:

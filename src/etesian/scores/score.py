@@ -118,10 +118,10 @@ def score(
         verification = MeanSeries(verification, hours)
         if normal is not None:
             normal.window = verification.window
-    judged = common_channels(opened, verification, channels)
-    pairs = Pairs(opened, verification, normal, judged, leads)
+    compared = common_channels(opened, verification, channels)
+    pairs = Pairs(opened, verification, normal, compared, leads)
     boxes = tuple(regions) if regions else _default_regions(verification.grid)
-    shown = _headline(judged, headline)
+    shown = _headline(compared, headline)
     maps = Maps(pairs, shown)
     gathered: list[PairedScore] = [maps]
     if structure:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from etesian.core.channels import CATALOGUE
 from etesian.core.errors import RecipeError
 from etesian.core.outputs import claim
-from etesian.core.resumable import Workplace, create_skeleton, is_finished, plan_text, workplace
+from etesian.core.resumable import WorkFolder, create_empty_store, is_finished, plan_text, work_folder
 from etesian.simulation.planet import EARTHLIKE, Planet, Truncation, planet
 
 BLOCK_DAYS = 10
@@ -80,7 +80,7 @@ def simulate(
     if is_finished(target, plan, overwrite=overwrite):
         return
     model = planet(truncation, tuple(sorted(levels)), step_hours, contrast)
-    with workplace(target, "fields") as place:
+    with work_folder(target, "fields") as place:
         if not place.begin(plan) or place.load("state") is None:
             _create(place.result, model, plan)
         _run(place, model, seed, spinup_days * 24 // step_hours, days * 24 // step_hours, step_hours)
@@ -98,7 +98,7 @@ def _check(days: int, spinup_days: int, step_hours: int, levels: Sequence[int], 
         raise RecipeError(f"levels = {list(levels)} must be different pressures from 10 to 1000 hPa")
 
 
-def _run(place: Workplace, model: Planet, seed: int, spinup: int, kept: int, step_hours: int) -> None:
+def _run(place: WorkFolder, model: Planet, seed: int, spinup: int, kept: int, step_hours: int) -> None:
     """Advance the model block by block; after each, its fields and then its state are on disk."""
     block = BLOCK_DAYS * 24 // step_hours
     edges = [*range(0, spinup, block), *range(spinup, spinup + kept, block), spinup + kept]
@@ -159,7 +159,7 @@ def _create(store: Path, model: Planet, plan: dict[str, Any]) -> None:
         name: xr.DataArray(values, dims=("level", *horizontal)[3 - values.ndim :], attrs=_attributes(name))
         for name, values in fields.items()
     }
-    create_skeleton(store, dataset, moving, steps_per_chunk=dict.fromkeys(moving, block))
+    create_empty_store(store, dataset, moving, steps_per_chunk=dict.fromkeys(moving, block))
 
 
 def _attributes(name: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from etesian.core.dataset import channels_of
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim
-from etesian.core.resumable import is_finished, plan_text, workplace, write_store
+from etesian.core.resumable import is_finished, plan_text, work_folder, write_store
 from etesian.files.open import field, open_store
 from etesian.simulation.clouds import CloudLibrary, Map, Mask, RandomField, moving_clouds
 
@@ -275,7 +275,7 @@ def _write(
         {"Conventions": "CF-1.11", "title": title, "plan": plan_text(plan)},
     )
     encoding = {"time": {"units": "seconds since 1970-01-01", "dtype": "int64"}, SST: {"chunks": (32, *sea.grid.shape)}}
-    with workplace(target, "fields") as place:
+    with work_folder(target, "fields") as place:
         place.begin(plan)
         write_store(dataset, place.result, encoding=encoding)
         place.finish()

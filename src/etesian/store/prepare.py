@@ -20,9 +20,9 @@ from etesian.core.channels import Channel, canonical_name
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim, unfinished
-from etesian.core.resumable import workplace
+from etesian.core.resumable import work_folder
 from etesian.files.arrays import companions
-from etesian.files.judgement import Watched
+from etesian.files.checks import Watched
 from etesian.files.open import Source, expand, open_store
 from etesian.store import format as layout
 from etesian.store.climatology import Seasons
@@ -158,7 +158,7 @@ def prepare_dataset(
     axes = layout.axes_of(dataset, channels, statics)
     train = _training(axes, train_start, train_end)
     plan = _plan(axes, train, [dask.base.tokenize(dataset)] if sources is None else sources)
-    with Workers(scheduler, memory_limit) as workers, workplace(target, "training store") as place:
+    with Workers(scheduler, memory_limit) as workers, work_folder(target, "training store") as place:
         if target.exists():
             if _fingerprint(target) == plan["fingerprint"]:
                 print(f"{target} is already there")

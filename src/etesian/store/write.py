@@ -1,4 +1,4 @@
-"""The passes over a training store in the making, piece by piece, by this machine's threads or a Dask cluster."""
+"""What is read and written of a training store in the making, block by block, by threads or a Dask cluster."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from etesian.core.clock import decode_time
 from etesian.core.errors import RecipeError
-from etesian.core.resumable import Workplace, consolidate
+from etesian.core.resumable import WorkFolder, consolidate
 from etesian.core.statistics import Moments, log1p_transform
 from etesian.store import format as layout
 from etesian.store.climatology import SeasonalSums, Seasons
@@ -81,9 +81,9 @@ class Workers:
 
 
 def _run(
-    tasks: Sequence[tuple[str, Callable[[], Any]]], place: Workplace, title: str, workers: Workers, progress: Progress
+    tasks: Sequence[tuple[str, Callable[[], Any]]], place: WorkFolder, title: str, workers: Workers, progress: Progress
 ) -> list[dict[str, NDArray[Any]]]:
-    """Do the pieces of work that are not done yet, some at once, and return the outcomes of all."""
+    """Do the blocks of work that are not done yet, some at once, and return the outcomes of all."""
     pending = [make for name, make in tasks if place.load(name) is None]
     bar = progress.add_task(title, total=len(tasks), completed=len(tasks) - len(pending))
     for first in range(0, len(pending), workers.at_once):
@@ -94,7 +94,7 @@ def _run(
 
 
 def write_fields(
-    place: Workplace, axes: Axes, train: slice, parts: Sequence[da.Array], workers: Workers, progress: Progress
+    place: WorkFolder, axes: Axes, train: slice, parts: Sequence[da.Array], workers: Workers, progress: Progress
 ) -> tuple[Moments, NDArray[np.int64]]:
     """Write all fields; return the moments over the training period and the number of missing values."""
 
@@ -113,7 +113,9 @@ def write_fields(
     return moments, missing
 
 
-def _write_shard(place: Workplace, axes: Axes, train: slice, number: int, parts: Sequence[NDArray[np.float32]]) -> None:
+def _write_shard(
+    place: WorkFolder, axes: Axes, train: slice, number: int, parts: Sequence[NDArray[np.float32]]
+) -> None:
     steps = axes.shard(number)
     block = np.concatenate(parts, axis=1)
     layout.write_shard(place.result, axes, number, block)
@@ -123,7 +125,13 @@ def _write_shard(place: Workplace, axes: Axes, train: slice, number: int, parts:
 
 
 def write_seasons(
-    place: Workplace, axes: Axes, train: slice, seasons: Seasons, moments: Moments, workers: Workers, progress: Progress
+    place: WorkFolder,
+    axes: Axes,
+    train: slice,
+    seasons: Seasons,
+    moments: Moments,
+    workers: Workers,
+    progress: Progress,
 ) -> None:
     """Write climatology, harmonics and the statistics of the log1p transform, from the fields written."""
     group = zarr.open_group(place.result, mode="r+")
@@ -154,7 +162,7 @@ def write_seasons(
 
 
 def _write_band(
-    place: Workplace, axes: Axes, train: slice, seasons: Seasons, moments: Moments, number: int, band: slice
+    place: WorkFolder, axes: Axes, train: slice, seasons: Seasons, moments: Moments, number: int, band: slice
 ) -> None:
     """Work on some of the points of every field, flattened over channel, latitude and longitude."""
     points = band.stop - band.start

@@ -169,11 +169,11 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Tell the task what it is about to see, for its checkpoints."""
         self.model.provenance = self.datamodule.provenance
-        said = judge_holes(self.model.network, self.datamodule.holes())
+        said = told_of_holes(self.model.network, self.datamodule.holes())
         if said and self.trainer.is_global_zero:
             print(said)
         if self.model.transfer is not None:
-            self.model.provenance["transfer"] = self.model.transfer.fates
+            self.model.provenance["transfer"] = self.model.transfer.outcomes
             if self.trainer.is_global_zero:
                 print(_summary(self.model.transfer))
 
@@ -236,7 +236,7 @@ def fit(
     return directory
 
 
-def judge_holes(network: Network, holes: Mapping[Channel, float]) -> str:
+def told_of_holes(network: Network, holes: Mapping[Channel, float]) -> str:
     """Say what stands in for missing inputs of a network that does not know of them; nothing if it does.
 
     Args:
@@ -261,8 +261,8 @@ def judge_holes(network: Network, holes: Mapping[Channel, float]) -> str:
 
 def _summary(transfer: Transfer) -> str:
     """Say what training begins with: the number of tensors loaded, and everything else by name."""
-    loaded = sum(fate == "loaded" for fate in transfer.fates.values())
-    rest = [f"  {name}: {fate}" for name, fate in sorted(transfer.fates.items()) if fate != "loaded"]
+    loaded = sum(outcome == "loaded" for outcome in transfer.outcomes.values())
+    rest = [f"  {name}: {outcome}" for name, outcome in sorted(transfer.outcomes.items()) if outcome != "loaded"]
     return "\n".join([f"Begins with {loaded} trained tensors" + (", and" if rest else ""), *rest])
 
 

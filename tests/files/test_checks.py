@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from etesian.core.errors import DataError
+from etesian.files.checks import gather, tallies
 from etesian.files.doctor import examine
-from etesian.files.judgement import gather, tallies
 from etesian.store.prepare import prepare
 
 

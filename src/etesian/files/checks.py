@@ -139,7 +139,7 @@ def summaries(name: str, array: xr.DataArray, tallied: dict[int, Tally]) -> list
     return found
 
 
-def judge(summary: Summary) -> list[Finding]:
+def findings_of(summary: Summary) -> list[Finding]:
     """Judge one channel by its values: fill values that nobody declared, and the catalogue's physical range."""
     variable = CATALOGUE.get(summary.channel.name)
     low, high = summary.minimum, summary.maximum
@@ -234,7 +234,7 @@ class Watched:
                     kept = dict(held)
                 parts.append((int(kept.pop("first")), Tally(**kept)))
             for summary in summaries(str(name), array, gather(parts)):
-                for finding in judge(summary):
+                for finding in findings_of(summary):
                     if finding.severity is Severity.BROKEN:
                         raise DataError(f"{finding.text}; or leave the variable out")
 

@@ -6,14 +6,14 @@ import sys
 import pytest
 
 from etesian.core.errors import DataError
-from etesian.core.resumable import workplace
+from etesian.core.resumable import work_folder
 
 HOLDER = """
 import os, signal, sys
 from pathlib import Path
-from etesian.core.resumable import workplace
+from etesian.core.resumable import work_folder
 
-with workplace(Path(sys.argv[1]), "fields") as place:
+with work_folder(Path(sys.argv[1]), "fields") as place:
     place.begin({"seed": 1})
     (place.folder / "half").write_text("done")
     print("held", flush=True)
@@ -37,10 +37,10 @@ def holder(tmp_path):
 def test_a_second_process_is_refused_and_a_killed_one_is_succeeded(tmp_path, holder):
     target = tmp_path / "store.zarr"
     with pytest.raises(DataError, match=r"store\.zarr is being made by another run; wait for it or end it"):
-        workplace(target, "fields").__enter__()
+        work_folder(target, "fields").__enter__()
     holder.kill()
     holder.wait()
-    with workplace(target, "fields") as place:
+    with work_folder(target, "fields") as place:
         assert place.begin({"seed": 1})
         assert (place.folder / "half").read_text() == "done"
         place.result.mkdir()
@@ -49,13 +49,13 @@ def test_a_second_process_is_refused_and_a_killed_one_is_succeeded(tmp_path, hol
 
 
 def test_a_second_run_in_the_same_process_is_refused(tmp_path):
-    with workplace(tmp_path / "a", "fields"), pytest.raises(DataError, match="being made by another run"):
-        workplace(tmp_path / "a", "fields").__enter__()
+    with work_folder(tmp_path / "a", "fields"), pytest.raises(DataError, match="being made by another run"):
+        work_folder(tmp_path / "a", "fields").__enter__()
     assert not list(tmp_path.iterdir())
 
 
 def begin_and_fail(target, error):
-    with workplace(target, "fields") as place:
+    with work_folder(target, "fields") as place:
         place.begin({"seed": 1})
         raise error
 
@@ -65,7 +65,7 @@ def test_an_error_of_the_users_leaves_nothing_behind_and_any_other_leaves_the_wo
         with pytest.raises(type(error)):
             begin_and_fail(tmp_path / "a", error)
         assert [path.name for path in tmp_path.iterdir()] == left
-    with workplace(tmp_path / "a", "fields") as place:
+    with work_folder(tmp_path / "a", "fields") as place:
         assert place.begin({"seed": 1})
         assert not place.begin({"seed": 2})
 
@@ -73,4 +73,4 @@ def test_an_error_of_the_users_leaves_nothing_behind_and_any_other_leaves_the_wo
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/a cannot be written: Not a directory; choose another place"):
-        workplace(tmp_path / "file" / "a", "fields").__enter__()
+        work_folder(tmp_path / "file" / "a", "fields").__enter__()
