@@ -57,25 +57,31 @@ class PatternScaling(Emulator):
         inputs: of the years to fit.
         targets: of the same years.
         grid: of both.
+
+    Attributes:
+        slope: what the domain's mean is at inputs of zero, and by how much it rises with the mean of each input.
+        maps: the targets where that mean is zero, and by how much they rise with it.
     """
+
+    slope: Float[np.ndarray, " one_more_input"]
+    maps: Float[np.ndarray, "2 target lat lon"]
 
     def __init__(self, inputs: Inputs, targets: Targets, grid: Grid) -> None:
         self._grid = grid
         means = domain_mean(inputs, grid)
-        self._centre, self._scale = means.mean(0), _nonzero(means.std(0))
+        scale = _nonzero(means.std(0))
         level = domain_mean(targets[:, :1], grid)
-        self._to_level = np.linalg.lstsq(self._predictors(inputs), level, rcond=None)[0]
-        self._shape = targets.shape[1:]
+        slope = np.linalg.lstsq(_with_constant((means - means.mean(0)) / scale), level, rcond=None)[0]
+        slope[1:] /= scale[:, None]
+        slope[0] -= means.mean(0) @ slope[1:]
         flat = targets.reshape(len(targets), -1).astype(np.float64)
-        self._to_maps = np.linalg.lstsq(_with_constant(level), flat, rcond=None)[0]
+        maps = np.linalg.lstsq(_with_constant(level), flat, rcond=None)[0]
+        self.slope, self.maps = slope[:, 0], maps.reshape(2, *targets.shape[1:])
 
     def predict(self, inputs: Inputs) -> Targets:
         """Return the targets of other years."""
-        level = self._predictors(inputs) @ self._to_level
-        return np.reshape(_with_constant(level) @ self._to_maps, (-1, *self._shape))
-
-    def _predictors(self, inputs: Inputs) -> Float[np.ndarray, "sample column"]:
-        return _with_constant((domain_mean(inputs, self._grid) - self._centre) / self._scale)
+        level = _with_constant(domain_mean(inputs, self._grid)) @ self.slope
+        return np.asarray(self.maps[0] + level[:, None, None, None] * self.maps[1])
 
 
 class _Regressed(Emulator):

@@ -1,6 +1,6 @@
 """Climate projection: the maps of a year from the emissions of the years up to it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,8 @@ from etesian.core.errors import CheckpointError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.networks.climax import ClimaX
 from etesian.networks.climax_projection import ClimaXProjection
+from etesian.projection.data import YearData
+from etesian.projection.emulators import PatternScaling
 from etesian.projection.scores import climatebench_scores
 from etesian.training.checkpoint import load_task
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
@@ -26,18 +28,22 @@ class ProjectionTask(Task):
         layout: what goes in and what comes out.
         statistics: of every channel of the layout.
         start: run or checkpoint of a ClimaX forecast whose transformer training begins with; None draws it at random.
+        predict: the `state`, or its `departure` from pattern scaling: two least-squares lines that are fitted to the
+            years to train on when training begins (`PatternScaling`). The network starts by adding nothing to it.
         frozen: keep the attention and the MLPs of the transformer as they are and tune only its LayerNorms, with the
             embeddings and the head; makes sense with `start`.
         optimizer: builds the optimiser; default AdamW with a learning rate of 5e-4, as ClimaX was tuned with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
 
     Raises:
-        RecipeError: if `start` or `frozen` do not go with the network.
+        RecipeError: if `start`, `frozen` or `predict` do not go with the network.
         CheckpointError: if `start` is no run of ClimaX.
     """
 
     job = "project"
     loss_weight: Tensor
+    slope: Tensor
+    maps: Tensor
 
     def __init__(
         self,
@@ -46,13 +52,16 @@ class ProjectionTask(Task):
         statistics: Statistics,
         start: str | None = None,
         frozen: bool = False,
+        predict: Literal["state", "departure"] = "state",
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
     ) -> None:
         super().__init__(network, layout, statistics, anomalies=False, optimizer=optimizer, warmup_steps=warmup_steps)
-        if start is not None or frozen:
+        if start is not None or frozen or predict == "departure":
             if not isinstance(self.network, ClimaXProjection):
-                raise RecipeError(f"start and frozen are for ClimaXProjection, not {type(self.network).__name__}")
+                raise RecipeError(
+                    f"start, frozen and departures are for ClimaXProjection, not {type(self.network).__name__}"
+                )
             if start is not None:
                 source = load_task(start).network
                 if not isinstance(source, ClimaX):
@@ -60,18 +69,42 @@ class ProjectionTask(Task):
                 self.network.adopt_encoder(source)
             for name, parameter in self.network.blocks.named_parameters():
                 parameter.requires_grad_(not frozen or ".norm" in name)
-        self.start, self.frozen = start, frozen
+            if predict == "departure":
+                torch.nn.init.zeros_(self.network.head.weight)
+        self.start, self.frozen, self.predicts = start, frozen, predict
+        if predict == "departure":
+            self.register_buffer("slope", torch.zeros(1 + len(layout.inputs)))
+            self.register_buffer("maps", torch.zeros(2, len(layout.targets), *layout.grid.shape))
         rows = torch.from_numpy(layout.grid.cosine_weights).float()[:, None]
         self.register_buffer("loss_weight", rows, persistent=False)
         self.scored: list[tuple[Tensor, Tensor]] = []
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
-        return {"frozen": self.frozen}
+        return {"frozen": self.frozen, "predict": self.predicts}
+
+    def on_fit_start(self) -> None:
+        """Fit the lines of pattern scaling to the years to train on, where departures from it are learned."""
+        super().on_fit_start()
+        if self.predicts == "departure":
+            data = getattr(self.trainer, "datamodule", None)
+            if not isinstance(data, YearData):
+                raise RecipeError("departures are from what is fitted to the training years: give fit a datamodule")
+            lines = PatternScaling(*data.dataset("train").arrays(), self.layout.grid)
+            self.slope.copy_(torch.from_numpy(lines.slope))
+            self.maps.copy_(torch.from_numpy(lines.maps))
 
     def forward(self, batch: Batch, target: Frame) -> Float[Tensor, "batch 1 channel lat lon"]:
         """Return normalised maps on the target frame from physical inputs."""
-        return self.network(self.normalizer.normalize(batch.inputs), target)  # type: ignore[no-any-return]
+        values = self.network(self.normalizer.normalize(batch.inputs), target)
+        if self.predicts == "departure":
+            last = batch.inputs.select(self.layout.inputs).values[:, -1]
+            means = (last.mean(-1) * self.loss_weight[:, 0]).mean(-1)
+            level = self.slope[0] + means @ self.slope[1:]
+            index = [self.layout.targets.index(channel) for channel in target.channels]
+            scaled = (self.maps[0] + level[:, None, None, None] * self.maps[1])[:, None, index]
+            values = values + self.normalizer.normalize(Fields(scaled, target)).values
+        return values  # type: ignore[no-any-return]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted mean squared error in normalised units."""
