@@ -66,12 +66,12 @@ def test_netcdf_and_zarr_of_every_age_open_alike(weather: xr.Dataset, tmp_path: 
     assert_is_weather(open_store(path), weather)
 
 
-def test_values_stay_on_disk_in_pieces_of_whole_chunks_along_time(
+def test_values_stay_on_disk_in_chunks_of_whole_chunks_along_time(
     weather: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weather.to_netcdf(tmp_path / "weather.nc")
     weather.chunk(time=2, lat=2).to_zarr(tmp_path / "weather.zarr")
-    monkeypatch.setattr("etesian.files.decoding.PIECE_BYTES", 3 * weather.t[0].nbytes)
+    monkeypatch.setattr("etesian.files.decoding.CHUNK_BYTES", 3 * weather.t[0].nbytes)
     assert open_store(tmp_path / "weather.nc").temperature.data.chunks == ((3, 1), (2,), (4,), (6,))
     assert open_store(tmp_path / "weather.zarr").temperature.data.chunks == ((2, 2), (2,), (4,), (6,))
 

@@ -81,13 +81,13 @@ def named_by_length(fields: Pieces) -> Pieces:
         fields: canonical variables; those over periods have an attribute `period`.
     """
     lengths: dict[str, set[str]] = {}
-    for name, pieces in fields.items():
-        for _, array in pieces:
+    for name, arrays in fields.items():
+        for _, array in arrays:
             if "period" in array.attrs:
                 lengths.setdefault(_without_length(name, array), set()).add(array.attrs["period"])
     parted: Pieces = {}
-    for name, pieces in fields.items():
-        for path, array in pieces:
+    for name, arrays in fields.items():
+        for path, array in arrays:
             is_apart = "period" in array.attrs and len(lengths[_without_length(name, array)]) > 1
             own = _with_length(name, array) if is_apart else array
             parted.setdefault(str(own.name), []).append((path, own))

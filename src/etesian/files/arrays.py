@@ -19,7 +19,7 @@ from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, first_line, suggest
-from etesian.files.decoding import PIECE_BYTES
+from etesian.files.decoding import CHUNK_BYTES
 
 _NEEDED = ("channels", "start", "step_hours", "latitude", "longitude")
 
@@ -95,7 +95,7 @@ def read_described(path: str) -> dict[Channel, xr.DataArray]:
     )
     times = _times(told, shape[1], beside)
     step_bytes = dtype.itemsize * shape[2] * shape[3]
-    steps = stored * max(1, PIECE_BYTES // (stored * step_bytes))
+    steps = stored * max(1, CHUNK_BYTES // (stored * step_bytes))
     lazy = dask.array.from_array(
         _Lazy(path, name, shape, dtype), chunks=(1, min(steps, shape[1]), -1, -1), name=None, asarray=False
     )

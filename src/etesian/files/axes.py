@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import DataError, GridError
 from etesian.core.grid import Grid
-from etesian.files.decoding import in_pieces
+from etesian.files.decoding import in_chunks
 from etesian.files.naming import HEIGHT, PRESSURE, Place
 from etesian.files.times import timed
 from etesian.files.units import LENGTH, PRESSURE_DIMENSION, parse_units
@@ -130,12 +130,12 @@ def on_pressure(part: xr.DataArray, dimension: str, levels: NDArray[np.float64])
     """Name the level dimension in whole hPa, ascending; a level between whole hPa becomes a variable of its own."""
     whole = np.isclose(levels, np.round(levels), rtol=0, atol=1e-6) & (np.round(levels) > 0)
     order = np.flatnonzero(whole)[np.argsort(levels[whole], kind="stable")]
-    pieces = [(Place(f"{levels[i]:g}hPa"), part.isel({dimension: i})) for i in np.flatnonzero(~whole)]
+    parts = [(Place(f"{levels[i]:g}hPa"), part.isel({dimension: i})) for i in np.flatnonzero(~whole)]
     if order.size:
         rounded = np.round(levels[order]).astype(np.int64)
         renamed = part.isel({dimension: order}).drop_vars(dimension, errors="ignore").rename({dimension: "level"})
-        pieces.insert(0, (Place(PRESSURE), renamed.assign_coords(level=rounded)))
-    return pieces
+        parts.insert(0, (Place(PRESSURE), renamed.assign_coords(level=rounded)))
+    return parts
 
 
 def _checked(levels: NDArray[np.float64], coordinate: xr.DataArray, label: str) -> NDArray[np.float64]:
@@ -253,7 +253,7 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         if values.size > 1 and np.array_equal(order, straight[::-1]):
             index[axis] = slice(None, None, -1)
         elif not np.array_equal(order, straight):
-            dataset, index[axis] = dataset.map(in_pieces), order
+            dataset, index[axis] = dataset.map(in_chunks), order
         if (twice := ordered[axis][1:][np.diff(ordered[axis]) == 0]).size:
             raise GridError(
                 f"{label} holds the {axis} {twice[0]:g} twice: drop one with xarray's "

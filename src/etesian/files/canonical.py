@@ -21,7 +21,7 @@ from etesian.files.axes import (
     vertical_place,
     with_axes,
 )
-from etesian.files.decoding import in_pieces
+from etesian.files.decoding import in_chunks
 from etesian.files.naming import (
     HEIGHT,
     ON_LEVELS,
@@ -179,9 +179,9 @@ def _scalar_place(array: xr.DataArray) -> Place:
     if kind and not kind.startswith("isobaric"):
         at = array.coords.get(kind)
         return Place(kind, float(at) if at is not None and at.ndim == 0 and kind == HEIGHT else None)
-    places = [_single(vertical_place(c)) for c in array.coords.values() if c.ndim == 0]
-    heights = [place for place in places if place is not None and place.kind == HEIGHT]
-    others = [place for place in places if place is not None and canonical_name(str(array.name)) is not None]
+    levels = [_single(vertical_place(c)) for c in array.coords.values() if c.ndim == 0]
+    heights = [place for place in levels if place is not None and place.kind == HEIGHT]
+    others = [place for place in levels if place is not None and canonical_name(str(array.name)) is not None]
     return next(iter([*heights, *others]), Place(UNKNOWN))
 
 
@@ -251,7 +251,7 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
     if identity.note:
         notes.append(identity.note)
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
-    array = in_pieces(array).astype(dtype, copy=False)
+    array = in_chunks(array).astype(dtype, copy=False)
     kept = {key: attrs[key] for key in ("long_name", "cell_methods", "period") if key in attrs}
     kept |= {"source_name": name, "source_units": units}
     if not units:

@@ -1,4 +1,4 @@
-"""Values as NetCDF and Zarr store them → numbers, still unread: in pieces along time, masked, their damage named.
+"""Values as NetCDF and Zarr store them → numbers, still unread: in chunks along time, masked, their damage named.
 
 What is missing follows NetCDF's conventions and CF: `_FillValue` and `missing_value` (also several, also as text, also
 of another type than the data) are compared as stored. `valid_range`, `valid_min` and `valid_max` are as stored where
@@ -20,7 +20,7 @@ from xarray.core import indexing
 from etesian.core.errors import DataError, EtesianError, first_line
 from etesian.files import diagnosis
 
-PIECE_BYTES = 32 * 2**20
+CHUNK_BYTES = 32 * 2**20
 """Size of a piece, unless one time step is larger."""
 
 Range = tuple[float, float]
@@ -30,8 +30,8 @@ _RANGE = ("valid_range", "valid_min", "valid_max")
 _FINAL, _PRELIMINARY = 1, 5
 
 
-def in_pieces(array: xr.DataArray) -> xr.DataArray:
-    """Return an array that Dask reads in pieces along time (else along its first dimension), in whole stored chunks.
+def in_chunks(array: xr.DataArray) -> xr.DataArray:
+    """Return an array that Dask reads in chunks along time (else along its first dimension), in whole stored chunks.
 
     One that Dask reads already is returned as it is.
     """
@@ -40,9 +40,9 @@ def in_pieces(array: xr.DataArray) -> xr.DataArray:
     axis = "time" if "time" in array.dims else array.dims[0]
     stored = array.encoding.get("preferred_chunks", {}).get(axis, 1)
     stored_bytes = stored * array.nbytes // array.sizes[axis]
-    pieces = dict.fromkeys(array.dims, -1) | {axis: stored * max(PIECE_BYTES // max(stored_bytes, 1), 1)}
+    sizes = dict.fromkeys(array.dims, -1) | {axis: stored * max(CHUNK_BYTES // max(stored_bytes, 1), 1)}
     # Cheaper than the array's own `chunk`, which takes its coordinates for data to be cut as well.
-    return array.copy(data=array.variable.chunk(pieces).data)
+    return array.copy(data=array.variable.chunk(sizes).data)
 
 
 class UnreachableError(Exception):
@@ -286,6 +286,6 @@ def _one_version(dataset: xr.Dataset, path: str) -> xr.Dataset:
     merged = {}
     for name, array in dataset.data_vars.items():
         if "expver" in array.dims:
-            parts = [in_pieces(array).isel(expver=versions.index(version), drop=True) for version in sorted(versions)]
+            parts = [in_chunks(array).isel(expver=versions.index(version), drop=True) for version in sorted(versions)]
             merged[name] = parts[0] if len(parts) == 1 else parts[0].where(parts[0].notnull(), parts[1])
     return dataset.drop_vars([*merged, "expver"]).assign(merged)

@@ -149,7 +149,7 @@ def _judge_gaps(dataset: xr.Dataset) -> list[Finding]:
 
 
 def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
-    """Read the values once, in pieces, and judge each channel."""
+    """Read the values once, in blocks, and judge each channel."""
     every = 1
     if "time" in dataset.dims and dataset.nbytes > MOST_BYTES:
         every = int(np.ceil(dataset.nbytes / MOST_BYTES))

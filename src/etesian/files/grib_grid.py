@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from etesian.core.errors import DataError, GridError, first_line
 from etesian.core.grid import Grid
 from etesian.core.sphere import spherical_harmonics
-from etesian.files.decoding import in_pieces
+from etesian.files.decoding import in_chunks
 
 _REGRID = "interpolate it with `cdo remapcon,r360x180 IN OUT`"
 
@@ -195,7 +195,7 @@ class Triangle(NamedTuple):
         grid = Grid.gaussian(self.j + 1)
         field: xr.DataArray = xr.apply_ufunc(
             _synthesise,
-            in_pieces(array),
+            in_chunks(array),
             kwargs={"grid": grid, "truncation": self.j},
             input_core_dims=[["values"]],
             output_core_dims=[["latitude", "longitude"]],

@@ -153,11 +153,11 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
             fields.setdefault(str(name), []).append((path, array))
     fields = named_by_length(fields)
     told: dict[str, list[tuple[str, xr.DataArray]]] = {}
-    for name, pieces in fields.items():
-        for own, apart in _told_apart(name, pieces).items():
+    for name, arrays in fields.items():
+        for own, apart in _told_apart(name, arrays).items():
             told.setdefault(own, []).extend(apart)
     joined = {str(array.name): array for array in at_rest(_join(name, arrays) for name, arrays in told.items())}
-    owners = {name: pieces[0][0] for name, pieces in told.items()}
+    owners = {name: arrays[0][0] for name, arrays in told.items()}
     for axis in ("time", "member"):
         joined = _aligned(axis, joined, owners)
     return side_by_side(joined.values())
@@ -217,17 +217,17 @@ def _extent(index: pd.Index) -> str:
     return f"{index[0]} … {index[-1]}, {index.size} in all"
 
 
-def _told_apart(name: str, pieces: list[tuple[str, xr.DataArray]]) -> dict[str, list[tuple[str, xr.DataArray]]]:
+def _told_apart(name: str, arrays: list[tuple[str, xr.DataArray]]) -> dict[str, list[tuple[str, xr.DataArray]]]:
     """Where one file holds several fields that the catalogue takes for one, let the first of its aliases have the name.
 
     The others keep their own, as the two reductions to sea level of every GFS file do.
     """
     sources: dict[str, list[tuple[str, xr.DataArray]]] = {}
-    for path, array in pieces:
+    for path, array in arrays:
         sources.setdefault(array.attrs["source_name"], []).append((path, array))
-    pairs = itertools.combinations(pieces, 2)
+    pairs = itertools.combinations(arrays, 2)
     if len(sources) < 2 or not any(one[0] == two[0] and _overlap(one[1], two[1]) for one, two in pairs):
-        return {name: pieces}
+        return {name: arrays}
     aliases = CATALOGUE[name].aliases if name in CATALOGUE else ()
     first = min(sources, key=lambda source: aliases.index(source) if source in aliases else len(aliases))
     return {
@@ -245,7 +245,7 @@ def _overlap(one: xr.DataArray, two: xr.DataArray) -> bool:
 
 
 def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
-    """Join the pieces of one variable along level, member and time, whichever tells them apart."""
+    """Join the arrays of one variable along level, member and time, whichever tells them apart."""
     _refuse_other_units(name, arrays)
     for axis in ("level", "member", "time"):
         groups: dict[tuple[object, ...], list[tuple[str, xr.DataArray]]] = {}
@@ -278,7 +278,7 @@ def _refuse_overlaps(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
 
 
 def _refuse_other_units(name: str, arrays: list[tuple[str, xr.DataArray]]) -> None:
-    """Refuse pieces of which one is in other units, or in none."""
+    """Refuse arrays of which one is in other units, or in none."""
     known = next((piece for piece in arrays if piece[1].attrs.get("units")), arrays[0])
     units = known[1].attrs.get("units", "")
     for path, array in arrays:
@@ -294,7 +294,7 @@ def _refuse_other_units(name: str, arrays: list[tuple[str, xr.DataArray]]) -> No
 
 
 def _along(axis: str, group: list[tuple[str, xr.DataArray]]) -> list[tuple[str, xr.DataArray]]:
-    """Concatenate pieces that agree in everything but one axis, if they do not overlap on it."""
+    """Concatenate arrays that agree in everything but one axis, if they do not overlap on it."""
     if len(group) == 1 or any(axis not in array.dims for _, array in group):
         return group
     ordered = sorted(group, key=lambda piece: piece[1].indexes[axis][0])

@@ -21,7 +21,7 @@ from etesian.files.dates import (
     read_duration,
     units_of,
 )
-from etesian.files.decoding import in_pieces
+from etesian.files.decoding import in_chunks
 
 _TIMES = ("time", "times", "t", "date", "dates", "datetime", "valid_time", "xtime")
 
@@ -185,7 +185,7 @@ class _Times:
             raise DataError(self._several(next((dim for dim in dims if self.along.get(dim) == "leads"), dims[1])))
         fields = [name for name, v in dataset.variables.items() if {"latitude", "longitude"} <= set(v.dims)]
         others = [n for n, v in dataset.variables.items() if n not in fields and set(v.dims) & set(dims)]
-        stacked = dataset.drop_vars(others).map(in_pieces).stack(when=dims).drop_vars(["when", *dims])
+        stacked = dataset.drop_vars(others).map(in_chunks).stack(when=dims).drop_vars(["when", *dims])
         order = np.argsort(seconds, kind="stable")
         return stacked.isel(when=order).rename(when="time").assign_coords(time=decode_time(seconds[order], calendar))
 

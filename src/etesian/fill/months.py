@@ -103,9 +103,9 @@ def _axis(
         before, after = np.append(0, shared), np.append(shared, 0)
     tiles = []
     for start, first, last in zip(starts, before, after, strict=True):
-        places = start + np.arange(size)
+        positions = start + np.arange(size)
         weights = _rise(size, int(first)) * _rise(size, int(last))[::-1]
-        tiles.append((places % length, places // length, weights))
+        tiles.append((positions % length, positions // length, weights))
     return tiles
 
 

@@ -137,13 +137,13 @@ class LatentForecastTask(ForecastTask):
         samples = [sample for sample, row in enumerate(hours) for _ in row]
         step = recomputed(network.step, offload=self.offload) if self.recompute else network.step
         known = [self.layout.targets.index(c) for c in frame.channels]
-        places: list[int] = []
+        positions: list[int] = []
         answers, latents = [], []
         for arrived, latent in network.walk(network.encode(batch.inputs, batch.statics), samples, plans, step):
-            places += arrived
+            positions += arrived
             latents.append(latent)
             answers.append(network.decode(latent)[:, known])
-        order = torch.tensor(places, device=answers[0].device).argsort()
+        order = torch.tensor(positions, device=answers[0].device).argsort()
         values = torch.cat(answers)[order]
         return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents)[order]
 

@@ -151,8 +151,8 @@ class PretrainTask(ForecastTask):
         batch, (height, width) = len(now.values), now.frame.grid.shape
         patch = cast(ClimaX, self.network).patch
         rows, columns = patch_counts((height, width), patch)
-        places = _draw(batch, rows * columns, self.mask_patches, generator).view(batch, 1, 1, rows, columns)
-        points = places.repeat_interleave(patch[0], dim=-2).repeat_interleave(patch[1], dim=-1)[..., :height, :width]
+        patches = _draw(batch, rows * columns, self.mask_patches, generator).view(batch, 1, 1, rows, columns)
+        points = patches.repeat_interleave(patch[0], dim=-2).repeat_interleave(patch[1], dim=-1)[..., :height, :width]
         variables = _draw(batch, len(now.frame.channels), self.mask_variables, generator)
         return (points | variables[:, None, :, None, None]).to(now.values.device)
 

@@ -95,19 +95,19 @@ def load(
 def _filled(network: ClimaXProjection, named: dict[str, Any], inputs: int) -> ClimaXProjection:
     """Copy weights into the network, saying what is missing, left over or misshapen."""
     expected = network.state_dict()
-    places = {name: value for name, value in expected.items() if not name.startswith("aggregation.token_")}
+    positions = {name: value for name, value in expected.items() if not name.startswith("aggregation.token_")}
     for kind in ("weight", "bias"):
         for number in range(inputs):
-            places[f"aggregation.token_{kind}.{number}"] = expected[f"aggregation.token_{kind}"][number]
-    faults = [f"{name} is missing" for name in places.keys() - named.keys()]
-    faults += [f"{name} is unknown" for name in named.keys() - places.keys()]
+            positions[f"aggregation.token_{kind}.{number}"] = expected[f"aggregation.token_{kind}"][number]
+    faults = [f"{name} is missing" for name in positions.keys() - named.keys()]
+    faults += [f"{name} is unknown" for name in named.keys() - positions.keys()]
     faults += [
-        f"{name} has {named[name].numel()} values, not {places[name].numel()}"
-        for name in places.keys() & named.keys()
-        if named[name].numel() != places[name].numel()
+        f"{name} has {named[name].numel()} values, not {positions[name].numel()}"
+        for name in positions.keys() & named.keys()
+        if named[name].numel() != positions[name].numel()
     ]
     if faults:
         raise CheckpointError(f"the checkpoint does not fit the network: {'; '.join(sorted(faults))}")
-    for name, place in places.items():
+    for name, place in positions.items():
         place.copy_(named[name].reshape(place.shape))
     return network

@@ -19,7 +19,7 @@ class SRGenerator(Network):
 
     Convolutional throughout: it learns from patches and is asked for fields of any size. Fields that go round the
     globe are continued round the circle and across the poles as far as the network sees, so that there is no seam;
-    fields larger than `tile` are made in pieces that overlap as far, which changes nothing but the memory.
+    fields larger than `tile` are made in tiles that overlap as far, which changes nothing but the memory.
 
     Args:
         layout: with a `target_grid` that has a whole number of rows and columns for each of the coarse grid.
@@ -79,13 +79,13 @@ class SRGenerator(Network):
         return _cropped(fine, rows * self.factor, self.reach * self.factor)
 
     def _tiles(self, coarse: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch target lat lon"]:
-        """Make a field in pieces that overlap as far as the network sees; in training, at once."""
+        """Make a field in tiles that overlap as far as the network sees; in training, at once."""
         if self.training or max(coarse.shape[-2:]) <= self.tile:
             return self._field(coarse)
         height, width = coarse.shape[-2:]
         rows = []
         for top in range(0, height, self.tile):
-            pieces = []
+            tiles = []
             for left in range(0, width, self.tile):
                 inner = (top, min(top + self.tile, height), left, min(left + self.tile, width))
                 outer = (
@@ -94,11 +94,11 @@ class SRGenerator(Network):
                     max(inner[2] - self.reach, 0),
                     min(inner[3] + self.reach, width),
                 )
-                piece = self._field(coarse[..., outer[0] : outer[1], outer[2] : outer[3]])
+                tile = self._field(coarse[..., outer[0] : outer[1], outer[2] : outer[3]])
                 first, before = (inner[0] - outer[0]) * self.factor, (inner[2] - outer[2]) * self.factor
-                piece = piece[..., first : first + (inner[1] - inner[0]) * self.factor, :]
-                pieces.append(piece[..., before : before + (inner[3] - inner[2]) * self.factor])
-            rows.append(torch.cat(pieces, dim=-1))
+                tile = tile[..., first : first + (inner[1] - inner[0]) * self.factor, :]
+                tiles.append(tile[..., before : before + (inner[3] - inner[2]) * self.factor])
+            rows.append(torch.cat(tiles, dim=-1))
         return torch.cat(rows, dim=-2)
 
     def _field(self, coarse: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch target lat lon"]:

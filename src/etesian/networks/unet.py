@@ -82,9 +82,9 @@ class UNet(Network):
         initial = inputs.at(-1).select(self.layout.targets).filled()
         answers = answers + self.persistence[:, :, None, None] * initial
         hours = lead_hours(inputs, target)
-        places = torch.tensor([[self._place(lead) for lead in row] for row in hours.tolist()], device=answers.device)
+        positions = torch.tensor([[self._place(lead) for lead in row] for row in hours.tolist()], device=answers.device)
         rows = torch.arange(len(answers), device=answers.device)[:, None]
-        return answers[rows, places][:, :, known]
+        return answers[rows, positions][:, :, known]
 
     def no_decay(self) -> set[str]:
         """Return everything but the kernels of the convolutions."""

@@ -181,12 +181,12 @@ class WeatherMesh(Network):
         hours = lead_hours(inputs, target).tolist()
         plans = [self.plan(lead) for row in hours for lead in row]
         samples = [sample for sample, row in enumerate(hours) for _ in row]
-        places: list[int] = []
+        positions: list[int] = []
         answers = []
         for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
-            places += arrived
+            positions += arrived
             answers.append(self.decode(latent)[:, known])
-        order = torch.tensor(np.argsort(places), device=answers[0].device)
+        order = torch.tensor(np.argsort(positions), device=answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
     def forecast(
@@ -236,8 +236,8 @@ class WeatherMesh(Network):
         known = self._wanted(target)
         leads = hours[0].tolist()
         for lead, values in self.forecast(inputs, leads, statics=statics, others=others, weights=weights):
-            places = [place for place, each in enumerate(leads) if each == lead]
-            yield places, values[:, None, known].expand(-1, len(places), -1, -1, -1)
+            positions = [place for place, each in enumerate(leads) if each == lead]
+            yield positions, values[:, None, known].expand(-1, len(positions), -1, -1, -1)
 
     def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
         """Turn fields into the latent.

@@ -130,9 +130,9 @@ class BlockOrder:
         seen = depth[:, None, None, :, None, None] & lat[:, None, None, :, None] & lon[:, None, None, :]
         self.blocks = seen.flatten(3).flatten(0, 2)
         sizes = [count * n for count, n in zip(self.counts, self.box, strict=True)]
-        places = torch.meshgrid(*(torch.arange(n, device=device) for n in sizes), indexing="ij")
-        self.places = [self.sort(p[None, ..., None, None]).flatten() for p in places]
-        self.inside = torch.stack([p < a.size for p, a in zip(self.places, along, strict=True)]).all(0)
+        positions = torch.meshgrid(*(torch.arange(n, device=device) for n in sizes), indexing="ij")
+        self.positions = [self.sort(p[None, ..., None, None]).flatten() for p in positions]
+        self.inside = torch.stack([p < a.size for p, a in zip(self.positions, along, strict=True)]).all(0)
         number = self.blocks.sum(-1, dtype=torch.int32)[None, None]
         index = self.blocks.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
         self.mask = flex.BlockMask.from_kv_blocks(number, index, BLOCK_SIZE=_FLEX_BLOCK, mask_mod=self.sees)
@@ -155,7 +155,7 @@ class BlockOrder:
     def sees(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         """Return whether the key lies in the window of the query, for numbers in this order."""
         seen = self.inside[key]
-        for axis, place in zip(self.along, self.places, strict=True):
+        for axis, place in zip(self.along, self.positions, strict=True):
             seen = seen & axis.contains(place[query], place[key])
         return seen
 

@@ -139,8 +139,8 @@ class _Rows:
     def cut_keys(self, row: Tensor) -> Float[Tensor, "tile head key dim"]:
         """Gather the keys of every tile of a row."""
         if self.count > 1:
-            places = torch.arange((self.count - 1) * self.tile[2] + self.keys, device=row.device) - self.before
-            row = row.index_select(3, places % self.lon.size)
+            positions = torch.arange((self.count - 1) * self.tile[2] + self.keys, device=row.device) - self.before
+            row = row.index_select(3, positions % self.lon.size)
         tiles = row.unfold(3, self.keys, self.tile[2]).permute(0, 3, 4, 1, 2, 6, 5)
         return tiles.reshape(-1, tiles.shape[2], math.prod(tiles.shape[3:6]), tiles.shape[6])
 

@@ -141,18 +141,18 @@ class Bounds:
 
     def bend(self, values: Values, frame: Frame) -> Values:
         """Return normalised values that approach the limits smoothly where they would pass them."""
-        places = [place for place, channel in enumerate(frame.channels) if channel in self.limits]
-        if not places:
+        positions = [place for place, channel in enumerate(frame.channels) if channel in self.limits]
+        if not positions:
             return values
-        chosen = Frame(tuple(frame.channels[i] for i in places), frame.time, frame.grid, frame.calendar)
-        free = values[:, :, places]
+        chosen = Frame(tuple(frame.channels[i] for i in positions), frame.time, frame.grid, frame.calendar)
+        free = values[:, :, positions]
         lower, upper = (
             self.normalizer.normalize(Fields(limit.expand_as(free), chosen)).values
             for limit in self._limits(chosen, values)
         )
         above = lower + F.softplus(free - lower, SHARPNESS)
         bent = torch.where(lower.isfinite(), above, free) - F.softplus(free - upper, SHARPNESS)
-        return values.index_copy(2, torch.tensor(places, device=values.device), bent)
+        return values.index_copy(2, torch.tensor(positions, device=values.device), bent)
 
     def cut(self, values: Values, frame: Frame) -> Values:
         """Return physical values without what rounding has carried beyond the limits."""

@@ -86,10 +86,10 @@ def _first(part: NDArray[np.float64], whole: NDArray[np.float64], *, wrap: bool)
     """Return where in `whole` the coordinates of `part` begin, or None if they are not consecutive there."""
     distance = np.abs((whole - part[0] + 180) % 360 - 180)
     first = int(distance.argmin())
-    places = first + np.arange(part.size)
-    if part.size > whole.size or (not wrap and places[-1] >= whole.size):
+    positions = first + np.arange(part.size)
+    if part.size > whole.size or (not wrap and positions[-1] >= whole.size):
         return None
-    difference = (whole[places % whole.size] - part + 180) % 360 - 180
+    difference = (whole[positions % whole.size] - part + 180) % 360 - 180
     return first if np.abs(difference).max() < 1e-4 else None
 
 

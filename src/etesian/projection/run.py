@@ -48,10 +48,10 @@ def project(
             f"{scenario} in {folder} can be projected for the years {held}, not {first}–{last}: each needs the "
             f"{window - 1} years before it"
         )
-    places = np.searchsorted(run.years, wanted)
+    positions = np.searchsorted(run.years, wanted)
     maps = []
-    for start in range(0, len(places), batch_size):
-        chosen = places[start : start + batch_size]
+    for start in range(0, len(positions), batch_size):
+        chosen = positions[start : start + batch_size]
         inputs = np.stack([run.inputs[place - window + 1 : place + 1] for place in chosen])
         time = torch.from_numpy(middle(np.stack([run.years[place - window + 1 : place + 1] for place in chosen])))
         batch = Batch(Fields(torch.from_numpy(inputs), Frame(layout.inputs, time, layout.grid, CALENDAR)))

@@ -159,8 +159,8 @@ class PatchDataset(ABC):
         values = np.empty((*time.shape, channels, *self.cutter.size), dtype=np.float32)
         for step in np.unique(index):
             which = np.argwhere(index == step)
-            places = [(pick.row, pick.column) for pick in (picks[i] for i, _ in which)]
-            values[tuple(which.T)] = store.patches(int(step), self.channels, places, self.cutter.size)
+            corners = [(pick.row, pick.column) for pick in (picks[i] for i, _ in which)]
+            values[tuple(which.T)] = store.patches(int(step), self.channels, corners, self.cutter.size)
         tensor = torch.from_numpy(values)
         valid = torch.isfinite(tensor) if store.has_gaps else None
         frame = Frame(self.layout.inputs, torch.from_numpy(time), grid, store.calendar)

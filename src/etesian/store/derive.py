@@ -215,7 +215,7 @@ def _mapped(
     size = spherical_harmonics(grid, truncation).truncation + 1
     dtype = np.result_type(*(field.dtype for field in fields), np.float32)
     result = xr.apply_ufunc(
-        _in_pieces,
+        _in_chunks,
         *(field.chunk(latitude=-1, longitude=-1) if field.chunks is not None else field for field in fields),
         kwargs={"function": function, "grid": grid, "truncation": truncation, "outputs": outputs, "dtype": dtype},
         input_core_dims=[_GRID] * len(fields),
@@ -230,7 +230,7 @@ def _mapped(
     return tuple(array.transpose(*fields[0].dims) for array in arrays)
 
 
-def _in_pieces(
+def _in_chunks(
     *fields: NDArray[Any],
     function: Callable[..., Any],
     grid: Grid,
@@ -243,11 +243,11 @@ def _in_pieces(
     batch = fields[0].shape[:-2]
     flat = [field.reshape(-1, *grid.shape) for field in fields]
     step = max(1, _PIECE_VALUES // (grid.shape[0] * grid.shape[1]))
-    pieces = []
+    blocks = []
     for first in range(0, max(len(flat[0]), 1), step):
         made = function(*(field[first : first + step] for field in flat), harmonics)
-        pieces.append([part.astype(dtype) for part in (made if outputs > 1 else (made,))])
-    whole = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        blocks.append([part.astype(dtype) for part in (made if outputs > 1 else (made,))])
+    whole = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
     shaped = tuple(array.reshape(*batch, *array.shape[1:]) for array in whole)
     return shaped if outputs > 1 else shaped[0]
 

@@ -288,21 +288,21 @@ class Store(Located):
         return fields
 
     def patches(
-        self, i: int, channels: Index | slice, places: Sequence[tuple[int, int]], size: tuple[int, int]
+        self, i: int, channels: Index | slice, corners: Sequence[tuple[int, int]], size: tuple[int, int]
     ) -> Float[np.ndarray, "patch channel lat lon"]:
         """Cut patches of one size from the fields of one time; those that reach past the last column wrap round.
 
         Args:
             i: position on the time axis.
             channels: positions of channels.
-            places: first row and column of each patch.
+            corners: first row and column of each patch.
             size: rows and columns of a patch.
         """
         step = self._step(i)
         height, width = size
         count = len(np.arange(len(self.channels))[channels])
-        cut = np.empty((len(places), count, height, width), dtype=np.float32)
-        for patch, (row, column) in zip(cut, places, strict=True):
+        cut = np.empty((len(corners), count, height, width), dtype=np.float32)
+        for patch, (row, column) in zip(cut, corners, strict=True):
             before = min(width, self.grid.shape[1] - column)
             rows = step[:, row : row + height]
             patch[..., :before] = rows[..., column : column + before][channels]

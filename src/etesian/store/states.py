@@ -57,8 +57,8 @@ class DatasetStates(Located):
         columns: Index | slice = slice(None),
     ) -> Float[np.ndarray, "index channel lat lon"]:
         """Read some times, in any order, as float32 with NaN where missing; see `Store.read`."""
-        places: NDArray[np.int64] = np.arange(len(self.channels))[channels]
-        wanted = [self.channels[place] for place in places]
+        positions: NDArray[np.int64] = np.arange(len(self.channels))[channels]
+        wanted = [self.channels[place] for place in positions]
         piece = self.dataset.isel(time=np.asarray(index), latitude=rows, longitude=columns)
         stacked = from_dataset(piece, wanted).transpose("time", "channel", "latitude", "longitude")
         return np.asarray(stacked.values, dtype=np.float32)

@@ -60,7 +60,7 @@ def kept_statistics(start: Start, statistics: Statistics) -> Statistics:
     """
     trained = load_task(start.checkpoint).normalizer.statistics
     known = [channel in trained.channels for channel in statistics.channels]
-    places = [
+    positions = [
         trained.channels.index(c) if is_known else 0 for c, is_known in zip(statistics.channels, known, strict=True)
     ]
 
@@ -71,7 +71,7 @@ def kept_statistics(start: Start, statistics: Statistics) -> Statistics:
         if theirs is None:
             raise RecipeError(f"{start.checkpoint} was trained without anomalies; set anomalies: false")
         chosen = np.array(known).reshape([-1 if number == axis else 1 for number in range(own.ndim)])
-        return np.where(chosen, theirs.take(places, axis), own)
+        return np.where(chosen, theirs.take(positions, axis), own)
 
     return Statistics(
         statistics.channels,

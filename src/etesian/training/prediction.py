@@ -121,7 +121,7 @@ class PredictionWriter(ResumableStore):
         self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: levels_of(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
-        self.places = {
+        self.positions = {
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
 
@@ -190,11 +190,11 @@ class PredictionWriter(ResumableStore):
 
     def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
-        array, places = self.arrays[name], self.places[name]
+        array, positions = self.arrays[name], self.positions[name]
         if not self.has_leads:
             for row, position in enumerate(positions):
                 block = np.full(array.shape[1:], np.nan, dtype=np.float32)
-                block[places or slice(None)] = waiting[0][row]
+                block[positions or slice(None)] = waiting[0][row]
                 array[position] = block
             del waiting[0]
             return
@@ -205,7 +205,7 @@ class PredictionWriter(ResumableStore):
                 continue
             for row, position in enumerate(positions):
                 block = np.full((len(leads), *array.shape[2:]), np.nan, dtype=np.float32)
-                block[:, places or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
+                block[:, positions or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
                 array[position, start : leads.stop] = block
             for lead in leads:
                 del waiting[lead]
