@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -16,7 +16,7 @@ from etesian.core.clock import month_start, parse_time, seasonal_terms
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.fill.months import LAND
-from etesian.fill.task import GapFillTask
+from etesian.fill.task import GapFillTask, at_sea
 from etesian.networks.dincae import GapFillUNet
 from etesian.networks.gapfiller import GapFiller
 from etesian.networks.network import Distribution, Reconstruction
@@ -76,13 +76,15 @@ def filler(layout: Layout, **options: Any) -> GapFiller:
     return GapFiller(layout, **(small | options))
 
 
-def fit(task: GapFillTask, folder: Path, *, epochs: int, daily: bool = False, callbacks: Any = ()) -> L.Trainer:
+def fit(
+    task: GapFillTask, folder: Path, *, epochs: int, daily: bool = False, callbacks: Any = (), batches: int = 12
+) -> L.Trainer:
     trainer = L.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[*best_and_last(folder), *callbacks], plugins=[SafeCheckpoints()], num_sanity_val_steps=0,
         default_root_dir=folder,
     )  # fmt: skip
-    parts = ([batch(n, daily=daily) for n in numbers] for numbers in (range(12), range(100, 106)))
+    parts = ([batch(n, daily=daily) for n in numbers] for numbers in (range(batches), range(100, 100 + batches // 2)))
     trainer.fit(task, *(DataLoader(part, batch_size=None) for part in parts))
     return trainer
 
@@ -316,3 +318,28 @@ def test_a_unet_sees_its_neighbours_in_time_and_no_others() -> None:
     with torch.no_grad():
         month = network(seen, replace(seen.frame, time=torch.from_numpy(start)))
     torch.testing.assert_close(month, answers[0].mean(1, keepdim=True))
+
+
+def test_the_first_epoch_fits_kriging_and_validates_it_before_anything_else_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etesian.networks.kriging_fit._STEPS", 6)
+    monkeypatch.setattr("etesian.networks.kriging_fit._AT_ONCE", 40)
+    torch.manual_seed(0)
+    options = {"residual": "kriging", "refine": 4, "variance": True, "daily": True, "hidden": 8}
+    task = GapFillTask(lambda layout: filler(layout, **options), LAYOUT, STATISTICS, "nll", optimizer=adam(0.01))
+    network = cast(GapFiller, task.network)
+    assert network.kriging is not None
+    before = network.kriging.kernels().clone()
+    fit(task, tmp_path, epochs=1, daily=True, batches=2)
+    kernels = network.kriging.kernels().clone()
+    assert not torch.allclose(kernels, before)
+    one = batch(200, daily=True)
+    inputs = task.normalizer.normalize(at_sea(one))
+    assert inputs.valid is not None
+    kriged = network.kriging(inputs.filled(), inputs.valid, inputs.frame.time.double() / 86400, GRID).values
+    torch.testing.assert_close(task.eval()._ask(one, inputs.frame).mean, kriged)
+    # A run that goes on, or begins with such weights, learns at once.
+    fit(task, tmp_path / "more", epochs=1, daily=True, batches=2)
+    assert torch.equal(network.kriging.kernels(), kernels)
+    assert not torch.allclose(task.eval()._ask(one, inputs.frame).mean, kriged)

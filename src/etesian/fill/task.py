@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal, cast
 
 import torch
@@ -20,6 +21,9 @@ from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked
 
 WITHIN_ONE_DEVIATION = math.erf(math.sqrt(0.5))
 """Share of a Gaussian's values within one standard deviation."""
+
+_FIT_BATCHES = 8
+"""Of the training data, to which what a network begins with is fitted."""
 
 _FINEST, _LARGEST = 0.005, 50.0
 
@@ -80,6 +84,7 @@ class GapFillTask(Task):
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
         self.register_buffer("spread_factor", torch.ones(()))
+        self.first_loss: float | None = None
         self.sums = RunningSums()
         self.deviations = torch.zeros(round(_LARGEST / _FINEST))
 
@@ -91,6 +96,32 @@ class GapFillTask(Task):
         """Return the error over the points where the truth is known, in normalised units."""
         targets = _targets(batch)
         return self._error(self._ask(batch, targets.frame), self._normalized_truth(batch)), {}
+
+    def on_train_epoch_start(self) -> None:
+        """Fit what the network begins with, before its layers learn."""
+        super().on_train_epoch_start()
+        self.first_loss = None
+        if self.network.wants_fit:
+            loader = self.trainer.train_dataloader
+            assert loader is not None
+            some = (self.normalizer.normalize(at_sea(batch.to(self.device))) for batch in islice(loader, _FIT_BATCHES))
+            loss = self.network.fit_guess(some)
+            # All processes go on with the first one's.
+            self.network.load_state_dict(self.trainer.strategy.broadcast(self.network.state_dict()))
+            self.first_loss = loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch and log it.
+
+        In the epoch in which the first guess was fitted nothing else learns, so that it is validated by itself, and is
+        what the best weights have to be better than.
+        """
+        if self.first_loss is None:
+            return super().training_step(batch, batch_idx)
+        still = sum((p.sum() * 0.0 for p in self.parameters() if p.requires_grad), torch.zeros((), device=self.device))
+        loss = still + self.first_loss
+        self.log_training(loss, {}, batch)
+        return loss
 
     @torch.no_grad()
     def predict(self, batch: Batch, target: Frame) -> Fields:

@@ -1,6 +1,7 @@
 """Gap filling: daily or hourly fields of months with holes in them become gap-free fields."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from etesian.core.clock import hour_of_day, year_phase
-from etesian.core.constants import SECONDS_PER_DAY
+from etesian.core.constants import EARTH_RADIUS, SECONDS_PER_DAY
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
@@ -25,6 +26,8 @@ from etesian.networks.gapfiller_parts import (
     SuccessiveCorrections,
     observed_mean,
 )
+from etesian.networks.kriging import LocalKriging
+from etesian.networks.kriging_fit import Sample, fit_covariance
 from etesian.networks.network import Distribution, Months, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.attention import TransformerBlock
 from etesian.nn.neighborhood import NeighborhoodBlock
@@ -61,12 +64,15 @@ class GapFiller(Reconstruction):
         harmonics: degree of the spherical harmonics that tell where on the globe a place is; 0 tells only where in the
             tile.
         month_attention: mix the months of a sample at every place.
-        residual: what the network adds to: an `analysis` of the observations by successive corrections, the `mean` of
-            what was observed in the month (both 0, in normalised units, where nothing was), or `nothing`.
+        residual: what the network adds to: `kriging` of the observations, with its variance; an `analysis` of them by
+            successive corrections; the `mean` of what was observed in the month (all 0, in normalised units, where
+            nothing was); or `nothing`.
+        kernels: the covariance of kriging to begin with, before it is fitted: s², L in km and τ in days of each part;
+            by default 2½, 10 and 35 rows of the grid and 0.7, 2 and 5 days.
         scales: the analysis to begin with, by pass: widths of the kernel in grid points and in days, and the number of
             observations that would halve a correction.
-        refine: channels of the convolutions over neighbouring times and points that refine the analysis of each time,
-            at half the resolution; 0 for none.
+        refine: channels of the convolutions over neighbouring times and points that refine kriging or the analysis, at
+            half the resolution; 0 for none.
         variance: give the variance of the error, too.
         daily: decode the fields of each input time, too.
         hidden: channels of the decoder; half as many at full resolution.
@@ -79,6 +85,7 @@ class GapFiller(Reconstruction):
     """
 
     analysis: SuccessiveCorrections | None
+    kriging: LocalKriging | None
     refinement: DailyRefinement | None
 
     def __init__(
@@ -95,7 +102,8 @@ class GapFiller(Reconstruction):
         calendar: bool = True,
         harmonics: int = 6,
         month_attention: bool = True,
-        residual: Literal["analysis", "mean", "nothing"] = "analysis",
+        residual: Literal["kriging", "analysis", "mean", "nothing"] = "analysis",
+        kernels: Sequence[tuple[float, float, float]] | None = None,
         scales: Sequence[tuple[float, float, float]] = _SCALES,
         refine: int = 16,
         variance: bool = False,
@@ -122,8 +130,15 @@ class GapFiller(Reconstruction):
         self.blocks = self.make_blocks(depth, heads, mlp_ratio, dropout)
         self.norm = self.make_norm()
         self.analysis = SuccessiveCorrections(scales) if residual == "analysis" else None
-        known = len(layout.inputs) * {"analysis": 1 + 2 * len(scales), "mean": 2, "nothing": 0}[residual]
-        self.refinement = DailyRefinement(len(layout.inputs), known, refine) if refine and self.analysis else None
+        self.kriging = None
+        if residual == "kriging":
+            self.kriging = LocalKriging(len(layout.inputs), _kernels(layout.grid) if kernels is None else kernels)
+            # The layers above learn what the fitted covariance leaves; both at once would have to krige for gradients.
+            self.kriging.requires_grad_(False)
+        maps = {"kriging": 2, "analysis": 1 + 2 * len(scales), "mean": 2, "nothing": 0}
+        known = len(layout.inputs) * maps[residual]
+        by_time = self.analysis is not None or self.kriging is not None
+        self.refinement = DailyRefinement(len(layout.inputs), known, refine) if refine and by_time else None
         self.gives_variance = variance
         outputs = len(layout.targets) * (1 + int(variance))
         self.decoder = self.make_decoder(hidden, overlap, known, outputs)
@@ -262,18 +277,46 @@ class GapFiller(Reconstruction):
     def _guess(self, inputs: Fields, valid: Tensor, months: Months, *, each_time: bool) -> Guess:
         """Return what the network adds to, and what it is told of it."""
         values, grid = inputs.filled(), inputs.frame.grid
-        if self.analysis is not None:
+        daily: Guess | None = None
+        if self.kriging is not None:
+            daily = self._krige(inputs, valid)
+        elif self.analysis is not None:
             days = (inputs.frame.time - inputs.frame.time[:, :1]).to(values) / SECONDS_PER_DAY
-            daily: Guess = self.analysis(values, valid, days, periodic=grid.is_periodic)
+            daily = self.analysis(values, valid, days, periodic=grid.is_periodic)
+        if daily is not None:
             if self.refinement is not None:
                 missed = self.refinement(daily, values, valid, periodic=grid.is_periodic)
                 daily = daily._replace(values=daily.values + missed)
             share = months.member.to(values) / months.member.sum(1, keepdim=True).clamp(min=1)
-            return daily if each_time else Guess(*(torch.einsum("btm,btkhw->bmkhw", share, x) for x in daily))
+            return daily if each_time else daily.over(share)
         monthly = observed_mean(values, valid, months.member)
         if self.residual == "nothing":
             monthly = Guess(torch.zeros_like(monthly.values), monthly.known[:, :, :0])
-        return Guess(*(_of_each_time(x, months) for x in monthly)) if each_time else monthly
+        return Guess(*(_of_each_time(x, months) for x in monthly[:2])) if each_time else monthly
+
+    def _krige(self, inputs: Fields, valid: Tensor) -> Guess:
+        assert self.kriging is not None
+        # In days since 1970, so that times without observations, before or after, do not change which are taken.
+        days = inputs.frame.time.double() / SECONDS_PER_DAY
+        values, variance = self.kriging(inputs.filled(), valid, days, inputs.frame.grid)
+        prior = self.kriging.kernels()[:, :, 0].sum(1)[:, None, None].to(variance)
+        return Guess(values, torch.cat([values, (variance / prior).log() / 4 + 1], dim=2), variance)
+
+    @property
+    def wants_fit(self) -> bool:
+        """Whether kriging waits for its covariance."""
+        return self.kriging is not None and not self.kriging.fitted
+
+    def fit_guess(self, samples: Iterable[Fields]) -> float:
+        """Fit the covariance of kriging to normalised inputs; return the mean negative log-likelihood."""
+        assert self.kriging is not None
+        known = []
+        for fields in samples:
+            inputs = fields.select(self.layout.inputs)
+            valid = torch.ones_like(inputs.values, dtype=torch.bool) if inputs.valid is None else inputs.valid
+            days = inputs.frame.time.double() / SECONDS_PER_DAY
+            known.append(Sample(inputs.filled(), valid, days, inputs.frame.grid))
+        return fit_covariance(self.kriging, known)
 
     def _decode_days(
         self,
@@ -302,10 +345,14 @@ class GapFiller(Reconstruction):
         targets = self.layout.targets
         parts = torch.unflatten(maps, 2, (len(targets), -1))[:, :, [targets.index(c) for c in target.channels]]
         mean = parts[:, :, :, 0]
+        own = [self.layout.inputs.index(c) for c in target.channels] if self.residual != "nothing" else []
         if self.residual != "nothing":
-            unit = SMALL if self.analysis is not None else 1.0
-            mean = unit * mean + guess.values[:, :, [self.layout.inputs.index(c) for c in target.channels]]
-        variance = (parts[:, :, :, 1] + _FIRST_LOG_VARIANCE).clamp(-12, 12).exp() if self.gives_variance else None
+            unit = 1.0 if self.residual == "mean" else SMALL
+            mean = unit * mean + guess.values[:, :, own]
+        variance = None
+        if self.gives_variance:
+            first = math.exp(_FIRST_LOG_VARIANCE) if guess.variance is None else guess.variance[:, :, own]
+            variance = first * parts[:, :, :, 1].clamp(-9, 15).exp()
         return Distribution(mean, variance)
 
     def _check_grid(self, grid: Grid, target: Grid) -> None:
@@ -332,7 +379,7 @@ class GapFiller(Reconstruction):
             "pooling": of("pooling"),
             "attention": of("months", "blocks"),
             "norms": {name for name in names if "norm" in name},
-            "decoder": of("decoder", "day.", "analysis", "refinement"),
+            "decoder": of("decoder", "day.", "analysis", "kriging", "refinement"),
         }
 
 
@@ -359,6 +406,13 @@ def _harmonics(grid: Grid, patch: tuple[int, int], degree: int) -> Float[Tensor,
     longitude = grid.longitude.reshape(-1, patch[1]).mean(1)
     with torch.inference_mode(False):
         return torch.from_numpy(spherical_harmonics(latitude, longitude, degree)[..., 1:])
+
+
+def _kernels(grid: Grid) -> list[tuple[float, float, float]]:
+    """Return a covariance to begin with, of fields of variance 1."""
+    rows = np.diff(grid.latitude) if grid.latitude.size > 1 else np.diff(grid.longitude)
+    step = float(np.radians(np.median(rows) if rows.size else 1.0)) * EARTH_RADIUS / 1000
+    return [(0.1, 2.5 * step, 0.7), (0.3, 10 * step, 2.0), (0.8, 35 * step, 5.0)]
 
 
 def _check(layout: Layout, patch: tuple[int, int], dim: int, heads: int, residual: str) -> None:

@@ -26,10 +26,20 @@ class Guess(NamedTuple):
         values: of the fields.
         known: maps that tell how it came about: the guess, its corrections and logarithms of how much was observed,
             scaled to about 1.
+        variance: of the error of the guess, where it is known.
     """
 
     values: Maps
     known: Float[Tensor, "batch time map lat lon"]
+    variance: Maps | None = None
+
+    def over(self, share: Float[Tensor, "batch time month"]) -> "Guess":
+        """Return the guess of means over months; their variance is at most the mean of that of the times."""
+
+        def mean(maps: Tensor) -> Tensor:
+            return torch.einsum("btm,btkhw->bmkhw", share, maps)
+
+        return Guess(mean(self.values), mean(self.known), None if self.variance is None else mean(self.variance))
 
 
 class SuccessiveCorrections(nn.Module):

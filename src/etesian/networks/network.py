@@ -1,7 +1,7 @@
 """What every network is: fields in, values on a target frame out; with a variance where gaps are filled."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -181,6 +181,15 @@ class Reconstruction(Network):
 
     gives_variance: bool
     takes_holes = True
+
+    @property
+    def wants_fit(self) -> bool:
+        """Whether something is to be fitted by `fit_guess` before the first step of training."""
+        return False
+
+    def fit_guess(self, samples: Iterable[Fields]) -> float:
+        """Fit what the network begins with to normalised inputs, and return how well it fits; lower is better."""
+        raise NotImplementedError
 
     @abstractmethod
     def distribution(self, inputs: Fields, target: Frame, *, statics: Fields | None = None) -> Distribution:

@@ -1,0 +1,284 @@
+"""Ordinary kriging in space and time from near and far observations, with a covariance that is learned."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from etesian.core.constants import EARTH_RADIUS
+from etesian.core.grid import Grid
+
+Maps = Float[Tensor, "batch time channel lat lon"]
+
+GAIN = 10.0
+"""By which the logarithms of the covariance's parameters learn faster than others at the same learning rate."""
+
+_SCATTER = np.array([0.5497004779, 0.8191725134, 0.6710436067])
+"""Irrational steps by day, row and column that scatter evenly whatever share of the observations is taken."""
+
+_CHUNK = 32
+
+_TRACE = 1e-6
+"""Of noise, beside the variance: it keeps what is smooth and dense solvable."""
+
+
+class Kriged(NamedTuple):
+    """Fields with the variance of their error."""
+
+    values: Maps
+    variance: Maps
+
+
+class Problem(NamedTuple):
+    """Blocks of points and what each is to be estimated from; places are (x, y, z in km, days) from the block's middle.
+
+    Attributes:
+        observed: places of the observations.
+        values: of the observations, 0 where there are fewer.
+        present: where there is an observation at all.
+        points: places that are asked for.
+    """
+
+    observed: Float[Tensor, "block near 4"]
+    values: Float[Tensor, "block near"]
+    present: Bool[Tensor, "block near"]
+    points: Float[Tensor, "block point 4"]
+
+
+class Estimates(NamedTuple):
+    """What is expected at the points of blocks, and the variance of its error."""
+
+    mean: Float[Tensor, "block point"]
+    variance: Float[Tensor, "block point"]
+
+
+class LocalKriging(nn.Module):
+    """The best linear unbiased estimate of every point from the observations around it.
+
+    The covariance between places a distance d and a time t apart is a sum of Matérn functions of order 3/2,
+    Σ s² (1 + √3 h) exp(−√3 h) with h² = d²/L² + t²/τ²; distances are chords of the sphere. Observations have
+    uncorrelated noise, and the mean around a block of points is unknown, so that its error counts, too (ordinary
+    kriging). The points of a block share their observations: the nearest ones, and the nearest ones among ever smaller
+    shares of all, which reach further out. What is near depends on the covariance.
+
+    Args:
+        channels: of the fields, each with a covariance of its own.
+        kernels: to begin with: s², L in km and τ in days of each function, of normalised fields.
+        noise: standard deviation of an observation's error to begin with.
+        neighbors: share of the observations to look among, and how many are taken, for each reach.
+        block: rows and columns of a block.
+
+    Raises:
+        ValueError: if a parameter of the covariance is not positive.
+    """
+
+    fitted: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        kernels: Sequence[tuple[float, float, float]],
+        *,
+        noise: float = 0.1,
+        neighbors: Sequence[tuple[float, int]] = ((1.0, 48), (0.15, 16), (0.02, 12)),
+        block: int = 4,
+    ) -> None:
+        super().__init__()
+        if noise <= 0 or min(value for kernel in kernels for value in kernel) <= 0:
+            raise ValueError(f"variances, lengths, times and noise must be positive, unlike {list(kernels)}, {noise:g}")
+        start = torch.tensor([tuple(kernel) for kernel in kernels], dtype=torch.float32).log() / GAIN
+        self.logarithms = nn.Parameter(start.repeat(channels, 1, 1))
+        self.noise_logarithm = nn.Parameter(torch.full((channels,), float(np.log(noise))) / GAIN)
+        self.neighbors, self.block = tuple((float(share), int(count)) for share, count in neighbors), block
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def kernels(self) -> Float[Tensor, "channel kernel 3"]:
+        """Return s², L (km) and τ (days), as they were given."""
+        return (GAIN * self.logarithms.double()).exp()
+
+    def noise(self) -> Float[Tensor, " channel"]:
+        """Return the standard deviations of the observations' errors."""
+        return (GAIN * self.noise_logarithm.double()).exp()
+
+    def forward(
+        self,
+        values: Maps,
+        valid: Bool[Tensor, "batch time channel lat lon"],
+        days: Float[Tensor, "batch time"],
+        grid: Grid,
+    ) -> Kriged:
+        """Estimate the fields of all times; 0 with the whole variance where nothing was observed in all of them.
+
+        Args:
+            values: anything where they are not valid.
+            valid: where there is an observation.
+            days: when, in days.
+            grid: of the fields.
+        """
+        with torch.autocast(values.device.type, enabled=False):
+            parts = [
+                self._complete(values[sample, :, channel], valid[sample, :, channel], days[sample], grid, channel)
+                for sample in range(values.shape[0])
+                for channel in range(values.shape[2])
+            ]
+        shape = values.shape[0], values.shape[2], *values.shape[1:2], *values.shape[3:]
+        return Kriged(*(torch.stack(maps).view(shape).transpose(1, 2).to(values) for maps in zip(*parts, strict=True)))
+
+    def _complete(
+        self, values: Tensor, valid: Tensor, days: Tensor, grid: Grid, channel: int
+    ) -> tuple[Float[Tensor, "time lat lon"], Float[Tensor, "time lat lon"]]:
+        observations = Observations(values, valid, days, grid)
+        if observations.count == 0:
+            prior = self.kernels()[channel, :, 0].sum()
+            return torch.zeros_like(valid, dtype=prior.dtype), prior.expand(valid.shape)
+        blocks = observations.blocks(self.block)
+        learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
+        found = []
+        for first in range(0, len(blocks), _CHUNK):
+            problem = observations.problem(blocks[first : first + _CHUNK], self.neighbors, self.pace(channel))
+            # What a chunk holds for the gradient is more than can be held of all.
+            found.append(
+                Estimates(*checkpoint(self.estimate, problem, channel, use_reentrant=False))
+                if learns
+                else self.estimate(problem, channel)
+            )
+        # Points that lie in two blocks are taken from one of them.
+        _, first_of = np.unique(blocks, return_index=True)
+        chosen = torch.from_numpy(first_of).to(values.device)
+        mean, variance = (torch.cat(parts).flatten()[chosen].view(valid.shape) for parts in zip(*found, strict=True))
+        return mean, variance
+
+    def pace(self, channel: int) -> float:
+        """Return how many km count as a day, where observations are looked for."""
+        with torch.no_grad():
+            _, length, time = self.kernels()[channel].log().mean(0)
+        return float((length - time).exp())
+
+    def estimate(self, problem: Problem, channel: int) -> Estimates:
+        """Estimate the points of some blocks."""
+        kernels, noise = self.kernels()[channel], self.noise()[channel]
+        prior = kernels[:, 0].sum()
+        own = _covariance(problem.observed, problem.observed, kernels)
+        both = problem.present[:, :, None] & problem.present[:, None]
+        # An observation that is not there has nothing to do with the others.
+        own = own * both + torch.diag_embed(torch.where(problem.present, noise**2 + _TRACE * prior, 1.0))
+        cross = _covariance(problem.observed, problem.points, kernels) * problem.present[:, :, None]
+        sides = torch.cat([problem.values[:, :, None], problem.present[:, :, None].to(cross), cross], dim=-1)
+        white = torch.linalg.solve_triangular(torch.linalg.cholesky(own), sides, upper=False)
+        observed, one, white = white[:, :, :1], white[:, :, 1:2], white[:, :, 2:]
+        information = one.square().sum(1)
+        mean = (observed * one).sum(1) / information
+        estimate = (white * (observed - mean[:, None] * one)).sum(1) + mean
+        lack = 1 - (white * one).sum(1)
+        variance = prior - white.square().sum(1) + lack.square() / information
+        return Estimates(estimate, torch.maximum(variance, _TRACE * prior))
+
+
+def _covariance(
+    ours: Float[Tensor, "block m 4"], theirs: Float[Tensor, "block n 4"], kernels: Float[Tensor, "kernel 3"]
+) -> Float[Tensor, "block m n"]:
+    total: Tensor | None = None
+    for variance, length, duration in kernels:
+        scale = 3**0.5 / torch.stack([length, length, length, duration])
+        far = _squares(ours * scale, theirs * scale).clamp(min=1e-12).sqrt()
+        fall = (-far).exp()
+        part = variance * torch.addcmul(fall, far, fall)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _squares(ours: Float[Tensor, "block m 4"], theirs: Float[Tensor, "block n 4"]) -> Float[Tensor, "block m n"]:
+    """Return squared distances, as one matrix product."""
+    left = torch.cat([-2 * ours, ours.square().sum(-1, keepdim=True), torch.ones_like(ours[..., :1])], dim=-1)
+    right = torch.cat([theirs, torch.ones_like(theirs[..., :1]), theirs.square().sum(-1, keepdim=True)], dim=-1)
+    return left @ right.mT
+
+
+class Observations:
+    """The observations of some times, to be looked up by place.
+
+    Args:
+        values: fields.
+        valid: where there is an observation.
+        days: when, in days.
+        grid: of the fields.
+    """
+
+    def __init__(
+        self,
+        values: Float[Tensor, "time lat lon"],
+        valid: Bool[Tensor, "time lat lon"],
+        days: Float[Tensor, " time"],
+        grid: Grid,
+    ) -> None:
+        self.shape, self.device = valid.shape, values.device
+        self.days = days.detach().cpu().double().numpy()
+        self.places = _places(grid)
+        index = valid.detach().cpu().numpy().nonzero()
+        self.count = len(index[0])
+        self.observed = np.column_stack([self.places[index[1:]], self.days[index[0]]])
+        self.values = values[valid].double()
+        self.order = np.stack([self.days[index[0]], *index[1:]], axis=-1) @ _SCATTER % 1
+        self.trees: dict[tuple[float, int, float], tuple[NDArray[np.int64], KDTree]] = {}
+
+    def blocks(self, size: int) -> NDArray[np.int64]:
+        """Return the numbers of the points of each block; points come twice where the grid is no multiple of it."""
+        rows, columns = (np.minimum(np.arange(-(-n // size) * size), n - 1).reshape(-1, size) for n in self.shape[1:])
+        number = rows[:, None, :, None] * self.shape[2] + columns[None, :, None, :]
+        each = np.arange(self.shape[0])[:, None, None] * self.shape[1] * self.shape[2]
+        return np.asarray((each + number.reshape(1, -1, size * size)).reshape(-1, size * size))
+
+    def problem(
+        self,
+        blocks: Int64[np.ndarray, "block point"],
+        neighbors: Sequence[tuple[float, int]],
+        pace: float,
+    ) -> Problem:
+        """Return what blocks of points are estimated from.
+
+        Args:
+            blocks: numbers of their points.
+            neighbors: share of the observations to look among, and how many are taken, for each reach.
+            pace: km that count as a day.
+        """
+        time, place = np.divmod(blocks, self.shape[1] * self.shape[2])
+        points = np.concatenate([self.places.reshape(-1, 3)[place], self.days[time][..., None]], axis=-1)
+        middle = points.mean(1)
+        scale = np.array([1.0, 1.0, 1.0, pace])
+        found = []
+        for share, count in neighbors:
+            among, tree = self._tree(share, count, pace)
+            near = tree.query(middle * scale, k=np.arange(1, min(count, len(among)) + 1))[1]
+            found.append(among[near])
+        index = np.sort(np.concatenate(found, axis=1), axis=1)
+        present = np.pad(np.diff(index) > 0, ((0, 0), (1, 0)), constant_values=True)
+        # The same observation, found twice, counts once.
+        observed = np.where(present[:, :, None], self.observed[index] - middle[:, None], 0.0)
+        chosen, there = torch.from_numpy(index).to(self.device), torch.from_numpy(present).to(self.device)
+        values = self.values[chosen].masked_fill(~there, 0.0)
+        told = (torch.from_numpy(x).to(self.device) for x in (observed, points - middle[:, None]))
+        return Problem(next(told), values, there, next(told))
+
+    def _tree(self, share: float, count: int, pace: float) -> tuple[NDArray[np.int64], KDTree]:
+        """Return the observations to look among, and where they are."""
+        key = share, count, pace
+        if key not in self.trees:
+            # Few observations are not thinned below what is to be found among them.
+            among = np.flatnonzero(self.order <= max(share, 3 * count / self.count))
+            among = among if among.size else np.arange(1)
+            self.trees[key] = among, KDTree(self.observed[among] * np.array([1.0, 1.0, 1.0, pace]))
+        return self.trees[key]
+
+
+def _places(grid: Grid) -> Float[np.ndarray, "lat lon 3"]:
+    """Return the points on the sphere, km."""
+    latitude, longitude = np.radians(grid.latitude)[:, None], np.radians(grid.longitude)
+    axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
+    return EARTH_RADIUS / 1000 * np.stack(np.broadcast_arrays(*axes), -1)
