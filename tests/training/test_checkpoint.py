@@ -148,6 +148,20 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
         torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=name)
 
 
+def test_a_forked_process_hands_its_weights_back(store: str, tmp_path: Path) -> None:
+    data = data_of(store)
+    task = ForecastTask(network, data.layout, data.statistics)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    trainer = L.Trainer(
+        max_steps=2, accelerator="cpu", devices=1, strategy="ddp_fork", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, plugins=[SafeCheckpoints()], default_root_dir=tmp_path,
+        enable_checkpointing=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(task, data)
+    after = task.state_dict()
+    assert not torch.equal(after["network.head.2.weight"], before["network.head.2.weight"])
+
+
 def test_every_key_that_does_not_fit_is_named(copied: Path) -> None:
     tensors = load_file(copied / "weights.safetensors")
     names = [name for name in tensors if name.startswith("network.")]

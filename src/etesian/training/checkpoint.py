@@ -46,17 +46,24 @@ _DESCRIBED = {
 _RESUMED = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict, "random_state": Tensor}
 """What the state of training must hold, and of what kind."""
 
+_HANDED_BACK = ".temp.ckpt"
+"""What Lightning calls the weights that a forked or spawned process hands back."""
+
 _ARRAYS = ("mean", "std", "harmonics", "anomaly_std", "log1p_mean", "log1p_std", "observed")
 
 
 class SafeCheckpoints(CheckpointIO):
     """Writes Lightning's checkpoints as folders that hold weights, their description, and the state of training.
 
-    A folder appears under its name only when it is complete.
+    A folder appears under its name only when it is complete. Bare weights, which a forked process hands back to the
+    one that it comes from, stay a file of safetensors.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint folder, replacing an older one of that name."""
+        if "etesian" not in checkpoint:
+            save_file({name: tensor.contiguous() for name, tensor in checkpoint.items()}, path)
+            return
         checkpoint = dict(checkpoint)
         description = checkpoint.pop("etesian")
         statistics = description.pop("statistics")
@@ -88,6 +95,8 @@ class SafeCheckpoints(CheckpointIO):
             CheckpointError: if a file is missing or damaged.
         """
         folder = Path(path)
+        if folder.name == _HANDED_BACK:
+            return dict(load_file(folder))
         _, tensors = read_checkpoint(folder)
         try:
             checkpoint: dict[str, Any] = torch.load(
@@ -101,8 +110,11 @@ class SafeCheckpoints(CheckpointIO):
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint folder."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Delete a checkpoint folder, or the file of bare weights."""
+        if Path(path).name == _HANDED_BACK:
+            Path(path).unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class _FolderCheckpoint(ModelCheckpoint):
