@@ -33,7 +33,7 @@ from etesian.scores.tables import summary as forecast_summary
 from etesian.scores.weights import Weighting
 from etesian.store.prepare import identity
 from etesian.store.reader import Store, is_training_store
-from etesian.training.checkpoint import find_checkpoint
+from etesian.training.checkpoint import WEIGHTS, find_checkpoint
 
 Forecast = str | Path | xr.Dataset
 
@@ -144,7 +144,7 @@ class _Comparison:
             "truth": self.truth,
             "observed": self.observed,
             "climatology": self.options["climatology"],
-            "distance": None if self.distance is None else find_checkpoint(self.distance),
+            "distance": None if self.distance is None else find_checkpoint(self.distance) / WEIGHTS,
         }
         told |= {name: _told_apart(given) for name, given in further.items() if given is not None}
         own = {name: getattr(self, name) for name in ("baselines", "references", "channels", "weights")}

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from etesian.cli.commands import doctor
+from etesian.cli.data import doctor
 from etesian.core.errors import DataError
 from etesian.files.checks import Tally
 from etesian.files.diagnosis import Diagnosis, Severity

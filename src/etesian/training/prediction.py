@@ -117,11 +117,13 @@ class PredictionWriter(ResumableStore):
             return template
 
         super().__init__(path, "forecasts", plan, describe, overwrite=overwrite)
+        if self.is_complete:
+            return
         self.has_numbers = False
         self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: levels_of(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
-        self.positions = {
+        self.level_positions = {
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
 
@@ -190,11 +192,11 @@ class PredictionWriter(ResumableStore):
 
     def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
-        array, positions = self.arrays[name], self.positions[name]
+        array, levels = self.arrays[name], self.level_positions[name]
         if not self.has_leads:
             for row, position in enumerate(positions):
                 block = np.full(array.shape[1:], np.nan, dtype=np.float32)
-                block[positions or slice(None)] = waiting[0][row]
+                block[levels or slice(None)] = waiting[0][row]
                 array[position] = block
             del waiting[0]
             return
@@ -205,7 +207,7 @@ class PredictionWriter(ResumableStore):
                 continue
             for row, position in enumerate(positions):
                 block = np.full((len(leads), *array.shape[2:]), np.nan, dtype=np.float32)
-                block[:, positions or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
+                block[:, levels or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
                 array[position, start : leads.stop] = block
             for lead in leads:
                 del waiting[lead]
