@@ -1,5 +1,7 @@
 """Optimal interpolation against scikit-learn's Gaussian process and against samples of a known covariance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -8,8 +10,9 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from etesian.core import Grid
 from etesian.core.errors import DataError
+from etesian.fill.covariance import Covariance, fit_covariance
 from etesian.fill.interpolate import Gappy
-from etesian.fill.optimal_interpolation import Covariance, Estimate, fit_covariance, optimal_interpolation
+from etesian.fill.optimal_interpolation import Estimate, optimal_interpolation
 
 GRID = Grid(np.linspace(35, 36.9, 20), np.linspace(1, 3.3, 24))
 DAYS = np.array([0.0, 1, 1.5, 2.5, 3.5, 4.5])
@@ -117,3 +120,32 @@ def test_a_covariance_is_not_fitted_to_a_handful_of_observations() -> None:
     values[0, 0, :5] = 1.0
     with pytest.raises(DataError, match="cannot be fitted to 5 observations"):
         fit_covariance(Gappy(values, np.ones(GRID.shape, bool), DAYS, GRID))
+
+
+def test_where_there_is_an_observation_the_error_is_at_most_its_noise_however_few_can_be_taken() -> None:
+    truth, data = sample(5, 0.6)
+    filled = optimal_interpolation(data, TRUE, max_observations=60).filled
+    assert filled.deviation is not None
+    seen = data.observed
+    assert filled.deviation[seen].max() <= TRUE.noise * (1 + 1e-6)
+    assert np.sqrt(np.square(filled.values - truth)[seen].mean()) < TRUE.noise
+
+
+def test_a_fitted_covariance_is_widened_until_withheld_observations_lie_in_their_intervals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth, data = sample(6, 0.5)
+    # Structure that no Gaussian covariance has: rough on the scale of points.
+    rough = truth + 0.6 * np.abs(np.sin(np.arange(24) * 2.5)) * np.cos(np.arange(20) * 1.9)[:, None]
+    gappy = Gappy(np.where(data.observed, rough, np.nan), data.sea, DAYS, GRID)
+    monkeypatch.setattr("etesian.fill.optimal_interpolation.fit_covariance", lambda data: TRUE)
+    filled, _, covariance = optimal_interpolation(gappy)
+    assert covariance.widening > 1.2
+    assert filled.deviation is not None
+    error = abs(filled.values - rough)[~data.observed]
+    stated = filled.deviation[~data.observed]
+    assert 0.8 < np.mean(error < 1.645 * stated) < 0.98
+    narrow = optimal_interpolation(gappy, replace(covariance, widening=1.0)).filled
+    assert narrow.deviation is not None
+    assert_allclose(narrow.deviation * covariance.widening, filled.deviation)
+    assert_allclose(narrow.values, filled.values)
