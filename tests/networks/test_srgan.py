@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import DataError, GridError, RecipeError
@@ -21,7 +22,9 @@ def patch(rows: int, columns: int, spacing: float = 1.0) -> Grid:
 def generator(coarse: Grid, fine: Grid, **sizes: object) -> SRGenerator:
     torch.manual_seed(0)
     sizes = {"width": 8, "blocks": 1, **sizes}
-    return SRGenerator(Layout(CHANNELS, CHANNELS, coarse, target_grid=fine), **sizes).eval()
+    network = SRGenerator(Layout(CHANNELS, CHANNELS, coarse, target_grid=fine), **sizes).eval()
+    torch.nn.init.normal_(network.leave.convolution.weight, std=0.05)
+    return network
 
 
 def make(network: SRGenerator, values: torch.Tensor, coarse: Grid, fine: Grid) -> torch.Tensor:
@@ -133,14 +136,17 @@ def test_holes_are_refused() -> None:
 
 def test_a_residual_is_the_difference_from_the_interpolated_field() -> None:
     coarse, fine = patch(4, 6), patch(8, 12, 0.5)
-    network = generator(coarse, fine)
-    torch.nn.init.zeros_(network.leave.convolution.weight)
-    torch.nn.init.zeros_(network.leave.convolution.bias)
-    plane = torch.arange(6.0).expand(1, 2, 4, 6)
-    found = make(network, plane, coarse, fine)
-    assert torch.allclose(found[0, 0, 3, 1:-1], torch.arange(0.25, 5.0, 0.5))
-    bare = generator(coarse, fine, residual=False)
+    layout = Layout(CHANNELS, CHANNELS, coarse, target_grid=fine)
+    values = torch.randn(1, 2, 4, 6)
+    # Before it has learned anything, the network is that interpolation.
+    for residual, mode in (("bicubic", "bicubic"), ("bilinear", "bilinear"), (True, "bilinear")):
+        begun = SRGenerator(layout, width=8, blocks=1, residual=residual).eval()
+        expected = interpolate(values, scale_factor=2, mode=mode)
+        assert torch.allclose(make(begun, values, coarse, fine), expected, atol=1e-6)
+    network, bare = generator(coarse, fine), generator(coarse, fine, residual=False)
     bare.load_state_dict(network.state_dict())
-    assert make(bare, plane, coarse, fine).abs().max() == 0
+    correction = make(network, values, coarse, fine) - interpolate(values, scale_factor=2, mode="bicubic")
+    assert correction.abs().max() > 0.01
+    assert torch.allclose(make(bare, values, coarse, fine), correction, atol=1e-6)
     with pytest.raises(RecipeError, match="set residual: false"):
         SRGenerator(Layout(CHANNELS[:1], CHANNELS, coarse, target_grid=fine))

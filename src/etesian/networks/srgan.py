@@ -1,5 +1,7 @@
 """Super-resolution: a residual generator and its discriminator, as in SRGAN (arXiv 1609.04802) and PhIRE."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -25,8 +27,9 @@ class SRGenerator(Network):
         layout: with a `target_grid` that has a whole number of rows and columns for each of the coarse grid.
         width: channels between the convolutions.
         blocks: number of residual blocks.
-        residual: the network gives the difference from the bilinearly interpolated coarse field, which learns far
-            sooner; else the field itself, as the original. Needs every target among the inputs.
+        residual: the network gives the difference from the `bicubic` or `bilinear` interpolation of the coarse field,
+            none at the start, so that it begins with what it is judged against; false for the field itself, as the
+            original. True is `bilinear`. Needs every target among the inputs.
         tile: coarse rows and columns that are made at once outside training.
 
     Raises:
@@ -35,10 +38,17 @@ class SRGenerator(Network):
     """
 
     def __init__(
-        self, layout: Layout, *, width: int = 64, blocks: int = 16, residual: bool = True, tile: int = 192
+        self,
+        layout: Layout,
+        *,
+        width: int = 64,
+        blocks: int = 16,
+        residual: Literal["bicubic", "bilinear"] | bool = "bicubic",
+        tile: int = 192,
     ) -> None:
         super().__init__()
-        self.layout, self.residual, self.tile = layout, residual, tile
+        self.layout, self.tile = layout, tile
+        self.residual = "bilinear" if residual is True else residual
         self.factor = resolution_factor(layout)
         if residual and (missing := [channel for channel in layout.targets if channel not in layout.inputs]):
             raise RecipeError(
@@ -51,6 +61,9 @@ class SRGenerator(Network):
         self.blocks = nn.Sequential(*(_Residual(width) for _ in range(blocks)), _Convolution(width, width, 3))
         self.up = nn.Sequential(*(_SubPixel(width, stage) for stage in stages))
         self.leave = _Convolution(width, len(layout.targets), 9)
+        if residual:
+            nn.init.zeros_(self.leave.convolution.weight)
+            nn.init.zeros_(self.leave.convolution.bias)  # type: ignore[arg-type]
         self.reach = _reach(blocks, stages)
 
     def forward(
@@ -106,7 +119,7 @@ class SRGenerator(Network):
         fine: Tensor = self.leave(self.up(features + self.blocks(features)))
         if not self.residual:
             return fine
-        return fine + F.interpolate(coarse[:, self.coarse_index], scale_factor=self.factor, mode="bilinear")
+        return fine + F.interpolate(coarse[:, self.coarse_index], scale_factor=self.factor, mode=self.residual)
 
 
 class SRDiscriminator(nn.Module):
