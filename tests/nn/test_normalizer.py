@@ -88,6 +88,15 @@ def test_anomalies_are_free_of_the_seasonal_cycle() -> None:
     assert Normalizer(statistics).normalize(fields).values.std() > 0.9
 
 
+def test_anomalies_are_the_same_where_the_network_computes_in_half_precision() -> None:
+    fields, statistics = seasonal(noise=1.0)
+    normalizer = Normalizer(statistics, anomalies=True)
+    exact = normalizer.normalize(fields).values
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(normalizer.normalize(fields).values, exact)
+        torch.testing.assert_close(normalizer.denormalize(exact, fields.frame), fields.values, rtol=1e-6, atol=0)
+
+
 def test_anomalies_have_spread_1() -> None:
     fields, statistics = seasonal(noise=1.0)
     normalized = Normalizer(statistics, anomalies=True).normalize(fields).values

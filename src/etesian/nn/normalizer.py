@@ -96,7 +96,9 @@ class Normalizer(nn.Module):
             centre = centre[:, :, rows[:, None], columns]
         terms = seasonal_terms(frame.time.cpu().numpy(), frame.calendar)
         basis = torch.from_numpy(terms).to(centre)
-        return torch.einsum("btk,kchw->btchw", basis, centre), scale
+        # Half precision would round a surface pressure to 512 Pa.
+        with torch.autocast(centre.device.type, enabled=False):
+            return torch.einsum("btk,kchw->btchw", basis, centre), scale
 
     def normalize(self, fields: Fields) -> Fields:
         """Return the fields in normalised units, zero where they are not valid."""
