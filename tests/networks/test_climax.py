@@ -306,3 +306,22 @@ def test_checkpointed_blocks_give_the_same_gradients_with_less_kept() -> None:
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second)
     assert kept[1] < 0.5 * kept[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{"patch": 2, "dim": 64}, {"patch": 4, "dim": 32}, {"history": "attention"}])
+@pytest.mark.parametrize("times", [(0,), (-48, -24, 0)])
+def test_a_new_network_lets_its_input_count_more_than_where_and_when_it_is(
+    options: dict[str, object], times: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    layout = replace(LAYOUT, history=times, statics=())
+    model = ClimaX(layout, **({"dim": 64, "depth": 1, "heads": 4} | options))  # type: ignore[arg-type]
+    tokens, _ = model._aggregate(fields((Z, T, U), batch=64, times=times), None)
+    from_input = float(tokens.var(dim=0).mean())
+    # Three independent times, of which attention takes the mean, have a third of the variance of one.
+    assert 0.05 < from_input < 1
+    from_place = float(model.position.flatten(0, 1).var(dim=0).mean() + tokens.mean(dim=0).var(dim=0).mean())
+    assert from_place < 0.2 * from_input
+    from_lead = float(model.lead_time(torch.tensor([[0.24], [1.2]])).var(dim=0).mean())
+    assert 0.001 * from_input < from_lead < from_input

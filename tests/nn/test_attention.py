@@ -17,6 +17,21 @@ def test_self_attention_is_pytorchs() -> None:
     assert torch.allclose(ours(tokens), theirs(tokens, tokens, tokens)[0], rtol=0, atol=1e-12)
 
 
+def test_in_half_precision_attention_itself_computes_in_single() -> None:
+    torch.manual_seed(0)
+    attention, tokens = SelfAttention(32, 4), torch.randn(2, 9, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        query, key, value = attention.qkv(tokens).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4).float()
+        found = attention(tokens)
+    scores = (query @ key.transpose(-1, -2) / 8**0.5).softmax(-1)
+    mixed = (scores @ value).transpose(1, 2).flatten(2).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = attention.out(mixed)
+    assert found.dtype == torch.bfloat16
+    # One rounding of what attention gives, and none of its scores.
+    torch.testing.assert_close(found, expected, rtol=0, atol=2**-8 * float(expected.detach().abs().max()))
+
+
 def test_a_block_treats_tokens_alike() -> None:
     block = TransformerBlock(16, 2).double()
     tokens, order = torch.randn(2, 7, 16, dtype=torch.float64), torch.randperm(7)

@@ -30,6 +30,12 @@ from etesian.nn.tokens import interpolate_position, locate_patches, patch_counts
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
 
+EMBEDDING_SIZE = 0.05
+"""What sines and cosines of positions and variables begin with a multiple of, beside tokens of size one."""
+
+LEAD_SIZE = 0.4
+"""Size of the lead's embedding at 100 h to begin with."""
+
 _OPTIONAL = ("lora", "missing_weight", "neck.")
 
 _BY_PIXEL = ("to_pixels.weight", "to_pixels.bias")
@@ -136,6 +142,9 @@ class ClimaX(Network):
     `any_grid` they may be on any other grid too, with the position embedding interpolated to its patches: a network
     can then be trained on sources of several resolutions.
 
+    A new network's weights are drawn so that its input counts from the first step on; in the original's, where it is
+    drowned by the positions, hundreds of steps go by before it does.
+
     Args:
         layout: what goes in and what comes out.
         variables: everything the network can embed and predict, in order; by default what the layout names.
@@ -218,6 +227,23 @@ class ClimaX(Network):
         for module in self.modules():
             if isinstance(module, LowRank):
                 module.reset()
+        self._let_the_input_count()
+
+    @torch.no_grad()
+    def _let_the_input_count(self) -> None:
+        """Draw weights that make tokens of variance ½ from inputs of variance one, beside which positions are small.
+
+        Drawn as in the original, the input is one part in ten thousand of their variance, the rest is position.
+        """
+        streams, dim, pixels = self.aggregation.token_weight.shape
+        # The aggregation begins as the mean over streams, and its values have half the variance of their tokens.
+        nn.init.normal_(self.aggregation.token_weight, std=(streams / pixels) ** 0.5)
+        nn.init.normal_(self.aggregation.out_proj.weight, std=dim**-0.5)
+        if self.neck is not None:
+            nn.init.normal_(self.neck.attention.out_proj.weight, std=dim**-0.5)
+        nn.init.normal_(self.lead_time.weight, std=LEAD_SIZE)
+        for embedding in (self.position, self.aggregation.variable_embed):
+            embedding.mul_(EMBEDDING_SIZE)
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
@@ -252,6 +278,11 @@ class ClimaX(Network):
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
         return {"position", "aggregation.variable_embed"} | ({"neck.query"} if self.neck is not None else set())
+
+    def begin_with_nothing(self) -> None:
+        """Make the last layer zero."""
+        nn.init.zeros_(self.to_pixels.weight)
+        nn.init.zeros_(self.to_pixels.bias)
 
     def shards(self) -> list[nn.Module]:
         """Return the transformer blocks."""

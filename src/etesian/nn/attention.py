@@ -133,7 +133,14 @@ class SelfAttention(nn.Module):
             projected = projected + self.lora_qkv(tokens)
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if keys is None else keys[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+            # On a CPU its backward pass in half precision takes several times as long as in single precision.
+            with torch.autocast("cpu", enabled=False):
+                wide = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
+                mixed = wide.to(projected.dtype)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = mixed.transpose(1, 2).flatten(2)
         answer = self.out(mixed)
         if self.lora_out is not None:
             answer = answer + self.lora_out(mixed)
