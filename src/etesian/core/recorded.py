@@ -5,7 +5,7 @@ import importlib
 import inspect
 import sys
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from etesian.core.grid import Grid, Region
 from etesian.core.names import locate, public_name
 
 _PLAIN_TYPES: dict[str, Any] = {"Layout": Layout}
+
+Plain = TypeVar("Plain", bound=type)
+
+
+def plain(options: Plain) -> Plain:
+    """Let checkpoints hold a dataclass of plain values; its module has to be imported before one is read."""
+    _PLAIN_TYPES[options.__name__] = options
+    return options
 
 
 class Recorded:

@@ -13,6 +13,8 @@ from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
+from etesian.forecast.data import ForecastData
+from etesian.forecast.regression import PatternRidge, Ridge
 from etesian.networks.network import lead_hours, shares
 from etesian.training.checkpoint import load_task
 from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
@@ -48,6 +50,8 @@ class ForecastTask(FieldTask):
             `departure` from damped persistence, whose time of decay is learned for each channel. The last one makes
             sense with anomalies, and is the easiest to learn from few data. Of targets that are not among the inputs
             it always gives the state.
+        ridge: take the departure from a ridge regression that is fitted to the training windows when training begins;
+            see `Ridge`. The network starts by adding nothing to it, so that training begins with its error.
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
@@ -74,6 +78,7 @@ class ForecastTask(FieldTask):
         bounds: dict[str, tuple[float | None, float | None]] | None = None,
         anomalies: bool = False,
         predict: Literal["state", "change", "departure"] = "state",
+        ridge: Ridge | None = None,
         step_hours: int | None = None,
         roll_longitude: bool = False,
         content: LossTerm | None = None,
@@ -110,12 +115,31 @@ class ForecastTask(FieldTask):
                 "between two grids a forecast can only be of the state, without anomalies, steps or turned longitudes; "
                 "for fields of the same time take DownscaleTask"
             )
-        if predict == "departure":
+        self.ridge = None if ridge is None else self._ridge(ridge)
+        if predict == "departure" and ridge is None:
             self.decay_rate = nn.Parameter(torch.zeros(len(layout.targets)))
         if start is not None:
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
-            if start.statistics == "trained" and predict == "departure":
+            if start.statistics == "trained" and predict == "departure" and ridge is None:
                 self._keep_decay(start)
+
+    def _ridge(self, options: Ridge) -> PatternRidge:
+        """Return the regression that departures are from, and let the network begin by adding nothing to it."""
+        if self.predicts != "departure" or not self.normalizer.anomalies:
+            raise RecipeError("departures of anomalies are from a ridge; set predict: departure and anomalies: true")
+        if self.roll_longitude:
+            raise RecipeError("a ridge tells longitudes apart; set roll_longitude: false, or leave ridge out")
+        self.network.begin_with_nothing()
+        return PatternRidge(self.layout, options)
+
+    def on_fit_start(self) -> None:
+        """Fit the regression that departures are from, if there is one, to the windows to train on."""
+        super().on_fit_start()
+        if self.ridge is not None:
+            data = getattr(self.trainer, "datamodule", None)
+            if not isinstance(data, ForecastData):
+                raise RecipeError("a ridge is fitted to the windows to train on: give fit a ForecastData")
+            self.ridge.fit(data, self.normalized)
 
     def _keep_decay(self, start: Start) -> None:
         """Take over the decay of damped persistence, which belongs to the trained network as its units do."""
@@ -154,6 +178,7 @@ class ForecastTask(FieldTask):
             "bounds": self.given_bounds,
             "anomalies": self.normalizer.anomalies,
             "predict": self.predicts,
+            "ridge": None if self.ridge is None else self.ridge.options,
             "step_hours": self.step_hours,
             "roll_longitude": self.roll_longitude,
         }
@@ -171,7 +196,9 @@ class ForecastTask(FieldTask):
 
     def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
         """Add to what the network gives what it leaves out of the state, and keep the state within its bounds."""
-        if self.predicts != "state":
+        if self.ridge is not None:
+            values = values + self.ridge(inputs, target)
+        elif self.predicts != "state":
             values = values + self._initial(inputs, target)
         return self.bounds.bend(values, target)
 

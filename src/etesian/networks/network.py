@@ -94,6 +94,14 @@ class Network(nn.Module, Recorded):
         """Return the names of parameters that weight decay should leave alone."""
         return set()
 
+    def begin_with_nothing(self) -> None:
+        """Change the last layer so that the answer is 0 whatever the input, to learn what something simple misses.
+
+        Raises:
+            RecipeError: if the network has no such layer.
+        """
+        raise RecipeError(f"{type(self).__name__} cannot begin by adding nothing to a regression; take away `ridge`")
+
     def shards(self) -> list[nn.Module]:
         """Return the modules whose parameters `Sharded` gathers one after the other; none if it cannot be divided.
 

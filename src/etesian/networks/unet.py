@@ -90,6 +90,11 @@ class UNet(Network):
         """Return everything but the kernels of the convolutions."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim != 4}
 
+    def begin_with_nothing(self) -> None:
+        """Take away the damped persistence; the last layer begins as zero anyway."""
+        nn.init.zeros_(self.persistence)
+        nn.init.zeros_(self.leave.weight)
+
     def _place(self, lead: float) -> int:
         if lead not in self.leads:
             raise DataError(f"this U-Net was built for leads of {list(self.leads)} h, not {lead:g} h")
