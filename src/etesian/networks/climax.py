@@ -30,8 +30,8 @@ from etesian.nn.tokens import interpolate_position, locate_patches, patch_counts
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
 
-EMBEDDING_SIZE = 0.05
-"""What sines and cosines of positions and variables begin with a multiple of, beside tokens of size one."""
+EMBEDDING_SIZE = 0.5
+"""What sines and cosines of positions and variables begin with a multiple of, beside tokens of size near one."""
 
 LEAD_SIZE = 0.4
 """Size of the lead's embedding at 100 h to begin with."""
@@ -231,7 +231,7 @@ class ClimaX(Network):
 
     @torch.no_grad()
     def _let_the_input_count(self) -> None:
-        """Draw weights that make tokens of variance ½ from inputs of variance one, beside which positions are small.
+        """Draw weights that make tokens of variance ½ from inputs of variance one, beside positions that are no larger.
 
         Drawn as in the original, the input is one part in ten thousand of their variance, the rest is position.
         """
