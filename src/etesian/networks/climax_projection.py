@@ -109,6 +109,11 @@ class ClimaXProjection(Network):
         """Return the position, time and variable embeddings, which the original does not decay."""
         return {"position", "time_position", "aggregation.variable_embed"}
 
+    def begin_with_nothing(self) -> None:
+        """Make the last layer zero."""
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
     def adopt_encoder(self, source: ClimaX) -> None:
         """Take over the transformer of a forecasting network: its blocks, last norm and lead-time embedding.
 

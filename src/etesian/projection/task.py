@@ -70,7 +70,7 @@ class ProjectionTask(Task):
             for name, parameter in self.network.blocks.named_parameters():
                 parameter.requires_grad_(not frozen or ".norm" in name)
             if predict == "departure":
-                torch.nn.init.zeros_(self.network.head.weight)
+                self.network.begin_with_nothing()
         self.start, self.frozen, self.predicts = start, frozen, predict
         if predict == "departure":
             self.register_buffer("slope", torch.zeros(1 + len(layout.inputs)))
