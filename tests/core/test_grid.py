@@ -65,3 +65,12 @@ def test_a_refined_grid_has_its_blocks_around_the_coarse_points() -> None:
     np.testing.assert_allclose(np.diff(fine.longitude), 2.0)
     with pytest.raises(GridError, match=r"latitudes of the grid .* are not evenly spaced"):
         Grid.gaussian(32).refined(2)
+
+
+def test_unit_vectors_point_to_where_the_grid_lies() -> None:
+    grid = Grid([-90.0, 0.0, 60.0], [0.0, 90.0, 180.0, 270.0])
+    found = grid.unit_vectors
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1)
+    np.testing.assert_allclose(found[0], [[0, 0, -1]] * 4, atol=1e-15)
+    np.testing.assert_allclose(found[1], [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]], atol=1e-15)
+    np.testing.assert_allclose(found[2, 1], [0, 0.5, 3**0.5 / 2], atol=1e-15)

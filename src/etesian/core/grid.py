@@ -170,6 +170,13 @@ class Grid:
         weights = np.cos(np.radians(self.latitude)).clip(min=0)
         return np.asarray(weights / weights.mean())
 
+    @cached_property
+    def unit_vectors(self) -> Float[np.ndarray, "lat lon 3"]:
+        """Points on the sphere of radius 1; its axes go through 0° and 90° E on the equator and the north pole."""
+        latitude, longitude = np.radians(self.latitude)[:, None], np.radians(self.longitude)
+        axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
+        return np.stack(np.broadcast_arrays(*axes), -1)
+
     def region(self, box: Region) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the row and column numbers inside a box, chosen by coordinate, from west to east.
 

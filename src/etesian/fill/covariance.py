@@ -118,9 +118,7 @@ def fit_covariance(data: Gappy, *, clusters: int = 12, seed: int = 0) -> Covaria
 
 def places(grid: Grid) -> Float[np.ndarray, "lat lon 3"]:
     """Return the points on the sphere, km."""
-    latitude, longitude = np.radians(grid.latitude)[:, None], np.radians(grid.longitude)
-    axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
-    return EARTH_RADIUS / 1000 * np.stack(np.broadcast_arrays(*axes), -1)
+    return EARTH_RADIUS / 1000 * grid.unit_vectors
 
 
 def spacing(grid: Grid) -> float:

@@ -120,9 +120,6 @@ class FilledPairs:
         self._truth_months = month_start(self.truth.times[0], self.calendar)
         self.time, self.dropped = self._common_times()
         self.sea = self._sea()
-        latitude, longitude = np.radians(self.grid.latitude)[:, None], np.radians(self.grid.longitude)
-        axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
-        self._sphere = np.stack(np.broadcast_arrays(*axes), -1)
         self._counts: tuple[int, str, NDArray[np.int64], float] | None = None
 
     def _common(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
@@ -261,7 +258,7 @@ class FilledPairs:
         distance = np.where(observed, 0.0, np.inf)
         gaps = self.sea & ~observed
         if observed.any() and gaps.any():
-            chord, _ = cKDTree(self._sphere[observed]).query(self._sphere[gaps])
+            chord, _ = cKDTree(self.grid.unit_vectors[observed]).query(self.grid.unit_vectors[gaps])
             distance[gaps] = 2e-3 * EARTH_RADIUS * np.arcsin(np.clip(chord / 2, 0, 1))
         return distance
 

@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from etesian.networks.kriging import GAIN
 from etesian.nn.attention import Mlp
 
 Maps = Float[Tensor, "batch time channel lat lon"]
-
-_GAIN = 10.0
-"""By which the logarithms of kernels' widths learn faster than other parameters at the same learning rate."""
 
 SMALL = 0.05
 """How large corrections of a guess and what it misses are beside the fields; networks are given them in this unit."""
@@ -63,12 +61,12 @@ class SuccessiveCorrections(nn.Module):
         if min(value for scale in scales for value in scale) <= 0:
             raise ValueError(f"widths and numbers of observations must be positive, unlike those of {list(scales)}")
         self.logarithms = nn.Parameter(
-            torch.tensor([tuple(scale) for scale in scales], dtype=torch.float32).log() / _GAIN
+            torch.tensor([tuple(scale) for scale in scales], dtype=torch.float32).log() / GAIN
         )
 
     def scales(self) -> Float[Tensor, "pass 3"]:
         """Return what was learned, by pass, as it was given."""
-        return (_GAIN * self.logarithms).exp()
+        return (GAIN * self.logarithms).exp()
 
     def forward(
         self,

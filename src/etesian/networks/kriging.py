@@ -17,7 +17,7 @@ from etesian.core.grid import Grid
 Maps = Float[Tensor, "batch time channel lat lon"]
 
 GAIN = 10.0
-"""By which the logarithms of the covariance's parameters learn faster than others at the same learning rate."""
+"""By which the logarithms of kernels' sizes learn faster than other parameters at the same learning rate."""
 
 _SCATTER = np.array([0.5497004779, 0.8191725134, 0.6710436067])
 """Irrational steps by day, row and column that scatter evenly whatever share of the observations is taken."""
@@ -220,7 +220,7 @@ class Observations:
     ) -> None:
         self.shape, self.device = valid.shape, values.device
         self.days = days.detach().cpu().double().numpy()
-        self.places = _places(grid)
+        self.places = EARTH_RADIUS / 1000 * grid.unit_vectors
         index = valid.detach().cpu().numpy().nonzero()
         self.count = len(index[0])
         self.observed = np.column_stack([self.places[index[1:]], self.days[index[0]]])
@@ -275,10 +275,3 @@ class Observations:
             among = among if among.size else np.arange(1)
             self.trees[key] = among, KDTree(self.observed[among] * np.array([1.0, 1.0, 1.0, pace]))
         return self.trees[key]
-
-
-def _places(grid: Grid) -> Float[np.ndarray, "lat lon 3"]:
-    """Return the points on the sphere, km."""
-    latitude, longitude = np.radians(grid.latitude)[:, None], np.radians(grid.longitude)
-    axes = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
-    return EARTH_RADIUS / 1000 * np.stack(np.broadcast_arrays(*axes), -1)
