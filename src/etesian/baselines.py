@@ -38,6 +38,9 @@ class Baseline:
         name: of `etesian.baseline`.
         store: whose training period it is fitted to; by default the one that it is asked about.
 
+    Attributes:
+        job: which verb it has.
+
     Raises:
         RecipeError: if there is no such baseline.
     """
@@ -45,17 +48,7 @@ class Baseline:
     def __init__(self, name: str, store: str | Path | Store | None = None) -> None:
         self.name = name
         self.store = None if store is None else training_store(store)
-        self.job  # noqa: B018  names the closest one that there is
-
-    @property
-    def job(self) -> Job:
-        """Which verb the baseline has."""
-        names: dict[Job, Sequence[str]] = {"forecast": BASELINES, "downscale": INTERPOLATIONS, "fill": GAP_BASELINES}
-        for job, known in names.items():
-            if self.name in known:
-                return job
-        every = [name for known in names.values() for name in known]
-        raise RecipeError(f"there is no baseline '{self.name}'{suggest(self.name, every)}")
+        self.job = _job_of(name)
 
     def forecast(
         self,
@@ -175,3 +168,12 @@ class Baseline:
 
     def __repr__(self) -> str:
         return f"Baseline {self.name}: {SERVES[self.job]}"
+
+
+def _job_of(name: str) -> Job:
+    names: dict[Job, Sequence[str]] = {"forecast": BASELINES, "downscale": INTERPOLATIONS, "fill": GAP_BASELINES}
+    for job, known in names.items():
+        if name in known:
+            return job
+    every = [each for known in names.values() for each in known]
+    raise RecipeError(f"there is no baseline '{name}'{suggest(name, every)}")
