@@ -35,8 +35,7 @@ def main() -> None:
         name, seeded = f"seed{seed}", {"seed_everything": seed, "data.seed": seed}
         run = et.fit(options.recipe, run=folder / name, stores=[store], options=seeded)
         forecasts[name] = folder / f"{name}.zarr"
-        if not forecasts[name].exists():
-            run.forecast(store, ("2008-01-01", "2008-12-26"), LEADS, out=forecasts[name])
+        run.forecast(store, ("2008-01-01", "2008-12-26"), LEADS, out=forecasts[name])
     scores = et.evaluate(
         forecasts, store, baselines=REFERENCES, weights="cosine", out=folder / "scores", overwrite=True
     )

@@ -67,12 +67,10 @@ def trained(seeds: int) -> dict[str, list[str]]:
             runs[kind] = et.fit("superres_planet_gan", run=f"runs/{kind}{seed}", options=chosen)
         for way, kind in WAYS.items():
             names[way].append(f"{kind}{seed}")
-            if not (out := Path(f"{kind}{seed}.zarr")).exists():
-                runs[kind].downscale(COARSE, HELD_OUT, every=24, grid=FINE, out=out)
+            runs[kind].downscale(COARSE, HELD_OUT, every=24, grid=FINE, out=f"{kind}{seed}.zarr")
     for baseline in ("interpolation", "bicubic"):
         names[baseline] = [baseline]
-        if not (out := Path(f"{baseline}.zarr")).exists():
-            et.baseline(baseline).downscale(COARSE, FINE, HELD_OUT, every=24, out=out)
+        et.baseline(baseline).downscale(COARSE, FINE, HELD_OUT, every=24, out=f"{baseline}.zarr")
     return names
 
 
