@@ -1,16 +1,16 @@
-"""One training step of every recipe at the original's size, on random fields of that size.
+"""One training step of every recipe at the original's size, and of every way to fine-tune, on random fields.
 
 Writes synthetic stores (48 variables at 5.625° and at 1.40625°; five sources that differ in variables), runs
-`etesian fit` for one step, and prints seconds and peak memory of the whole command.
+`etesian fit` for one step and for nine, and prints processor seconds of the first command, those of a further step,
+and the peak memory. Fine-tuning begins with the weights that the recipe's own step has left.
 
-    python benchmarks/full_size.py [--out runs/full_size] [--batch 1] [--recipes climax_5.625 …]
+    python benchmarks/full_size.py [--out runs/full_size] [--batch 1] [--recipes climax_5.625 …] [--tune climax_5.625]
 """
 
 import argparse
-import resource
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,12 @@ CASES = {
         for name, count in (("mpi-esm", 6), ("taiesm", 6), ("awi-esm", 5), ("hammoz", 6), ("cmcc", 4))
     },
 }
+WAYS = {
+    "all": [],
+    "embeddings, norms, head": ["--model.init_args.start.train=[embeddings, norms, head]"],
+    "head": ["--model.init_args.start.train=[head]"],
+    "lora, head": ["--model.init_args.start.train=[lora, head]", "--model.init_args.network.init_args.lora_rank=8"],
+}
 
 
 def random_store(path: Path, resolution: float, upper: tuple[str, ...], step_hours: int) -> None:
@@ -61,31 +67,46 @@ def random_store(path: Path, resolution: float, upper: tuple[str, ...], step_hou
     prepare_dataset(xr.Dataset(fields, axes), path, train_end="2000-01-10")
 
 
+def measured(command: list[str], log: Path) -> tuple[float, float]:
+    """Run a command and return its processor seconds and its peak memory in GiB."""
+    with log.open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed; see {log}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024**2
+
+
 def main() -> None:
-    """Run one step of each recipe."""
+    """Run one step of each recipe, and of each way to fine-tune."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/full_size"))
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--recipes", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--recipes", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--tune", choices=list(CASES), help="recipe whose network is fine-tuned in every way")
     options = parser.parse_args()
-    for name in options.recipes:
+    cases = [(name, name, ["--model.init_args.start=null"]) for name in options.recipes]
+    if options.tune:
+        begin = f"--model.init_args.start.checkpoint={options.out / options.tune}-1"
+        cases += [(f"fine-tuning {way}", options.tune, [begin, *words]) for way, words in WAYS.items()]
+    print(f"{'':36}  start and step, s  a step, s  peak, GiB")
+    for label, name, words in cases:
         stores = []
         for store, content in CASES[name].items():
             random_store(options.out / f"{store}.zarr", *content)
             stores.append(str(options.out / f"{store}.zarr"))
-        command = [sys.executable, "-m", "etesian", "fit", name, "--stores", *stores]
-        command += ["--run", str(options.out / name), "--epochs", "1"]
+        command = [sys.executable, "-m", "etesian", "fit", name, "--stores", *stores, "--epochs", "1"]
         command += [f"--data.init_args.train={PERIODS[0]}", f"--data.init_args.validate={PERIODS[1]}"]
-        command += ["--data.init_args.test=null", "--data.init_args.leads=[72,168]", "--model.init_args.start=null"]
+        command += ["--data.init_args.test=null", "--data.init_args.leads=[72,168]", "--trainer.callbacks=null"]
         command += [f"--data.init_args.batch_size={options.batch}", "--data.init_args.workers=0"]
-        command += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
-        command += ["--trainer.callbacks=null"]
-        begin = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - begin
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-        said = "" if done.returncode == 0 else f"  failed: {done.stderr.strip().splitlines()[-1]}"
-        print(f"{name:24} {seconds:6.0f} s  {peak:5.1f} GiB at most so far{said}", flush=True)
+        command += ["--trainer.limit_val_batches=0", *words]
+        results = []
+        for steps in (1, 9):
+            run = options.out / f"{label.replace(', ', '-').replace(' ', '-')}-{steps}"
+            log = options.out / "log.txt"
+            results.append(measured([*command, "--run", str(run), f"--trainer.max_steps={steps}"], log))
+        (first, _), (ninth, peak) = results
+        print(f"{label:36}  {first:17.1f}  {(ninth - first) / 8:9.1f}  {peak:9.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import pytest
 from cyclopts import CycloptsError
+from running import commands
 
 from etesian.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src" / "etesian"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((HOUSE / "recipes").glob("*.yaml"))]
-
-
-def commands(page: Path) -> list[str]:
-    """Return the lines of a page that are commands, continued lines put together, without what follows # or >."""
-    text = re.sub(r"\\\n#?\s*", " ", page.read_text(encoding="utf-8"))
-    lines = re.findall(r"^(?:#\s+|\s*)etesian ([^`\n]*)$", text, re.M)
-    return [re.split(r"\s+[#>]\s", line)[0].replace("…", "") for line in lines]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)

@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from etesian.baselines import Baseline
-from etesian.core.errors import CheckpointError, RecipeError, suggest
+from etesian.core.errors import RecipeError, suggest
 from etesian.files import fetch as fetching
 from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
@@ -17,7 +17,6 @@ from etesian.store import prepare as preparing
 from etesian.store.reader import Store
 from etesian.store.regrid import Method
 from etesian.store.select import Resampling
-from etesian.training.checkpoint import NETWORK
 
 
 def open(source: Source) -> xr.Dataset:
@@ -131,7 +130,8 @@ def prepare(
         region: south,north,west,east in degrees, or a name such as Europe.
         member: the ensemble member to keep, where there are several.
         derive: variables to add, by spherical harmonics on the grid of the source: vorticity, divergence,
-            streamfunction or velocity_potential from winds, or winds from vorticity and divergence.
+            streamfunction or velocity_potential from winds, or winds from vorticity and divergence; orography from
+            geopotential_at_surface; latitude_field.
         scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
         memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
         overwrite: replace a store that was made otherwise.
@@ -225,8 +225,6 @@ def load(run: str | Path, checkpoint: str | None = None) -> Run | Baseline:
     name = str(run)
     if name.startswith("baseline:"):
         return Baseline(name.removeprefix("baseline:"))
-    if (Path(run) / NETWORK).exists():
-        raise CheckpointError(f"{run} holds a network without statistics; name it as `start` in a recipe to train it")
     return Run(run, checkpoint)
 
 

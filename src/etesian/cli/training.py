@@ -134,12 +134,10 @@ def import_weights(
     overwrite: Switch = False,
 ) -> None:
     """An original ClimaX or AtmoDist checkpoint → a network of this library."""
-    from rich.console import Console
-
     import etesian as et
 
     report = et.import_weights(
         path, out, num_heads=num_heads, grid=grid, variables=variables, patch=patch, overwrite=overwrite
     )
     if report is not None:
-        Console().print(report)
+        print(report)

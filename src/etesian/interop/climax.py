@@ -76,8 +76,18 @@ class Report:
     keys: Mapping[str, str]
 
     def __str__(self) -> str:
-        width = max(map(len, self.keys))
-        return "\n".join(f"{key:<{width}}  {outcome}" for key, outcome in self.keys.items())
+        families: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        for pair in self.keys.items():
+            families.setdefault(tuple(re.sub(r"\d+", "#", text) for text in pair), []).append(pair)
+        lines = [[_ranged(texts) for texts in zip(*pairs, strict=True)] for pairs in families.values()]
+        width = max(len(key) for key, _ in lines)
+        return "\n".join(f"{key:<{width}}  {outcome}" for key, outcome in lines)
+
+
+def _ranged(texts: Sequence[str]) -> str:
+    """Write texts that differ in their numbers as one: `blocks.0…7.norm1.weight`."""
+    first, last = (re.split(r"(\d+)", text) for text in (texts[0], texts[-1]))
+    return "".join(a if a == b else f"{a}…{b}" for a, b in zip(first, last, strict=True))
 
 
 def load(

@@ -9,6 +9,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 
 from etesian.core.channels import CATALOGUE, canonical_name
+from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.errors import ChannelError, DataError, suggest
 from etesian.core.grid import Grid
 from etesian.core.sphere import inverse_laplacian, power, spherical_harmonics
@@ -23,6 +24,8 @@ _SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "velocity_potential": (("divergence",), (_U, _V)),
     _U: (("vorticity", "divergence"),),
     _V: (("vorticity", "divergence"),),
+    "orography": (("geopotential_at_surface",),),
+    "latitude_field": ((),),
 }
 """What can be derived, and from which variables: the first that are all there."""
 
@@ -128,7 +131,9 @@ def synthesise(coefficients: Complex[np.ndarray, "*batch n m"], grid: Grid) -> F
 
 
 def derive(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """Add vorticity, divergence, streamfunction, velocity potential or winds to a canonical dataset, lazily.
+    """Add vorticity, divergence, streamfunction, velocity potential, winds, orography or latitudes, lazily.
+
+    The dataset is a canonical one. Orography is the geopotential at the surface over standard gravity.
 
     Raises:
         ChannelError: if a name cannot be derived, or from nothing that is there.
@@ -142,12 +147,17 @@ def derive(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     made: dict[str, xr.DataArray] = {}
     for name in names:
         sources = _shared_levels([fields[source] for source in sources_of([name], fields)])
-        if name in ("vorticity", "divergence", _U, _V):
+        if name == "latitude_field":
+            globe = dataset["latitude"].expand_dims(longitude=dataset["longitude"]).transpose(*_GRID)
+            made[name] = _named(globe.astype(np.float32), name)
+        elif name == "orography":
+            made[name] = _named(sources[0] / STANDARD_GRAVITY, name)
+        elif name in ("vorticity", "divergence", _U, _V):
             pair = vorticity_divergence(*sources) if name in ("vorticity", "divergence") else winds(*sources)
             made[name] = pair[name in ("divergence", _V)]
         else:
             made[name] = _stepwise(name, sources)
-        if "levels" in sources[0].attrs:
+        if sources and "levels" in sources[0].attrs:
             made[name].attrs["levels"] = sources[0].attrs["levels"]
     return side_by_side([*fields.values(), *made.values()])
 
@@ -189,7 +199,7 @@ def _stepwise(name: str, sources: Sequence[xr.DataArray]) -> xr.DataArray:
 
 def _shared_levels(arrays: Sequence[xr.DataArray]) -> list[xr.DataArray]:
     """Return arrays on the levels that all of them have values on."""
-    if not all("level" in array.dims for array in arrays):
+    if not arrays or not all("level" in array.dims for array in arrays):
         return list(arrays)
     each = [array.attrs.get("levels", array["level"].values.tolist()) for array in arrays]
     levels = [level for level in each[0] if all(level in others for others in each)]

@@ -191,6 +191,10 @@ def find_checkpoint(run: str | Path, which: str | None = None) -> Path:
         raise _no_folder(folder)
     if (folder / DESCRIPTION).exists():
         return folder
+    if (folder / NETWORK).exists():
+        raise CheckpointError(
+            f"{run} holds a network without statistics; name it as `start` in a recipe, and take those of the data"
+        )
     for name in (which,) if which else ("best", "last"):
         if (folder / "checkpoints" / name / DESCRIPTION).exists():
             return folder / "checkpoints" / name
