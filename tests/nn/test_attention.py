@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etesian.nn.attention import Dropout, DropPath, Mlp, SelfAttention, TransformerBlock, VariableAggregation
+from etesian.nn.attention import Mlp, SelfAttention, TransformerBlock, VariableAggregation
+from etesian.nn.dropout import Dropout, DropPath
 
 
 def test_self_attention_is_pytorchs() -> None:

@@ -17,15 +17,11 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, CheckpointError, DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
+from etesian.networks.climax_local import LocalPath
 from etesian.networks.network import Network, Transfer, lead_hours
-from etesian.nn.attention import (
-    Dropout,
-    LowRank,
-    TimeAggregation,
-    TransformerBlock,
-    VariableAggregation,
-    initialise_linear,
-)
+from etesian.nn.attention import LowRank, TimeAggregation, TransformerBlock, VariableAggregation, initialise_linear
+from etesian.nn.convolution import Plane
+from etesian.nn.dropout import Dropout
 from etesian.nn.tokens import interpolate_position, locate_patches, patch_counts, patchify, sincos_2d, unpatchify
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
@@ -50,12 +46,14 @@ class Tokens:
         ages: number of times in the history.
         grid: that the positions are of.
         patch: rows and columns that make up a token.
+        local_width: features of a point; 0 without a local path.
     """
 
     variables: tuple[Channel, ...]
     ages: int
     grid: Grid
     patch: tuple[int, int]
+    local_width: int
 
 
 def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Transfer:
@@ -72,8 +70,12 @@ def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Tra
         there: what the tokens of that stand for.
 
     Raises:
-        CheckpointError: if the transformers are of different sizes.
+        CheckpointError: if the transformers are of different sizes, or the local paths.
     """
+    if here.local_width != there.local_width:
+        raise CheckpointError(
+            f"the trained ClimaX has local_width: {there.local_width}, this one {here.local_width}; make them equal"
+        )
     own, theirs = network.state_dict(), source.state_dict()
     outcomes: dict[str, str] = {}
     new: set[str] = set()
@@ -120,7 +122,8 @@ def _rows(here: Tokens, there: Tokens, name: str) -> tuple[list[int], list[int]]
     """Return which rows of a tensor correspond to which rows of the source's."""
     ours, theirs = here.variables, there.variables
     shared = [(ours.index(channel), theirs.index(channel)) for channel in ours if channel in theirs]
-    blocks = range(here.patch[0] * here.patch[1] if name in _BY_PIXEL else min(here.ages, there.ages))
+    pixels = 1 if here.local_width else here.patch[0] * here.patch[1]
+    blocks = range(pixels if name in _BY_PIXEL else min(here.ages, there.ages))
     pairs = [(block * len(ours) + a, block * len(theirs) + b) for block in blocks for a, b in shared]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
@@ -142,6 +145,10 @@ class ClimaX(Network):
     `any_grid` they may be on any other grid too, with the position embedding interpolated to its patches: a network
     can then be trained on sources of several resolutions.
 
+    With `local_width` convolutions stand before and after the transformer, at the resolution of the grid, and in its
+    blocks (`LocalPath`): what the neighbours of a point are is known from the start, where patches have to find it out.
+    Everything but the last layer then runs once for all target times, of which the head alone knows.
+
     A new network's weights are drawn so that its input counts from the first step on; in the original's, where it is
     drowned by the positions, hundreds of steps go by before it does.
 
@@ -153,7 +160,7 @@ class ClimaX(Network):
         depth: number of transformer blocks.
         heads: number of attention heads, in the aggregation and in the blocks.
         mlp_ratio: hidden width of the blocks' MLPs over `dim`.
-        head_depth: number of hidden layers in the head.
+        head_depth: number of hidden layers between the last block and what comes behind it.
         dropout: share of activations dropped in training.
         drop_path: share of samples that skip the last block's branches in training; earlier blocks skip less.
         validity: whether missing values, which enter as 0, have an embedding of their own as well.
@@ -163,6 +170,9 @@ class ClimaX(Network):
             backward pass: less memory, more time.
         lora_rank: rank of an addition to the attention's weights that can be tuned alone (Hu et al. 2021, arXiv
             2106.09685); 0 for none.
+        local_width: features of each point of the grid that 3×3 convolutions pass on, a multiple of `heads`; 0, as in
+            the original, for none. On the embedded planet (32×64 points, depth 4, width 128) a training step of one
+            lead takes twice as long with 32 of them, and one of five leads half as long.
 
     Raises:
         RecipeError: if the layout asks for forcings or for another target grid, sizes do not fit one another, or there
@@ -188,6 +198,7 @@ class ClimaX(Network):
         any_grid: bool = False,
         checkpoint_blocks: bool = False,
         lora_rank: int = 0,
+        local_width: int = 0,
     ) -> None:
         super().__init__()
         if layout.forcings:
@@ -198,6 +209,8 @@ class ClimaX(Network):
             raise RecipeError(f"ClimaX has no history: {history}{suggest(history, ways)}")
         if dim % heads or dim % 4:
             raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 4")
+        if local_width % heads or local_width % 2:
+            raise RecipeError(f"local_width={local_width} must be a multiple of heads={heads} and of 2")
         named = tuple(dict.fromkeys((*layout.inputs, *layout.statics, *layout.targets)))
         self.layout = layout
         self.variables = named if variables is None else variables
@@ -207,22 +220,24 @@ class ClimaX(Network):
         self._number = {channel: i for i, channel in enumerate(self.variables)}
         self._numbers(named)
 
-        pixels = self.patch[0] * self.patch[1]
         streams = len(self.variables) * (len(layout.history) if history == "streams" else 1)
+        pixels, width = (1, local_width) if local_width else (self.patch[0] * self.patch[1], dim)
         rows, columns = patch_counts(layout.grid.shape, self.patch)
-        self.aggregation = VariableAggregation(streams, pixels, dim, heads, validity=validity)
-        self.neck = TimeAggregation(dim, heads) if history == "attention" else None
+        self.aggregation = VariableAggregation(streams, pixels, width, heads, validity=validity)
+        self.neck = TimeAggregation(width, heads) if history == "attention" else None
         self.position = nn.Parameter(torch.from_numpy(sincos_2d(dim, rows, columns)).float())
         self.lead_time = nn.Linear(1, dim)
         self.dropout = Dropout(dropout)
-        shares = np.linspace(0, drop_path, depth).tolist()
+        shares, convolution = np.linspace(0, drop_path, depth).tolist(), local_width > 0
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, mlp_ratio, dropout, share, lora_rank) for share in shares
+            TransformerBlock(dim, heads, mlp_ratio, dropout, share, lora_rank, convolution=convolution)
+            for share in shares
         )
         self.norm = nn.LayerNorm(dim)
         hidden = [layer for _ in range(head_depth) for layer in (nn.Linear(dim, dim), nn.GELU())]
         self.head = nn.Sequential(*hidden)
-        self.to_pixels = nn.Linear(dim, len(self.variables) * pixels)
+        self.local = LocalPath(local_width, self.patch, dim, dropout) if local_width else None
+        self.to_pixels = nn.Linear(2 * local_width or dim, len(self.variables) * pixels)
         self.apply(initialise_linear)
         for module in self.modules():
             if isinstance(module, LowRank):
@@ -235,15 +250,18 @@ class ClimaX(Network):
 
         Drawn as in the original, the input is one part in ten thousand of their variance, the rest is position.
         """
-        streams, dim, pixels = self.aggregation.token_weight.shape
+        streams, width, pixels = self.aggregation.token_weight.shape
         # The aggregation begins as the mean over streams, and its values have half the variance of their tokens.
         nn.init.normal_(self.aggregation.token_weight, std=(streams / pixels) ** 0.5)
-        nn.init.normal_(self.aggregation.out_proj.weight, std=dim**-0.5)
+        nn.init.normal_(self.aggregation.out_proj.weight, std=width**-0.5)
         if self.neck is not None:
-            nn.init.normal_(self.neck.attention.out_proj.weight, std=dim**-0.5)
+            nn.init.normal_(self.neck.attention.out_proj.weight, std=width**-0.5)
         nn.init.normal_(self.lead_time.weight, std=LEAD_SIZE)
         for embedding in (self.position, self.aggregation.variable_embed):
             embedding.mul_(EMBEDDING_SIZE)
+        if self.local is not None:
+            self.local.reset(self.lead_time)
+            self.begin_with_nothing()
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
@@ -259,21 +277,66 @@ class ClimaX(Network):
         for name, other in (("target", target), ("statics", statics.frame if statics is not None else target)):
             if other.grid != grid:
                 raise GridError(f"the inputs are on {grid}, but the {name} on {other.grid}; all must be on one grid")
-        position = self._position(grid)
-        tokens, keys = self._aggregate(inputs, statics)
         hours = lead_hours(inputs, target).to(self.position.dtype)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
+        features, keys = self._aggregate(inputs, statics)
+        if self.local is None:
+            return self._by_patch(features, keys, lead, target)
+        return self._by_point(self.local, features, keys, lead, target)
+
+    def _by_patch(
+        self,
+        tokens: Float[Tensor, "batch patch dim"],
+        keys: Bool[Tensor, "batch patch"] | None,
+        lead: Float[Tensor, "batch time dim"],
+        target: Frame,
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Predict patches from their tokens, which know the lead from the start."""
+        position = self._position(target.grid)
         tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
-        tokens = self.dropout(tokens.flatten(0, 1))
         if keys is not None:
             keys = keys.repeat_interleave(target.time.shape[1], dim=0)
+        tokens = self._transformed(tokens.flatten(0, 1), keys, position, target.grid)
+        weight, bias = self._last_layer(target.channels)
+        pixels = F.linear(tokens, weight.flatten(0, 1), bias.flatten())
+        patches = pixels.view(*tokens.shape[:2], *bias.shape).transpose(2, 3)
+        values = unpatchify(patches, self.patch, target.grid.shape)
+        return values.reshape(*target.time.shape, -1, *target.grid.shape)
+
+    def _by_point(
+        self,
+        local: LocalPath,
+        features: Float[Tensor, "batch point width"],
+        keys: Bool[Tensor, "batch point"] | None,
+        lead: Float[Tensor, "batch time dim"],
+        target: Frame,
+    ) -> Float[Tensor, "batch time channel lat lon"]:
+        """Predict points from their features, of which only the last layer knows the lead."""
+        position, plane = self._position(target.grid), Plane(*target.grid.shape, target.grid.is_periodic)
+        features, tokens, seen = local.down(features, plane, keys)
+        tokens = self._transformed(tokens + position.flatten(0, 1), seen, position, target.grid)
+        hidden = local.up(features, tokens, plane, keys)
+        weight, bias = self._last_layer(target.channels)
+        weight = local.gain(lead).unsqueeze(-1) * weight[0].T
+        values = torch.einsum("bph,bthc->btcp", hidden, weight) + bias[0].unsqueeze(-1)
+        return values.view(*values.shape[:3], *target.grid.shape)
+
+    def _transformed(
+        self,
+        tokens: Float[Tensor, "batch patch dim"],
+        keys: Bool[Tensor, "batch patch"] | None,
+        position: Float[Tensor, "row column dim"],
+        grid: Grid,
+    ) -> Float[Tensor, "batch patch dim"]:
+        """Return what the transformer makes of tokens, with the head's hidden layers behind it."""
+        plane = Plane(position.shape[0], position.shape[1], grid.is_periodic)
+        tokens = self.dropout(tokens)
         for block in self.blocks:
             if self.checkpoint_blocks and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, keys, use_reentrant=False)
+                tokens = checkpoint(block, tokens, keys, plane, use_reentrant=False)
             else:
-                tokens = block(tokens, keys)
-        patches = self._to_patches(self.head(self.norm(tokens)), target.channels)
-        return unpatchify(patches, self.patch, grid.shape).reshape(*target.time.shape, -1, *grid.shape)
+                tokens = block(tokens, keys, plane)
+        return self.head(self.norm(tokens))  # type: ignore[no-any-return]
 
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
@@ -289,7 +352,7 @@ class ClimaX(Network):
         return list(self.blocks)
 
     def parts(self) -> dict[str, set[str]]:
-        """Return parameters by plain name: head, embeddings, norms, attention, lora, all."""
+        """Return parameters by plain name: head, embeddings, norms, attention, lora, local, all."""
         names = [name for name, _ in self.named_parameters()]
         lora = {name for name in names if "lora" in name}
         return {
@@ -301,6 +364,7 @@ class ClimaX(Network):
             "norms": {name for name in names if re.match(r"(blocks\.\d+\.)?norm\d?\.", name)},
             "attention": {name for name in names if re.match(r"blocks\.\d+\.attention\.", name)} - lora,
             "lora": lora,
+            "local": {name for name in names if name.startswith("local.") or ".convolution." in name},
         }
 
     def adopt(self, source: Network) -> Transfer:
@@ -316,7 +380,8 @@ class ClimaX(Network):
     def _tokens(self) -> Tokens:
         """Return what the tokens stand for."""
         ages = self.aggregation.token_bias.shape[0] // len(self.variables)
-        return Tokens(self.variables, ages, self.layout.grid, self.patch)
+        width = 0 if self.local is None else self.aggregation.query.shape[0]
+        return Tokens(self.variables, ages, self.layout.grid, self.patch, width)
 
     def _position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
         """Return the position embedding of a grid's patches."""
@@ -339,7 +404,7 @@ class ClimaX(Network):
     def _aggregate(
         self, inputs: Fields, statics: Fields | None
     ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
-        """Turn inputs and statics into one token per patch; also return which may be attended to, None for all."""
+        """Turn inputs and statics into one token per patch, or features of points; also return which others may see."""
         names = inputs.frame.channels + (() if statics is None else statics.frame.channels)
         if len(set(names)) < len(names):
             raise ChannelError(f"'{next(c for c in names if names.count(c) > 1)}' is given twice")
@@ -382,17 +447,16 @@ class ClimaX(Network):
         """Cut values into patches, all times and channels behind one another, the newest time first."""
         batch = values[0].shape[0]
         streams = [v.flip(1).flatten(1, 2).expand(batch, -1, -1, -1) for v in values]
-        return patchify(torch.cat(streams, dim=1), self.patch, periodic=grid.is_periodic)
+        patch = self.patch if self.local is None else (1, 1)
+        return patchify(torch.cat(streams, dim=1), patch, periodic=grid.is_periodic)
 
-    def _to_patches(
-        self, tokens: Float[Tensor, "batch patch dim"], channels: tuple[Channel, ...]
-    ) -> Float[Tensor, "batch patch channel pixel"]:
-        """Apply the last layer, only for the channels that are asked for."""
-        numbers = self._index(self._numbers(channels))
-        count = len(self.variables)
-        weight = self.to_pixels.weight.view(-1, count, tokens.shape[-1]).index_select(1, numbers).flatten(0, 1)
-        bias = self.to_pixels.bias.view(-1, count).index_select(1, numbers).flatten()
-        return F.linear(tokens, weight, bias).view(*tokens.shape[:2], -1, len(channels)).transpose(2, 3)
+    def _last_layer(
+        self, channels: tuple[Channel, ...]
+    ) -> tuple[Float[Tensor, "pixel channel width"], Float[Tensor, "pixel channel"]]:
+        """Return weight and bias of the last layer, only for the channels that are asked for."""
+        numbers, count = self._index(self._numbers(channels)), len(self.variables)
+        weight = self.to_pixels.weight.view(-1, count, self.to_pixels.in_features).index_select(1, numbers)
+        return weight, self.to_pixels.bias.view(-1, count).index_select(1, numbers)
 
     def on_grid(self, grid: Grid) -> "ClimaX":
         """Return a copy for another grid, its position embedding interpolated (`interpolate_position`).

@@ -9,7 +9,8 @@ from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.networks.climax import ClimaX
 from etesian.networks.network import Network, lead_hours
-from etesian.nn.attention import Dropout, TransformerBlock, VariableAggregation, initialise_linear
+from etesian.nn.attention import TransformerBlock, VariableAggregation, initialise_linear
+from etesian.nn.dropout import Dropout
 from etesian.nn.tokens import patch_counts, patchify, sincos, sincos_2d
 
 

@@ -1,6 +1,4 @@
-"""Attention: the block that transformers are stacked from, dropout, and the aggregation of several tokens into one."""
-
-from typing import Any
+"""Attention: the block that transformers are stacked from, and the aggregation of several tokens into one."""
 
 import torch
 import torch.nn.functional as F
@@ -8,77 +6,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from etesian.nn.convolution import ConvolutionBranch, Plane
+from etesian.nn.dropout import Dropout, DropPath
 from etesian.nn.tokens import sincos
-
-_STEPS = 1 << 16
-
-
-class Dropout(nn.Module):
-    """Zeroes a share of activations in training and scales up the rest.
-
-    On a CPU, PyTorch's own draws one 64-bit number per activation and keeps a factor of the activations' type for the
-    backward pass; this one draws a quarter as many numbers and keeps one byte. The share is rounded to 1/65536.
-
-    Args:
-        share: of the activations, 0 ≤ share < 1.
-
-    Raises:
-        ValueError: if the share is out of range.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        if not 0 <= share < 1:
-            raise ValueError(f"a share of {share} cannot be dropped")
-        self.share = share
-
-    def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Drop a share of the values in training."""
-        if not self.training or self.share == 0:
-            return values
-        if values.device.type != "cpu":
-            return F.dropout(values, self.share)
-        return _Drop.apply(values, round(self.share * _STEPS))  # type: ignore[no-any-return, no-untyped-call]
-
-    def extra_repr(self) -> str:
-        """Return the share, for printing the network."""
-        return f"share={self.share}"
-
-
-class _Drop(torch.autograd.Function):
-    """Drops `steps` of 65536 values."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, steps: int) -> Tensor:
-        bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
-        keep = bits.view(torch.int16)[: values.numel()].view(values.shape) >= steps - _STEPS // 2
-        ctx.save_for_backward(keep)
-        ctx.scale = _STEPS / (_STEPS - steps)
-        return torch.where(keep, values, 0).mul_(ctx.scale)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.where(keep, gradient, 0) * ctx.scale, None
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole samples in training (Huang et al. 2016).
-
-    Args:
-        share: of the samples, 0 ≤ share < 1.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, branch: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Zero the branch for a random share of samples and scale up the others."""
-        if not self.training or self.share == 0:
-            return branch
-        keep = 1 - self.share
-        return branch * torch.empty_like(branch[:, :1, :1]).bernoulli_(keep).div_(keep)
 
 
 class LowRank(nn.Module):
@@ -185,6 +115,7 @@ class TransformerBlock(nn.Module):
         dropout: share dropped behind the attention and inside and behind the MLP.
         drop_path: share of samples that skip a branch.
         lora_rank: rank of an addition to the attention's linear maps; 0 for none.
+        convolution: whether tokens are convolved with their neighbours first, on a residual branch of its own.
     """
 
     def __init__(
@@ -195,8 +126,12 @@ class TransformerBlock(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         lora_rank: int = 0,
+        *,
+        convolution: bool = False,
     ) -> None:
         super().__init__()
+        self.norm0 = nn.LayerNorm(dim) if convolution else None
+        self.convolution = ConvolutionBranch(dim, dropout) if convolution else None
         self.norm1 = nn.LayerNorm(dim)
         self.attention = SelfAttention(dim, heads, dropout, lora_rank)
         self.norm2 = nn.LayerNorm(dim)
@@ -204,9 +139,22 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, tokens: Float[Tensor, "batch token dim"], keys: Bool[Tensor, "batch token"] | None = None
+        self,
+        tokens: Float[Tensor, "batch token dim"],
+        keys: Bool[Tensor, "batch token"] | None = None,
+        plane: Plane | None = None,
     ) -> Float[Tensor, "batch token dim"]:
-        """Transform tokens; they attend to all, or to those that are keys."""
+        """Transform tokens; they attend to all, or to those that are keys.
+
+        Args:
+            tokens: of all places.
+            keys: which of them others may see; None for all.
+            plane: how they lie, for the convolution.
+        """
+        if self.norm0 is not None and self.convolution is not None:
+            if plane is None:
+                raise ValueError("a block with a convolution must be told how its tokens lie")
+            tokens = tokens + self.drop_path(self.convolution(self.norm0(tokens), plane, keys))
         tokens = tokens + self.drop_path(self.attention(self.norm1(tokens), keys))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))  # type: ignore[no-any-return]
 

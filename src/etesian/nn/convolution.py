@@ -1,10 +1,17 @@
-"""Convolutions on a globe: periodic in longitude, reflected over the poles, with nothing lost at the edges."""
+"""Convolutions on a globe: periodic in longitude, reflected over the poles, with nothing lost at the edges.
+
+Also over tokens, which may cover any part of it and have holes.
+"""
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from etesian.nn.dropout import Dropout
 
 Sizes = tuple[int, ...]
 
@@ -141,3 +148,70 @@ def _padded(values: Tensor, sides: list[Sides]) -> Tensor:
         layers = torch.arange(-sides[0][0], depth + sides[0][1], device=values.device).clamp(0, depth - 1)
         values = values.index_select(2, layers)
     return pad_globe(values, sides[-2], sides[-1])
+
+
+class Plane(NamedTuple):
+    """How tokens lie beside one another, row by row.
+
+    Attributes:
+        rows: of latitude.
+        columns: of longitude.
+        periodic: whether the columns close the circle.
+    """
+
+    rows: int
+    columns: int
+    periodic: bool
+
+
+class TokenConvolution(nn.Conv2d):
+    """3×3 convolution over tokens; beyond the edges of the plane and at holes there is nothing.
+
+    Args:
+        given: width of a token.
+        width: of a token that goes out.
+    """
+
+    def __init__(self, given: int, width: int) -> None:
+        super().__init__(given, width, 3)
+
+    def forward(  # type: ignore[override]
+        self, tokens: Float[Tensor, "batch token given"], plane: Plane, keys: Bool[Tensor, "batch token"] | None = None
+    ) -> Float[Tensor, "batch token width"]:
+        """Convolve.
+
+        Args:
+            tokens: as many as the plane has places.
+            plane: how they lie.
+            keys: which of them others may see; None for all.
+        """
+        if keys is not None:
+            tokens = tokens * keys.unsqueeze(-1)
+        maps = tokens.reshape(len(tokens), *plane[:2], -1).permute(0, 3, 1, 2)
+        if plane.periodic:
+            maps = F.pad(maps, (1, 1, 0, 0), mode="circular")
+        mixed = F.conv2d(maps, self.weight, self.bias, padding=(1, 0 if plane.periodic else 1))
+        return mixed.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class ConvolutionBranch(nn.Module):
+    """Two 3×3 convolutions over tokens with a GELU between them, for a residual branch; begins as zero.
+
+    Args:
+        width: of a token.
+        dropout: share of activations dropped between the two in training.
+    """
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first, self.second = TokenConvolution(width, width), TokenConvolution(width, width)
+        self.dropout = Dropout(dropout)
+        nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
+        nn.init.zeros_(self.second.bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch token width"], plane: Plane, keys: Bool[Tensor, "batch token"] | None = None
+    ) -> Float[Tensor, "batch token width"]:
+        """Convolve; see `TokenConvolution`."""
+        return self.second(self.dropout(F.gelu(self.first(tokens, plane, keys))), plane, keys)  # type: ignore[no-any-return]

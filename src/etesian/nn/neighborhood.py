@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 from torch.nn.attention import flex_attention as flex
 
-from etesian.nn.attention import Dropout, Mlp
+from etesian.nn.attention import Mlp
+from etesian.nn.dropout import Dropout
 from etesian.nn.neighborhood_tiles import Along, Axis, Heads, tiled_attention
 from etesian.nn.tokens import rotate
 
