@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, pad_globe
+from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, pad_globe, running_mean
 
 
 def smooth(latitude: np.ndarray, longitude: np.ndarray) -> Tensor:
@@ -112,6 +112,37 @@ def test_patches_of_three_axes_are_cut_and_put_back() -> None:
     values = torch.randn(2, 1, 4, 6, 8)
     assert cut(values).shape == (2, 16, 2, 3, 2)
     torch.testing.assert_close(put(cut(values)), values)
+
+
+@pytest.mark.parametrize("stride", [(2, 4), (3, 5)])
+@torch.no_grad()
+def test_points_that_are_all_the_same_leave_no_trace_of_their_spacing_where_it_is_seamless(
+    stride: tuple[int, int],
+) -> None:
+    kernel = (2 * stride[0], 2 * stride[1])
+    for seamless in (False, True):
+        up = GlobeConvTranspose(3, 2, kernel, stride, seamless=seamless).double()
+        rows = torch.randn(1, 3, 6, 1, dtype=torch.float64)
+        trace = float(up(rows.expand(-1, -1, -1, 8)).std(-1).max())
+        assert trace < 1e-14 if seamless else trace > 1e-3
+        # Away from the poles, across which kernels are turned, the same holds for columns.
+        columns = torch.randn(1, 3, 1, 8, dtype=torch.float64)
+        inner = up(columns.expand(-1, -1, 6, -1))[:, :, 2 * stride[0] : -2 * stride[0]]
+        assert float(inner.std(-2).max()) < 1e-14 if seamless else float(inner.std(-2).max()) > 1e-3
+    with pytest.raises(ValueError, match="must be a multiple of its stride"):
+        GlobeConvTranspose(3, 2, (3, 4), (2, 4), seamless=True)
+
+
+@pytest.mark.parametrize("width", [(1, 4), (3, 5), (2, 1)])
+def test_a_running_mean_keeps_what_is_the_same_and_turns_with_the_globe(width: tuple[int, int]) -> None:
+    fields = torch.randn(2, 3, 12, 20, dtype=torch.float64)
+    mean = running_mean(fields, width)
+    torch.testing.assert_close(running_mean(fields + 1, width), mean + 1)
+    torch.testing.assert_close(running_mean(fields.roll(3, -1), width), mean.roll(3, -1))
+    torch.testing.assert_close(running_mean(fields.flip(-1, -2), width), mean.flip(-1, -2))
+    wave = torch.cos(2 * torch.pi * torch.arange(20, dtype=torch.float64) / max(width[1], 2)).expand(12, 20)
+    left = float(running_mean(wave, width).abs().max())
+    assert left < 1e-14 if width[1] > 1 else left > 0.5
 
 
 def test_depth_is_padded_by_its_outermost_layers() -> None:

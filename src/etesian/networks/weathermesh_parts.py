@@ -164,16 +164,17 @@ class SurfaceDecoder(nn.Module):
         outputs: channels that go out.
         width: channels at the full resolution.
         patch: rows and columns of a patch.
+        seamless: whether up-convolutions leave no edges; see `GlobeConvTranspose`.
     """
 
-    def __init__(self, dim: int, outputs: int, width: int, patch: tuple[int, int]) -> None:
+    def __init__(self, dim: int, outputs: int, width: int, patch: tuple[int, int], *, seamless: bool = False) -> None:
         super().__init__()
         steps = strides(patch)
         widths = stage_widths(width, dim, len(steps))
         self.enter = nn.Sequential(GlobeConv(dim, widths[-1], (1, 1)), ResidualConvolutions(widths[-1]))
         self.stages = nn.Sequential()
         for step, fine, coarse in reversed(list(zip(steps, widths, widths[1:], strict=False))):
-            self.stages.append(GlobeConvTranspose(coarse, fine, overlapping(step), step))
+            self.stages.append(GlobeConvTranspose(coarse, fine, overlapping(step), step, seamless=seamless))
             self.stages.append(ResidualConvolutions(fine))
         self.leave = GlobeConv(widths[0], outputs, (3, 3))
         start_at_zero(self.leave.convolution)

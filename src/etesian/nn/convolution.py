@@ -108,14 +108,22 @@ class GlobeConvTranspose(nn.Module):
         kernel: points of the kernel along each axis.
         stride: how many times as many points go out along each axis.
         bias: whether a constant is added.
+        seamless: whether points that are all the same leave no trace of their spacing, along either axis: at each
+            distance from them their kernels add up to the same, and the result is averaged over half a stride.
 
     Raises:
-        ValueError: if a kernel is smaller than its stride, which would leave points out.
+        ValueError: if a kernel is smaller than its stride, which would leave points out, or no multiple of it where it
+            is to be seamless.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sizes, stride: Sizes, *, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Sizes, stride: Sizes, *, bias: bool = True, seamless: bool = False
+    ) -> None:
         super().__init__()
         self.kernel, self.stride = _checked(kernel, stride)
+        self.seamless = seamless
+        if seamless and any(k % s for k, s in zip(self.kernel, self.stride, strict=True)):
+            raise ValueError(f"a seamless kernel of {kernel} must be a multiple of its stride of {stride}")
         convolution = nn.ConvTranspose2d if len(kernel) == 2 else nn.ConvTranspose3d
         self.convolution = convolution(inputs, outputs, self.kernel, self.stride, bias=bias)  # type: ignore[arg-type]
 
@@ -125,10 +133,45 @@ class GlobeConvTranspose(nn.Module):
         reach = [
             math.ceil((k - 1 - b) / s) if k > s else 0 for k, s, b in zip(self.kernel, self.stride, before, strict=True)
         ]
-        spread: Tensor = self.convolution(_padded(values, [(r, r) for r in reach]))
+        padded = _padded(values, [(r, r) for r in reach])
+        if self.seamless:
+            up = F.conv_transpose2d if len(self.kernel) == 2 else F.conv_transpose3d
+            spread: Tensor = up(padded, self._even(), self.convolution.bias, self.stride)
+        else:
+            spread = self.convolution(padded)
         for axis, (size, b, r, s) in enumerate(zip(values.shape[2:], before, reach, self.stride, strict=True), start=2):
             spread = spread.narrow(axis, r * s + b, size * s)
+        if self.seamless:
+            spread = running_mean(spread, (max(self.stride[-2] // 2, 1), max(self.stride[-1] // 2, 1)))
         return spread
+
+    def _even(self) -> Float[Tensor, "input output *kernel"]:
+        """Return the kernels without what their overlapping copies, one stride apart, do not add up to evenly."""
+        weight = self.convolution.weight
+        for axis in (-2, -1):
+            turned = weight.transpose(axis, -1)
+            parts = turned.reshape(*turned.shape[:-1], -1, self.stride[axis])
+            total = parts.sum(-2, keepdim=True)
+            parts = parts - (total - total.mean(-1, keepdim=True)) / parts.shape[-2]
+            weight = parts.flatten(-2).transpose(axis, -1)
+        return weight
+
+
+def running_mean(values: Float[Tensor, "*lead lat lon"], width: tuple[int, int]) -> Float[Tensor, "*lead lat lon"]:
+    """Return means over so many rows and columns around each point, the outermost ones by half if they are even.
+
+    Waves of these lengths, and of whole parts of them, have no mean.
+    """
+    for axis, points in zip((-2, -1), width, strict=True):
+        sides = [(0, 0), (0, 0)]
+        sides[axis] = (points // 2, points // 2)
+        padded = pad_globe(values, *sides)
+        single = padded.shape[axis] - values.shape[axis]
+        parts = [padded.narrow(axis, first, values.shape[axis]) for first in range(single + 1)]
+        if points % 2 == 0:
+            parts[0], parts[-1] = parts[0] / 2, parts[-1] / 2
+        values = torch.stack(parts).sum(0) / points
+    return values
 
 
 def _checked(kernel: Sizes, stride: Sizes | None) -> tuple[Sizes, Sizes]:
