@@ -277,7 +277,7 @@ class Run:
             "network": f"{type(self.task.network).__name__} of {weights:,} weights",
             "inputs": _listed(layout.inputs),
             "targets": _listed(layout.targets) if layout.targets != layout.inputs else "the same",
-            "grid": str(layout.output_grid),
+            "grid": " and ".join(map(str, (layout.output_grid, *layout.other_grids))),
             "trained on": _listed(seen.get("stores", seen.get("scenarios", ()))),
             "periods": "; ".join(f"{name} {' to '.join(span)}" for name, span in seen.get("periods", {}).items()),
             "checkpoint": f"{self.checkpoint.name}, epoch {known['epoch'] + 1}, step {known['step']}",

@@ -1,6 +1,7 @@
 """Stores that differ in channels, levels, grid and calendar give one run its samples, in the shares asked for."""
 
 from collections import Counter
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -21,6 +22,8 @@ from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
 
 PERIODS = {"train": ("2001-01-01", "2001-01-18"), "validate": ("2001-01-19", "2001-01-30")}
+
+TINY: dict[str, Any] = {"patch": 2, "dim": 32, "depth": 1, "heads": 2, "dropout": 0.0, "drop_path": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,15 @@ def test_statistics_pool_the_values_of_all_holders(stores: list[str]) -> None:
     number = statistics.channels.index(Channel("temperature", 850))
     assert statistics.mean[number] == pytest.approx(pooled.mean(), rel=1e-6)
     assert statistics.std[number] == pytest.approx(pooled.std(), rel=1e-5)
-    assert statistics.harmonics is None
+    # Each grid has the cycle of the stores on it, and the mean of a channel that none of them holds.
+    assert statistics.other_harmonics is not None
+    for cycle, store, other in ((statistics.harmonics, *each), (statistics.other_harmonics[0], *each[::-1])):
+        own = [statistics.channels.index(channel) for channel in store.channels]
+        np.testing.assert_array_equal(cycle[:, own], store.statistics.harmonics)
+        missing = next(channel for channel in other.channels if channel not in store.channels)
+        absent = cycle[:, statistics.channels.index(missing)]
+        assert absent[0] == pytest.approx(statistics.mean[statistics.channels.index(missing)])
+        assert not absent[1:].any()
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [3.0, 1.0], [1.0, 9.0]])
@@ -173,7 +184,7 @@ def test_one_network_trains_on_both_and_both_losses_fall(stores: list[str], tmp_
 
     def task(**options: object) -> ForecastTask:
         def network(layout):  # type: ignore[no-untyped-def]
-            return ClimaX(layout, patch=2, dim=32, depth=1, heads=2, dropout=0.0, drop_path=0.0, **options)  # type: ignore[arg-type]
+            return ClimaX(layout, **TINY, **options)
 
         def optimizer(parameters):  # type: ignore[no-untyped-def]
             return torch.optim.AdamW(parameters, lr=5e-3)
@@ -202,10 +213,20 @@ def test_one_network_trains_on_both_and_both_losses_fall(stores: list[str], tmp_
         losses(task())
 
 
-def test_anomalies_on_stores_of_two_grids_are_refused(stores: list[str]) -> None:
+def test_anomalies_are_about_the_cycle_of_the_grid_that_fields_are_on(stores: list[str]) -> None:
     module = data(stores)
-    with pytest.raises(RecipeError, match="only stores on one grid have together; set anomalies: false"):
-        ForecastTask(ClimaX, module.layout, module.statistics, anomalies=True)
+    task = ForecastTask(lambda layout: ClimaX(layout, **TINY), module.layout, module.statistics, anomalies=True)
+    seen = set()
+    for batch in module.train_dataloader():
+        assert batch.targets is not None
+        known = task.normalized(batch).targets
+        assert known is not None
+        # Patterns of 5 K that stay are gone, changes of 1 K from day to day are left.
+        assert float(known.values.std()) == pytest.approx(1, abs=0.2)
+        back = task.normalizer.denormalize(known.values, known.frame)
+        torch.testing.assert_close(back, batch.targets.values, rtol=1e-5, atol=0)
+        seen.add(known.frame.grid.shape)
+    assert seen == {(6, 12), (12, 24)}
 
 
 def test_a_store_that_gives_nothing_to_train_on_is_refused(stores: list[str], make_store) -> None:  # type: ignore[no-untyped-def]

@@ -107,7 +107,7 @@ def test_leads_share_the_steps_they_begin_with_and_only_what_is_asked_for_is_dec
     monkeypatch.setattr(
         model, "step", lambda latent, hours: stepped.append((hours, len(latent))) or step(latent, hours)
     )
-    monkeypatch.setattr(model, "decode", lambda latent: decoded.append(len(latent)) or decode(latent))
+    monkeypatch.setattr(model, "decode", lambda latent, grid: decoded.append(len(latent)) or decode(latent, grid))
     model(STATE, ask(SURFACE, [[24, 13, 6], [24, 13, 6]]), statics=STATIC)
     assert sorted(stepped) == [(1, 2)] + [(6, 2)] * 4
     assert decoded == [2, 2, 2]
@@ -215,7 +215,7 @@ def test_every_argument_has_an_effect() -> None:
     changes: dict[str, Any] = {
         "levels": (100, 250, 450, 850), "patch": (2, 4, 2), "dim": 32, "heads": 4, "window": (3, 5, 3),
         "encoder_depth": 2, "decoder_depth": 0, "processors": {1: 1, 6: 2}, "mlp_ratio": 2.0, "surface_width": 4,
-        "position": "sincos",
+        "position": "sincos", "seamless": True,
     }  # fmt: skip
     for name, value in changes.items():
         other = network(**{name: value})
@@ -392,7 +392,7 @@ def test_what_the_network_cannot_do_is_refused_when_it_is_asked() -> None:
         model(fields(ALOFT + SURFACE, fine), target, statics=STATIC)
     with pytest.raises(GridError, match="was built for 8×16"):
         model(STATE, target, statics=fields((OROGRAPHY,), fine))
-    with pytest.raises(GridError, match="predicts on 8×16"):
+    with pytest.raises(GridError, match=r"was built for 8×16 .*, not for 16×32"):
         model(STATE, ask(SURFACE, [[6], [6]], fine), statics=STATIC)
 
 

@@ -30,6 +30,7 @@ class Layout:
         forcings: channels that are known at the target time.
         history: hours of the input states relative to the initial time, ascending, the last one 0.
         target_grid: the grid of the targets where it differs (downscaling).
+        other_grids: further grids that fields may be on, for networks that take several resolutions.
         source: name of the analyses that the inputs come from, for networks that tell several apart.
     """
 
@@ -41,6 +42,7 @@ class Layout:
     history: tuple[int, ...] = (0,)
     target_grid: Grid | None = None
     source: str | None = None
+    other_grids: tuple[Grid, ...] = ()
 
     @property
     def output_grid(self) -> Grid:

@@ -280,3 +280,20 @@ def cubic_longitude_weights(source: Grid, target: Grid) -> Float[np.ndarray, "ta
     columns = source.longitude.size
     closed = np.eye(columns)[np.append(np.arange(columns), 0)]
     return np.asarray(CubicSpline(np.append(source.longitude, west + 360), closed, bc_type="periodic")(position))
+
+
+def overlap_weights(
+    source: Grid, target: Grid
+) -> tuple[Float[np.ndarray, "lat_out lat"], Float[np.ndarray, "lon_out lon"]]:
+    """Return which share of each target row and column lies in each of the source's, of area and of longitude."""
+    rows = _overlap(*(np.sin(np.radians(grid.latitude_bounds)) for grid in (source, target)))
+    turns = range(-2, 3)
+    columns = [_overlap(source.longitude_bounds + 360 * turn, target.longitude_bounds) for turn in turns]
+    return rows, np.asarray(np.sum(columns, axis=0))
+
+
+def _overlap(source: Float64, target: Float64) -> Float[np.ndarray, "target source"]:
+    """Return which share of each target interval lies in each source interval, from ascending bounds."""
+    low = np.maximum(target[:-1, None], source[None, :-1])
+    high = np.minimum(target[1:, None], source[None, 1:])
+    return np.asarray(np.clip(high - low, 0, None) / np.diff(target)[:, None])

@@ -123,6 +123,7 @@ class Statistics:
         log1p_std: per channel, of the same.
         observed: where training has seen a value at any time, on the grid of the targets; None where that is everywhere
             or is not known.
+        other_harmonics: the seasonal cycle on each of a layout's other grids; None if not wanted.
     """
 
     channels: tuple[Channel, ...]
@@ -133,6 +134,7 @@ class Statistics:
     log1p_mean: Float[np.ndarray, " channel"] | None = None
     log1p_std: Float[np.ndarray, " channel"] | None = None
     observed: Bool[np.ndarray, "channel lat lon"] | None = None
+    other_harmonics: tuple[Float[np.ndarray, "5 channel lat_other lon_other"], ...] | None = None
 
     def index(self, channels: Sequence[Channel]) -> list[int]:
         """Return the positions of some channels.
@@ -149,7 +151,7 @@ class Statistics:
 
     def without_seasons(self) -> "Statistics":
         """Return the same without the seasonal cycle."""
-        return replace(self, harmonics=None, anomaly_std=None)
+        return replace(self, harmonics=None, anomaly_std=None, other_harmonics=None)
 
     def without_log1p(self) -> "Statistics":
         """Return the same without what log1p needs."""
@@ -162,15 +164,18 @@ class Statistics:
             ChannelError: if one is not there.
         """
         index = self.index(channels)
+        of_each = (self.anomaly_std, self.log1p_mean, self.log1p_std, self.observed)
+        anomaly_std, log1p_mean, log1p_std, observed = (None if part is None else part[index] for part in of_each)
         return Statistics(
             tuple(channels),
             self.mean[index],
             self.std[index],
             None if self.harmonics is None else self.harmonics[:, index],
-            *(
-                None if part is None else part[index]
-                for part in (self.anomaly_std, self.log1p_mean, self.log1p_std, self.observed)
-            ),
+            anomaly_std,
+            log1p_mean,
+            log1p_std,
+            observed,
+            None if self.other_harmonics is None else tuple(cycle[:, index] for cycle in self.other_harmonics),
         )
 
 

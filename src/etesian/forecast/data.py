@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from etesian.core import Channel, Grid, Layout, Region
 from etesian.core.channels import parse_channels
@@ -108,6 +109,7 @@ class ForecastData(StoreData):
             statics=fixed if statics is None else parse_channels(statics, fixed),
             history=check_history(history),
             grid=grids[0],
+            other_grids=tuple(dict.fromkeys(grid for grid in grids if grid != grids[0])),
         )
         self.layouts = [self._part(store, grid) for store, grid in zip(opened, grids, strict=True)]
         if sources is not None:
@@ -124,58 +126,61 @@ class ForecastData(StoreData):
         if not inputs or not targets:
             raise RecipeError(f"{store.path} has none of the {'targets' if inputs else 'inputs'}; leave it out")
         statics = tuple(c for c in whole.statics if c in store.static_channels)
-        return replace(whole, inputs=inputs, targets=targets, statics=statics, grid=grid)
+        return replace(whole, inputs=inputs, targets=targets, statics=statics, grid=grid, other_grids=())
 
     @property
     def statistics(self) -> Statistics:
         """Distribution of every channel of the layout, over all values of all stores that have it.
 
-        The seasonal cycle is there only where all stores lie on one grid.
+        The seasonal cycle on each grid is that of the stores on it.
         """
         layout = self.layout
         channels = tuple(dict.fromkeys((*layout.inputs, *layout.targets)))
-        one_grid = all(part.grid == layout.grid for part in self.layouts)
-        parts = [self._pooled(channel, one_grid=one_grid) for channel in channels]
-        parts += [self._pooled_static(channel, one_grid=one_grid) for channel in layout.statics]
-        return Statistics(
-            channels + layout.statics,
-            np.array([part.mean[0] for part in parts]),
-            np.array([part.std[0] for part in parts]),
-            np.concatenate([part.harmonics for part in parts], axis=1) if one_grid else None,
-            np.concatenate([part.anomaly_std for part in parts]) if one_grid else None,
-            observed=observed_targets(self.stores, layout, channels + layout.statics) if one_grid else None,
-        )
+        parts = [self._pooled(channel) for channel in channels]
+        parts += [self._pooled_static(channel) for channel in layout.statics]
+        by_grid = zip(*(part.cycles for part in parts), strict=True)
+        own, *others = (np.concatenate(cycles, axis=1) for cycles in by_grid)
+        mean, std, spread = (np.array([part[number] for part in parts]) for number in range(3))
+        everywhere = channels + layout.statics
+        observed = None if others else observed_targets(self.stores, layout, everywhere)
+        return Statistics(everywhere, mean, std, own, spread, observed=observed, other_harmonics=tuple(others) or None)
 
-    def _pooled(self, channel: Channel, *, one_grid: bool) -> Statistics:
+    def _pooled(self, channel: Channel) -> "_Pooled":
         holders = [store for store in self.stores if channel in store.channels]
         index = [store.channels.index(channel) for store in holders]
         each = [store.statistics for store in holders]
         count = np.array([float(s.dataset["count"][i]) for s, i in zip(holders, index, strict=True)])
         share = count / count.sum()
-        means, stds = (
-            np.array([getattr(s, name)[i] for s, i in zip(each, index, strict=True)]) for name in ("mean", "std")
+        means, stds, spreads = (
+            np.array([np.asarray(getattr(s, name))[i] for s, i in zip(each, index, strict=True)])
+            for name in ("mean", "std", "anomaly_std")
         )
         mean = share @ means
         std = np.sqrt(share @ (stds**2 + (means - mean) ** 2))
-        if not one_grid:
-            return Statistics((channel,), mean[None], std[None])
-        rows, columns = holders[0].locate(self.layout.grid)
-        cycles = np.stack([np.asarray(s.harmonics)[:, [i]] for s, i in zip(each, index, strict=True)])
-        cycle = np.tensordot(share, cycles, axes=1)[:, :, rows][:, :, :, columns].astype(np.float32)
-        spread = np.array([np.asarray(s.anomaly_std)[i] for s, i in zip(each, index, strict=True)])
-        return Statistics((channel,), mean[None], std[None], cycle, np.array([share @ spread]))
+        cycles = []
+        for grid in (self.layout.grid, *self.layout.other_grids):
+            here = [number for number, store in enumerate(holders) if self._grid_of(store) == grid]
+            if not here:
+                cycles.append(_constant(mean, grid))
+                continue
+            rows, columns = holders[here[0]].locate(grid)
+            there = np.stack([np.asarray(each[number].harmonics)[:, [index[number]]] for number in here])
+            cycle = np.tensordot(count[here] / count[here].sum(), there, axes=1)
+            cycles.append(cycle[:, :, rows][:, :, :, columns].astype(np.float32))
+        return _Pooled(mean, std, share @ spreads, cycles)
 
-    def _pooled_static(self, channel: Channel, *, one_grid: bool) -> Statistics:
+    def _grid_of(self, store: Store) -> Grid:
+        """Return the grid, or the part of it, that a store is read on."""
+        return self.layouts[self.stores.index(store)].grid
+
+    def _pooled_static(self, channel: Channel) -> "_Pooled":
         holders = [store for store in self.stores if channel in store.static_channels]
         each = [(s.static_statistics, s.static_channels.index(channel)) for s in holders]
         mean = np.mean([s.mean[i] for s, i in each])
         std = np.sqrt(np.mean([s.std[i] ** 2 + (s.mean[i] - mean) ** 2 for s, i in each]))
-        if not one_grid:
-            return Statistics((channel,), mean[None], std[None])
         # A static field is its own climatology's mean: it is centred on one number, not on itself.
-        cycle = np.zeros((HARMONICS, 1, *self.layout.grid.shape), dtype=np.float32)
-        cycle[0] = mean
-        return Statistics((channel,), mean[None], std[None], cycle, std[None])
+        grids = (self.layout.grid, *self.layout.other_grids)
+        return _Pooled(mean, std, std, [_constant(mean, grid) for grid in grids])
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -208,6 +213,22 @@ class ForecastData(StoreData):
         if training and (idle := [group.name for group in dataset.groups if not group.samples]):
             raise DataError(f"{idle[0]} has no window to train on; leave it out, or change the period or the leads")
         return dataset
+
+
+class _Pooled(NamedTuple):
+    """Distribution of one channel over all stores, with its seasonal cycle on each of the layout's grids."""
+
+    mean: float
+    std: float
+    spread: float
+    cycles: list[Float[np.ndarray, "5 1 lat lon"]]
+
+
+def _constant(mean: float, grid: Grid) -> Float[np.ndarray, "5 1 lat lon"]:
+    """Return the seasonal cycle of what has none."""
+    cycle = np.zeros((HARMONICS, 1, *grid.shape), dtype=np.float32)
+    cycle[0] = mean
+    return cycle
 
 
 def _union(each: Iterable[Iterable[Channel]]) -> tuple[Channel, ...]:

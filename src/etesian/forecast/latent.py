@@ -142,7 +142,7 @@ class LatentForecastTask(ForecastTask):
         for arrived, latent in network.walk(network.encode(batch.inputs, batch.statics), samples, plans, step):
             positions += arrived
             latents.append(latent)
-            answers.append(network.decode(latent)[:, known])
+            answers.append(network.decode(latent, frame.grid)[:, known])
         order = torch.tensor(positions, device=answers[0].device).argsort()
         values = torch.cat(answers)[order]
         return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents)[order]

@@ -1,13 +1,13 @@
 """Forecasts from a trained run or a baseline, streamed to disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from etesian.core import Channel, Fields
-from etesian.core.errors import RecipeError
+from etesian.core import Channel, Fields, Layout
+from etesian.core.errors import GridError, RecipeError
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
 from etesian.samples.windows import WindowReader
@@ -85,7 +85,7 @@ def predict_to(
     parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
     given = [(analyses.source, store), *analyses.beside.items()]
     readers = [
-        [WindowReader(states, starting_side(each.network.layout_of(name))) for name, states in given]
+        [WindowReader(states, starting_side(_on_grid(states, each.network.layout_of(name)))) for name, states in given]
         for each, _ in parts
     ]
     weights = analyses.weights
@@ -100,9 +100,10 @@ def predict_to(
             each.check_leads(asked)
             _know_observed(each, store)
         units |= channel_units(each, [states for _, states in given])
-    targets, grid, averaging = first.layout.targets, first.layout.output_grid, first.provenance.get("average_hours")
+    targets, averaging = first.layout.targets, first.provenance.get("average_hours")
+    grid = _on_grid(store, first.layout).output_grid
     for each, (lead, *_) in parts:
-        own = (each.layout.targets, each.layout.output_grid, each.provenance.get("average_hours"))
+        own = (each.layout.targets, _on_grid(store, each.layout).output_grid, each.provenance.get("average_hours"))
         if own != (targets, grid, averaging):
             raise RecipeError(
                 f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
@@ -123,10 +124,26 @@ def predict_to(
     writer.write_all(answer, batch_size, label)
 
 
+def _on_grid(states: States, layout: Layout) -> Layout:
+    """Return a layout on the one of its grids that states lie on.
+
+    Raises:
+        GridError: if the layout has several grids, and the states are on none of them.
+    """
+    if not layout.other_grids:
+        return layout
+    for grid in (layout.grid, *layout.other_grids):
+        if grid == states.grid:
+            return replace(layout, grid=grid, other_grids=())
+    known = " and ".join(map(str, (layout.grid, *layout.other_grids)))
+    raise GridError(f"{states.path} lies on {states.grid}, the run on {known}; regrid it with `etesian prepare --grid`")
+
+
 def _know_observed(task: ForecastTask, store: States) -> None:
     """Let a run whose checkpoint does not tell where its targets were ever observed ask the store with the states."""
     layout = task.layout
     known = task.observed is not None or "stores" not in task.provenance or layout.target_grid is not None
+    known = known or bool(layout.other_grids)
     if isinstance(store, Store) and not known:
         task.know_observed(observed_targets([store], layout, layout.targets))
 

@@ -309,7 +309,9 @@ class ForecastTask(FieldTask):
                 if bool((target.time == time).any()):
                     yield replace(target, time=time), values
             return
-        initial = _blended([batch.inputs, *others], shares(weights)) if others else batch.inputs
+        # Only what is left out of the state is added to what the network gives.
+        mixed = others and self.predicts != "state"
+        initial = _blended([batch.inputs, *others], shares(weights)) if mixed else batch.inputs
         parts = self.network.stream(
             batch.inputs, target, forcings=batch.forcings, statics=batch.statics, others=others, weights=weights
         )
@@ -324,6 +326,11 @@ def _blended(analyses: list[Fields], parts: list[float]) -> Fields:
     if len(used) == 1:
         return used[0][1]
     frame = used[0][1].frame
+    if other := next((fields.frame.grid for _, fields in used if fields.frame.grid != frame.grid), None):
+        raise RecipeError(
+            f"a change or departure from analyses on {frame.grid} and on {other} has no one initial state; blend them "
+            "on one grid, or train with predict: state"
+        )
     shared = [c for c in frame.channels if all(c in fields.frame.channels for _, fields in used)]
     values = torch.stack([part * fields.select(shared).filled() for part, fields in used]).sum(0)
     return Fields(values, replace(frame, channels=tuple(shared), source=None))

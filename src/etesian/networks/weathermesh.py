@@ -12,15 +12,26 @@ from torch import Tensor, nn
 
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
+from etesian.core.grid import Grid
 from etesian.networks.network import Network, Transfer, lead_hours, shares
-from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, check_same, resolve
-from etesian.networks.weathermesh_parts import GridPadding, LevelInterpolation, SurfaceDecoder, profiles, start_at_zero
+from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, check_same, part_of, resolve
+from etesian.networks.weathermesh_grids import DecoderDetail, fitting_patch, name_of
+from etesian.networks.weathermesh_parts import (
+    GridPadding,
+    LevelInterpolation,
+    SurfaceDecoder,
+    overlapping,
+    profiles,
+    start_at_zero,
+)
 from etesian.nn.attention import initialise_linear
 from etesian.nn.convolution import GlobeConvTranspose
 from etesian.nn.neighborhood import NeighborhoodBlock
 from etesian.nn.tokens import patch_counts
 
 Position = Literal["rotary", "sincos"]
+
+Patch = tuple[int, int, int]
 
 Latent = Float[Tensor, "batch depth row column dim"]
 
@@ -58,6 +69,11 @@ class WeatherMesh(Network):
     Levels and grids that patches do not divide are padded: with the highest level, round the circle and across the
     poles.
 
+    The layout may have other grids as well. Fields on one of them are taken to the network's own grid, whose points
+    patches are made of, and a forecast is taken back; what the other grid shows beyond goes past that, into the tokens
+    and out of them, by convolutions of its own. So all grids share encoders, processors and decoder, and a network that
+    was trained on one grid meets a finer one with all that it knows.
+
     Args:
         layout: what goes in and what comes out.
         levels: the network's own pressure levels in hPa, between which and the layout's profiles are interpolated; by
@@ -78,10 +94,11 @@ class WeatherMesh(Network):
         surface_width: channels of the surface path at the full resolution; twice as many after each halving.
         position: how attention knows places: `rotary` turns queries and keys, `sincos` is added to the latent.
         dropout: share of activations dropped in training.
+        seamless: whether the decoder's patches overlap and add up evenly, so that forecasts show no edges of patches.
 
     Raises:
-        RecipeError: if the layout has forcings, another target grid, part of a globe or no variable on levels, or
-            sizes do not fit one another.
+        RecipeError: if the layout has forcings, another target grid, part of a globe, another grid that has no patches
+            where the own grid has, or no variable on levels, or sizes do not fit one another.
     """
 
     steps_in_time = True
@@ -106,6 +123,7 @@ class WeatherMesh(Network):
         surface_width: int = 32,
         position: Position = "rotary",
         dropout: float = 0.0,
+        seamless: bool = False,
     ) -> None:
         super().__init__()
         self.sources = {"analysis": layout.inputs} if sources is None else resolve(sources, layout)
@@ -124,6 +142,7 @@ class WeatherMesh(Network):
         self.levels_above = -len(self.levels) % patch[0]
         slots = (len(self.levels) + self.levels_above) // patch[0] + 1
         self.latent_shape = (slots, *patch_counts(layout.grid.shape, patch[1:]))
+        patches = {grid: (patch[0], *fitting_patch(grid, layout.grid, patch[1:])) for grid in layout.other_grids}
 
         def blocks(depth: int) -> nn.Sequential:
             rotary = position == "rotary"
@@ -143,6 +162,7 @@ class WeatherMesh(Network):
                 blocks=blocks(encoder_depth),
                 sincos=position == "sincos",
                 padding=self.padding,
+                patches=patches,
             )
             for source, channels in self.sources.items()
         }
@@ -150,10 +170,12 @@ class WeatherMesh(Network):
         self.processors = nn.ModuleDict({str(hours): blocks(depth) for hours, depth in sorted(steps.items())})
         self.decoder = blocks(decoder_depth)
         self.norm = nn.LayerNorm(dim)
-        self._build_output(dim, surface_width, patch)
+        self._build_output(dim, surface_width, patch, patches, seamless=seamless)
         self.apply(initialise_linear)
 
-    def _build_output(self, dim: int, surface_width: int, patch: tuple[int, int, int]) -> None:
+    def _build_output(
+        self, dim: int, surface_width: int, patch: Patch, patches: dict[Grid, Patch], *, seamless: bool
+    ) -> None:
         targets = self.layout.targets
         on_levels = [c for c in targets if c.level is not None]
         surface = [c for c in targets if c.level is None]
@@ -161,11 +183,18 @@ class WeatherMesh(Network):
         self.output_index = [(on_levels + surface).index(c) for c in targets]
         self.pressure_decoder = self.from_levels = self.surface_decoder = None
         if on_levels:
-            self.pressure_decoder = GlobeConvTranspose(dim, len(names), patch, patch)
+            kernel = (patch[0], *overlapping(patch[1:])) if seamless else patch
+            self.pressure_decoder = GlobeConvTranspose(dim, len(names), kernel, patch, seamless=seamless)
             start_at_zero(self.pressure_decoder.convolution)
             self.from_levels = LevelInterpolation(profiles(names, self.levels), on_levels)
         if surface:
-            self.surface_decoder = SurfaceDecoder(dim, len(surface), surface_width, patch[1:])
+            self.surface_decoder = SurfaceDecoder(dim, len(surface), surface_width, patch[1:], seamless=seamless)
+        self.details = nn.ModuleDict(
+            {
+                name_of(grid): DecoderDetail(self.layout.grid, grid, len(names), len(surface), dim, own)
+                for grid, own in patches.items()
+            }
+        )
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
@@ -174,7 +203,8 @@ class WeatherMesh(Network):
 
         Raises:
             ChannelError: if a channel is missing from the inputs, or the network does not predict one asked for.
-            GridError: if the fields or the target are not on the layout's grid.
+            GridError: if the fields or the target are on none of the layout's grids, or the statics on another one than
+                the inputs.
             DataError: if a lead is no sum of steps, or the statics or part of the history are missing.
         """
         known = self._wanted(target)
@@ -185,7 +215,7 @@ class WeatherMesh(Network):
         answers = []
         for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
             positions += arrived
-            answers.append(self.decode(latent)[:, known])
+            answers.append(self.decode(latent, target.grid)[:, known])
         order = torch.tensor(np.argsort(positions), device=answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -197,6 +227,7 @@ class WeatherMesh(Network):
         statics: Fields | None = None,
         others: Sequence[Fields] = (),
         weights: Sequence[float] = (),
+        grid: Grid | None = None,
     ) -> Iterator[tuple[float, Float[Tensor, "batch channel lat lon"]]]:
         """Predict one lead after the other; without gradients, memory does not grow with their number.
 
@@ -206,6 +237,7 @@ class WeatherMesh(Network):
             statics: normalised fields that do not change.
             others: analyses of the same times from other sources, to blend with the inputs.
             weights: of the inputs and the others, of any sum; by default the same.
+            grid: to predict on; by default that of the inputs.
 
         Yields:
             Each lead, ascending, with normalised values of all targets of the layout.
@@ -216,7 +248,7 @@ class WeatherMesh(Network):
         samples = list(range(batch)) * len(ascending)
         begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics)
         for arrived, latent in self.walk(begin, samples, plans):
-            yield ascending[arrived[0] // batch], self.decode(latent)
+            yield ascending[arrived[0] // batch], self.decode(latent, grid or inputs.frame.grid)
 
     def stream(
         self,
@@ -235,7 +267,9 @@ class WeatherMesh(Network):
             return
         known = self._wanted(target)
         leads = hours[0].tolist()
-        for lead, values in self.forecast(inputs, leads, statics=statics, others=others, weights=weights):
+        for lead, values in self.forecast(
+            inputs, leads, statics=statics, others=others, weights=weights, grid=target.grid
+        ):
             positions = [place for place, each in enumerate(leads) if each == lead]
             yield positions, values[:, None, known].expand(-1, len(positions), -1, -1, -1)
 
@@ -244,14 +278,15 @@ class WeatherMesh(Network):
 
         Raises:
             ChannelError: if a channel of the source is missing.
-            GridError: if the fields are not on the layout's grid.
+            GridError: if the fields are on none of the layout's grids, or the statics on another one than the inputs.
             DataError: if the statics or part of the history are missing, or the fields do not say which source they
                 come from.
         """
         source = self._source(inputs.frame.source)
-        if statics is not None:
-            self._on_grid(statics)
-        return _normalised(self.encoders[source](self._on_grid(inputs), statics))
+        grid = self._known(inputs.frame.grid)
+        if statics is not None and self._known(statics.frame.grid) != grid:
+            raise GridError(f"the inputs are on {grid}, but the statics on {statics.frame.grid}; give them on one grid")
+        return _normalised(self.encoders[source](inputs, statics))
 
     def blend(self, analyses: Sequence[Fields], weights: Sequence[float], statics: Fields | None = None) -> Latent:
         """Turn several analyses of one time into one latent: the weighted mean of theirs, normalised again.
@@ -280,14 +315,16 @@ class WeatherMesh(Network):
         return names[0] if name is None else name
 
     def parts(self) -> dict[str, set[str]]:
-        """Return the names of parameters by plain name: all, encoder/SOURCE, processors, decoder."""
-        found: dict[str, set[str]] = {f"encoder/{source}": set() for source in self.sources}
-        found |= {"processors": set(), "decoder": set()}
+        """Return the names of parameters by plain name: all, encoder/SOURCE, processors, decoder, details/GRID."""
+        names = [*(f"encoder/{source}" for source in self.sources), "processors", "decoder"]
+        found: dict[str, set[str]] = {name: set() for name in (*names, *self._detail_parts())}
         for name, _ in self.named_parameters():
-            first, second = name.split(".")[:2]
-            part = {"encoders": f"encoder/{second}", "processors": first}.get(first, "decoder")
-            found[part].add(name)
+            found[part_of(name)].add(name)
         return super().parts() | found
+
+    def _detail_parts(self) -> dict[str, Grid]:
+        """Return the layout's other grids by the plain names of what the network has for them."""
+        return {f"details/{name_of(grid)}": grid for grid in self.layout.other_grids}
 
     def adopt(self, source: Network) -> Transfer:
         """Take over what a trained WeatherMesh shares with this one; see `weathermesh_encoder.adopt`."""
@@ -299,7 +336,9 @@ class WeatherMesh(Network):
         for name in sorted(shared):
             check_same(f"inputs of {name}", self.sources[name], source.sources[name])
             check_same(f"static fields of {name}", self.layout.statics, source.layout.statics)
-        return adopt(self, source, shared)
+        known = source._detail_parts().items()
+        details = {name for name, grid in self._detail_parts().items() if (name, grid) in known}
+        return adopt(self, source, {f"encoder/{name}" for name in shared} | details)
 
     def step(self, latent: Latent, hours: int) -> Latent:
         """Advance the latent by the hours of one processor.
@@ -311,16 +350,40 @@ class WeatherMesh(Network):
             raise DataError(f"there is no processor of {hours} h; there are {self.steps} h")
         return _normalised(self.processors[str(hours)](latent))
 
-    def decode(self, latent: Latent) -> Float[Tensor, "batch channel lat lon"]:
-        """Turn the latent into all targets of the layout."""
+    def decode(self, latent: Latent, grid: Grid | None = None) -> Float[Tensor, "batch channel lat lon"]:
+        """Turn the latent into all targets of the layout.
+
+        Args:
+            latent: to decode.
+            grid: of the layout to decode to; by default the network's own.
+
+        Raises:
+            GridError: if the layout has no such grid.
+        """
         tokens = self.norm(self.decoder(latent)).movedim(-1, 1)
+        fields = self._fields(tokens, self.pressure_decoder, self.surface_decoder, self.padding)
+        if grid is not None and self._known(grid) != self.layout.grid:
+            detail = self.details[name_of(grid)]
+            assert isinstance(detail, DecoderDetail)
+            fine = self._fields(tokens, detail.pressure, detail.surface, detail.padding)
+            fields = detail.to_grid(fields) + fine
+        return fields[:, self.output_index]
+
+    def _fields(
+        self,
+        tokens: Float[Tensor, "batch dim depth row column"],
+        aloft: nn.Module | None,
+        surface: nn.Module | None,
+        padding: GridPadding,
+    ) -> Float[Tensor, "batch channel lat lon"]:
+        """Return what the last layers make of tokens: the channels on levels, then the others."""
         parts = []
-        if self.pressure_decoder is not None and self.from_levels is not None:
-            profiles = self.padding.crop(self.pressure_decoder(tokens[:, :, :-1]))[:, :, self.levels_above :]
+        if aloft is not None and self.from_levels is not None:
+            profiles = padding.crop(aloft(tokens[:, :, :-1]))[:, :, self.levels_above :]
             parts.append(self.from_levels(profiles.flatten(1, 2)))
-        if self.surface_decoder is not None:
-            parts.append(self.padding.crop(self.surface_decoder(tokens[:, :, -1])))
-        return torch.cat(parts, dim=1)[:, self.output_index]
+        if surface is not None:
+            parts.append(padding.crop(surface(tokens[:, :, -1])))
+        return torch.cat(parts, dim=1)
 
     def plan(self, lead: float) -> tuple[int, ...]:
         """Return the steps to a lead in hours, the longest first.
@@ -344,14 +407,18 @@ class WeatherMesh(Network):
 
     def _wanted(self, target: Frame) -> list[int]:
         """Return which of the layout's targets a frame asks for."""
-        if target.grid != self.layout.grid:
-            raise GridError(f"the network predicts on {self.layout.grid}, not on {target.grid}")
+        self._known(target.grid)
         return replace(target, channels=self.layout.targets).index(target.channels)
 
-    def _on_grid(self, fields: Fields) -> Fields:
-        if fields.frame.grid != self.layout.grid:
-            raise GridError(f"the network was built for {self.layout.grid}, but is given fields on {fields.frame.grid}")
-        return fields
+    def _known(self, grid: Grid) -> Grid:
+        """Return a grid of the layout."""
+        known = self.layout.grid, *self.layout.other_grids
+        if grid not in known:
+            raise GridError(
+                f"the network was built for {' and '.join(map(str, known))}, not for {grid}; bring the fields to "
+                f"{'one of these' if len(known) > 1 else 'this'} with `etesian prepare --grid`"
+            )
+        return grid
 
     def walk(
         self,

@@ -1,7 +1,5 @@
 """The encoder of WeatherMesh for one source of analyses, and what a network takes over from one with other sources."""
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -10,7 +8,9 @@ from torch import Tensor, nn
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Layout
+from etesian.core.grid import Grid
 from etesian.networks.network import Network, Transfer
+from etesian.networks.weathermesh_grids import EncoderDetail, name_of
 from etesian.networks.weathermesh_parts import (
     CLOCK_FEATURES,
     GridPadding,
@@ -36,6 +36,7 @@ class Encoder(nn.Module):
         blocks: transformer blocks behind the convolutions.
         sincos: whether sines and cosines of the position are added to the latent.
         padding: of the grid.
+        patches: levels, rows and columns that make up a token on each of the layout's other grids.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Encoder(nn.Module):
         blocks: nn.Sequential,
         sincos: bool,
         padding: GridPadding,
+        patches: dict[Grid, tuple[int, int, int]],
     ) -> None:
         super().__init__()
         self.layout, self.padding, self.sincos, self.depth = layout, padding, sincos, len(levels)
@@ -64,6 +66,12 @@ class Encoder(nn.Module):
         surface = len(self.surface_index) * times + len(layout.statics) + CLOCK_FEATURES
         self.surface = SurfaceEncoder(surface, dim, surface_width, patch[1:])
         self.blocks = blocks
+        self.details = nn.ModuleDict(
+            {
+                name_of(grid): EncoderDetail(layout.grid, grid, len(names) * times, surface, dim, own)
+                for grid, own in patches.items()
+            }
+        )
 
     def forward(self, inputs: Fields, statics: Fields | None) -> Float[Tensor, "batch depth row column dim"]:
         """Encode.
@@ -79,40 +87,53 @@ class Encoder(nn.Module):
         aloft = self.to_levels(state[:, :, self.profile_index].flatten(0, 1))
         aloft = aloft.view(*state.shape[:2], -1, self.depth, *state.shape[3:]).flatten(1, 2)
         top = aloft[:, :, :1].expand(-1, -1, self.levels_above, -1, -1)
-        aloft = self.pressure(self.padding.pad(torch.cat([top, aloft], dim=2)))
-
+        aloft = torch.cat([top, aloft], dim=2)
         parts = [state[:, :, self.surface_index].flatten(1, 2), clock_features(inputs.frame).to(state)]
         if self.layout.statics:
             if statics is None:
                 raise DataError(f"the network was built with '{self.layout.statics[0]}', but is given no static fields")
             parts.append(statics.select(self.layout.statics).filled()[:, 0].expand(len(state), -1, -1, -1))
-        surface = self.surface(self.padding.pad(torch.cat(parts, dim=1)))
-
-        latent = torch.cat([aloft, surface.unsqueeze(2)], dim=2).movedim(1, -1)
+        tokens = self._tokens(aloft, torch.cat(parts, dim=1), inputs.frame.grid)
+        latent = torch.cat([tokens[0], tokens[1].unsqueeze(2)], dim=2).movedim(1, -1)
         if self.sincos:
             depth, row, column, dim = latent.shape[1:]
             latent = latent + sincos_3d(dim, (depth, row, column)).to(latent)
         return self.blocks(latent)  # type: ignore[no-any-return]
 
+    def _tokens(
+        self,
+        aloft: Float[Tensor, "batch profile level lat lon"],
+        surface: Float[Tensor, "batch channel lat lon"],
+        grid: Grid,
+    ) -> tuple[Float[Tensor, "batch dim depth row column"], Float[Tensor, "batch dim row column"]]:
+        """Return the tokens of fields on levels and of the others, on whichever grid they are."""
+        if grid == self.layout.grid:
+            return self.pressure(self.padding.pad(aloft)), self.surface(self.padding.pad(surface))
+        detail = self.details[name_of(grid)]
+        assert isinstance(detail, EncoderDetail)
+        (aloft, fine_aloft), (surface, fine_surface) = detail.split(aloft), detail.split(surface)
+        own = self._tokens(aloft, surface, self.layout.grid)
+        return own[0] + detail.pressure(fine_aloft), own[1] + detail.surface(fine_surface)
 
-def adopt(network: Network, trained_network: Network, shared: Collection[str]) -> Transfer:
-    """Take over encoders by the name of their source, and everything else as a whole.
 
-    Encoders of sources that the trained network does not know stay new; those that the network does not know are
+def adopt(network: Network, trained_network: Network, shared: set[str]) -> Transfer:
+    """Take over encoders by the name of their source, details by their grid, and everything else as a whole.
+
+    Those of sources and grids that the trained network does not know stay new; those that the network does not know are
     dropped.
 
     Args:
         network: to give weights to.
         trained_network: where they are from.
-        shared: names of the sources that both know.
+        shared: parts that both know, of those that only one of two networks may have.
 
     Raises:
-        CheckpointError: if the two differ in anything but their sources.
+        CheckpointError: if the two differ in anything but their sources and further grids.
     """
     own, theirs = network.state_dict(), trained_network.state_dict()
     outcomes: dict[str, str] = {}
     for key, tensor in own.items():
-        if _encoder_of(key) is not None and _encoder_of(key) not in shared:
+        if not _parts_of(key) <= shared:
             outcomes[key] = "new"
             continue
         trained = theirs.get(key)
@@ -123,7 +144,7 @@ def adopt(network: Network, trained_network: Network, shared: Collection[str]) -
             )
         own[key], outcomes[key] = trained, "loaded"
     for key in theirs.keys() - own.keys():
-        if _encoder_of(key) is None:
+        if _parts_of(key) <= shared:
             raise CheckpointError(f"the trained WeatherMesh has {key}, which this one has not; give it the same size")
         outcomes[key] = "dropped"
     network.load_state_dict(own)
@@ -140,9 +161,15 @@ def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[
         raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
     if layout.target_grid is not None and layout.target_grid != layout.grid:
         raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
-    reaches_poles = np.abs(layout.grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
-    if not (layout.grid.is_periodic and reaches_poles):
-        raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {layout.grid}")
+    for grid in (layout.grid, *layout.other_grids):
+        reaches_poles = np.abs(grid.latitude_bounds[[0, -1]]).min() > 90 - 1e-3
+        if not (grid.is_periodic and reaches_poles):
+            raise RecipeError(f"WeatherMesh needs a whole globe, but the grid is {grid}")
+    if len({name_of(grid) for grid in layout.other_grids}) < len(layout.other_grids):
+        raise RecipeError(
+            f"two of the grids {', '.join(map(str, layout.other_grids))} have as many points; bring one to the other "
+            "with `etesian prepare --grid`"
+        )
     for source, channels in sources.items():
         if "." in source or not source:
             raise RecipeError(f"'{source}' cannot name a source; take letters, digits, - and _")
@@ -160,8 +187,19 @@ def resolve(sources: dict[str, tuple[str, ...]], layout: Layout) -> dict[str, tu
     return {name: parse_channels(channels, layout.inputs) for name, channels in sources.items()}
 
 
-def _encoder_of(key: str) -> str | None:
-    return key.split(".")[1] if key.startswith("encoders.") else None
+def part_of(key: str) -> str:
+    """Return the plain name of the part that a parameter or a buffer belongs to."""
+    names = key.split(".")
+    if "details" in names:
+        return f"details/{names[names.index('details') + 1]}"
+    return {"encoders": f"encoder/{names[1]}", "processors": "processors"}.get(names[0], "decoder")
+
+
+def _parts_of(key: str) -> set[str]:
+    """Return the parts that a network must have to have a tensor, of those that it may lack."""
+    names = key.split(".")
+    source = {f"encoder/{names[1]}"} if names[0] == "encoders" else set()
+    return source | {part for part in (part_of(key),) if part.startswith("details/")}
 
 
 def check_same(what: str, here: tuple[object, ...], there: tuple[object, ...]) -> None:

@@ -34,6 +34,7 @@ class Normalizer(nn.Module):
         log1p: draw in the long tails of vorticity and divergence: standardise, take sign(z)·log1p(0.2·|z|), and
             standardise that (PhIRE, AtmoDist: arXiv 2109.09076).
         grid: where the seasonal cycle is known, for fields on parts of it; without it fields lie on all of it.
+        other_grids: further grids on which the statistics hold a seasonal cycle, and fields may lie.
 
     Raises:
         ChannelError: if a channel does not vary; later, when fields hold a channel without statistics.
@@ -47,10 +48,16 @@ class Normalizer(nn.Module):
     log1p_scale: Tensor
 
     def __init__(
-        self, statistics: Statistics, *, anomalies: bool = False, grid: Grid | None = None, log1p: bool = False
+        self,
+        statistics: Statistics,
+        *,
+        anomalies: bool = False,
+        grid: Grid | None = None,
+        other_grids: tuple[Grid, ...] = (),
+        log1p: bool = False,
     ) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.other_grids = grid, other_grids
         if anomalies and log1p:
             raise RecipeError("log1p standardises about one mean per channel, not about a seasonal cycle; choose one")
         self.statistics = statistics if log1p else statistics.without_log1p()
@@ -65,13 +72,12 @@ class Normalizer(nn.Module):
         if anomalies:
             if statistics.harmonics is None or statistics.anomaly_std is None:
                 raise RecipeError(
-                    "anomalies need the seasonal cycle at every grid point, which only stores on one grid have "
-                    "together; set anomalies: false"
+                    "anomalies need the seasonal cycle at every grid point, which these data do not bring; set "
+                    "anomalies: false"
                 )
-            # Where training saw no value the channel's mean stands in for the cycle.
-            cycle = np.nan_to_num(statistics.harmonics)
-            cycle[0] = np.where(np.isnan(statistics.harmonics[0]), statistics.mean[:, None, None], cycle[0])
-            centre, scale = torch.from_numpy(cycle), statistics.anomaly_std
+            centre, scale = self._complete(statistics.harmonics), statistics.anomaly_std
+            for number, cycle in enumerate(statistics.other_harmonics or ()):
+                self.register_buffer(f"centre_{number}", self._complete(cycle).float(), persistent=False)
         else:
             centre, scale = torch.from_numpy(statistics.mean)[None, :, None, None], statistics.std
         # Both are rebuilt from the statistics that a checkpoint holds, so they are not part of the weights.
@@ -83,22 +89,32 @@ class Normalizer(nn.Module):
             for name, numbers in (("log1p_centre", statistics.log1p_mean), ("log1p_scale", statistics.log1p_std)):
                 self.register_buffer(name, torch.from_numpy(numbers).float()[:, None, None], persistent=False)
 
+    def _complete(self, harmonics: Float[np.ndarray, "5 channel lat lon"]) -> Float[Tensor, "5 channel lat lon"]:
+        """Return a seasonal cycle of which the channel's mean takes the place where training saw no value."""
+        cycle = np.nan_to_num(harmonics)
+        cycle[0] = np.where(np.isnan(harmonics[0]), self.statistics.mean[:, None, None], cycle[0])
+        return torch.from_numpy(cycle)
+
     def _centre_and_scale(self, frame: Frame) -> tuple[Tensor, Tensor]:
         index = self.statistics.index(frame.channels)
         scale = self.scale[index][:, None, None]
-        centre = self.centre[:, index]
         if not self.anomalies:
-            return centre[0], scale
-        if self.grid is not None and frame.grid != self.grid:
-            rows, columns = (
-                torch.from_numpy(x).to(centre.device) for x in locate_patches(frame.grid, self.grid, (1, 1))
-            )
-            centre = centre[:, :, rows[:, None], columns]
+            return self.centre[0, index], scale
+        centre = self._cycle(frame.grid)[:, index]
         terms = seasonal_terms(frame.time.cpu().numpy(), frame.calendar)
         basis = torch.from_numpy(terms).to(centre)
         # Half precision would round a surface pressure to 512 Pa.
         with torch.autocast(centre.device.type, enabled=False):
             return torch.einsum("btk,kchw->btchw", basis, centre), scale
+
+    def _cycle(self, grid: Grid) -> Float[Tensor, "5 channel lat lon"]:
+        """Return the seasonal cycle of all channels on a grid."""
+        if grid in self.other_grids:
+            return self.get_buffer(f"centre_{self.other_grids.index(grid)}")
+        if self.grid is None or grid == self.grid:
+            return self.centre
+        rows, columns = (torch.from_numpy(x).to(self.centre.device) for x in locate_patches(grid, self.grid, (1, 1)))
+        return self.centre[:, :, rows[:, None], columns]
 
     def normalize(self, fields: Fields) -> Fields:
         """Return the fields in normalised units, zero where they are not valid."""

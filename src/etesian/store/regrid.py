@@ -5,11 +5,10 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
-from etesian.core.grid import Grid, linear_weights, longitude_weights
+from etesian.core.grid import Grid, linear_weights, longitude_weights, overlap_weights
 from etesian.files.open import open_store
 from etesian.store.reader import Store, is_training_store
 
@@ -104,8 +103,7 @@ def regrid(dataset: xr.Dataset, target: Grid, method: Method = "conservative") -
         return dataset
     pole_rows = method == "bilinear" and bool(np.allclose(source.latitude_bounds[[0, -1]], [-90, 90]))
     if method == "conservative":
-        rows = _overlap(np.sin(np.radians(source.latitude_bounds)), np.sin(np.radians(target.latitude_bounds)))
-        columns = _periodic_overlap(source, target)
+        rows, columns = overlap_weights(source, target)
     else:
         latitude = np.unique([-90.0, *source.latitude, 90.0]) if pole_rows else source.latitude
         rows = linear_weights(latitude, target.latitude)
@@ -166,16 +164,3 @@ def _with_poles(field: Float64, valid: NDArray[np.bool_], rows: int) -> tuple[Fl
         observed[pole] = valid[row].any()
         padded[pole] = field[row][valid[row]].mean() if valid[row].any() else np.nan
     return padded, observed
-
-
-def _overlap(source: Float64, target: Float64) -> Float[np.ndarray, "target source"]:
-    """Return which share of each target interval lies in each source interval, from ascending bounds."""
-    low = np.maximum(target[:-1, None], source[None, :-1])
-    high = np.minimum(target[1:, None], source[None, 1:])
-    return np.asarray(np.clip(high - low, 0, None) / np.diff(target)[:, None])
-
-
-def _periodic_overlap(source: Grid, target: Grid) -> Float[np.ndarray, "target source"]:
-    bounds = target.longitude_bounds
-    turns = range(-2, 3)
-    return np.asarray(np.sum([_overlap(source.longitude_bounds + 360 * turn, bounds) for turn in turns], axis=0))

@@ -49,6 +49,9 @@ _RESUMED = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "cal
 _HANDED_BACK = ".temp.ckpt"
 """What Lightning calls the weights that a forked or spawned process hands back."""
 
+_OTHER_HARMONICS = "statistics.other_harmonics."
+"""With the number of one of the layout's other grids, the name of the seasonal cycle on it."""
+
 _ARRAYS = ("mean", "std", "harmonics", "anomaly_std", "log1p_mean", "log1p_std", "observed")
 
 
@@ -320,7 +323,7 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
     """
     for name, tensor in tensors.items():
         # A seasonal cycle has none where nothing was ever observed.
-        if name == "statistics.harmonics" or not tensor.is_floating_point():
+        if name.startswith(("statistics.harmonics", _OTHER_HARMONICS)) or not tensor.is_floating_point():
             continue
         wrong = int((~torch.isfinite(tensor)).sum())
         if wrong:
@@ -351,9 +354,14 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], source: s
 
 def _statistics_to_tensors(statistics: Statistics) -> dict[str, Tensor]:
     arrays = {name: getattr(statistics, name) for name in _ARRAYS}
-    return {f"statistics.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items() if v is not None}
+    named = {f"statistics.{name}": array for name, array in arrays.items() if array is not None}
+    named |= {f"{_OTHER_HARMONICS}{number}": cycle for number, cycle in enumerate(statistics.other_harmonics or ())}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in named.items()}
 
 
 def _statistics_from_tensors(description: dict[str, Any], tensors: dict[str, Tensor]) -> Statistics:
     arrays = {name: tensors[f"statistics.{name}"].numpy() for name in _ARRAYS if f"statistics.{name}" in tensors}
-    return Statistics(tuple(from_plain(c) for c in description["channels"]), **arrays)
+    count = sum(name.startswith(_OTHER_HARMONICS) for name in tensors)
+    cycles = tuple(tensors[f"{_OTHER_HARMONICS}{number}"].numpy() for number in range(count))
+    channels = tuple(from_plain(channel) for channel in description["channels"])
+    return Statistics(channels, **arrays, other_harmonics=cycles or None)

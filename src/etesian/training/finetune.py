@@ -20,7 +20,7 @@ class Start:
         train: what is trained, by the network's plain names: all, head, embeddings, norms, attention, lora.
         new_rate: learning rate of tensors that hold anything new, as a multiple of the others'.
         statistics: normalise by those of the `data` at hand, or keep the `trained` run's for all channels that it knew,
-            as parts do that stay frozen.
+            as parts do that stay frozen; seasonal cycles on a layout's other grids are those of the data.
     """
 
     checkpoint: str
@@ -80,4 +80,5 @@ def kept_statistics(start: Start, statistics: Statistics) -> Statistics:
         merged("harmonics", axis=1),
         merged("anomaly_std"),
         observed=statistics.observed,
+        other_harmonics=statistics.other_harmonics,
     )

@@ -72,7 +72,7 @@ class Task(L.LightningModule):
         super().__init__()
         self.layout = layout
         self.network = network(layout)
-        self.normalizer = Normalizer(statistics, anomalies=anomalies)
+        self.normalizer = Normalizer(statistics, anomalies=anomalies, other_grids=layout.other_grids)
         self.make_optimizer = optimizer or default_optimizer
         self.warmup_steps = warmup_steps
         self.provenance: dict[str, Any] = {}
@@ -117,7 +117,8 @@ class Task(L.LightningModule):
         """Return the frame of all target channels at some leads after the initial times of a batch."""
         initial = batch.inputs.frame
         after = torch.tensor(leads, dtype=torch.int64, device=initial.time.device) * SECONDS_PER_HOUR
-        return Frame(self.layout.targets, initial.time[:, -1:] + after, self.layout.output_grid, initial.calendar)
+        grid = initial.grid if self.layout.target_grid is None else self.layout.target_grid
+        return Frame(self.layout.targets, initial.time[:, -1:] + after, grid, initial.calendar)
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
