@@ -228,16 +228,14 @@ def _ridge(
     gram, cross = x.T @ x, x.T @ y
     errors = np.zeros(len(PENALTIES))
     for fold in folds:
-        solve = _solver(gram - x[fold].T @ x[fold], cross - x[fold].T @ y[fold])
+        values, vectors = np.linalg.eigh(gram - x[fold].T @ x[fold])
+        # On the axes of the predictors, where a penalty is a division, and no coefficients need be formed.
+        seen, rotated = x[fold] @ vectors, vectors.T @ (cross - x[fold].T @ y[fold])
         for i, penalty in enumerate(PENALTIES):
-            errors[i] += (weight * (y[fold] - x[fold] @ solve(penalty)) ** 2).sum()
-    return _solver(gram, cross)(float(PENALTIES[errors.argmin()]))
-
-
-def _solver(gram: NDArray[np.float64], cross: NDArray[np.float64]) -> Callable[[float], NDArray[np.float64]]:
-    values, vectors = np.linalg.eigh(gram)
-    rotated, scale = vectors.T @ cross, values.mean()
-    return lambda penalty: np.asarray(vectors @ (rotated / (values + penalty * scale)[:, None]))
+            fitted = seen @ (rotated / (values + penalty * values.mean())[:, None])
+            errors[i] += (weight * (y[fold] - fitted) ** 2).sum()
+    penalty = PENALTIES[errors.argmin()] * np.trace(gram) / len(gram)
+    return np.linalg.solve(gram + penalty * np.eye(len(gram)), cross)
 
 
 def _folds(time: NDArray[np.int64], calendar: str) -> list[NDArray[np.int64]]:
