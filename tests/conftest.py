@@ -1,5 +1,6 @@
 """Shared set-up of the tests: shapes in annotations are checked while they run."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,18 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 install_import_hook("etesian", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture
+def no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pictures be composed and not rendered, which is most of what a report costs: where it is not the point."""
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, target: io.BytesIO | Path, **options: object) -> None:
+        target.write_bytes(b"PNG") if isinstance(target, Path) else target.write(b"PNG")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -1,9 +1,22 @@
-"""Commands run in the process of the tests."""
+"""Commands run in the process of the tests, and functions of tests in processes of their own."""
 
+import os
 import re
+import runpy
+import socket
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
+from torch.multiprocessing.spawn import start_processes
+
 from etesian.cli.main import main
+
+# One process imports the library, once, and all others are forked from it: each would take seconds to import it.
+get_context("forkserver").set_forkserver_preload(
+    ["lightning", "etesian.forecast.data", "etesian.forecast.latent", "etesian.networks.weathermesh"]
+)
 
 
 def etesian(*words: object) -> None:
@@ -21,3 +34,26 @@ def commands(page: Path) -> list[str]:
     text = re.sub(r"\\\n#?\s*", " ", page.read_text(encoding="utf-8"))
     lines = re.findall(r"^(?:#\s+|\s*)etesian ([^`\n]*)$", text, re.M)
     return [re.split(r"\s+[#>]\s", line)[0].replace("…", "") for line in lines]
+
+
+def train_together(processes: int, work: Callable[..., None], *arguments: object) -> None:
+    """Call a function of a test in several processes that know each other as torchrun's do; all end as they should.
+
+    Raises:
+        torch.multiprocessing.ProcessExitedException: if one was killed.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # A test is no module that another process could import, so its function travels by file and name.
+    where = (work.__code__.co_filename, work.__name__)
+    start_processes(_work, (processes, port, where, arguments), nprocs=processes, start_method="forkserver")
+
+
+def _work(rank: int, processes: int, port: int, where: tuple[str, str], arguments: tuple[object, ...]) -> None:
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    path, name = where
+    runpy.run_path(path)[name](*arguments)

@@ -129,6 +129,7 @@ def test_forecasts_in_memory_are_those_on_disk_and_those_from_a_dataset(
     assert run.forecast(store, "2001-02-21", [24]).sizes["time"] == 1
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_scores_come_with_baselines_and_intervals(run: et.Run, store: et.Store, tmp_path: Path) -> None:
     span = ("2001-02-21", "2001-02-27")
     forecast = run.forecast(store, span, [24, 48])
@@ -190,6 +191,7 @@ def test_a_network_is_asked_at_the_level_of_research(store: et.Store) -> None:
     assert answer.time.values[0] == TIMES.values[1].astype(answer.time.dtype)
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_same_evaluation_is_there_already_and_another_is_refused(
     run: et.Run, store: et.Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

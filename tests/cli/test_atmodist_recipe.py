@@ -32,6 +32,7 @@ def planet() -> xr.Dataset:
     return xr.Dataset(fields, coordinates)
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ def planet() -> xr.Dataset:
 
 
 @pytest.mark.parametrize(("network", "residual", "share"), [(UNET, "false", 0.8), (CLIMAX, "true", 1.0)])
+@pytest.mark.usefixtures("no_rendering")
 def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
     network: str, residual: str, share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

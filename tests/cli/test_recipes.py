@@ -93,6 +93,7 @@ def persistence_error(folder: Path, channel: str, lead: int) -> float:
     return float(np.sqrt((error**2 * (rows / rows.mean())[:, None]).mean()))
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     planet().to_netcdf(tmp_path / "source.nc")
     scores = run_recipe(
@@ -117,6 +118,7 @@ def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     assert (tmp_path / "scores" / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_two_weeks(tmp_path: Path) -> None:
     planet().to_netcdf(tmp_path / "source.nc")
     scores = run_recipe(
@@ -144,6 +146,7 @@ def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_
     assert long.sel(prediction_timedelta=np.timedelta64(336, "h")).std() > 0.2 * long.isel(prediction_timedelta=0).std()
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_pressure_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     pressure(tmp_path / "source.nc")
     scores = run_recipe(
@@ -164,6 +167,7 @@ def test_the_pressure_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     assert rmse.sel(forecast="persistence", lead_time=72).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_training_stops_early_when_validation_no_longer_improves(tmp_path: Path) -> None:
     pressure(tmp_path / "source.nc")
     stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val_loss, patience: 1}}"
@@ -229,6 +233,7 @@ def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(
             assert torch.equal(second[name], expected), (which, name)
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

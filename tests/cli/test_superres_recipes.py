@@ -35,6 +35,7 @@ def planet() -> xr.Dataset:
     return xr.Dataset(data, {"time": time, "level": [850], "latitude": grid.latitude, "longitude": grid.longitude})
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_both_stages_run_to_a_report_of_their_structure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

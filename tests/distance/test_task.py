@@ -127,6 +127,7 @@ def test_top_hits_count_the_highest_scores() -> None:
     assert top_hits(scores, torch.tensor([0, 1, 3]), count=1) == 2
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_learning_rate_falls_only_where_the_loss_stays_behind_the_fixed_epochs(tmp_path: Path) -> None:
     rates = {}
     for plateau_from in (0, 9):
@@ -141,6 +142,7 @@ def test_the_learning_rate_falls_only_where_the_loss_stays_behind_the_fixed_epoc
     assert rates == {0: pytest.approx(1e-8), 9: 1e-6}
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_a_run_comes_back_with_its_scores_and_its_curves(tmp_path: Path) -> None:
     fitted = task()
     one = trainer(tmp_path)

@@ -1,5 +1,7 @@
 """Baselines that fill a store's gaps, in the layout that learned reconstructions are written in."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +51,29 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, xr.Dat
     return truth, observed, Store(path)
 
 
+@pytest.fixture(scope="module")
+def january(stores: tuple[xr.Dataset, xr.Dataset, Store]) -> Callable[[str], tuple[xr.Dataset, xr.Dataset]]:
+    """Return how a baseline fills the days of January, and the month; fitted once."""
+    store = stores[2]
+
+    @cache
+    def filled(name: str) -> tuple[xr.Dataset, xr.Dataset]:
+        return (
+            fill_baseline(name, store, store.channels, "2001-01-01", "2001-01-31", "daily"),
+            fill_baseline(name, store, store.channels, "2001-01", "2001-01"),
+        )
+
+    return filled
+
+
 @pytest.mark.parametrize("name", GAP_BASELINES)
 def test_a_baseline_fills_days_closer_than_their_spread_and_its_months_are_the_means_of_its_days(
-    name: str, stores: tuple[xr.Dataset, xr.Dataset, Store]
+    name: str,
+    stores: tuple[xr.Dataset, xr.Dataset, Store],
+    january: Callable[[str], tuple[xr.Dataset, xr.Dataset]],
 ) -> None:
-    truth, observed, store = stores
-    daily = fill_baseline(name, store, store.channels, "2001-01-01", "2001-01-31", "daily")
-    monthly = fill_baseline(name, store, store.channels, "2001-01", "2001-01")
+    truth, observed, _ = stores
+    daily, monthly = january(name)
     assert daily.sea_surface_temperature.dims == ("time", "latitude", "longitude")
     assert_array_equal(daily.time, truth.time[:31])
     assert_array_equal(monthly.time, truth.time[:1])
@@ -81,11 +99,10 @@ def test_land_counts_and_months_without_any_observation_are_marked_and_nothing_i
 
 
 def test_optimal_interpolation_tells_its_error_and_is_surer_of_a_month_than_of_a_day(
-    stores: tuple[xr.Dataset, xr.Dataset, Store],
+    stores: tuple[xr.Dataset, xr.Dataset, Store], january: Callable[[str], tuple[xr.Dataset, xr.Dataset]]
 ) -> None:
-    truth, _, store = stores
-    daily = fill_baseline("optimal_interpolation", store, store.channels, "2001-01", "2001-01", "daily")
-    monthly = fill_baseline("optimal_interpolation", store, store.channels, "2001-01", "2001-01")
+    truth = stores[0]
+    daily, monthly = january("optimal_interpolation")
     of_month = monthly.sea_surface_temperature_standard_deviation[0]
     assert (of_month <= daily.sea_surface_temperature_standard_deviation.max("time")).where(of_month.notnull()).all()
     error = monthly.sea_surface_temperature[0] - truth.sea_surface_temperature[:31].mean("time")

@@ -1,8 +1,6 @@
 """What training in the latent means: which leads, which weights, what is kept for the backward pass."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from running import train_together
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -264,60 +263,39 @@ def test_consistency_needs_targets_that_can_be_encoded(gappy_store: str) -> None
         LatentForecastTask(lambda layout: UNet(layout, leads=(6,)), data.layout, data.statistics)
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-import lightning as L, torch
-from etesian.forecast.data import ForecastData
-from etesian.networks.weathermesh import WeatherMesh
-from etesian.forecast.latent import LatentForecastTask
-
-def network(layout):
-    return WeatherMesh(
-        layout, patch=(2, 2, 2), dim=16, heads=2, window=(2, 3, 3), encoder_depth=1, decoder_depth=1,
-        processors={6: 1, 12: 1}, surface_width=8,
-    )
-
-class Course(L.Callback):
-    losses = []
-
-    def on_train_batch_end(self, trainer, task, outputs, batch, index):
-        self.losses.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean").item())
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    store, out, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+def train_latent(processes: int, store: str, out: Path) -> None:
     data = ForecastData(
         [store], ("2001-01-01T06", "2001-01-03"), ("2001-01-09", "2001-01-12"), [6, 12, 18], batch_size=2 // processes
     )
     torch.manual_seed(0)
-    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
-    task = LatentForecastTask(network, data.layout, data.statistics, recompute=True, optimizer=sgd, warmup_steps=1)
+    losses: list[float] = []
+
+    class Course(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, *_: object) -> None:
+            losses.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean").item())
+
+    task = LatentForecastTask(
+        lambda layout: WeatherMesh(
+            layout, patch=(2, 2, 2), dim=16, heads=2, window=(2, 3, 3), encoder_depth=1, decoder_depth=1,
+            processors={6: 1, 12: 1}, surface_width=8,
+        ),
+        data.layout, data.statistics, recompute=True, warmup_steps=1,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    )  # fmt: skip
     trainer = L.Trainer(
         accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=2, logger=False,
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[Course()],
-    )
+    )  # fmt: skip
     trainer.fit(task, datamodule=data)
     if trainer.is_global_zero:
-        out.write_text(json.dumps(Course.losses))
-"""
+        out.write_text(json.dumps(losses))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_that_need_different_processors_train_as_one_does(store: str, tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    runs = {
-        processes: subprocess.Popen(
-            [sys.executable, str(script), store, str(tmp_path / f"{processes}.json"), str(processes)],
-            stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        )
-        for processes in (1, 2)
-    }  # fmt: skip
-    for run in runs.values():
-        _, errors = run.communicate(timeout=300)
-        assert run.returncode == 0, errors
+    train_latent(1, store, tmp_path / "1.json")
+    train_together(2, train_latent, 2, store, tmp_path / "2.json")
     one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
     assert len(one) > 8
     assert two == pytest.approx(one, rel=1e-5)

@@ -108,6 +108,7 @@ def test_anomalies_are_about_the_averaged_climatology(year: str, tmp_path: Path)
     assert (scores.activity < 1e-4 * scores.rmse).all()
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_command_makes_averaged_baselines(store: str, tmp_path: Path) -> None:
     forecast = write(tmp_path, store, "seasonal_cycle")
     evaluate(forecast, store, out=str(tmp_path / "scores"), baselines=["persistence"], regions=["domain"])

@@ -34,6 +34,7 @@ def metric(monkeypatch: pytest.MonkeyPatch) -> AtmoDistance:
     return made
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_the_distance_is_the_mean_over_complete_cases_and_stands_in_every_output(
     metric: AtmoDistance, forecasts: dict[str, xr.Dataset], weather: ModuleType, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_nothing_depends_on_the_size_of_the_pieces(monkeypatch: pytest.MonkeyPat
         assert_allclose(pieces[name], whole[name], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.usefixtures("no_rendering")
 def test_a_region_has_everything_but_spectra(tmp_path: Path) -> None:
     region = Grid(np.arange(40, 60, 1.0), np.arange(0, 30, 1.0))
     truth = weather(region)

@@ -10,7 +10,7 @@ import dask.array as da, numpy as np, pandas as pd, xarray as xr
 from etesian.store import format as layout, write as passes, prepare as module
 
 layout.SHARD_BYTES = passes.BAND_BYTES = 2**23
-values = da.random.default_rng(0).standard_normal((1600, 20, 40, 80), chunks=(10, 20, 40, 80)).astype("f4")
+values = da.random.default_rng(0).random((1600, 20, 40, 80), dtype="f4", chunks=(10, 20, 40, 80))
 coordinates = {"time": pd.date_range("2001", periods=1600), "level": np.arange(20) + 1}
 coordinates |= {"latitude": np.arange(40.0), "longitude": np.arange(80.0)}
 dataset = xr.Dataset({"temperature": (("time", "level", "latitude", "longitude"), values)}, coordinates)

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np, pandas as pd, xarray as xr
 from etesian.store import format as layout, write as passes, prepare as module
 
-folder, limits = Path(sys.argv[1]), (20_000, 2_000_000)
+folder, limits = Path(sys.argv[1]), (6_000, 2_000_000)
 layout.SHARD_BYTES, passes.BAND_BYTES = limits
 
 def source(seed):
     random = np.random.default_rng(seed)
-    values = random.standard_normal((400, 4, 5)).astype(np.float32)
-    coordinates = {"time": pd.date_range("2001", periods=400), "latitude": np.arange(4.0), "longitude": np.arange(5.0)}
+    values = random.standard_normal((120, 4, 5)).astype(np.float32)
+    coordinates = {"time": pd.date_range("2001", periods=120), "latitude": np.arange(4.0), "longitude": np.arange(5.0)}
     fields = {"temperature": (("time", "latitude", "longitude"), values)}
-    return xr.Dataset(fields | {"orography": (("latitude", "longitude"), values[0])}, coordinates).chunk(time=50)
+    return xr.Dataset(fields | {"orography": (("latitude", "longitude"), values[0])}, coordinates).chunk(time=15)
 
 def contents(path):
     files = sorted(file for file in path.rglob("*") if file.is_file())

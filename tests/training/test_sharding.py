@@ -1,93 +1,80 @@
 """Weights divided between two processes train, are kept, and go on as those of one process do."""
 
 import json
-import runpy
+import os
 import shutil
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from running import train_together
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import ProcessExitedException
 
+from etesian.core import Layout
 from etesian.core.errors import RecipeError
-from etesian.training.checkpoint import load_task
-from etesian.training.sharding import Sharded
-
-SCRIPT = """
-import json, os, shutil, signal, socket, sys
-from pathlib import Path
-import lightning as L, torch
-from torch.multiprocessing import start_processes
 from etesian.forecast.data import ForecastData
-from etesian.networks.climax import ClimaX
 from etesian.forecast.task import ForecastTask
-from etesian.training.checkpoint import SafeCheckpoints, best_and_last
+from etesian.networks.climax import ClimaX
+from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
 from etesian.training.sharding import Sharded
 
-def network(layout):
+
+def network(layout: Layout) -> ClimaX:
     return ClimaX(layout, dim=16, depth=2, heads=2, dropout=0.0, drop_path=0.0)
 
+
 class Course(L.Callback):
-    losses, sizes = [], []
+    """Writes down losses, and how much of weights and moments a process holds; may kill one of them."""
 
-    def on_train_epoch_start(self, trainer, task):
+    def __init__(self, run: Path, killed: bool) -> None:
+        self.run, self.killed = run, killed
+        self.losses: list[float] = []
+        self.sizes: list[int] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if trainer.current_epoch == 2 and trainer.is_global_zero:
-            shutil.copytree(run / "last", run / "halfway" / "last")
+            shutil.copytree(self.run / "last", self.run / "halfway" / "last")
 
-    def on_train_batch_end(self, trainer, task, outputs, batch, number):
+    def on_train_batch_end(
+        self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: object, number: int
+    ) -> None:
         self.losses.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean").item())
         moments = [state["exp_avg"] for state in trainer.optimizers[0].state.values()]
-        self.sizes[:] = [
+        self.sizes = [
             sum((t.to_local() if hasattr(t, "to_local") else t).numel() for t in tensors)
             for tensors in (task.parameters(), moments)
         ]
-        if how == "killed" and trainer.global_rank == 1 and trainer.current_epoch == 2 and number == 0:
+        if self.killed and trainer.global_rank == 1 and trainer.current_epoch == 2 and number == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_train_epoch_end(self, trainer, task):
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            run.mkdir(parents=True, exist_ok=True)
-            (run / "course.json").write_text(json.dumps({"losses": self.losses, "sizes": self.sizes}))
+            self.run.mkdir(parents=True, exist_ok=True)
+            (self.run / "course.json").write_text(json.dumps({"losses": self.losses, "sizes": self.sizes}))
 
-def work(rank, processes, port, store, run):
-    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                   "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "RANK": str(rank),
-                   "LOCAL_RANK": str(rank)}
-    train(rank, processes, store, run)
 
-def train(rank, processes, store, run):
+def train(processes: int, store: str, run: Path, killed: bool = False) -> None:
     data = ForecastData(
         [store], ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12"), [12], batch_size=10 // processes,
         region="-50,50,0,315",
-    )
-    torch.manual_seed(rank)
+    )  # fmt: skip
+    torch.manual_seed(int(os.environ.get("RANK", 0)))
     task = ForecastTask(network, data.layout, data.statistics, warmup_steps=3)
     trainer = L.Trainer(
         accelerator="cpu", devices=processes, strategy="sharded" if processes > 1 else "auto", max_epochs=4,
         logger=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         num_sanity_val_steps=0, plugins=[SafeCheckpoints()], gradient_clip_val=0.2,
-        callbacks=[Course(), *best_and_last(run)],
-    )
+        callbacks=[Course(run, killed), *best_and_last(run)],
+    )  # fmt: skip
     last = run / "last"
     trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None)
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    store, run, processes, how = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    if processes == 1:
-        train(0, 1, store, run)
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        # As torchrun starts them, but from a process that has imported everything already.
-        start_processes(work, (processes, port, store, run), nprocs=processes, start_method="fork")
-"""
 
 
 def course(run: Path) -> Any:
@@ -95,25 +82,10 @@ def course(run: Path) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_divided_weights_train_are_kept_and_go_on_as_those_of_one_process(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    monkeypatch.chdir(tmp_path)
-
-    def begin(run: str, how: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(script), store, str(tmp_path / run), "2", how]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-
-    def train_alone(run: str) -> None:
-        monkeypatch.setattr(sys, "argv", [str(script), store, str(tmp_path / run), "1", "calm"])
-        runpy.run_path(str(script), run_name="__main__")
-
-    broken = begin("two", "killed")
-    train_alone("one")
-    broken.communicate(timeout=300)
-    assert broken.returncode != 0
+def test_divided_weights_train_are_kept_and_go_on_as_those_of_one_process(store: str, tmp_path: Path) -> None:
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_together(2, train, 2, store, tmp_path / "two", True)
+    train(1, store, tmp_path / "one")
     one, two = course(tmp_path / "one"), course(tmp_path / "two")
     assert len(set(one["losses"])) == 12
     assert two["losses"] == pytest.approx(one["losses"][:6], rel=1e-5)
@@ -122,11 +94,9 @@ def test_divided_weights_train_are_kept_and_go_on_as_those_of_one_process(
     shutil.copytree(tmp_path / "two" / "last", tmp_path / "two-then-one" / "last")
     shutil.copytree(tmp_path / "one" / "halfway" / "last", tmp_path / "one-then-two" / "last")
     shutil.rmtree(tmp_path / "two" / "halfway")
-    going_on = [begin("two", "calm"), begin("one-then-two", "calm")]
-    train_alone("two-then-one")
-    for process in going_on:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    train_together(2, train, 2, store, tmp_path / "two")
+    train_together(2, train, 2, store, tmp_path / "one-then-two")
+    train(1, store, tmp_path / "two-then-one")
     expected = load_file(tmp_path / "one" / "last" / "weights.safetensors")
     for run in ("two", "two-then-one", "one-then-two"):
         assert course(tmp_path / run)["losses"] == pytest.approx(one["losses"][6:], rel=1e-5), run
