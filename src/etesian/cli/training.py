@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -104,6 +103,8 @@ def _train(
     epochs: int | None = None,
     help_trainer: bool = False,
 ) -> None:
+    from tempfile import TemporaryDirectory
+
     from etesian.training.recipes import train, written_out
 
     rest = list(words)

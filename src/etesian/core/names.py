@@ -1,7 +1,7 @@
 """Names that users write: what they, recipes and checkpoints call a class, wherever it lies, and recipes that ship."""
 
-import importlib.resources
 import re
+from pathlib import Path
 
 HOMES: dict[str, tuple[str, ...]] = {
     "api": (
@@ -62,6 +62,8 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 _MODULES = {name: f"etesian.{module}" for module, names in HOMES.items() for name in names}
 
+_RECIPES = Path(__file__).parents[1] / "recipes"
+
 _EARLIER = re.compile(r"etesian\.(?:\w+\.)+(\w+)")
 """A path into the library, now or in an earlier version: modules have changed, the names of classes have not."""
 
@@ -93,6 +95,5 @@ def public_name(path: str) -> str:
 
 def recipes() -> dict[str, str]:
     """Return the recipes that come with the library: their text by name."""
-    folder = importlib.resources.files("etesian") / "recipes"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+    files = sorted(_RECIPES.glob("*.yaml"), key=lambda file: file.name)
+    return {file.stem: file.read_text(encoding="utf-8") for file in files}
