@@ -109,3 +109,31 @@ def test_what_cannot_be_derived_is_said_before_anything_is_written(source: str, 
     gappy.to_netcdf(tmp_path / "gappy.nc")
     with pytest.raises(DataError, match="need whole fields, but values are missing"):
         prepare([str(tmp_path / "gappy.nc")], store, derive=["vorticity"])
+
+
+def test_an_anomaly_is_the_departure_from_the_mean_of_the_training_period(source: str, tmp_path: Path) -> None:
+    prepare(
+        [source], str(tmp_path / "away.zarr"), derive=["t_anomaly"], train_start="2001-01-02", train_end="2001-01-03"
+    )
+    made = to_dataset(tmp_path / "away.zarr").load()
+    assert made["temperature_anomaly"].attrs == made["temperature"].attrs
+    trained = made.sel(time=slice("2001-01-02", "2001-01-03"))
+    expected = made["temperature"] - trained["temperature"].mean("time", dtype=np.float64)
+    np.testing.assert_allclose(made["temperature_anomaly"], expected, atol=1e-4)
+    np.testing.assert_allclose(trained["temperature_anomaly"].mean("time"), 0, atol=1e-4)
+    assert made["temperature_anomaly"].std() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("lsm_anomaly", DataError, "'land_sea_mask' does not change in time, so that it has no anomaly"),
+        ("tempreature_anomaly", ChannelError, "is derived from tempreature, which the data lack; did you mean"),
+        ("orography", ChannelError, "'orography' is derived from geopotential_at_surface, which the data lack"),
+    ],
+)
+def test_what_has_no_anomaly_is_refused(
+    name: str, error: type[Exception], message: str, source: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        prepare([source], str(tmp_path / "store.zarr"), derive=[name])

@@ -14,6 +14,7 @@ from etesian.core.errors import ChannelError, DataError, suggest
 from etesian.core.grid import Grid
 from etesian.core.sphere import inverse_laplacian, power, spherical_harmonics
 from etesian.files.canonical import side_by_side
+from etesian.store.select import select_period
 
 _U, _V = "u_component_of_wind", "v_component_of_wind"
 
@@ -28,6 +29,8 @@ _SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "latitude_field": ((),),
 }
 """What can be derived, and from which variables: the first that are all there."""
+
+_ANOMALY = "_anomaly"
 
 _PIECE_VALUES = 2**21
 
@@ -130,10 +133,18 @@ def synthesise(coefficients: Complex[np.ndarray, "*batch n m"], grid: Grid) -> F
     return spherical_harmonics(grid).synthesise(coefficients)
 
 
-def derive(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """Add vorticity, divergence, streamfunction, velocity potential, winds, orography or latitudes, lazily.
+def derive(
+    dataset: xr.Dataset, names: Sequence[str], train: tuple[str | None, str | None] = (None, None)
+) -> xr.Dataset:
+    """Add vorticity, divergence, streamfunction, velocity potential, winds, orography, latitudes or anomalies, lazily.
 
-    The dataset is a canonical one. Orography is the geopotential at the surface over standard gravity.
+    The dataset is a canonical one. Orography is the geopotential at the surface over standard gravity; the anomaly of a
+    variable is its departure, at each point, from its mean over the training period.
+
+    Args:
+        dataset: canonical.
+        names: what to add; `temperature_anomaly` is the anomaly of `temperature`.
+        train: first and last date of the training period.
 
     Raises:
         ChannelError: if a name cannot be derived, or from nothing that is there.
@@ -152,6 +163,8 @@ def derive(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
             made[name] = _named(globe.astype(np.float32), name)
         elif name == "orography":
             made[name] = _named(sources[0] / STANDARD_GRAVITY, name)
+        elif (base := _anomaly_of(name)) is not None:
+            made[name] = _departure(dataset[base], train).rename(name)
         elif name in ("vorticity", "divergence", _U, _V):
             pair = vorticity_divergence(*sources) if name in ("vorticity", "divergence") else winds(*sources)
             made[name] = pair[name in ("divergence", _V)]
@@ -171,11 +184,13 @@ def sources_of(names: Sequence[str], known: Iterable[str]) -> list[str]:
     there = set(known)
     found: dict[str, None] = {}
     for name in names:
-        if name not in _SOURCES:
+        base = _anomaly_of(name)
+        ways = _SOURCES.get(name) if base is None else ((base,),)
+        if ways is None:
             raise ChannelError(f"'{name}' cannot be derived{suggest(name, _SOURCES)}")
-        usable = [sources for sources in _SOURCES[name] if there.issuperset(sources)]
+        usable = [sources for sources in ways if there.issuperset(sources)]
         if not usable:
-            wanted = ", or ".join(" and ".join(sources) for sources in _SOURCES[name])
+            wanted = ", or ".join(" and ".join(sources) for sources in ways)
             raise ChannelError(f"'{name}' is derived from {wanted}, which the data lack{suggest(wanted, there)}")
         found |= dict.fromkeys(usable[0])
     return list(found)
@@ -184,11 +199,34 @@ def sources_of(names: Sequence[str], known: Iterable[str]) -> list[str]:
 def names_to_derive(texts: Sequence[str]) -> list[str]:
     """Read names or short names, apart or with commas between.
 
-    >>> names_to_derive(["vo,divergence", "strf"])
-    ['vorticity', 'divergence', 'streamfunction']
+    >>> names_to_derive(["vo,divergence", "tcw_anomaly"])
+    ['vorticity', 'divergence', 'total_column_water_anomaly']
     """
     words = [word.strip() for text in texts for word in text.split(",") if word.strip()]
-    return list(dict.fromkeys(canonical_name(word) or word for word in words))
+    return list(dict.fromkeys(_canonical(word) for word in words))
+
+
+def _canonical(word: str) -> str:
+    base = word.removesuffix(_ANOMALY)
+    return canonical_name(word) or (canonical_name(base) or base) + word[len(base) :]
+
+
+def _anomaly_of(name: str) -> str | None:
+    """Return the variable that a name is the anomaly of; None if it is none."""
+    return name.removesuffix(_ANOMALY) if name.endswith(_ANOMALY) else None
+
+
+def _departure(field: xr.DataArray, train: tuple[str | None, str | None]) -> xr.DataArray:
+    """Return the departure at each point from the mean over the training period, which is read at once.
+
+    Raises:
+        DataError: if the field does not change in time, or no time lies in the period.
+    """
+    if "time" not in field.dims:
+        raise DataError(f"'{field.name}' does not change in time, so that it has no anomaly; leave it out of derive")
+    known = select_period(field.to_dataset(), *train)[field.name]
+    mean = known.mean("time", dtype=np.float64).compute().astype(field.dtype)
+    return (field - mean).transpose(*field.dims).assign_attrs(field.attrs)
 
 
 def _stepwise(name: str, sources: Sequence[xr.DataArray]) -> xr.DataArray:

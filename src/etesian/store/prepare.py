@@ -101,7 +101,7 @@ def prepare(
         dataset = resample(dataset, every, resampling)
     if derived:
         kept = None if variables is None else [*variables, *derived]
-        dataset = select_channels(add_derived(dataset, derived), kept, exclude)
+        dataset = select_channels(add_derived(dataset, derived, (train_start, train_end)), kept, exclude)
     if grid is not None:
         source = Grid(dataset["latitude"].values, dataset["longitude"].values)
         dataset = regrid(dataset, covered(parse_grid(grid), source), method)
