@@ -2,7 +2,8 @@
 
     python benchmarks/lag_distance.py runs/atmodist_planet runs/data/planet42.store.zarr 2000-12-25 2001-02-03
 
-The same patches at the same initial times are compared at every lag, on time that the encoder was not trained on.
+The same patches at the same initial times are compared at every lag, on time that the encoder was not trained on. With
+`--beside`, the distances of further runs on the same channels and patches are compared with them, such as other seeds.
 """
 
 import argparse
@@ -22,15 +23,17 @@ from etesian.samples.patches import Cutter, PatchPick
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
 
-LABELS = {"atmodist": "AtmoDist", "l1": "ℓ1", "l2": "ℓ2", "psnr": "−PSNR", "ssim": "1 − SSIM"}
+LEARNED = "atmodist"
+LABELS = {LEARNED: "AtmoDist", "l1": "ℓ1", "l2": "ℓ2", "psnr": "−PSNR", "ssim": "1 − SSIM"}
 RANGE = 10.0
 """Of normalised values, for PSNR and SSIM."""
 
 
 def curves(
-    distance: AtmoDistance, store: Store, period: Period, lags: int, times: int, patches: int
+    learned: dict[str, AtmoDistance], store: Store, period: Period, lags: int, times: int, patches: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the means of every distance by lag in hours, and their standard errors over initial times."""
+    distance = learned[LEARNED]
     layout = distance.network.layout
     cutter = Cutter(store.grid, layout.grid.shape, 60.0)
     leads = [store.step_hours * lag for lag in range(1, lags + 1)]
@@ -45,12 +48,12 @@ def curves(
         states = [inputs.at(0), inputs.at(1)]
         first, second = (distance.normalizer.normalize(each).values[:, 0] for each in states)
         frame = Frame(layout.inputs, states[0].frame.time, layout.grid)
+        fields = [Fields(each.values, frame) for each in states]
         with torch.no_grad():
-            learned = distance(*(Fields(each.values, frame) for each in states))[:, 0]
+            values = {name: each(*fields)[:, 0] for name, each in learned.items()}
         difference = first - second
         squared = difference.square().mean((1, 2, 3))
-        values = {
-            "atmodist": learned,
+        values |= {
             "l1": difference.abs().mean((1, 2, 3)),
             "l2": squared,
             "psnr": 10 * torch.log10(squared / RANGE**2),
@@ -98,23 +101,24 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("start")
     parser.add_argument("end")
+    parser.add_argument("--beside", nargs="+", default=[], help="further runs")
     parser.add_argument("--lags", type=int, default=16, help="steps of the store")
     parser.add_argument("--times", type=int, default=60, help="initial times")
     parser.add_argument("--patches", type=int, default=4, help="at each of them")
     parser.add_argument("--layer", default=None, help="of the encoder; default the last")
     parser.add_argument("--out", type=Path, default=Path("lag_distance"), help="path without suffix")
     given = parser.parse_args()
-    distance = AtmoDistance.load(given.run, given.layer)
+    learned = {LEARNED: AtmoDistance.load(given.run, given.layer)}
+    learned |= {run: AtmoDistance.load(run, given.layer) for run in given.beside}
     mean, error = curves(
-        distance, Store(given.store), Period(given.start, given.end), given.lags, given.times, given.patches
+        learned, Store(given.store), Period(given.start, given.end), given.lags, given.times, given.patches
     )
     mean.to_csv(given.out.with_suffix(".csv"), float_format="%.6g")
     draw(mean, error, given.out.with_suffix(".png"))
     print(mean.to_string(float_format="%.4f"))
-    for name, label in LABELS.items():
-        print(
-            f"{label:9} rises to {monotone_until(mean[name])} h; {rise(mean[name]):.0%} of its rise in the second half"
-        )
+    for name in mean.columns:
+        until, late = monotone_until(mean[name]), rise(mean[name])
+        print(f"{LABELS.get(name, name):9} rises to {until} h; {late:.0%} of its rise in the second half")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from running import etesian
 
 from etesian.core.grid import Grid
 from etesian.distance.distance import AtmoDistance
+from etesian.distance.task import TimeLagTask
+from etesian.networks.atmodist import OddsOfDistance
+from etesian.training.checkpoint import load_task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -32,21 +35,40 @@ def planet() -> xr.Dataset:
     return xr.Dataset(fields, coordinates)
 
 
-@pytest.mark.usefixtures("no_rendering")
-def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    planet().to_netcdf(tmp_path / "planet.nc")
-    store, run = tmp_path / "store.zarr", tmp_path / "run"
-    etesian("prepare", tmp_path / "planet.nc", store, "--train-end", "2000-01-15")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planet")
+    planet().to_netcdf(folder / "planet.nc")
+    etesian("prepare", folder / "planet.nc", folder / "store.zarr", "--train-end", "2000-01-15")
+    return folder / "store.zarr"
+
+
+def fit(recipe: str, store: Path, run: Path, epochs: int) -> None:
     etesian(
-        "fit", "-c", RECIPES / "atmodist_planet.yaml", "--run", run, f"--data.init_args.store={store}",
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.store={store}",
         "--data.init_args.lags=3", "--model.init_args.network.init_args.lags=3", "--data.init_args.times=24",
         "--data.init_args.patch_size=[32, 32]",
         "--data.init_args.batch_size=24", '--data.init_args.train=["2000-01-01", "2000-01-15"]',
         '--data.init_args.validate=["2000-01-16", "2000-01-19"]', '--data.init_args.test=["2000-01-20", "2000-01-25"]',
-        "--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
+        f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
+
+
+def test_the_recipe_of_the_distance_trains_it_and_brings_it_back(store: Path, tmp_path: Path) -> None:
+    fit("atmodist_distance.yaml", store, tmp_path / "run", epochs=1)
+    task = load_task(tmp_path / "run")
+    assert isinstance(task, TimeLagTask)
+    assert isinstance(task.network.answer, OddsOfDistance)
+    assert task.network.answer.norm.num_batches_tracked == 1
+    assert task.curves.scale() > 0
+
+
+@pytest.mark.usefixtures("no_rendering")
+def test_the_planet_recipe_trains_and_its_distance_scores_forecasts(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fit("atmodist_planet.yaml", store, run, epochs=2)
     with (run / "lags" / "scores.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
     assert AtmoDistance.load(run).scale > 0

@@ -113,6 +113,21 @@ def test_training_tells_the_lags_of_waves_apart_and_writes_down_how_well(tmp_pat
     assert (tmp_path / "lags" / "confusion_001.png").stat().st_size > 5000
 
 
+def test_a_distance_is_trained_to_grow_with_the_lag(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    fitted = TimeLagTask(
+        lambda layout: AtmoDist(layout, lags=LAGS, order="distance"), LAYOUT, STATISTICS, step_hours=6,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+    )  # fmt: skip
+    for module in fitted.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            module.momentum = 0.5
+    trainer(tmp_path).fit(fitted, loader(*(waves(24, seed) for seed in range(8))), loader(waves(24, seed=99)))
+    features = fitted.curves.means()[1]
+    assert (features.diff() > 0.2 * features[0]).all()
+    assert float(fitted.trainer.callback_metrics["val_loss"]) < np.log(LAGS)
+
+
 def test_rows_of_epochs_that_are_run_again_are_replaced(tmp_path: Path) -> None:
     confusion = np.array([[3, 1], [0, 4]])
     for epoch, loss in ((0, 1.0), (1, 2.0), (2, 3.0), (1, 9.0)):

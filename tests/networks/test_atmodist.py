@@ -7,7 +7,7 @@ from torch import nn
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import RecipeError
-from etesian.networks.atmodist import AtmoDist, ProportionalOdds, ResidualEncoder, SameConv, pad_same
+from etesian.networks.atmodist import AtmoDist, OddsOfDistance, ProportionalOdds, ResidualEncoder, SameConv, pad_same
 
 
 @pytest.mark.parametrize("size", [5, 6, 7, 8, 9])
@@ -72,7 +72,7 @@ def pair(batch: int = 2) -> Fields:
     return Fields(torch.randn(batch, 2, 2, 64, 64), Frame(CHANNELS, time, GRID))
 
 
-@pytest.mark.parametrize("order", ["none", "ordinal"])
+@pytest.mark.parametrize("order", ["none", "ordinal", "distance"])
 def test_a_patch_of_any_size_gets_a_score_for_every_lag(order: str) -> None:
     grid = Grid(np.linspace(-40, 40, 81), np.arange(33.0))
     network = AtmoDist(Layout(CHANNELS, (), grid), lags=5, order=order)  # type: ignore[arg-type]
@@ -120,3 +120,25 @@ def test_scores_far_beyond_the_thresholds_stay_finite_with_a_gradient() -> None:
 def test_one_lag_is_refused() -> None:
     with pytest.raises(RecipeError, match="needs two at least, not lags: 1"):
         AtmoDist(Layout(CHANNELS, (), GRID), lags=1)
+
+
+def test_what_is_farther_apart_is_never_told_as_nearer_in_time() -> None:
+    torch.manual_seed(0)
+    head = OddsOfDistance(5).eval()
+    torch.testing.assert_close(head(torch.ones(1)).exp(), torch.full((1, 5), 0.2))
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    later = head(torch.tensor([0.0, 1e-3, 0.1, 1.0, 40.0])).exp()
+    torch.testing.assert_close(later.sum(dim=1), torch.ones(5))
+    assert (later.cumsum(dim=1)[:, :-1].diff(dim=0) <= 0).all()
+    assert (later @ torch.arange(5.0)).diff().min() > 0
+
+
+def test_a_head_of_the_distance_sees_nothing_but_the_distance() -> None:
+    network = AtmoDist(Layout(CHANNELS, (), GRID), lags=5, order="distance").eval()
+    assert network.parts()["head"] == {"answer.first", "answer.gaps", "answer.slope"}
+    states = pair()
+    one, other = (network.features(states.values[:, i]) for i in (0, 1))
+    torch.testing.assert_close(network(states), network.answer((one - other).square().mean(dim=(1, 2, 3))))
+    turned = Fields(states.values.flip(1), states.frame)
+    torch.testing.assert_close(network(turned), network(states))

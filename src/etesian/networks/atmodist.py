@@ -21,6 +21,9 @@ Kind = Literal["small", "resnet18", "resnet50", "resnet101"]
 
 HEAD_WIDTH = 128
 
+TINY_DISTANCE = 1e-6
+"""Of equal features, whose logarithm would be infinite."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -218,19 +221,30 @@ class AtmoDist(StateEncoder):
         lags: number of classes; class 0 is a lag of one step.
         encoder: AtmoDist's own (`small`), `resnet18`, `resnet50` or `resnet101`.
         order: the head scores every class for itself (`none`), or places the pair on one axis that rising thresholds
-            part into lags (`ordinal`; proportional odds, McCullagh 1980).
+            part into lags (proportional odds, McCullagh 1980): by a head of its own (`ordinal`), or by nothing but the
+            `distance` of the two encodings, so that it is the distance that is trained to grow with the lag.
 
     Raises:
         RecipeError: if there are fewer than two lags.
     """
 
     def __init__(
-        self, layout: Layout, *, lags: int, encoder: Kind = "small", order: Literal["none", "ordinal"] = "none"
+        self,
+        layout: Layout,
+        *,
+        lags: int,
+        encoder: Kind = "small",
+        order: Literal["none", "ordinal", "distance"] = "none",
     ) -> None:
         super().__init__(layout, encoder)
         if lags < 2:
             raise RecipeError(f"AtmoDist tells lags apart and needs two at least, not lags: {lags}")
         self.lags = lags
+        self.combine: nn.Module | None = None
+        self.answer: nn.Module
+        if order == "distance":
+            self.answer = OddsOfDistance(lags)
+            return
         epsilon = PLANS[encoder].epsilon
         self.combine = nn.Sequential(
             SameConv(2 * self.encoder.width, HEAD_WIDTH, 3, stride=2, bias=True),
@@ -242,7 +256,7 @@ class AtmoDist(StateEncoder):
         )
         rows, columns = (-(-size // 64) for size in layout.grid.shape)
         size = rows * columns * HEAD_WIDTH
-        self.answer: nn.Module = nn.Linear(size, lags, bias=False) if order == "none" else ProportionalOdds(size, lags)
+        self.answer = nn.Linear(size, lags, bias=False) if order == "none" else ProportionalOdds(size, lags)
 
     def forward(
         self,
@@ -265,30 +279,62 @@ class AtmoDist(StateEncoder):
 
     def score(self, first: Features, second: Features) -> Float[Tensor, "batch lag"]:
         """Return the score of every lag from the features of the last layer at both times."""
+        scores: Tensor
+        if self.combine is None:
+            scores = self.answer((first - second).square().mean(dim=(1, 2, 3)))
+            return scores
         combined = self.combine(torch.cat([first, second], dim=1))
         # By row, column, channel: the order of the original's weights.
-        scores: Tensor = self.answer(combined.permute(0, 2, 3, 1).flatten(1))
+        scores = self.answer(combined.permute(0, 2, 3, 1).flatten(1))
         return scores
 
 
-class ProportionalOdds(nn.Module):
-    """Scores of ordered classes: log P(class ≤ k) − log P(class > k) = threshold k − position."""
+class OrderedClasses(nn.Module):
+    """Scores of ordered classes: log P(class ≤ k) − log P(class > k) = threshold k − position.
 
-    def __init__(self, inputs: int, classes: int) -> None:
+    Args:
+        thresholds: to begin with, rising.
+    """
+
+    def __init__(self, thresholds: Float[Tensor, " threshold"]) -> None:
         super().__init__()
-        self.position = nn.Linear(inputs, 1, bias=False)
-        self.first = nn.Parameter(torch.tensor(1.0 - classes / 2))
-        # softplus(0.541) = 1
-        self.gaps = nn.Parameter(torch.full((classes - 2,), 0.5413))
+        self.first = nn.Parameter(thresholds[0].clone())
+        self.gaps = nn.Parameter(thresholds.diff().expm1().log())
 
-    def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch class"]:
+    def log_probability(self, position: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch class"]:
         """Return the logarithm of every class's probability."""
         thresholds = self.first + torch.cat([self.gaps.new_zeros(1), softplus(self.gaps).cumsum(0)])
-        upper = thresholds - self.position(features)
+        upper = thresholds - position
         # σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)), which does not cancel.
         between = torch.log1p(-torch.exp(upper[:, :-1] - upper[:, 1:]))
         middle = logsigmoid(upper[:, 1:]) + logsigmoid(-upper[:, :-1]) + between
         return torch.cat([logsigmoid(upper[:, :1]), middle, logsigmoid(-upper[:, -1:])], dim=1)
+
+
+class ProportionalOdds(OrderedClasses):
+    """Ordered classes whose position is linear in features."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(torch.arange(classes - 1) + 1.0 - classes / 2)
+        self.position = nn.Linear(inputs, 1, bias=False)
+
+    def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch class"]:
+        """Return the logarithm of every class's probability."""
+        return self.log_probability(self.position(features))
+
+
+class OddsOfDistance(OrderedClasses):
+    """Ordered classes whose position rises with the logarithm of a squared distance; all as likely to begin with."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(torch.logit(torch.arange(1, classes) / classes))
+        self.norm = nn.BatchNorm1d(1, affine=False)
+        self.slope = nn.Parameter(torch.zeros(()))
+
+    def forward(self, distance: Float[Tensor, " batch"]) -> Float[Tensor, "batch class"]:
+        """Return the logarithm of every class's probability."""
+        # The factor is positive whatever is learned: what is farther apart is never told as nearer in time.
+        return self.log_probability(self.slope.exp() * self.norm((distance[:, None] + TINY_DISTANCE).log()))
 
 
 class Autoencoder(StateEncoder):
