@@ -1,6 +1,7 @@
 """A training store holds what the canonical dataset held, under the names and in the layout that are promised."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +94,47 @@ def test_a_training_period_without_times_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (lambda made: made.drop_vars("surface_pressure"), "with surface_pressure among its channels"),
+        (
+            lambda made: made.assign(mean_sea_level_pressure=made.surface_pressure),
+            "without mean_sea_level_pressure among",
+        ),
+        (lambda made: made.drop_vars("orography"), "with orography among its static fields"),
+        (lambda made: made.isel(latitude=slice(1, None)), "on .* instead of "),
+        (
+            lambda made: made.isel(time=slice(4, None)),
+            "of 40 times from 2001-.* of the calendar .* instead of 36 times",
+        ),
+    ],
+)
+def test_the_first_difference_from_the_store_at_hand_is_named(
+    other: Callable[[xr.Dataset], xr.Dataset], difference: str, tmp_path: Path
+) -> None:
+    prepare_dataset(planet(), tmp_path / "store.zarr")
+    with pytest.raises(DataError, match=f"exists, made {difference}"):
+        prepare_dataset(other(planet()), tmp_path / "store.zarr")
+
+
+def test_another_training_period_is_named(tmp_path: Path) -> None:
+    prepare_dataset(planet(), tmp_path / "store.zarr")
+    with pytest.raises(
+        DataError, match=r"made with statistics of 2001-01-01T00:00:00 to .* instead of 2001-01-02T00:00:00"
+    ):
+        prepare_dataset(planet(), tmp_path / "store.zarr", train_start="2001-01-02")
+
+
 def test_another_store_is_refused_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
     store = tmp_path / "store.zarr"
     prepare_dataset(planet(), store)
     before = (store / "zarr.json").stat().st_mtime_ns
     prepare_dataset(planet(), store)
     assert (store / "zarr.json").stat().st_mtime_ns == before
-    with pytest.raises(DataError, match="exists and was made otherwise; choose another place or say --overwrite"):
+    with pytest.raises(
+        DataError, match="exists, made of other files or with other options; choose another place or say"
+    ):
         prepare_dataset(planet(seed=1), store)
     prepare_dataset(planet(seed=1), store, overwrite=True)
     xr.testing.assert_equal(to_dataset(store).load(), planet(seed=1))

@@ -92,7 +92,7 @@ def test_what_was_derived_is_part_of_the_fingerprint(source: str, tmp_path: Path
     first = xr.open_zarr(store).attrs["fingerprint"]
     prepare([source], store, derive=["vorticity"], **options)  # type: ignore[arg-type]
     assert xr.open_zarr(store).attrs["fingerprint"] == first
-    with pytest.raises(DataError, match="was made otherwise"):
+    with pytest.raises(DataError, match="made with vorticity_500 among its channels"):
         prepare([source], store, derive=["divergence"], **options)  # type: ignore[arg-type]
 
 

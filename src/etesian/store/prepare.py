@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from etesian.store.climatology import Seasons
 from etesian.store.derive import derive as add_derived
 from etesian.store.derive import names_to_derive, sources_of
 from etesian.store.format import Axes
+from etesian.store.reader import Store
 from etesian.store.regrid import Method, covered, parse_grid, regrid
 from etesian.store.select import (
     Resampling,
@@ -164,7 +166,8 @@ def prepare_dataset(
                 print(f"{target} is already there")
                 return
             if not overwrite:
-                raise DataError(f"{target} exists and was made otherwise; choose another place or say --overwrite")
+                made = _first_difference(target, axes, train)
+                raise DataError(f"{target} exists, made {made}; choose another place or say --overwrite")
         if not place.begin(plan) or place.load("layout") is None:
             layout.create(place.result, axes)
             place.save("layout")
@@ -259,6 +262,30 @@ def _plan(axes: Axes, train: slice, sources: Sequence[Any]) -> dict[str, Any]:
     }
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan | {"fingerprint": digest}
+
+
+def _first_difference(store: Path, axes: Axes, train: slice) -> str:
+    """Say in what the store at hand differs from the one to be made, as far as it tells."""
+    made = Store(store)
+    named = {"channels": (made.channels, axes.channels), "static fields": (made.static_channels, axes.statics)}
+    for what, (there, wanted) in named.items():
+        if other := [channel for channel in there if channel not in wanted]:
+            return f"with {other[0]} among its {what}"
+        if absent := [channel for channel in wanted if channel not in there]:
+            return f"without {absent[0]} among its {what}"
+    if made.grid != axes.grid:
+        return f"on {made.grid} instead of {axes.grid}"
+    theirs, ours = (
+        f"{held.time.size} times from {iso_date(held, 0)} to {iso_date(held, -1)} of the calendar {held.calendar}"
+        for held in (replace(axes, time=made.time, calendar=made.calendar), axes)
+    )
+    if theirs != ours:
+        return f"of {theirs} instead of {ours}"
+    attributes, begin, end = made.dataset.attrs, iso_date(axes, train.start), iso_date(axes, train.stop - 1)
+    theirs, ours = f"{attributes['train_start']} to {attributes['train_end']}", f"{begin} to {end}"
+    if theirs != ours:
+        return f"with statistics of {theirs} instead of {ours}"
+    return "of other files or with other options"
 
 
 def _fingerprint(store: Path) -> str | None:
