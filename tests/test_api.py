@@ -167,6 +167,8 @@ def test_what_cannot_be_is_said_in_a_sentence(run: et.Run, store: et.Store, fold
         et.fit("planet_climx")
     with pytest.raises(RecipeError, match="did you mean 'ocean'"):
         et.simulate("ocaen", "x.zarr")
+    with pytest.raises(RecipeError, match="the climate is simulated without days; its options are members, resolut"):
+        et.simulate("climate", folder / "climate", days=3, members=1)
     with pytest.raises(RecipeError, match="baselines are fitted to a training store"):
         et.evaluate(run.forecast(store, "2001-02-21", [24]), et.open(folder / "planet.nc"), baselines=["persistence"])
 

@@ -1,6 +1,7 @@
 """The verbs: each takes paths or objects and returns objects; the command line calls nothing else."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
 from etesian.run import Run
+from etesian.simulation.atmosphere import simulate as simulate_atmosphere
+from etesian.simulation.climate import simulate_scenarios
+from etesian.simulation.ocean import Calendar, simulate_ocean
+from etesian.simulation.planet import Truncation
 from etesian.store import prepare as preparing
 from etesian.store.reader import Store
 from etesian.store.regrid import Method
@@ -150,38 +155,83 @@ def prepare(
     return Store(out)
 
 
-def simulate(kind: str, out: str | Path, **options: Any) -> xr.Dataset | Path:
+def simulate(
+    kind: str,
+    out: str | Path,
+    *,
+    days: int | None = None,
+    spinup_days: int | None = None,
+    step_hours: int | None = None,
+    levels: Sequence[int] | None = None,
+    truncation: Truncation | None = None,
+    contrast: float | None = None,
+    truth: str | Path | None = None,
+    years: int | None = None,
+    points: int | None = None,
+    cloud: float | None = None,
+    clouds: str | Path | None = None,
+    noise: float | None = None,
+    land: float | None = None,
+    calendar: Calendar | None = None,
+    members: int | None = None,
+    resolution: float | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> xr.Dataset | Path:
     """Simulate an atmosphere with weather, a sea under clouds, or a climate under emissions, without any download.
 
+    The same seed gives the same; interrupted, the same call goes on. What is not given is as `etesian simulate KIND
+    --help` says.
+
     Args:
-        kind: what to simulate.
+        kind: what to simulate: atmosphere, ocean or climate.
         out: the Zarr store to write; of a climate, the folder.
-        **options: see `etesian simulate KIND --help`.
+        days: of an atmosphere, to keep.
+        spinup_days: of an atmosphere, simulated before the first one that is kept.
+        step_hours: of an atmosphere, hours between two kept times, a divisor of 24.
+        levels: of an atmosphere, pressures in hPa.
+        truncation: of an atmosphere: T21 (32×64 points) or T42 (64×128).
+        contrast: of an atmosphere, how much warmer the equator would be than the poles without motion, in K.
+        truth: of an ocean, the Zarr store to write the gap-free truth to; default beside the other.
+        years: of an ocean, whole years of daily fields.
+        points: of an ocean, rows and columns of the grid.
+        cloud: of an ocean, mean share under clouds.
+        clouds: of an ocean, take the shapes of clouds from the gaps of this data set instead.
+        noise: of an ocean, standard deviation of the measurements' error, in K.
+        land: of an ocean, share of the region that is land.
+        calendar: of an ocean's dates.
+        members: of a climate, simulations of each scenario.
+        resolution: of an ocean or a climate, degrees.
+        seed: of everything that is random.
+        overwrite: replace what was simulated with other options.
 
     Returns:
         What was simulated, opened; of a climate, the folder of its files in ClimateBench's layout.
 
     Raises:
-        RecipeError: if there is no such kind, a setting is impossible, or the extra `simulate` is not installed.
+        RecipeError: if there is no such kind, it has no such option, a setting is impossible, or the extra `simulate`
+            is not installed.
         DataError: if something else is at `out`.
     """
-    kinds = ("atmosphere", "ocean", "climate")
+    kinds: dict[str, Callable[..., None]] = {
+        "atmosphere": simulate_atmosphere,
+        "ocean": simulate_ocean,
+        "climate": simulate_scenarios,
+    }
     if kind not in kinds:
         raise RecipeError(f"there is no simulation of '{kind}'{suggest(kind, kinds)}")
-    if kind == "climate":
-        from etesian.simulation.climate import simulate_scenarios
-
-        simulate_scenarios(str(out), **options)
-        return Path(out)
-    if kind == "ocean":
-        from etesian.simulation.ocean import simulate_ocean
-
-        simulate_ocean(str(out), **options)
-    else:
-        from etesian.simulation.atmosphere import simulate as simulate_atmosphere
-
-        simulate_atmosphere(str(out), **options)
-    return open_store(str(out))
+    options = {
+        "days": days, "spinup_days": spinup_days, "step_hours": step_hours, "levels": levels, "truncation": truncation,
+        "contrast": contrast, "truth": None if truth is None else str(truth), "years": years, "points": points,
+        "cloud": cloud, "clouds": None if clouds is None else str(clouds), "noise": noise, "land": land,
+        "calendar": calendar, "members": members, "resolution": resolution, "seed": seed,
+    }  # fmt: skip
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    known = [name for name in options if name in inspect.signature(kinds[kind]).parameters]
+    if others := given.keys() - known:
+        raise RecipeError(f"the {kind} is simulated without {min(others)}; its options are {', '.join(known)}")
+    kinds[kind](str(out), overwrite=overwrite, **given)
+    return Path(out) if kind == "climate" else open_store(str(out))
 
 
 def fit(

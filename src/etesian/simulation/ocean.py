@@ -44,6 +44,8 @@ _HEATING = 0.06
 _DIFFUSIVITY = 5.0
 """km² a day (58 m² s⁻¹)."""
 
+Calendar = Literal["standard", "360_day", "noleap"]
+
 
 def simulate_ocean(
     path: str,
@@ -56,7 +58,7 @@ def simulate_ocean(
     clouds: str | None = None,
     noise: float = 0.1,
     land: float = 0.2,
-    calendar: Literal["standard", "360_day", "noleap"] = "standard",
+    calendar: Calendar = "standard",
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
