@@ -8,7 +8,7 @@ import pytest
 from cyclopts import CycloptsError
 from running import commands
 
-from etesian.cli.commands import app
+from etesian.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src" / "etesian"

@@ -7,8 +7,7 @@ import pytest
 import xarray as xr
 
 import etesian as et
-from etesian.cli.commands import app, simulate
-from etesian.cli.main import main
+from etesian.cli.main import app, main, simulate
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

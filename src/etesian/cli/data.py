@@ -4,8 +4,7 @@ from typing import Literal
 
 from cyclopts import App
 
-from etesian.cli.app import Numbers, Switch, Words, app
-from etesian.cli.words import explained
+from etesian.cli.app import Numbers, Switch, Words, app, explained
 from etesian.core.errors import RecipeError
 
 simulate = App(name="simulate", help="An atmosphere, an ocean or a climate, no download.")

@@ -1,4 +1,8 @@
-"""The `etesian` command: runs what was asked for, and says what went wrong in one sentence."""
+"""The `etesian` command: runs what was asked for, and says what went wrong in one sentence.
+
+Commands call one verb of the library each, and print what it returns. Nothing but their signatures is needed to parse
+and to help, so the library is imported inside them.
+"""
 
 import errno
 import importlib
@@ -10,8 +14,17 @@ from argparse import ArgumentError
 
 from cyclopts import CycloptsError
 
-from etesian.cli.commands import TRUSTED, app
+from etesian.cli import results  # noqa: F401, for it adds its commands to the application
+from etesian.cli.app import app
+from etesian.cli.data import simulate
+from etesian.cli.training import TRUSTED
 from etesian.core.errors import EtesianError, RecipeError
+
+for group in (app, simulate):
+    for name in group:
+        if not name.startswith("-"):
+            # Completion does not inherit it, as help does, and reads every word as Markdown, which takes as long again.
+            group[name].help_format = "plaintext"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from etesian.cli.app import Dates, Numbers, Switch, Words, app
-from etesian.cli.words import explained, words_of
+from etesian.cli.app import Dates, Numbers, Switch, Words, app, explained, words_of
 from etesian.core.errors import RecipeError
 
 CHECKPOINT = words_of("api.load")["checkpoint"]

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from etesian.cli.app import Switch, Words, app
-from etesian.cli.words import explained
+from etesian.cli.app import Switch, Words, app, explained
 from etesian.core.errors import RecipeError, suggest
 
 TRUSTED: list[str] = []
