@@ -18,7 +18,7 @@ from etesian.core.clock import decode_time, encode_time, month_start
 from etesian.core.errors import RecipeError
 from etesian.core.outputs import claim, keep_apart
 from etesian.core.resumable import is_finished, plan_text
-from etesian.distance.score import LearnedDistance
+from etesian.distance.distance import LearnedDistance
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
 from etesian.fill.pairs import FilledPairs, Resolution
 from etesian.fill.report import filled_summary, write_gapfill_report

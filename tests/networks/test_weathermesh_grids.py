@@ -12,7 +12,7 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import CheckpointError, GridError, RecipeError
 from etesian.core.recorded import rebuild
 from etesian.networks.weathermesh import WeatherMesh
-from etesian.nn.regridding import Regridding
+from etesian.networks.weathermesh_parts import Regridding
 
 OWN, FINE = Grid.equiangular(22.5), Grid.equiangular(11.25)
 ALOFT = tuple(Channel("temperature", level) for level in (300, 500, 850))

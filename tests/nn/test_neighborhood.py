@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etesian.nn import neighborhood_tiles as tiles
+from etesian.nn import neighborhood
 from etesian.nn.neighborhood import (
     BlockOrder,
     NeighborhoodAttention,
@@ -80,7 +80,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(shape: Triple, window
 def test_tiles_of_any_size_give_the_same_also_where_they_do_not_divide(
     tile: Triple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "choose_tile", lambda along: tile)
+    monkeypatch.setattr(neighborhood, "choose_tile", lambda along: tile)
     query, key, value, sensitivity = draw((3, 9, 13))
     out = neighborhood_attention(query, key, value, (2, 3, 4))
     expected = by_definition(query, key, value, (2, 3, 4))

@@ -12,8 +12,7 @@ import xarray as xr
 from etesian.core import Channel, Grid, Layout
 from etesian.core.errors import ChannelError
 from etesian.core.statistics import Statistics
-from etesian.distance.distance import AtmoDistance, atmodistance
-from etesian.distance.score import LearnedDistance
+from etesian.distance.distance import AtmoDistance, LearnedDistance, atmodistance
 from etesian.networks.atmodist import AtmoDist
 from etesian.nn.normalizer import Normalizer
 from etesian.scores.score import score

@@ -15,11 +15,13 @@ from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.networks.network import Network, Transfer, lead_hours, shares
 from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, check_same, part_of, resolve
-from etesian.networks.weathermesh_grids import DecoderDetail, fitting_patch, name_of
 from etesian.networks.weathermesh_parts import (
+    DecoderDetail,
     GridPadding,
     LevelInterpolation,
     SurfaceDecoder,
+    fitting_patch,
+    name_of,
     overlapping,
     profiles,
     start_at_zero,

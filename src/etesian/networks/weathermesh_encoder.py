@@ -10,13 +10,14 @@ from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Layout
 from etesian.core.grid import Grid
 from etesian.networks.network import Network, Transfer
-from etesian.networks.weathermesh_grids import EncoderDetail, name_of
 from etesian.networks.weathermesh_parts import (
     CLOCK_FEATURES,
+    EncoderDetail,
     GridPadding,
     LevelInterpolation,
     SurfaceEncoder,
     clock_features,
+    name_of,
     profiles,
 )
 from etesian.nn.convolution import GlobeConv

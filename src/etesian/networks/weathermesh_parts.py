@@ -1,4 +1,4 @@
-"""The two paths of WeatherMesh between fields and its latent: profiles on pressure levels, and the surface."""
+"""The layers of WeatherMesh between fields and its latent: profiles on levels, the surface, and further grids."""
 
 from collections.abc import Sequence
 from itertools import product, zip_longest
@@ -7,14 +7,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
 from etesian.core.clock import cosine_solar_zenith, hour_of_day, seasonal_terms
 from etesian.core.errors import RecipeError
 from etesian.core.fields import Frame
-from etesian.core.grid import linear_weights
+from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, linear_weights, overlap_weights
 from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, Sides, pad_globe
+from etesian.nn.tokens import patch_counts
 
 CLOCK_FEATURES = 7
 """Cosine of the solar zenith angle, cosine and sine of the time of day, two harmonics of the year."""
@@ -217,3 +219,150 @@ def start_at_zero(layer: nn.Module) -> None:
     """Make a last layer answer zero until it has learned: a normalised field's mean, or no change."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
+
+
+BEYOND = 3
+"""Rows from across a pole that a spline goes on to, so that the pole is a place like any other."""
+
+
+class Regridding(nn.Module):
+    """Takes fields to another grid of the globe: to means over its cells where these are larger, else by cubic splines.
+
+    Each axis is taken by itself. Rows go on across the poles, longitudes round the circle. In single precision at
+    least, whatever the precision around it.
+
+    Args:
+        source: of the fields, all round the globe.
+        target: where they are wanted.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, source: Grid, target: Grid) -> None:
+        super().__init__()
+        rows, columns = overlap_weights(source, target)
+        self.beyond, self.poles = 0, source.has_poles
+        if target.shape[0] >= source.shape[0]:
+            self.beyond = min(BEYOND, source.shape[0] - int(self.poles))
+            rows = cubic_weights(_across_poles(source, self.beyond), target.latitude)
+        if target.shape[1] >= source.shape[1]:
+            columns = cubic_longitude_weights(source, target)
+        # Rebuilt from the grids.
+        self.register_buffer("rows", torch.from_numpy(rows).float(), persistent=False)
+        self.register_buffer("columns", torch.from_numpy(columns).float(), persistent=False)
+
+    def forward(self, fields: Float[Tensor, "*lead lat lon"]) -> Float[Tensor, "*lead lat_out lon_out"]:
+        """Return the fields on the other grid."""
+        sides = (self.beyond, self.beyond)
+        with torch.autocast(fields.device.type, enabled=False):
+            padded = pad_globe(fields.to(self.rows.dtype), sides, (0, 0), poles=self.poles)
+            return self.rows @ padded @ self.columns.T
+
+
+def _across_poles(grid: Grid, count: int) -> Float[np.ndarray, " lat"]:
+    """Return the latitudes with so many rows beyond each pole, as `pad_globe` adds them."""
+    first, last = int(grid.has_poles), grid.shape[0] - int(grid.has_poles)
+    south, north = grid.latitude[first : first + count], grid.latitude[last - count : last]
+    return np.concatenate([-180 - south[::-1], grid.latitude, 180 - north[::-1]])
+
+
+class EncoderDetail(nn.Module):
+    """Fields on another grid as fields on the network's own, and what these leave out as an addition to the tokens.
+
+    It begins by adding nothing: a network meets a new grid with all that it knows of its own.
+
+    Args:
+        own: the network's own grid.
+        grid: of the fields.
+        aloft: channels on levels that come in.
+        surface: channels without level that come in.
+        dim: width of a token.
+        patch: levels, rows and columns of the grid that make up a token.
+    """
+
+    def __init__(self, own: Grid, grid: Grid, aloft: int, surface: int, dim: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.to_own, self.back = Regridding(grid, own), Regridding(own, grid)
+        self.padding = GridPadding(grid.shape, patch[1:], poles=grid.has_poles)
+        self.pressure = GlobeConv(aloft, dim, patch, patch)
+        self.surface = GlobeConv(surface, dim, patch[1:], patch[1:])
+        start_at_zero(self.pressure)
+        start_at_zero(self.surface)
+
+    def split(
+        self, fields: Float[Tensor, "*lead lat lon"]
+    ) -> tuple[Float[Tensor, "*lead own_lat own_lon"], Float[Tensor, "*lead padded_lat padded_lon"]]:
+        """Return fields on the network's own grid, and what these leave out, padded to whole patches."""
+        coarse = self.to_own(fields)
+        return coarse, self.padding.pad(fields - self.back(coarse))
+
+
+class DecoderDetail(nn.Module):
+    """Fields on the network's own grid as fields on another, and what tokens add to them there: nothing to begin with.
+
+    Args:
+        own: the network's own grid.
+        grid: where fields are wanted.
+        aloft: variables on levels that go out.
+        surface: channels without level that go out.
+        dim: width of a token.
+        patch: levels, rows and columns of the grid that make up a token.
+    """
+
+    def __init__(self, own: Grid, grid: Grid, aloft: int, surface: int, dim: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.to_grid = Regridding(own, grid)
+        self.padding = GridPadding(grid.shape, patch[1:], poles=grid.has_poles)
+        kernel = overlapping(patch[1:])
+        self.pressure = GlobeConvTranspose(dim, aloft, (patch[0], *kernel), patch) if aloft else None
+        self.surface = GlobeConvTranspose(dim, surface, kernel, patch[1:]) if surface else None
+        for layer in (self.pressure, self.surface):
+            if layer is not None:
+                start_at_zero(layer)
+
+
+def name_of(grid: Grid) -> str:
+    """Return the name of a grid among the parts of a network, such as 64x128."""
+    return "x".join(map(str, grid.shape))
+
+
+def fitting_patch(grid: Grid, own: Grid, patch: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns of a grid that make up the tokens of the network's own.
+
+    Args:
+        grid: whose points are to be divided.
+        own: the network's own grid.
+        patch: rows and columns of that one.
+
+    Raises:
+        RecipeError: if no patches of it lie where those of the network's grid do.
+    """
+    tokens = patch_counts(own.shape, patch)
+    fitting = -(-grid.shape[0] // tokens[0]), -(-grid.shape[1] // tokens[1])
+    if patch_counts(grid.shape, fitting) != tokens:
+        raise RecipeError(
+            f"the {tokens[0]}×{tokens[1]} tokens of the network's own grid, {own}, cannot be made of patches of "
+            f"{grid}; bring that to a grid with a multiple of so many points with `etesian prepare --grid`"
+        )
+    north, east = (
+        _first_centre(ours, of_ours) - _first_centre(theirs, of_theirs)
+        for ours, of_ours, theirs, of_theirs in (
+            (own.latitude, patch[0], grid.latitude, fitting[0]),
+            (own.longitude, patch[1], grid.longitude, fitting[1]),
+        )
+    )
+    apart = abs(north), abs((east + 180) % 360 - 180)
+    if apart[0] > 90 / tokens[0] or apart[1] > 180 / tokens[1]:
+        raise RecipeError(
+            f"the patches of {grid} lie {apart[0]:.3g}° of latitude and {apart[1]:.3g}° of longitude from those of the "
+            f"network's own grid, {own}; bring one to a grid that begins where the other does with `etesian prepare "
+            "--grid`"
+        )
+    return fitting
+
+
+def _first_centre(coordinate: NDArray[np.float64], size: int) -> float:
+    """Return where the middle of the first patch lies, in degrees."""
+    step = float(np.diff(coordinate).mean())
+    return float(coordinate[0]) + step * ((size - 1) / 2 - sides(coordinate.size, size)[0])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from etesian.core.grid import Grid
-from etesian.nn.regridding import Regridding
+from etesian.networks.weathermesh_parts import Regridding
 
 GAUSSIAN, FINER = Grid.gaussian(32), Grid.gaussian(64)
 POLES = Grid.equiangular(5.0, poles=True)
