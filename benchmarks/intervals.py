@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.signal import lfilter
 
-from etesian.scores.uncertainty import half_width
+from etesian.scores.registry import half_width
 
 Array = NDArray[np.float64]
 TRIALS = 4000

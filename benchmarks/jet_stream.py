@@ -3,8 +3,8 @@
     python benchmarks/jet_stream.py runs/atmodist_planet runs/data/planet42.store.zarr \
         --train 2000-01-01 2000-11-15 --validate 2000-11-20 2000-12-20 --test 2000-12-25 2001-02-03
 
-The jet is that of the 850 hPa wind of the northern hemisphere (`etesian.scores.jet`), now and days later. The penalty
-of every regression is chosen on the validation period; scores are of the test period.
+The jet is that of the 850 hPa wind of the northern hemisphere (`etesian.scores.views.jet_latitude`), now and days
+later. The penalty of every regression is chosen on the validation period; scores are of the test period.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from etesian.core import Channel, Fields, Frame
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.distance.distance import AtmoDistance, tiles
 from etesian.samples.windows import Period
-from etesian.scores.jet import jet_latitude
+from etesian.scores.views import jet_latitude
 from etesian.store.reader import Store
 
 WIND = Channel("u_component_of_wind", 850)

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from etesian.scores.gaussian import LEVELS, crps, inside, log_score
+from etesian.scores.definitions import LEVELS, crps, inside, log_score
 
 
 @pytest.mark.parametrize(("error", "deviation"), [(0.0, 1.0), (1.3, 0.4), (-2.0, 3.0)])

@@ -5,7 +5,7 @@ import pytest
 
 from etesian.core import Grid
 from etesian.core.errors import DataError
-from etesian.scores.jet import jet_latitude
+from etesian.scores.views import jet_latitude
 
 GRID = Grid(np.concatenate([np.arange(-85.0, 0, 10), [2, 9, 20, 29, 41, 48, 61, 70, 82]]), np.arange(8) * 45.0)
 

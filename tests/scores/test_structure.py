@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose
 from etesian.core import Grid
 from etesian.core.errors import RecipeError
 from etesian.scores import pairs
-from etesian.scores.locations import nearest_points
+from etesian.scores.registry import half_width
 from etesian.scores.score import score
+from etesian.scores.structure import nearest_points
 from etesian.scores.tables import smoothness, tidy
-from etesian.scores.uncertainty import half_width
 from etesian.store.derive import truncate
 
 GRID = Grid.equiangular(5.625)

@@ -6,8 +6,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from etesian.scores import definitions  # noqa: F401  (registers the scores)
-from etesian.scores.registry import score_named
-from etesian.scores.uncertainty import half_width
+from etesian.scores.registry import half_width, score_named
 
 
 def series(correlation: float, length: int, trials: int, seed: int = 11) -> np.ndarray:

@@ -175,7 +175,7 @@ def _draw_confusion(
 def _draw_scores(path: Path, rows: list[dict[str, str]], lags: int) -> None:
     from matplotlib.figure import Figure
 
-    from etesian.scores.drawing import dress
+    from etesian.scores.plots import dress
 
     epochs = [int(row["epoch"]) for row in rows]
 

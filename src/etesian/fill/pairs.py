@@ -15,8 +15,7 @@ from etesian.core.channels import Channel
 from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
-from etesian.scores.foreign import find_lead
-from etesian.scores.series import FieldSeries, open_any, open_truth
+from etesian.scores.series import FieldSeries, find_lead, open_any, open_truth
 
 Resolution = Literal["monthly", "daily"]
 

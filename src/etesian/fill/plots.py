@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time
 from etesian.fill.pairs import FilledCase, FilledPairs
-from etesian.scores.drawing import (
+from etesian.scores.definitions import LEVELS
+from etesian.scores.plots import (
     DIVERGING,
+    MODEL_COLOURS,
     STYLE,
     band,
     colour_bar,
@@ -28,8 +30,6 @@ from etesian.scores.drawing import (
     plain_logarithm,
     value_range,
 )
-from etesian.scores.gaussian import LEVELS
-from etesian.scores.plots import MODEL_COLOURS
 from etesian.scores.tables import pretty_units, squared, title
 
 _STRIP = 5

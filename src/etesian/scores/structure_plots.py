@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, Region
-from etesian.scores.drawing import STYLE, band, colour_bar, draw_map, dress, map_height, plain_logarithm, value_range
-from etesian.scores.plots import colours, line_style
+from etesian.scores.plots import (
+    STYLE,
+    band,
+    colour_bar,
+    colours,
+    draw_map,
+    dress,
+    line_style,
+    map_height,
+    plain_logarithm,
+    value_range,
+)
 from etesian.scores.structure import TRUTH
 from etesian.scores.tables import days, headline, number, pretty_units, squared, title
 from etesian.store.derive import high_pass, power_spectrum
