@@ -9,9 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from etesian.core import Grid
 from etesian.fill.baselines import fill_baseline
-from etesian.fill.covariance import Covariance
 from etesian.fill.interpolate import Gappy, linear, observed_mean
-from etesian.fill.optimal_interpolation import optimal_interpolation
+from etesian.fill.optimal_interpolation import Covariance, optimal_interpolation
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
 

@@ -10,9 +10,8 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from etesian.core import Grid
 from etesian.core.errors import DataError
-from etesian.fill.covariance import Covariance, fit_covariance
 from etesian.fill.interpolate import Gappy
-from etesian.fill.optimal_interpolation import Estimate, optimal_interpolation
+from etesian.fill.optimal_interpolation import Covariance, Estimate, fit_covariance, optimal_interpolation
 
 GRID = Grid(np.linspace(35, 36.9, 20), np.linspace(1, 3.3, 24))
 DAYS = np.array([0.0, 1, 1.5, 2.5, 3.5, 4.5])

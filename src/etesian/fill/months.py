@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from rich.progress import track
+from torch import Tensor
 
-from etesian.core import Channel, Layout
+from etesian.core import Channel, Fields, Frame, Layout
 from etesian.core.clock import Seconds, month_start
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.errors import DataError, GridError
@@ -137,6 +139,14 @@ def month_starts(first: int, last: int, calendar: str, *, whole: bool = True) ->
 def following_month(start: int, calendar: str) -> int:
     """Return the first moment of the month after the one that begins at a time."""
     return int(month_start([start + LONGEST_GAP_DAYS * SECONDS_PER_DAY], calendar)[0])
+
+
+def first_moments(start: int, months: int, calendar: str) -> Seconds:
+    """Return the first moments of some months that follow one another."""
+    moments = [start]
+    while len(moments) < months:
+        moments.append(following_month(moments[-1], calendar))
+    return np.array(moments, dtype=np.int64)
 
 
 class MonthAxis:
@@ -314,3 +324,17 @@ def static_fields(
     if not np.isfinite(values).all():
         raise DataError(f"the static fields of {store.path} have gaps; fill them before `etesian prepare`")
     return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def fixed_fields(
+    values: Float[np.ndarray, "static lat lon"],
+    statics: tuple[Channel, ...],
+    tile: Tile,
+    times: Tensor,
+    calendar: str,
+) -> Fields | None:
+    """Return a tile's part of static fields for a batch, None if there are none."""
+    if not statics:
+        return None
+    own = torch.from_numpy(np.ascontiguousarray(values[:, tile.rows][:, :, tile.columns]))
+    return Fields(own.expand(len(times), 1, *own.shape), Frame(statics, times[:, :1], tile.grid, calendar))

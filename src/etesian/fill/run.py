@@ -17,9 +17,17 @@ from etesian.core import Batch, Channel, Fields, Frame
 from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
-from etesian.fill.months import MonthAxis, MonthReader, Tile, Tiling, month_starts, sea_mask, static_fields
+from etesian.fill.months import (
+    MonthAxis,
+    MonthReader,
+    Tile,
+    Tiling,
+    fixed_fields,
+    month_starts,
+    sea_mask,
+    static_fields,
+)
 from etesian.fill.pairs import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERVED, filled_attributes
-from etesian.fill.samples import fixed_fields
 from etesian.fill.task import GapFillTask
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
