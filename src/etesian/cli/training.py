@@ -1,6 +1,7 @@
 """Commands that train, and what training begins with."""
 
 import json
+from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from etesian.cli.app import Switch, Words, app, explained
-from etesian.core.errors import RecipeError, suggest
+from etesian.core.errors import suggest
+from etesian.core.names import RECIPE_PARTS, recipe_text
+from etesian.core.names import recipes as shipped
 
 TRUSTED: list[str] = []
 """Modules that the user has named by `--trust`."""
@@ -44,17 +47,13 @@ def recipes(name: str | None = None) -> None:
     Args:
         name: of a recipe: `etesian recipes planet_climax > mine.yaml`.
     """
-    import etesian as et
-
-    known = et.recipes()
-    if name is None:
-        width = max(map(len, known))
-        for each, text in known.items():
-            print(f"{each:<{width}}  {text.splitlines()[0].removeprefix('#').strip()}")
-    elif name in known:
-        print(known[name], end="")
-    else:
-        raise RecipeError(f"there is no recipe '{name}'{suggest(name, known)}")
+    if name is not None:
+        print(recipe_text(name), end="")
+        return
+    known = shipped()
+    width = max(map(len, known))
+    for each, text in known.items():
+        print(f"{each:<{width}}  {text.splitlines()[0].removeprefix('#').strip()}")
 
 
 @app.command
@@ -104,9 +103,10 @@ def _train(
 ) -> None:
     from tempfile import TemporaryDirectory
 
+    rest = list(words)
+    _refuse_wrong_words(rest)
     from etesian.training.recipes import train, written_out
 
-    rest = list(words)
     with TemporaryDirectory() as folder:
         recipes = list(config or [])
         if rest and not rest[0].startswith("-"):
@@ -119,6 +119,21 @@ def _train(
         if epochs is not None:
             given.append(f"--trainer.max_epochs={epochs}")
         train([command, *given, *rest, *(["--help"] if help_trainer else [])], TRUSTED)
+
+
+def _refuse_wrong_words(words: list[str]) -> None:
+    """See that the recipe is there and the parts that options name exist, before seconds go into loading the trainer.
+
+    Raises:
+        RecipeError: if there is no such recipe.
+        ArgumentError: if a recipe has no such part.
+    """
+    if words and not words[0].startswith("-") and not Path(words[0]).is_file():
+        recipe_text(words[0])
+    for option in words:
+        part = option.partition("=")[0].partition(".")[0].removeprefix("--")
+        if option.startswith("--") and part not in (*RECIPE_PARTS, "print_config"):
+            raise ArgumentError(None, f"a recipe has no part '{part}'{suggest(part, RECIPE_PARTS)}")
 
 
 @app.command(name="import")

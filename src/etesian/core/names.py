@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from etesian.core.errors import RecipeError, suggest
+
 HOMES: dict[str, tuple[str, ...]] = {
     "api": (
         "baseline",
@@ -62,6 +64,9 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 _MODULES = {name: f"etesian.{module}" for module, names in HOMES.items() for name in names}
 
+RECIPE_PARTS = ("data", "model", "trainer", "seed_everything", "run", "ckpt_path", "config")
+"""What a recipe may hold, and the options that it may be called with."""
+
 _RECIPES = Path(__file__).parents[1] / "recipes"
 
 _EARLIER = re.compile(r"etesian\.(?:\w+\.)+(\w+)")
@@ -97,3 +102,15 @@ def recipes() -> dict[str, str]:
     """Return the recipes that come with the library: their text by name."""
     files = sorted(_RECIPES.glob("*.yaml"), key=lambda file: file.name)
     return {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+
+def recipe_text(name: str) -> str:
+    """Return a recipe that comes with the library.
+
+    Raises:
+        RecipeError: if there is none of the name.
+    """
+    known = recipes()
+    if name not in known:
+        raise RecipeError(f"there is no recipe '{name}', neither a file nor one that ships{suggest(name, known)}")
+    return known[name]

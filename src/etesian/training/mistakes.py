@@ -17,14 +17,11 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 
 from etesian.core.errors import first_line, suggest
-from etesian.core.names import HOMES
+from etesian.core.names import HOMES, RECIPE_PARTS
 from etesian.samples.loading import TaskData
 from etesian.training.logs import with_folders
 from etesian.training.task import Task
 from etesian.training.trusted import KINDS, MODULES, is_within, plain, read
-
-_OPTIONS = ("data", "model", "trainer", "seed_everything", "run", "ckpt_path", "config")
-"""What a recipe may hold, and the options that it may be called with."""
 
 _USUAL = {
     Callback: "lightning.pytorch.callbacks.EarlyStopping",
@@ -161,8 +158,8 @@ class _Look:
 
     def at_recipe(self, recipe: dict[str, Any]) -> None:
         for name in recipe:
-            if name not in _OPTIONS:
-                raise _MistakeError(f"a recipe has no part '{name}'{suggest(name, _OPTIONS)}")
+            if name not in RECIPE_PARTS:
+                raise _MistakeError(f"a recipe has no part '{name}'{suggest(name, RECIPE_PARTS)}")
         for part, base in (("data", TaskData), ("model", Task)):
             if not recipe.get(part):
                 raise _MistakeError(f"the recipe lacks its part '{part}', which names a class and its arguments")

@@ -21,8 +21,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import etesian.training.sharding  # noqa: F401  makes strategy: sharded known
 from etesian.core import Channel, Layout
-from etesian.core.errors import EtesianError, RecipeError, first_line, suggest
-from etesian.core.names import recipes
+from etesian.core.errors import EtesianError, RecipeError, first_line
+from etesian.core.names import recipe_text
 from etesian.core.outputs import claim_run, mark
 from etesian.core.statistics import Statistics
 from etesian.networks.network import Network, Transfer
@@ -190,13 +190,8 @@ def written_out(recipe: str | Path | Mapping[str, Any], folder: Path) -> Path:
         return path
     if Path(recipe).is_file():
         return Path(recipe)
-    known = recipes()
-    if str(recipe) not in known:
-        raise RecipeError(
-            f"there is no recipe '{recipe}', neither a file nor one that ships{suggest(str(recipe), known)}"
-        )
     path = folder / f"{recipe}.yaml"
-    path.write_text(known[str(recipe)], encoding="utf-8")
+    path.write_text(recipe_text(str(recipe)), encoding="utf-8")
     return path
 
 
