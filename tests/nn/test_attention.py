@@ -138,9 +138,9 @@ def written_out(step: VariableAggregation, pixels: Tensor, streams: Tensor, miss
     return mixed[0].view(*pixels.shape[:2], -1)
 
 
-def random_step(dtype: torch.dtype = torch.float64, *, validity: bool = False) -> VariableAggregation:
+def random_step(dtype: torch.dtype = torch.float64, *, points: int = 6, validity: bool = False) -> VariableAggregation:
     torch.manual_seed(3)
-    step = VariableAggregation(7, 6, 24, 4, validity=validity)
+    step = VariableAggregation(7, points, 24, 4, validity=validity)
     with torch.no_grad():
         for parameter in step.parameters():
             parameter.normal_(std=0.3)
@@ -152,12 +152,12 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("validity", [False, True])
+@pytest.mark.parametrize(("points", "validity"), [(6, False), (6, True), (1, False)])
 def test_outputs_and_all_gradients_are_those_of_the_step_written_out(
-    dtype: torch.dtype, tolerance: float, validity: bool
+    dtype: torch.dtype, tolerance: float, points: int, validity: bool
 ) -> None:
-    step = random_step(dtype, validity=validity)
-    pixels = torch.randn(2, 5, 4, 6, dtype=dtype, requires_grad=True)
+    step = random_step(dtype, points=points, validity=validity)
+    pixels = torch.randn(2, 5, 4, points, dtype=dtype, requires_grad=True)
     missing = (torch.rand(2, 5, 4, 6) < 0.3).to(dtype) if validity else None
     streams = torch.tensor([5, 0, 3, 6])
     ours, theirs = step(pixels, streams, missing), written_out(step, pixels, streams, missing)
@@ -221,6 +221,19 @@ def test_an_embedding_of_missing_values_has_no_effect_where_nothing_is_missing()
     changed = (step(pixels, streams, some) - step(pixels, streams)).abs().amax(dim=-1)
     assert changed[0, 0] > 1e-2
     assert changed.flatten()[1:].max() < 1e-5
+
+
+@pytest.mark.parametrize("points", [6, 1])
+def test_where_all_of_a_variable_is_missing_it_is_as_if_it_had_not_been_given(points: int) -> None:
+    step = random_step(points=points, validity=True)
+    pixels, streams = torch.randn(2, 3, 7, points, dtype=torch.float64), torch.arange(7)
+    missing = torch.zeros_like(pixels)
+    missing[0, 1, 4], missing[1, 2] = 1, 1
+    answer, kept = step(pixels, streams, missing), streams[streams != 4]
+    assert difference(answer[0, 1], step(pixels[:, :, kept], kept)[0, 1]) < 1e-12
+    assert difference(answer[1, :2], step(pixels, streams)[1, :2]) < 1e-12
+    value_bias = step.in_proj_bias.chunk(3)[2]
+    assert difference(answer[1, 2], step.out_proj(value_bias)) < 1e-12
 
 
 def test_heads_of_the_aggregation_must_divide_the_width() -> None:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, pad_globe, running_mean
+from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, pad_globe, running_mean, wrapped
 
 
 def smooth(latitude: np.ndarray, longitude: np.ndarray) -> Tensor:
@@ -143,6 +144,16 @@ def test_a_running_mean_keeps_what_is_the_same_and_turns_with_the_globe(width: t
     wave = torch.cos(2 * torch.pi * torch.arange(20, dtype=torch.float64) / max(width[1], 2)).expand(12, 20)
     left = float(running_mean(wave, width).abs().max())
     assert left < 1e-14 if width[1] > 1 else left > 0.5
+
+
+def test_wrapping_is_pytorchs_circular_padding_with_its_gradient() -> None:
+    maps = torch.randn(2, 3, 4, 5, requires_grad=True)
+    gradients = []
+    for around in (wrapped(maps), F.pad(maps, (1, 1, 0, 0), mode="circular")):
+        weights = torch.arange(around.numel()).view(around.shape)
+        gradients.append((around, *torch.autograd.grad((weights * around).sum(), maps)))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_depth_is_padded_by_its_outermost_layers() -> None:

@@ -172,7 +172,7 @@ class ClimaX(Network):
             2106.09685); 0 for none.
         local_width: features of each point of the grid that 3×3 convolutions pass on, a multiple of `heads`; 0, as in
             the original, for none. On the embedded planet (32×64 points, depth 4, width 128) a training step of one
-            lead takes twice as long with 32 of them, and one of five leads half as long.
+            lead takes one and a half times as long with 32 of them, and one of five leads less than half as long.
 
     Raises:
         RecipeError: if the layout asks for forcings or for another target grid, sizes do not fit one another, or there

@@ -12,6 +12,7 @@ from etesian.core import Fields, Frame, Layout
 from etesian.core.clock import seasonal_terms
 from etesian.core.errors import DataError, RecipeError
 from etesian.networks.network import Network, lead_hours
+from etesian.nn.convolution import wrapped
 
 _STRIDE = 4
 
@@ -133,8 +134,7 @@ class UNet(Network):
     def _doubled(self, values: Tensor) -> Tensor:
         if not self.periodic:
             return F.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
-        wider = F.pad(values, (1, 1, 0, 0), mode="circular")
-        return F.interpolate(wider, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2]
+        return F.interpolate(wrapped(values), scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2]
 
 
 class _Convolution(nn.Conv2d):
@@ -145,7 +145,7 @@ class _Convolution(nn.Conv2d):
         self.periodic = periodic
 
     def forward(self, values: Tensor) -> Tensor:
-        return super().forward(F.pad(values, (1, 1, 0, 0), mode="circular") if self.periodic else values)
+        return super().forward(wrapped(values) if self.periodic else values)
 
 
 class _Block(nn.Module):

@@ -262,43 +262,74 @@ class VariableAggregation(nn.Module):
                 patch has no value at all are left out there; where none is left, the token is the last layer's bias.
         """
         with torch.autocast(pixels.device.type, enabled=False):
-            attention, features, value_map = self._fold(pixels, streams, missing)
-            weighted = (attention.unsqueeze(-1) * features).flatten(2)
-        mixed = weighted @ value_map
+            score_map, value_map = self._fold(streams, with_missing=missing is not None)
+            pixels, absent = pixels.to(self.token_weight.dtype), None
+            parts = [pixels, torch.ones_like(pixels[..., :1])]
+            if missing is not None and self.missing_weight is not None:
+                parts.append(missing.to(pixels.dtype))
+                absent = missing.amin(dim=-1) > 0
+        weigh = self._weigh_points if pixels.shape[-1] == 1 else self._weigh_patches
+        mixed = weigh(parts, absent, score_map, value_map)
         value_bias = self.in_proj_bias.chunk(3)[2]
         if missing is None and self.missing_weight is not None:
             # Every parameter has a gradient whatever a process's samples hold, or processes would wait for one another.
             value_bias = value_bias + 0 * self.missing_weight.sum()
-        tokens = self.out_proj(mixed.transpose(0, 1).flatten(1) + value_bias)
-        return tokens.reshape(*pixels.shape[:2], -1)  # type: ignore[no-any-return]
+        return self.out_proj(mixed + value_bias)  # type: ignore[no-any-return]
 
     def _fold(
-        self, pixels: Tensor, streams: Tensor, missing: Tensor | None
-    ) -> tuple[
-        Float[Tensor, "head place stream"],
-        Float[Tensor, "place stream feature"],
-        Float[Tensor, "head stream_feature dim_head"],
-    ]:
-        """Return attention weights, the pixels with a constant 1 behind them, and the map from those to values."""
-        pixels = pixels.to(self.token_weight.dtype)
+        self, streams: Int64[Tensor, " stream"], *, with_missing: bool
+    ) -> tuple[Float[Tensor, "stream feature head"], Float[Tensor, "head stream feature dim_head"]]:
+        """Return the maps to scores and to values, from pixels with a constant 1 and what is missing behind them."""
         bias = (self.token_bias + self.variable_embed).unsqueeze(-1)
-        embedding, parts = [self.token_weight, bias], [pixels, torch.ones_like(pixels[..., :1])]
-        if missing is not None and self.missing_weight is not None:
+        embedding = [self.token_weight, bias]
+        if with_missing and self.missing_weight is not None:
             embedding.append(self.missing_weight)
-            parts.append(missing.to(pixels.dtype))
         token_map = torch.cat(embedding, dim=-1).index_select(0, streams)
-        features = torch.cat(parts, dim=-1).flatten(0, 1)
-
         query_weight, key_weight, value_weight = self.in_proj_weight.view(3, self.heads, -1, self.query.shape[0])
         query_bias = self.in_proj_bias.chunk(3)[0].view(self.heads, -1)
         query = (query_weight @ self.query + query_bias) * query_bias.shape[-1] ** -0.5
         score_map = torch.einsum("hk,hkd,sdf->sfh", query, key_weight, token_map)
-        scores = torch.einsum("nsf,sfh->hns", features, score_map)
-        if missing is not None and self.missing_weight is not None:
-            absent = missing.flatten(0, 1).amin(dim=-1) > 0
-            # Scores stay finite, so that a place with nothing at all has no NaN in its gradient.
-            attention = scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(dim=-1) * ~absent
-        else:
-            attention = scores.softmax(dim=-1)
-        value_map = torch.einsum("hkd,sdf->hsfk", value_weight, token_map).flatten(1, 2)
-        return attention, features, value_map
+        return score_map, torch.einsum("hkd,sdf->hsfk", value_weight, token_map)
+
+    def _weigh_patches(
+        self, parts: list[Tensor], absent: Bool[Tensor, "batch place stream"] | None, score: Tensor, value: Tensor
+    ) -> Float[Tensor, "batch place dim"]:
+        """Return the sum over streams of the values of patches, weighted by attention.
+
+        Args:
+            parts: pixels, a constant 1, and where they are missing.
+            absent: streams that are left out.
+            score: map of the parts to scores, see `_fold`.
+            value: map of the parts to values.
+        """
+        batch = len(parts[0])
+        with torch.autocast(parts[0].device.type, enabled=False):
+            features = torch.cat(parts, dim=-1).flatten(0, 1)
+            scores = torch.einsum("nsf,sfh->hns", features, score)
+            attention = _attention(scores, None if absent is None else absent.flatten(0, 1), -1)
+            weighted = (attention.unsqueeze(-1) * features).flatten(2)
+        mixed = weighted @ value.flatten(1, 2)
+        return mixed.transpose(0, 1).flatten(1).view(batch, -1, self.query.shape[0])
+
+    def _weigh_points(
+        self, parts: list[Tensor], absent: Bool[Tensor, "batch place stream"] | None, score: Tensor, value: Tensor
+    ) -> Float[Tensor, "batch place dim"]:
+        """Return the same for patches of one point; there are many, so places lie beside one another in memory."""
+        with torch.autocast(parts[0].device.type, enabled=False):
+            pixels, _, *missing = (part.squeeze(-1).transpose(1, 2).unsqueeze(1) for part in parts)
+            weights = score.permute(1, 2, 0).unsqueeze(-1)
+            scores = torch.addcmul(weights[1], weights[0], pixels.contiguous())
+            for part in missing:
+                scores = scores + weights[2] * part
+            attention = _attention(scores, None if absent is None else absent.transpose(1, 2).unsqueeze(1), 2)
+            weighted = torch.cat([attention * pixels, attention, *(attention * part for part in missing)], dim=2)
+        mixed = value.permute(0, 3, 2, 1).flatten(2) @ weighted
+        return mixed.flatten(1, 2).transpose(1, 2)
+
+
+def _attention(scores: Tensor, absent: Bool[Tensor, "*shape"] | None, axis: int) -> Tensor:
+    """Return weights that add up to one along an axis, none where a stream is absent."""
+    if absent is None:
+        return scores.softmax(dim=axis)
+    # Scores stay finite, so that a place with nothing at all has no NaN in its gradient.
+    return scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(dim=axis) * ~absent

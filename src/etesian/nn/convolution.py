@@ -4,7 +4,7 @@ Also over tokens, which may cover any part of it and have holes.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -193,6 +193,27 @@ def _padded(values: Tensor, sides: list[Sides]) -> Tensor:
     return pad_globe(values, sides[-2], sides[-1])
 
 
+class _Wrapped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        return torch.cat([maps[..., -1:], maps, maps[..., :1]], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        inner = gradient[..., 1:-1].clone()
+        inner[..., -1] += gradient[..., 0]
+        inner[..., 0] += gradient[..., -1]
+        return inner
+
+
+def wrapped(maps: Float[Tensor, "*lead lat lon"]) -> Float[Tensor, "*lead lat wider_lon"]:
+    """Return maps with one column more on each side, which is the last and the first of the circle.
+
+    PyTorch's circular padding does the same. On a CPU, forwards and backwards, it takes twice as long or more.
+    """
+    return _Wrapped.apply(maps)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class Plane(NamedTuple):
     """How tokens lie beside one another, row by row.
 
@@ -232,7 +253,7 @@ class TokenConvolution(nn.Conv2d):
             tokens = tokens * keys.unsqueeze(-1)
         maps = tokens.reshape(len(tokens), *plane[:2], -1).permute(0, 3, 1, 2)
         if plane.periodic:
-            maps = F.pad(maps, (1, 1, 0, 0), mode="circular")
+            maps = wrapped(maps)
         mixed = F.conv2d(maps, self.weight, self.bias, padding=(1, 0 if plane.periodic else 1))
         return mixed.permute(0, 2, 3, 1).flatten(1, 2)
 
