@@ -284,8 +284,8 @@ def baseline(name: str, store: str | Path | Store | None = None) -> Baseline:
 
     Args:
         name: forecasting: persistence, climatology, seasonal_cycle, damped_persistence, ridge, ridge_3_days,
-            ridge_all_channels; downscaling: interpolation, bicubic; gap filling: observed_mean, climatology_anomaly,
-            linear, optimal_interpolation, dineof.
+            ridge_all_channels; downscaling: interpolation, bicubic, conservative; gap filling: observed_mean,
+            climatology_anomaly, linear, optimal_interpolation, dineof.
         store: whose training period it is fitted to; by default the one that it is asked about.
 
     Raises:

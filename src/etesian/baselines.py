@@ -171,7 +171,7 @@ class Baseline:
 
 
 def _job_of(name: str) -> Job:
-    names: dict[Job, Sequence[str]] = {"forecast": BASELINES, "downscale": INTERPOLATIONS, "fill": GAP_BASELINES}
+    names: dict[Job, Sequence[str]] = {"forecast": BASELINES, "downscale": tuple(INTERPOLATIONS), "fill": GAP_BASELINES}
     for job, known in names.items():
         if name in known:
             return job

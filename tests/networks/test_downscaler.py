@@ -9,10 +9,16 @@ from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.core.grid import overlap_weights
 from etesian.core.recorded import rebuild
 from etesian.downscale.baselines import Interpolation
 from etesian.networks.climax import ClimaX
-from etesian.networks.downscaler import BicubicInterpolation, BilinearInterpolation, Downscaler
+from etesian.networks.downscaler import (
+    BicubicInterpolation,
+    BilinearInterpolation,
+    ConservativeInterpolation,
+    Downscaler,
+)
 from etesian.networks.unet import UNet
 
 CHANNELS = (Channel("temperature", 500), Channel("2m_temperature"))
@@ -135,5 +141,52 @@ def test_cubic_splines_are_exact_for_cubics_and_close_the_circle() -> None:
         for interpolation in (BicubicInterpolation, BilinearInterpolation)
     ]
     assert errors[0] < 3e-3 < errors[1]
-    with pytest.raises(DataError, match="bicubic interpolation needs complete fields"):
+    with pytest.raises(DataError, match="interpolation by cubic splines needs complete fields"):
         BicubicInterpolation(source, target)(Fields(wave(source), frame, wave(source) > 0))
+
+
+def averaged(fine: Tensor, source: Grid, target: Grid) -> Tensor:
+    rows, columns = (torch.from_numpy(shares).float() for shares in overlap_weights(source, target))
+    return torch.einsum("btchw,ih,jw->btcij", fine, rows, columns)
+
+
+@pytest.mark.parametrize("poles", [False, True])
+def test_conservative_interpolation_keeps_the_means_over_coarse_cells(poles: bool) -> None:
+    coarse, fine = Grid.equiangular(22.5, poles=poles), Grid.equiangular(4.5, poles=poles)
+    inputs = fields(coarse)
+    made = ConservativeInterpolation(coarse, fine)(inputs).values
+    torch.testing.assert_close(averaged(made, fine, coarse), inputs.values, rtol=0, atol=2e-5)
+    plain = BicubicInterpolation(coarse, fine)(inputs).values
+    assert (averaged(plain, fine, coarse) - inputs.values).std() > 0.1
+
+
+def test_means_of_a_smooth_field_give_it_back_with_a_sixth_of_the_error_of_taking_them_for_values() -> None:
+    coarse, fine = Grid.equiangular(11.25), Grid.equiangular(2.25)
+    angles = np.radians(fine.latitude)[:, None], np.radians(fine.longitude)
+    truth = torch.from_numpy(np.cos(angles[0]) ** 3 * np.sin(4 * angles[1])).float()[None, None, None]
+    means = Fields(averaged(truth, fine, coarse), Frame(CHANNELS[:1], torch.zeros(1, 1, dtype=torch.int64), coarse))
+    errors = [
+        (interpolation(coarse, fine)(means).values - truth).square().mean().sqrt().item()
+        for interpolation in (ConservativeInterpolation, BicubicInterpolation, BilinearInterpolation)
+    ]
+    assert 6 * errors[0] < errors[1] < errors[2]
+
+
+def test_conservative_interpolation_of_a_region_takes_cells_that_it_does_not_cover_for_values() -> None:
+    coarse, fine = Grid(np.arange(0, 50, 10), np.arange(0, 50, 10)), Grid(np.arange(5, 36, 2.0), np.arange(5, 36, 2.0))
+    inputs = fields(coarse)
+    made = ConservativeInterpolation(coarse, fine)(inputs).values
+    torch.testing.assert_close(averaged(made, fine, coarse)[..., 1:3, 1:3], inputs.values[..., 1:3, 1:3])
+    everywhere = ConservativeInterpolation(coarse, fine)(Fields(torch.ones_like(inputs.values), inputs.frame))
+    torch.testing.assert_close(everywhere.values, torch.ones_like(everywhere.values))
+
+
+def test_a_downscaler_begins_with_the_interpolation_that_it_names_and_is_rebuilt_with_it() -> None:
+    network = Downscaler(LAYOUT, unet, interpolation="conservative").eval()
+    nn.init.zeros_(network.network.persistence)  # type: ignore[arg-type]
+    inputs = fields(COARSE)
+    wanted = ask(Interpolation(LAYOUT, way="conservative"), inputs)
+    assert torch.equal(ask(network, inputs), wanted)
+    copy: Any = rebuild(network.describe())
+    copy.load_state_dict(network.state_dict())
+    assert torch.equal(ask(copy.eval(), inputs), wanted)

@@ -107,7 +107,7 @@ def fill(
 @app.command
 @explained(
     "run.Run.downscale",
-    run="run directory of `etesian fit`, or baseline:interpolation (bilinear) or baseline:bicubic.",
+    run="run directory of `etesian fit`, or baseline:interpolation (bilinear), bicubic or conservative.",
     coarse="training store of the coarse fields.",
     out="the Zarr store to make.",
     grid="that a baseline goes to, or, for super-resolution, the fine grid where even steps around the store's "

@@ -282,6 +282,23 @@ def cubic_longitude_weights(source: Grid, target: Grid) -> Float[np.ndarray, "ta
     return np.asarray(CubicSpline(np.append(source.longitude, west + 360), closed, bc_type="periodic")(position))
 
 
+def mean_keeping(
+    weights: Float[np.ndarray, "target source"], shares: Float[np.ndarray, "source target"]
+) -> Float[np.ndarray, "target source"]:
+    """Return interpolation weights for means over the source's cells, instead of for values at its points.
+
+    What is interpolated takes such values at the points that the means over each cell are what was given; at points
+    whose cell the target does not cover, it takes what was given.
+
+    Args:
+        weights: of an interpolation of values at points.
+        shares: of each source cell that lies in each target cell (`overlap_weights`).
+    """
+    covered = shares.sum(axis=1, keepdims=True) > 1 - _TOLERANCE
+    given = np.where(covered, shares @ weights, np.eye(len(shares)))
+    return np.asarray(weights @ np.linalg.inv(given))
+
+
 def overlap_weights(
     source: Grid, target: Grid
 ) -> tuple[Float[np.ndarray, "lat_out lat"], Float[np.ndarray, "lon_out lon"]]:

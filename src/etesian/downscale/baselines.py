@@ -10,12 +10,12 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError
 from etesian.core.statistics import unscaled
 from etesian.downscale.task import DownscaleTask
-from etesian.networks.downscaler import BicubicInterpolation, BilinearInterpolation
+from etesian.networks.downscaler import INTERPOLATIONS as WAYS
 from etesian.networks.network import Network
 from etesian.store.states import States
 
-INTERPOLATIONS = ("interpolation", "bicubic")
-"""What downscaling is judged against: the coarse field, interpolated bilinearly or by cubic splines."""
+INTERPOLATIONS = {"interpolation": "bilinear", "bicubic": "bicubic", "conservative": "conservative"}
+"""What downscaling is judged against: the coarse field, interpolated in one of the ways that `Downscaler` knows."""
 
 
 class Interpolation(Network):
@@ -23,18 +23,18 @@ class Interpolation(Network):
 
     Args:
         layout: with a target grid.
-        cubic: by cubic splines instead of bilinearly.
+        way: to interpolate, see `Downscaler`.
 
     Raises:
         GridError: if the layout has no target grid, or one that reaches beyond that of the inputs.
     """
 
-    def __init__(self, layout: Layout, *, cubic: bool = False) -> None:
+    def __init__(self, layout: Layout, *, way: str = "bilinear") -> None:
         super().__init__()
         self.layout = layout
         if layout.target_grid is None:
             raise GridError("interpolation needs a layout with a target_grid")
-        self.interpolation = (BicubicInterpolation if cubic else BilinearInterpolation)(layout.grid, layout.target_grid)
+        self.interpolation = WAYS[way](layout.grid, layout.target_grid)
 
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
@@ -45,10 +45,10 @@ class Interpolation(Network):
 
 
 def interpolation_task(name: str, store: States, channels: Sequence[Channel], grid: Grid) -> DownscaleTask:
-    """Return `interpolation`, which is bilinear, or `bicubic` as a task that predicts like any other, at lead 0.
+    """Return one of `INTERPOLATIONS` as a task that predicts like any other, at lead 0.
 
     Raises:
         GridError: if the grid reaches beyond the store's.
     """
     layout = Layout(inputs=tuple(channels), targets=tuple(channels), grid=store.grid, target_grid=grid)
-    return DownscaleTask(partial(Interpolation, cubic=name == INTERPOLATIONS[1]), layout, unscaled(channels))
+    return DownscaleTask(partial(Interpolation, way=INTERPOLATIONS[name]), layout, unscaled(channels))

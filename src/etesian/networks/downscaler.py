@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +11,15 @@ from torch import Tensor, nn
 
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
-from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, linear_weights, longitude_weights
+from etesian.core.grid import (
+    Grid,
+    cubic_longitude_weights,
+    cubic_weights,
+    linear_weights,
+    longitude_weights,
+    mean_keeping,
+    overlap_weights,
+)
 from etesian.networks.network import Network
 
 
@@ -77,9 +86,8 @@ class BicubicInterpolation(BilinearInterpolation):
 
     def __init__(self, source: Grid, target: Grid) -> None:
         super().__init__(source, target)
-        rows = cubic_weights(source.latitude, np.clip(target.latitude, *source.latitude[[0, -1]]))
-        self.rows = torch.from_numpy(rows).float()
-        self.columns = torch.from_numpy(cubic_longitude_weights(source, target)).float()
+        rows, columns = _cubic(source, target)
+        self.rows, self.columns = torch.from_numpy(rows).float(), torch.from_numpy(columns).float()
 
     def forward(self, fields: Fields) -> Fields:
         """Return the fields on the target grid.
@@ -89,8 +97,39 @@ class BicubicInterpolation(BilinearInterpolation):
             DataError: if they have holes.
         """
         if fields.valid is not None and not bool(fields.valid.all()):
-            raise DataError("bicubic interpolation needs complete fields, but values are missing; use `interpolation`")
+            raise DataError(
+                "interpolation by cubic splines needs complete fields, but values are missing; interpolate bilinearly"
+            )
         return super().forward(fields)
+
+
+class ConservativeInterpolation(BicubicInterpolation):
+    """Interpolates by cubic splines whose means over the cells of the source are the fields.
+
+    For fields that are means over cells, as of conservative regridding: taken for values at the cells' centres, as by
+    the other interpolations, they are smoothed once more. Cells that the target does not cover are taken for that.
+
+    Raises:
+        DataError: later, if fields have holes.
+    """
+
+    def __init__(self, source: Grid, target: Grid) -> None:
+        super().__init__(source, target)
+        weights = zip(_cubic(source, target), overlap_weights(target, source), strict=True)
+        self.rows, self.columns = (torch.from_numpy(mean_keeping(*pair)).float() for pair in weights)
+
+
+def _cubic(source: Grid, target: Grid) -> tuple[Float[np.ndarray, "row lat"], Float[np.ndarray, "column lon"]]:
+    rows = cubic_weights(source.latitude, np.clip(target.latitude, *source.latitude[[0, -1]]))
+    return rows, cubic_longitude_weights(source, target)
+
+
+INTERPOLATIONS = {
+    "bilinear": BilinearInterpolation,
+    "bicubic": BicubicInterpolation,
+    "conservative": ConservativeInterpolation,
+}
+"""Ways to bring coarse fields to a fine grid, by name."""
 
 
 class Downscaler(Network):
@@ -103,13 +142,23 @@ class Downscaler(Network):
         network: builds the network for the fine grid.
         residual: the network gives the difference from the interpolated field (from the mean where it is not valid),
             which must then be among the inputs; otherwise the field itself.
+        interpolation: `bilinear`; or, of fields without holes, by cubic splines through values at points (`bicubic`),
+            or with the means over the coarse cells that are given (`conservative`), which is right where the coarse
+            fields are such means.
 
     Raises:
         RecipeError: if the layout has no target grid, or a residual has nothing to be added to.
         GridError: if the target grid reaches beyond that of the inputs.
     """
 
-    def __init__(self, layout: Layout, network: Callable[[Layout], Network], *, residual: bool = True) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        network: Callable[[Layout], Network],
+        *,
+        residual: bool = True,
+        interpolation: Literal["bilinear", "bicubic", "conservative"] = "bilinear",
+    ) -> None:
         super().__init__()
         if layout.target_grid is None:
             raise RecipeError("Downscaler needs data on two grids; use etesian.downscale.data.DownscalingData")
@@ -119,7 +168,7 @@ class Downscaler(Network):
                 "set residual: false"
             )
         self.layout, self.residual = layout, residual
-        self.interpolation = BilinearInterpolation(layout.grid, layout.target_grid)
+        self.interpolation = INTERPOLATIONS[interpolation](layout.grid, layout.target_grid)
         # A checkpoint describes the network itself, since a factory cannot be written down.
         fine = replace(layout, grid=layout.target_grid, target_grid=None)
         self.network = network if isinstance(network, Network) else network(fine)
