@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from etesian import core
 
@@ -64,6 +66,20 @@ finally:
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_to_examine_a_file_loads_no_trainer(tmp_path):
+    values = xr.DataArray(np.full((1, 2, 4), 280.0), dims=("time", "latitude", "longitude"), attrs={"units": "K"})
+    known = {
+        "time": np.array(["2000-01-01"], "datetime64[ns]"),
+        "latitude": [-45.0, 45.0],
+        "longitude": np.arange(4) * 90.0,
+    }
+    values.assign_coords(known).to_dataset(name="2m_temperature").to_netcdf(tmp_path / "t2m.nc")
+    script = "import sys, etesian as et; et.doctor(sys.argv[1]); print(*{'torch', 'lightning'} & set(sys.modules))"
+    words = [sys.executable, "-c", script, str(tmp_path / "t2m.nc")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_the_core_gives_its_names_and_no_others():

@@ -1,27 +1,30 @@
-"""The verbs: each takes paths or objects and returns objects; the command line calls nothing else."""
+"""The verbs: each takes paths or objects and returns objects; the command line calls nothing else.
+
+What only some verbs need is imported inside them: to open or to examine a file takes no trainer, which loads for
+seconds.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from etesian.baselines import Baseline
 from etesian.core.errors import RecipeError, suggest
 from etesian.files import fetch as fetching
 from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
-from etesian.run import Run
-from etesian.simulation.atmosphere import simulate as simulate_atmosphere
-from etesian.simulation.climate import simulate_scenarios
-from etesian.simulation.ocean import Calendar, simulate_ocean
-from etesian.simulation.planet import Truncation
-from etesian.store import prepare as preparing
-from etesian.store.reader import Store
-from etesian.store.regrid import Method
-from etesian.store.select import Resampling
+
+if TYPE_CHECKING:
+    from etesian.baselines import Baseline
+    from etesian.run import Run
+    from etesian.simulation.ocean import Calendar
+    from etesian.simulation.planet import Truncation
+    from etesian.store.reader import Store
+    from etesian.store.regrid import Method
+    from etesian.store.select import Resampling
 
 
 def open(source: Source) -> xr.Dataset:
@@ -95,19 +98,19 @@ def prepare(
     exclude: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
     grid: float | str | Path | None = None,
-    method: Method = "conservative",
+    method: "Method" = "conservative",
     coarsen: int | None = None,
     start: str | None = None,
     end: str | None = None,
     every: int | None = None,
-    resampling: Resampling = "instant",
+    resampling: "Resampling" = "instant",
     region: str | None = None,
     member: int | None = None,
     derive: Sequence[str] | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,
     overwrite: bool = False,
-) -> Store:
+) -> "Store":
     """Make a training store: fields, statics, statistics, climatology.
 
     The work goes on in `OUT.partial` and can be killed at any time; the same call continues it. `OUT` appears when it
@@ -145,9 +148,13 @@ def prepare(
     Raises:
         EtesianError: if a source cannot be used, or an option asks for what is not there.
     """
+    from etesian.store.prepare import as_list
+    from etesian.store.prepare import prepare as make
+    from etesian.store.reader import Store
+
     first, last = train or (None, None)
-    preparing.prepare(
-        source if isinstance(source, xr.Dataset) else preparing.as_list(source), str(out), variables=variables,
+    make(
+        source if isinstance(source, xr.Dataset) else as_list(source), str(out), variables=variables,
         exclude=exclude, levels=levels, grid=None if grid is None else str(grid), method=method, coarsen=coarsen,
         start=start, end=end, train_start=first, train_end=last, every=every, resampling=resampling, region=region,
         member=member, derive=derive, scheduler=scheduler, memory_limit=memory_limit, overwrite=overwrite,
@@ -163,7 +170,7 @@ def simulate(
     spinup_days: int | None = None,
     step_hours: int | None = None,
     levels: Sequence[int] | None = None,
-    truncation: Truncation | None = None,
+    truncation: "Truncation | None" = None,
     contrast: float | None = None,
     truth: str | Path | None = None,
     years: int | None = None,
@@ -172,7 +179,7 @@ def simulate(
     clouds: str | Path | None = None,
     noise: float | None = None,
     land: float | None = None,
-    calendar: Calendar | None = None,
+    calendar: "Calendar | None" = None,
     members: int | None = None,
     resolution: float | None = None,
     seed: int | None = None,
@@ -213,6 +220,10 @@ def simulate(
             is not installed.
         DataError: if something else is at `out`.
     """
+    from etesian.simulation.atmosphere import simulate as simulate_atmosphere
+    from etesian.simulation.climate import simulate_scenarios
+    from etesian.simulation.ocean import simulate_ocean
+
     kinds: dict[str, Callable[..., None]] = {
         "atmosphere": simulate_atmosphere,
         "ocean": simulate_ocean,
@@ -238,11 +249,11 @@ def fit(
     recipe: str | Path | Mapping[str, Any],
     *,
     run: str | Path | None = None,
-    stores: Sequence[str | Path | Store] | None = None,
+    stores: "Sequence[str | Path | Store] | None" = None,
     epochs: int | None = None,
     options: Mapping[str, Any] | None = None,
     trust: Sequence[str] = (),
-) -> Run:
+) -> "Run":
     """Train from a recipe, in this process; the same call again goes on, or says that the run is finished.
 
     Args:
@@ -257,12 +268,13 @@ def fit(
     Raises:
         RecipeError: if there is no such recipe, or its options do not fit together.
     """
+    from etesian.run import Run
     from etesian.training.recipes import fit as train
 
     return Run(train(recipe, run, stores, epochs, options or {}, trust))
 
 
-def load(run: str | Path, checkpoint: str | None = None) -> Run | Baseline:
+def load(run: str | Path, checkpoint: str | None = None) -> "Run | Baseline":
     """Return a trained run, or a baseline where it is called `baseline:NAME`.
 
     Args:
@@ -273,13 +285,15 @@ def load(run: str | Path, checkpoint: str | None = None) -> Run | Baseline:
         CheckpointError: if there is none, or it is damaged.
         RecipeError: if there is no such baseline.
     """
+    from etesian.run import Run
+
     name = str(run)
     if name.startswith("baseline:"):
-        return Baseline(name.removeprefix("baseline:"))
+        return baseline(name.removeprefix("baseline:"))
     return Run(run, checkpoint)
 
 
-def baseline(name: str, store: str | Path | Store | None = None) -> Baseline:
+def baseline(name: str, store: "str | Path | Store | None" = None) -> "Baseline":
     """Return a simple answer that a network has to beat.
 
     Args:
@@ -291,6 +305,8 @@ def baseline(name: str, store: str | Path | Store | None = None) -> Baseline:
     Raises:
         RecipeError: if there is no such baseline.
     """
+    from etesian.baselines import Baseline
+
     return Baseline(name, store)
 
 
