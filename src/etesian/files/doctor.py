@@ -21,9 +21,8 @@ from etesian.files.canonical import canonicalise
 from etesian.files.checks import findings_of, gather, set_units, summaries, tallies
 from etesian.files.decoding import damage_gathered
 from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind, to_look_at
-from etesian.files.formats import read_file
 from etesian.files.naming import ON_LEVELS
-from etesian.files.open import Source, check_times, combine, expand
+from etesian.files.open import Source, check_times, combine, expand, read_file
 from etesian.files.times import changes, is_timed, refusal
 from etesian.files.units import conversion
 
