@@ -40,9 +40,9 @@ from etesian.evaluation import evaluate as evaluate
 from etesian.evaluation import summary as summary
 from etesian.fill.data import GapFillData as GapFillData
 from etesian.fill.task import GapFillTask as GapFillTask
-from etesian.forecast.baseline_networks import Climatology as Climatology
-from etesian.forecast.baseline_networks import LinearForecast as LinearForecast
-from etesian.forecast.baseline_networks import Persistence as Persistence
+from etesian.forecast.baselines import Climatology as Climatology
+from etesian.forecast.baselines import LinearForecast as LinearForecast
+from etesian.forecast.baselines import Persistence as Persistence
 from etesian.forecast.data import ForecastData as ForecastData
 from etesian.forecast.latent import LatentForecastTask as LatentForecastTask
 from etesian.forecast.pretrain import PretrainTask as PretrainTask

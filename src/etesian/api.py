@@ -20,8 +20,8 @@ from etesian.files.open import Source, open_store
 if TYPE_CHECKING:
     from etesian.baselines import Baseline
     from etesian.run import Run
+    from etesian.simulation.atmosphere import Truncation
     from etesian.simulation.ocean import Calendar
-    from etesian.simulation.planet import Truncation
     from etesian.store.reader import Store
     from etesian.store.regrid import Method
     from etesian.store.select import Resampling

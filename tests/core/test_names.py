@@ -32,6 +32,7 @@ def test_paths_of_version_0_1_lead_to_what_has_the_name_now(path: str) -> None:
         "etesian.distance.inpaint.InpaintTask",
         "etesian.downscale.superresolution.SuperResolutionTask",
         "etesian.downscale.superresolution_data.SuperResolutionData",
+        "etesian.forecast.baseline_networks.LinearForecast",
     ],
 )
 def test_paths_of_modules_that_are_part_of_others_now_lead_there(path: str) -> None:

@@ -13,7 +13,7 @@ from etesian.core.errors import DataError
 from etesian.core.statistics import Statistics
 from etesian.files.open import open_store
 from etesian.fill.baselines import fill_baseline
-from etesian.forecast.baseline_networks import Persistence
+from etesian.forecast.baselines import Persistence
 from etesian.forecast.run import predict_to
 from etesian.forecast.task import ForecastTask
 from etesian.samples.windows import Period, WindowReader

@@ -7,7 +7,7 @@ import torch
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import DataError, GridError
 from etesian.downscale.baselines import Interpolation
-from etesian.forecast.baseline_networks import Climatology, LinearForecast, Persistence, apply_linear
+from etesian.forecast.baselines import Climatology, LinearForecast, Persistence, apply_linear
 
 CHANNELS = (Channel("temperature", 500), Channel("temperature", 850))
 COARSE, FINE = Grid.equiangular(30), Grid.equiangular(10)

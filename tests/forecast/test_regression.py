@@ -12,7 +12,7 @@ import xarray as xr
 from etesian.core import Batch, Channel, Grid, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.forecast.baseline_networks import Persistence
+from etesian.forecast.baselines import Persistence
 from etesian.forecast.data import ForecastData
 from etesian.forecast.regression import MOST_NUMBERS, PatternRidge, Ridge
 from etesian.forecast.task import ForecastTask

@@ -16,7 +16,7 @@ from etesian.core.clock import parse_time
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast import run as predictor
-from etesian.forecast.baseline_networks import Persistence
+from etesian.forecast.baselines import Persistence
 from etesian.forecast.run import forecast, predict_to, stream
 from etesian.forecast.task import ForecastTask
 from etesian.networks.weathermesh import SIZES, WeatherMesh

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
-from etesian.forecast.baseline_networks import Persistence
+from etesian.forecast.baselines import Persistence
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import Network
 

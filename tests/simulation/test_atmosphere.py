@@ -13,8 +13,7 @@ from numpy.polynomial import legendre
 from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.errors import DataError, RecipeError
 from etesian.simulation import atmosphere as module
-from etesian.simulation.atmosphere import simulate
-from etesian.simulation.planet import COAST, EARTHLIKE, Planet, planet
+from etesian.simulation.atmosphere import COAST, EARTHLIKE, Planet, planet, simulate
 
 pytest.importorskip("dinosaur")
 

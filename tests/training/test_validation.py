@@ -14,7 +14,7 @@ from etesian.core.statistics import Statistics
 from etesian.downscale.baselines import Interpolation
 from etesian.downscale.task import DownscaleTask, SuperResolutionTask
 from etesian.fill.task import GapFillTask
-from etesian.forecast.baseline_networks import Persistence
+from etesian.forecast.baselines import Persistence
 from etesian.forecast.data import ForecastData
 from etesian.forecast.run import predict_to
 from etesian.forecast.task import ForecastTask

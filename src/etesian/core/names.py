@@ -45,7 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "forecast.task": ("ForecastTask",),
     "forecast.latent": ("LatentForecastTask",),
     "forecast.pretrain": ("PretrainTask",),
-    "forecast.baseline_networks": ("Persistence", "Climatology", "LinearForecast"),
+    "forecast.baselines": ("Persistence", "Climatology", "LinearForecast"),
     "fill.data": ("GapFillData",),
     "fill.task": ("GapFillTask",),
     "downscale.data": ("DownscalingData", "SuperResolutionData"),
