@@ -100,6 +100,8 @@ class Run:
         beside: Sequence["Run | str | Path"] = (),
         source: str | None = None,
         blend: Mapping[str, tuple[Given, float]] | None = None,
+        members: int | None = None,
+        seed: int = 0,
         batch_size: int = 16,
         overwrite: bool = False,
     ) -> xr.Dataset:
@@ -115,21 +117,23 @@ class Run:
             source: which of the sources that the run has encoders for the store holds.
             blend: further stores with states of the same times and their weights, by the name of their source, blended
                 with those of the store, whose weight is what is left of 1, in the run's latent.
-            batch_size: initial times at once.
+            members: of the ensemble from each initial time, where the run was trained with `members`; by default 8.
+            seed: of the members: another one gives others.
+            batch_size: initial times at once; of an ensemble members.
             overwrite: replace forecasts that are there already.
 
         Returns:
-            Variables over `time` (initial), `prediction_timedelta`, `level` where they have one, latitude and
-            longitude; opened lazily from `out` where that is given.
+            Variables over `time` (initial), of an ensemble `number`, `prediction_timedelta`, `level` where they have
+            one, latitude and longitude; opened lazily from `out` where that is given.
 
         Raises:
-            RecipeError: if the run does not forecast, or was not trained for a lead.
+            RecipeError: if the run does not forecast, or was not trained for a lead or for members.
             DataError: if the store has no such times, or `out` holds something else.
         """
         require(self.job, "forecast", str(self.path))
         runs = [self, *(each if isinstance(each, Run) else Run(each) for each in beside)]
         wanted = hours(leads)
-        at_least_one(every=every, batch_size=batch_size)
+        at_least_one(every=every, batch_size=batch_size, members=1 if members is None else members)
         states = opened(store)
         further = {name: opened(each) for name, (each, _) in (blend or {}).items()}
         weights = [weight for _, weight in (blend or {}).values()]
@@ -144,8 +148,8 @@ class Run:
 
         def write(path: str) -> None:
             predict_to(
-                task, states, path, initial, wanted, source=identity, analyses=analyses, batch_size=batch_size,
-                overwrite=overwrite, label=f"forecasting with {self.path.name}",
+                task, states, path, initial, wanted, source=identity, analyses=analyses, members=members, seed=seed,
+                batch_size=batch_size, overwrite=overwrite, label=f"forecasting with {self.path.name}",
             )  # fmt: skip
 
         return streamed(write, out, paths)

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from running import etesian
 
+import etesian as et
 from etesian.cli.main import main
 from etesian.core import Layout
 from etesian.core.grid import Grid
@@ -99,6 +100,33 @@ def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], sto
         alone = forecast(task, WindowReader(reader, task.layout), initial, (lead,))
         index = [str(c) for c in task.layout.targets].index("surface_pressure")
         np.testing.assert_allclose(written["surface_pressure"][0, place], alone.values[0, 0, index], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("no_rendering")
+def test_an_ensemble_goes_through_the_command_line(
+    runs: dict[str, Path], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit("planet_iterated.yaml", tmp_path / "run", store, "--model.init_args.members=2")
+    run, out = et.load(tmp_path / "run"), tmp_path / "members.zarr"
+    assert {"val_loss", "val_rmse/surface_pressure/24h", "val_crps/surface_pressure/24h"} <= set(run.log)
+    etesian("forecast", tmp_path / "run", store, out, *INIT, "--leads", 24, "--members", 3, "--seed", 1)
+    written = xr.open_zarr(out, decode_timedelta=True)
+    assert written.sizes["number"] == 3
+    again = run.forecast(store, INIT[1:], [24], members=3, seed=1)
+    xr.testing.assert_identical(again.drop_attrs(), written.load().drop_attrs())
+    assert run.forecast(store, INIT[1:], [24]).sizes["number"] == 8
+    etesian(
+        "evaluate", out, store, "--beside", f"again={out}", "--baselines", "persistence", "--out", tmp_path / "scores"
+    )
+    scores = xr.open_dataset(tmp_path / "scores" / "scores.nc").sel(channel="surface_pressure").isel(region=0)
+    assert scores.crps.sel(forecast="members").item() == scores.crps.sel(forecast="again").item()
+    assert scores.crps.sel(forecast="persistence").item() == pytest.approx(
+        scores.mae.sel(forecast="persistence").item()
+    )
+    alone = ("forecast", runs["iterated"], store, tmp_path / "alone.zarr", *INIT, "--leads", 24, "--members", 3)
+    assert "the run was trained for one forecast" in refused(capsys, *alone)
+    baseline = ("forecast", "baseline:persistence", *alone[2:])
+    assert "--members is for runs; a baseline has none" in refused(capsys, *baseline)
 
 
 def test_a_lead_that_no_run_or_two_runs_were_trained_for_is_refused(

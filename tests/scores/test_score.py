@@ -105,7 +105,7 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(
         (GridError, "bring the truth to the forecasts' grid", {"m": model}, truth.isel(latitude=slice(0, 8))),
         (DataError, "WeatherBench 2's layout", {"m": truth}, truth),
         (DataError, "there is no '.*nowhere.zarr'", {"m": tmp_path / "nowhere.zarr"}, truth),
-        (DataError, "dimension member", {"m": model.expand_dims(member=2)}, truth),
+        (DataError, "a dimension 'scenario' of length 2", {"m": model.expand_dims(scenario=2)}, truth),
         (ChannelError, "no channel in common", {"m": model[["geopotential"]]}, truth.drop_vars("geopotential")),
     ]
     for error, message, given, against in cases:

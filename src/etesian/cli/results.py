@@ -41,6 +41,8 @@ def forecast(
     checkpoint: str | None = None,
     source: str | None = None,
     blend: Words | None = None,
+    members: int | None = None,
+    seed: int = 0,
     batch_size: int = 16,
     overwrite: Switch = False,
 ) -> None:
@@ -53,7 +55,7 @@ def forecast(
 
     loaded = et.load(run, checkpoint)
     if isinstance(loaded, et.Baseline):
-        _only_for_runs(beside=beside, source=source, blend=blend)
+        _only_for_runs(beside=beside, source=source, blend=blend, members=members, seed=seed)
         loaded.forecast(
             store, init, leads, channels=channels, every=every, out=out, batch_size=batch_size, overwrite=overwrite
         )
@@ -62,8 +64,8 @@ def forecast(
         raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
     further = dict(_blended(text) for text in blend or [])
     loaded.forecast(
-        store, init, leads, beside=beside or (), source=source, blend=further, every=every, out=out,
-        batch_size=batch_size, overwrite=overwrite,
+        store, init, leads, beside=beside or (), source=source, blend=further, members=members, seed=seed,
+        every=every, out=out, batch_size=batch_size, overwrite=overwrite,
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from etesian.core.grid import Grid
 CONVENTIONS = {"Conventions": "CF-1.11"}
 LEAD = "prediction_timedelta"
 """WeatherBench 2's dimension of the time after the initial one."""
+MEMBER = "number"
+"""WeatherBench 2's dimension of the members of an ensemble."""
 
 
 def levels_of(channels: Sequence[Channel], name: str) -> list[int | None]:

@@ -70,7 +70,7 @@ def downscale_to(
         source | {"store": coarse.fingerprint}, units=channel_units(task, [coarse]), overwrite=overwrite,
     )  # fmt: skip
 
-    def answer(some: NDArray[np.int64]) -> Iterator[Fields]:
+    def answer(some: NDArray[np.int64], _: list[int]) -> Iterator[Fields]:
         batch = reader.start(some).to(task.device)
         given = batch.inputs.frame
         yield task.predict(batch, Frame(layout.targets, given.time[:, -1:], layout.output_grid, given.calendar))

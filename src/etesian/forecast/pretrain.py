@@ -52,6 +52,10 @@ class PretrainTask(ForecastTask):
         **options: Any,
     ) -> None:
         super().__init__(network, layout, statistics, **options)
+        if self.members is not None:
+            raise RecipeError(
+                "PretrainTask trains one forecast; fine-tune members with ForecastTask and start: {checkpoint: RUN}"
+            )
         if min(forecast_weight, reconstruct_weight) < 0 or forecast_weight == reconstruct_weight == 0:
             raise RecipeError(
                 f"forecast_weight = {forecast_weight:g} and reconstruct_weight = {reconstruct_weight:g} must be 0 or "

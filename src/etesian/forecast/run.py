@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from etesian.core import Channel, Fields, Layout
 from etesian.core.errors import GridError, RecipeError
+from etesian.forecast.members import DEFAULT_MEMBERS, MemberNoise, Noise
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
 from etesian.samples.windows import WindowReader
@@ -57,6 +58,8 @@ def predict_to(
     *,
     source: dict[str, object],
     analyses: Analyses = Analyses(),
+    members: int | None = None,
+    seed: int = 0,
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "forecasting",
@@ -71,14 +74,17 @@ def predict_to(
         leads: hours after the initial time.
         source: what the forecasts are made from, as plain data.
         analyses: from which sources the states come.
-        batch_size: initial times at once.
+        members: of an ensemble, where the run was trained for one; by default `DEFAULT_MEMBERS`.
+        seed: of the members' noise.
+        batch_size: forecasts at once: initial times, or members from them.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
 
     Raises:
         GridError: if the store lies on another grid than the run.
         ChannelError: if the store lacks a channel that the run needs.
-        RecipeError: if the tasks for different leads predict different things, or a lead is beyond training.
+        RecipeError: if the tasks for different leads predict different things, a lead is beyond training, or members
+            are asked for that were not trained.
         DataError: if the path exists and may not be replaced, the store has a channel in other units than the run was
             trained on, or there is not a single number to write.
     """
@@ -100,6 +106,7 @@ def predict_to(
             each.check_leads(asked)
             _know_observed(each, store)
         units |= channel_units(each, [states for _, states in given])
+    members = _members([each for each, _ in parts], members, path)
     targets, averaging = first.layout.targets, first.provenance.get("average_hours")
     grid = _on_grid(store, first.layout).output_grid
     for each, (lead, *_) in parts:
@@ -108,20 +115,40 @@ def predict_to(
             raise RecipeError(
                 f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
             )
-    identity = source | {"store": store.fingerprint}
+    identity = source | {"store": store.fingerprint} | ({} if members is None else {"seed": seed})
     if analyses.source is not None or analyses.beside:
         sources = {str(name): states.fingerprint for name, states in given}
         identity |= {"sources": sources, "weights": list(weights)}
     writer = PredictionWriter(
         path, targets, grid, initial, leads, store.calendar, identity, units=units, averaging_hours=averaging,
-        overwrite=overwrite,
+        members=members, overwrite=overwrite,
     )  # fmt: skip
 
-    def answer(times: NDArray[np.int64]) -> Iterator[Fields]:
+    def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
+        noise = None if members is None else MemberNoise(seed, times.tolist(), numbers)
         for (each, own), reading in zip(parts, readers, strict=True):
-            yield from stream(each, reading, times, own, weights)
+            yield from stream(each, reading, times, own, weights, noise)
 
     writer.write_all(answer, batch_size, label)
+
+
+def _members(tasks: Sequence[Task], asked: int | None, path: str) -> int | None:
+    """Return how many members each forecast has, None of runs that give one forecast.
+
+    Raises:
+        RecipeError: if only some of the runs were trained for members, or none was and members are asked for.
+    """
+    trained = {isinstance(task, ForecastTask) and task.members is not None for task in tasks}
+    if len(trained) > 1:
+        raise RecipeError(f"of the runs for {path} some have members and some do not; forecast with each alone")
+    if trained == {True}:
+        return DEFAULT_MEMBERS if asked is None else asked
+    if asked is not None:
+        raise RecipeError(
+            f"{asked} members are asked for, but the run was trained for one forecast; train it with "
+            "--model.init_args.members 2, or leave out members"
+        )
+    return None
 
 
 def _on_grid(states: States, layout: Layout) -> Layout:
@@ -154,6 +181,7 @@ def stream(
     initial: NDArray[np.int64],
     leads: tuple[int, ...],
     weights: Sequence[float] = (),
+    noise: Noise | None = None,
 ) -> Iterator[Fields]:
     """Forecast from some initial times, one part of the leads after the other.
 
@@ -163,6 +191,10 @@ def stream(
         initial: seconds since 1970-01-01 in the stores' calendar.
         leads: hours after the initial time.
         weights: of the stores.
+        noise: of each forecast, where members were trained.
     """
     first, *others = [reader.start(initial).to(task.device) for reader in readers]
-    return task.forecast(first, leads, others, weights)
+    if noise is None:
+        return task.forecast(first, leads, others, weights)
+    assert isinstance(task, ForecastTask)
+    return task.forecast(first, leads, others, weights, noise)

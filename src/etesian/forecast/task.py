@@ -14,12 +14,15 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.data import ForecastData
+from etesian.forecast.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, noise_of, repeated
 from etesian.forecast.regression import PatternRidge, Ridge
 from etesian.networks.network import lead_hours, shares
+from etesian.nn.noise import NORMALS
+from etesian.scores.ensembles import ensemble_crps
 from etesian.training.checkpoint import load_task
 from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
 from etesian.training.finetune import Start, begin, kept_statistics
-from etesian.training.task import NetworkFactory, OptimizerFactory
+from etesian.training.task import NetworkFactory, OptimizerFactory, masked_mean
 
 FIRST_DECAY_DAYS = 3.0
 """Time of decay that damped persistence begins with in training."""
@@ -53,6 +56,9 @@ class ForecastTask(FieldTask):
         ridge: take the departure from a ridge regression that is fitted to the training windows when training begins;
             see `Ridge`. The network starts by adding nothing to it, so that training begins with its error.
         step_hours: length of a step of an iterated forecast; None asks for every lead directly.
+        members: train an ensemble of so many forecasts of each sample, at least 2, which differ by the noise that the
+            network is given; by their almost fair CRPS (`ensemble_crps`) instead of `loss`, with the same weights. Two
+            are enough, and a forecast may have any number. None trains one forecast.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
         content: a further term of the loss, such as the learned distance of AtmoDist; see `Content`.
@@ -80,6 +86,7 @@ class ForecastTask(FieldTask):
         predict: Literal["state", "change", "departure"] = "state",
         ridge: Ridge | None = None,
         step_hours: int | None = None,
+        members: int | None = None,
         roll_longitude: bool = False,
         content: LossTerm | None = None,
         start: Start | None = None,
@@ -101,6 +108,9 @@ class ForecastTask(FieldTask):
         )
         self.lead_weights = lead_weights or {}
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
+        self.members = members
+        if members is not None:
+            self._accept_members(members)
         if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
             missing = next(c for c in layout.inputs if c not in layout.targets)
             raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
@@ -122,6 +132,21 @@ class ForecastTask(FieldTask):
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
             if start.statistics == "trained" and predict == "departure" and ridge is None:
                 self._keep_decay(start)
+
+    def _accept_members(self, members: int) -> None:
+        """Let the network make forecasts that differ, and log what is said of ensembles."""
+        if members < 2:
+            raise RecipeError(
+                f"members: {members} cannot differ; train with members: 2, or leave it out for one forecast"
+            )
+        if self.error.loss != "mse":
+            raise RecipeError(
+                f"members are trained by their CRPS, not by loss: {self.error.loss}; leave out one of them"
+            )
+        if self.content is not None:
+            raise RecipeError("members are trained by their CRPS alone; leave out content, or members")
+        self.network.accept_noise()
+        self.logged_scores = ("rmse", "crps", "spread_skill")
 
     def _ridge(self, options: Ridge) -> PatternRidge:
         """Return the regression that departures are from, and let the network begin by adding nothing to it."""
@@ -180,19 +205,30 @@ class ForecastTask(FieldTask):
             "predict": self.predicts,
             "ridge": None if self.ridge is None else self.ridge.options,
             "step_hours": self.step_hours,
+            "members": self.members,
             "roll_longitude": self.roll_longitude,
         }
 
-    def forward(self, batch: Batch, target: Frame) -> Values:
-        """Return normalised predictions on the target frame from a normalised batch."""
-        if self.step_hours is None:
-            return self._ask(batch.inputs, target, batch)
-        return self._iterate(batch, target, self.step_hours)
+    def forward(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Values:
+        """Return normalised predictions on the target frame from a normalised batch.
 
-    def _ask(self, inputs: Fields, target: Frame, batch: Batch) -> Values:
-        return self._completed(
-            self.network(inputs, target, forcings=batch.forcings, statics=batch.statics), inputs, target
-        )
+        Args:
+            batch: what they start from.
+            target: what is asked for.
+            noise: of each sample, where members were trained; by default that of the first member.
+        """
+        noise = noise or self._first_member(batch)
+        if self.step_hours is None:
+            return self._ask(batch.inputs, target, batch, noise)
+        return self._iterate(batch, target, self.step_hours, noise)
+
+    def _first_member(self, batch: Batch) -> Noise | None:
+        return None if self.members is None else noise_of(batch, 1)
+
+    def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
+        drawn = {} if noise is None else {"noise": noise(step).to(self.device)}
+        values = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics, **drawn)
+        return self._completed(values, inputs, target)
 
     def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
         """Add to what the network gives what it leaves out of the state, and keep the state within its bounds."""
@@ -216,15 +252,17 @@ class ForecastTask(FieldTask):
             initial = initial * torch.exp(-rate * lead_hours(inputs, target).to(initial)[:, :, None, None, None])
         return initial
 
-    def _iterate(self, batch: Batch, target: Frame, step_hours: int) -> Values:
+    def _iterate(self, batch: Batch, target: Frame, step_hours: int, noise: Noise | None) -> Values:
         """Return the states at the times asked for, which may differ from sample to sample."""
         initial = batch.inputs.frame.time
         answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=initial.device)
-        for time, values in self._states(batch, target, step_hours):
+        for time, values in self._states(batch, target, step_hours, noise):
             answers = torch.where((target.time == time)[:, :, None, None, None], values, answers)
         return answers
 
-    def _states(self, batch: Batch, target: Frame, step_hours: int) -> Iterator[tuple[Tensor, Values]]:
+    def _states(
+        self, batch: Batch, target: Frame, step_hours: int, noise: Noise | None
+    ) -> Iterator[tuple[Tensor, Values]]:
         """Feed the network its own output until the last target time, giving each time with its state."""
         step = step_hours * SECONDS_PER_HOUR
         initial = batch.inputs.frame.time[:, -1:]
@@ -237,7 +275,7 @@ class ForecastTask(FieldTask):
         wanted = [everything.index(c) for c in target.channels]
         for number in range(1, int(leads.max()) // step + 1):
             now = replace(target, channels=everything, time=initial + number * step)
-            state = Fields(self._ask(inputs, now, batch), now)
+            state = Fields(self._ask(inputs, now, batch, noise, number), now)
             yield now.time, state.values[:, :, wanted]
             inputs = self._advance(inputs, state)
 
@@ -278,15 +316,70 @@ class ForecastTask(FieldTask):
             raise RecipeError(f"lead_weights has none for {without[0]:g} h; it names {sorted(known)} h")
         return hours.new_tensor([[known[int(lead)] for lead in row] for row in hours.tolist()])[:, :, None, None, None]
 
+    def _prediction_error(self, batch: Batch) -> Tensor:
+        """Return the weighted error of the prediction from a normalised batch: of members their almost fair CRPS."""
+        if self.members is None:
+            return super()._prediction_error(batch)
+        samples = self.members * len(batch)
+        return self._crps(
+            self._ensemble(batch, self.members, lambda _: torch.randn(samples, NORMALS)), batch, ALMOST_FAIR
+        )
+
+    def _ensemble(
+        self, batch: Batch, members: int, noise: Noise | None = None
+    ) -> Float[Tensor, "member batch time channel lat lon"]:
+        """Return normalised predictions of several members from a normalised batch with targets."""
+        assert batch.targets is not None
+        several = repeated(replace(batch, targets=None), members)
+        frame = batch.targets.frame
+        target = replace(frame, time=frame.time.repeat(members, 1))
+        values: Tensor = self(several, target, noise or noise_of(several, members)).float()
+        return values.view(members, len(batch), *values.shape[1:])
+
+    def _crps(
+        self, values: Float[Tensor, "member batch time channel lat lon"], batch: Batch, fairness: float
+    ) -> Tensor:
+        """Return the weighted CRPS of normalised members over valid points."""
+        targets = batch.targets
+        assert targets is not None
+        score = ensemble_crps(values, targets.values, fairness)
+        return masked_mean(score, self._sample_weight(batch), targets.valid)
+
+    def _score(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the errors in physical units to the sums and return the losses to log: of members their fair CRPS."""
+        if self.members is None:
+            return super()._score(batch)
+        assert batch.targets is not None
+        normalized, frame = self.normalized(batch), batch.targets.frame
+        values = self._ensemble(normalized, VALIDATION_MEMBERS)
+        each = [self._physical(member, frame) for member in values]
+        members = torch.stack([fields.values for fields in each])
+        self._add_scores(replace(each[0], values=members.mean(0)), batch, members)
+        return {"loss": self._crps(values, normalized, fairness=1.0)}
+
     def forecast(
-        self, batch: Batch, leads: Sequence[int], others: Sequence[Batch] = (), weights: Sequence[float] = ()
+        self,
+        batch: Batch,
+        leads: Sequence[int],
+        others: Sequence[Batch] = (),
+        weights: Sequence[float] = (),
+        noise: Noise | None = None,
     ) -> Iterator[Fields]:
-        """Return fields in physical units, lead by lead where the forecast steps through time; see `Task.forecast`."""
+        """Return fields in physical units, lead by lead where the forecast steps through time; see `Task.forecast`.
+
+        Args:
+            batch: as in `Task.forecast`.
+            leads: as in `Task.forecast`.
+            others: as in `Task.forecast`.
+            weights: as in `Task.forecast`.
+            noise: of each sample, where members were trained; by default that of the first member.
+        """
         parts = self._stream(
             self.normalized(batch),
             self.target_frame(batch, leads),
             [self.normalized(other).inputs for other in others],
             weights or [1.0] * (1 + len(others)),
+            noise or self._first_member(batch),
         )
         while True:
             # Not around the loop, where gradients would be off for whoever takes the parts as well.
@@ -299,15 +392,25 @@ class ForecastTask(FieldTask):
             yield fields
 
     def _stream(
-        self, batch: Batch, target: Frame, others: Sequence[Fields], weights: Sequence[float]
+        self,
+        batch: Batch,
+        target: Frame,
+        others: Sequence[Fields],
+        weights: Sequence[float],
+        noise: Noise | None,
     ) -> Iterator[tuple[Frame, Values]]:
         """Return normalised predictions from a normalised batch, one part of the target times after the other."""
         if self.step_hours is not None and others:
             raise RecipeError("an iterated forecast feeds its states back as of one source; it cannot blend several")
         if self.step_hours is not None:
-            for time, values in self._states(batch, target, self.step_hours):
+            for time, values in self._states(batch, target, self.step_hours, noise):
                 if bool((target.time == time).any()):
                     yield replace(target, time=time), values
+            return
+        if noise is not None:
+            if others:
+                raise RecipeError("members start from one analysis; they cannot blend several")
+            yield target, self._ask(batch.inputs, target, batch, noise)
             return
         # Only what is left out of the state is added to what the network gives.
         mixed = others and self.predicts != "state"

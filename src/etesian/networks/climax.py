@@ -22,6 +22,7 @@ from etesian.networks.network import Network, Transfer, lead_hours
 from etesian.nn.attention import LowRank, TimeAggregation, TransformerBlock, VariableAggregation, initialise_linear
 from etesian.nn.convolution import Plane
 from etesian.nn.dropout import Dropout
+from etesian.nn.noise import Modulation, NoiseEmbedding
 from etesian.nn.tokens import interpolate_position, locate_patches, patch_counts, patchify, sincos_2d, unpatchify
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
@@ -32,7 +33,7 @@ EMBEDDING_SIZE = 0.5
 LEAD_SIZE = 0.4
 """Size of the lead's embedding at 100 h to begin with."""
 
-_OPTIONAL = ("lora", "missing_weight", "neck.")
+_OPTIONAL = ("lora", "missing_weight", "neck.", "noise_", "modulation")
 
 _BY_PIXEL = ("to_pixels.weight", "to_pixels.bias")
 
@@ -238,6 +239,8 @@ class ClimaX(Network):
         self.head = nn.Sequential(*hidden)
         self.local = LocalPath(local_width, self.patch, dim, dropout) if local_width else None
         self.to_pixels = nn.Linear(2 * local_width or dim, len(self.variables) * pixels)
+        self.noise_embed: NoiseEmbedding | None = None
+        self.last_modulation: Modulation | None = None
         self.apply(initialise_linear)
         for module in self.modules():
             if isinstance(module, LowRank):
@@ -263,10 +266,24 @@ class ClimaX(Network):
             self.local.reset(self.lead_time)
             self.begin_with_nothing()
 
+    def accept_noise(self) -> None:
+        """Let noise scale and shift what comes out of every norm, and the features of points."""
+        self.noise_embed, self.last_modulation = NoiseEmbedding(), Modulation(self.norm.normalized_shape[0])
+        for block in self.blocks:
+            block.accept_noise()  # type: ignore[operator]
+        if self.local is not None:
+            self.local.accept_noise()
+
     def forward(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        noise: Float[Tensor, "batch normal"] | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
-        """Predict; see `Network.forward`.
+        """Predict; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
             ChannelError: if a channel is unknown to the network or given twice.
@@ -280,9 +297,10 @@ class ClimaX(Network):
         hours = lead_hours(inputs, target).to(self.position.dtype)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
         features, keys = self._aggregate(inputs, statics)
+        embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise)
         if self.local is None:
-            return self._by_patch(features, keys, lead, target)
-        return self._by_point(self.local, features, keys, lead, target)
+            return self._by_patch(features, keys, lead, target, embedded)
+        return self._by_point(self.local, features, keys, lead, target, embedded)
 
     def _by_patch(
         self,
@@ -290,13 +308,16 @@ class ClimaX(Network):
         keys: Bool[Tensor, "batch patch"] | None,
         lead: Float[Tensor, "batch time dim"],
         target: Frame,
+        noise: Float[Tensor, "batch embedding"] | None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict patches from their tokens, which know the lead from the start."""
         position = self._position(target.grid)
         tokens = (tokens + position.flatten(0, 1)).unsqueeze(1) + lead.unsqueeze(2)
         if keys is not None:
             keys = keys.repeat_interleave(target.time.shape[1], dim=0)
-        tokens = self._transformed(tokens.flatten(0, 1), keys, position, target.grid)
+        if noise is not None:
+            noise = noise.repeat_interleave(target.time.shape[1], dim=0)
+        tokens = self._transformed(tokens.flatten(0, 1), keys, position, target.grid, noise)
         weight, bias = self._last_layer(target.channels)
         pixels = F.linear(tokens, weight.flatten(0, 1), bias.flatten())
         patches = pixels.view(*tokens.shape[:2], *bias.shape).transpose(2, 3)
@@ -310,12 +331,13 @@ class ClimaX(Network):
         keys: Bool[Tensor, "batch point"] | None,
         lead: Float[Tensor, "batch time dim"],
         target: Frame,
+        noise: Float[Tensor, "batch embedding"] | None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict points from their features, of which only the last layer knows the lead."""
         position, plane = self._position(target.grid), Plane(*target.grid.shape, target.grid.is_periodic)
-        features, tokens, seen = local.down(features, plane, keys)
-        tokens = self._transformed(tokens + position.flatten(0, 1), seen, position, target.grid)
-        hidden = local.up(features, tokens, plane, keys)
+        features, tokens, seen = local.down(features, plane, keys, noise)
+        tokens = self._transformed(tokens + position.flatten(0, 1), seen, position, target.grid, noise)
+        hidden = local.up(features, tokens, plane, keys, noise)
         weight, bias = self._last_layer(target.channels)
         weight = local.gain(lead).unsqueeze(-1) * weight[0].T
         values = torch.einsum("bph,bthc->btcp", hidden, weight) + bias[0].unsqueeze(-1)
@@ -327,16 +349,18 @@ class ClimaX(Network):
         keys: Bool[Tensor, "batch patch"] | None,
         position: Float[Tensor, "row column dim"],
         grid: Grid,
+        noise: Float[Tensor, "batch embedding"] | None,
     ) -> Float[Tensor, "batch patch dim"]:
         """Return what the transformer makes of tokens, with the head's hidden layers behind it."""
         plane = Plane(position.shape[0], position.shape[1], grid.is_periodic)
         tokens = self.dropout(tokens)
         for block in self.blocks:
             if self.checkpoint_blocks and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, keys, plane, use_reentrant=False)
+                tokens = checkpoint(block, tokens, keys, plane, noise, use_reentrant=False)
             else:
-                tokens = block(tokens, keys, plane)
-        return self.head(self.norm(tokens))  # type: ignore[no-any-return]
+                tokens = block(tokens, keys, plane, noise)
+        tokens = self.norm(tokens)
+        return self.head(tokens if self.last_modulation is None else self.last_modulation(tokens, noise))  # type: ignore[no-any-return]
 
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""
@@ -352,7 +376,7 @@ class ClimaX(Network):
         return list(self.blocks)
 
     def parts(self) -> dict[str, set[str]]:
-        """Return parameters by plain name: head, embeddings, norms, attention, lora, local, all."""
+        """Return parameters by plain name: head, embeddings, norms, attention, lora, local, noise, all."""
         names = [name for name, _ in self.named_parameters()]
         lora = {name for name in names if "lora" in name}
         return {
@@ -365,6 +389,7 @@ class ClimaX(Network):
             "attention": {name for name in names if re.match(r"blocks\.\d+\.attention\.", name)} - lora,
             "lora": lora,
             "local": {name for name in names if name.startswith("local.") or ".convolution." in name},
+            "noise": {name for name in names if "noise_" in name or "modulation" in name},
         }
 
     def adopt(self, source: Network) -> Transfer:
@@ -465,6 +490,8 @@ class ClimaX(Network):
         """
         arguments = {name: value for name, value in self._call.items() if name != "layout"}
         copy = ClimaX(replace(self.layout, grid=grid, target_grid=None), **arguments)
+        if self.noise_embed is not None:
+            copy.accept_noise()
         weights = self.state_dict()
         weights["position"] = interpolate_position(weights["position"], self.layout.grid, grid, self.patch, self.patch)
         copy.load_state_dict(weights)

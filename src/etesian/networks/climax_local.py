@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from etesian.nn.convolution import ConvolutionBranch, Plane, TokenConvolution
+from etesian.nn.noise import Modulation
 from etesian.nn.tokens import Patch, patchify, unpatchify
 
 Pixels = Float[Tensor, "batch pixel width"]
@@ -40,6 +41,15 @@ class LocalPath(nn.Module):
         self.from_tokens = nn.Linear(dim, pixels * width)
         self.leave = TokenConvolution(width, 2 * width)
         self.of_lead = nn.Linear(dim, 2 * width)
+        self.modulations: nn.ModuleList | None = None
+
+    def accept_noise(self) -> None:
+        """Let noise scale and shift what enters both branches and the last layer."""
+        width = self.enter.out_channels
+        self.modulations = nn.ModuleList(Modulation(features) for features in (width, width, 2 * width))
+
+    def _modulated(self, number: int, features: Pixels, noise: Tensor | None) -> Pixels:
+        return features if self.modulations is None else self.modulations[number](features, noise)
 
     @torch.no_grad()
     def reset(self, lead_time: nn.Linear) -> None:
@@ -59,7 +69,7 @@ class LocalPath(nn.Module):
         return 1 + self.of_lead(F.gelu(lead))  # type: ignore[no-any-return]
 
     def down(
-        self, features: Pixels, plane: Plane, keys: Keys | None
+        self, features: Pixels, plane: Plane, keys: Keys | None, noise: Tensor | None = None
     ) -> tuple[Pixels, Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
         """Return features that know their neighbours, tokens of them, and which of these may be attended to.
 
@@ -67,22 +77,28 @@ class LocalPath(nn.Module):
             features: of every point of a grid.
             plane: how the points lie.
             keys: which points hold anything that others may see; None for all.
+            noise: embedded noise of each sample.
         """
         features = self.enter(features, plane, keys)
-        features = features + self.before(features, plane, keys)
+        features = features + self.before(self._modulated(0, features, noise), plane, keys)
         if keys is None:
             return features, self.to_tokens(self._cut(features, plane)), None
         seen = self._cut(keys.unsqueeze(-1).to(features.dtype), plane)
         return features, self.to_tokens(self._cut(features * keys.unsqueeze(-1), plane)), seen.any(dim=-1)
 
     def up(
-        self, features: Pixels, tokens: Float[Tensor, "batch patch dim"], plane: Plane, keys: Keys | None
+        self,
+        features: Pixels,
+        tokens: Float[Tensor, "batch patch dim"],
+        plane: Plane,
+        keys: Keys | None,
+        noise: Tensor | None = None,
     ) -> Float[Tensor, "batch pixel hidden"]:
         """Return what the head takes, from features and what the transformer has made of their tokens."""
         patches = self.from_tokens(tokens).view(*tokens.shape[:2], features.shape[-1], -1)
         features = features + unpatchify(patches, self.patch, plane[:2]).flatten(2).transpose(1, 2)
-        features = features + self.after(features, plane, keys)
-        return self.leave(features, plane, keys)  # type: ignore[no-any-return]
+        features = features + self.after(self._modulated(1, features, noise), plane, keys)
+        return self._modulated(2, self.leave(features, plane, keys), noise)
 
     def _cut(self, features: Pixels, plane: Plane) -> Float[Tensor, "batch patch feature"]:
         maps = features.reshape(len(features), *plane[:2], -1).permute(0, 3, 1, 2)

@@ -34,6 +34,16 @@ class Network(nn.Module, Recorded):
     steps_in_time = False
     """Whether a lead is reached by steps, so that it may be longer than those of training."""
 
+    def accept_noise(self) -> None:
+        """Add what makes members of an ensemble differ: layers that noise has a say in, which begin by ignoring it.
+
+        `forward` then takes `noise` as well: `NORMALS` (nn/noise.py) standard normals of each sample.
+
+        Raises:
+            RecipeError: if the network has no such layers.
+        """
+        raise RecipeError(f"{type(self).__name__} takes no noise, so it has no members; take ClimaX or UNet")
+
     @abstractmethod
     def forward(
         self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None

@@ -13,6 +13,7 @@ from etesian.core.clock import seasonal_terms
 from etesian.core.errors import DataError, RecipeError
 from etesian.networks.network import Network, lead_hours
 from etesian.nn.convolution import wrapped
+from etesian.nn.noise import Modulation, NoiseEmbedding
 
 _STRIDE = 4
 
@@ -69,16 +70,32 @@ class UNet(Network):
         self.fine_again = _Block(width, dropout, periodic)
         self.leave = _Convolution(width, len(self.leads) * len(layout.targets), periodic, bias=False)
         nn.init.zeros_(self.leave.weight)
+        self.noise_embed: NoiseEmbedding | None = None
+        self.last_modulation: Modulation | None = None
+
+    def accept_noise(self) -> None:
+        """Let noise scale and shift what comes out of every norm, and what enters the last layer."""
+        self.noise_embed, self.last_modulation = NoiseEmbedding(), Modulation(self.leave.in_channels, axis=1)
+        for module in self.modules():
+            if isinstance(module, _Block):
+                module.modulation = Modulation(module.first.in_channels, axis=1)
 
     def forward(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        noise: Float[Tensor, "batch normal"] | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
-        """Predict; see `Network.forward`.
+        """Predict; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
             DataError: if a lead is asked for that the network was not built for.
         """
-        answers = self._answers(self._features(inputs, statics))
+        embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise)
+        answers = self._answers(self._features(inputs, statics), embedded)
         known = [self.layout.targets.index(c) for c in target.channels]
         initial = inputs.at(-1).select(self.layout.targets).filled()
         answers = answers + self.persistence[:, :, None, None] * initial
@@ -116,18 +133,22 @@ class UNet(Network):
         parts.append(self.maps.expand(batch, -1, -1, -1))
         return torch.cat(parts, dim=1)
 
-    def _answers(self, features: Tensor) -> Float[Tensor, "batch lead channel lat lon"]:
+    def _answers(self, features: Tensor, noise: Tensor | None) -> Float[Tensor, "batch lead channel lat lon"]:
         rows, columns = self.layout.grid.shape
         height = math.ceil((rows + 2) / _STRIDE) * _STRIDE
         breadth = columns if self.periodic else math.ceil((columns + 2) / _STRIDE) * _STRIDE
         above, left = (height - rows) // 2, (breadth - columns) // 2
         sides = (left, breadth - columns - left, above, height - rows - above)
         features = F.pad(features, sides, mode="replicate")
-        fine = self.fine(self.enter(features))
-        middle = self.middle(self.down(fine))
-        coarse = self.coarse(self.down_again(middle))
-        middle = self.middle_again(middle + self.up(self._doubled(coarse)))
-        fine = self.fine_again(fine + self.up_again(self._doubled(middle)))
+        fine = self.fine(self.enter(features), noise)
+        middle = self.middle(self.down(fine), noise)
+        coarse = self.down_again(middle)
+        for block in self.coarse:
+            coarse = block(coarse, noise)
+        middle = self.middle_again(middle + self.up(self._doubled(coarse)), noise)
+        fine = self.fine_again(fine + self.up_again(self._doubled(middle)), noise)
+        if self.last_modulation is not None:
+            fine = self.last_modulation(fine, noise)
         answers: Tensor = self.leave(fine)[:, :, above : above + rows, left : left + columns]
         return answers.reshape(len(answers), len(self.leads), len(self.layout.targets), rows, columns)
 
@@ -158,9 +179,13 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.second = _Convolution(width, width, periodic)
         nn.init.zeros_(self.second.weight)
+        self.modulation: Modulation | None = None
 
-    def forward(self, values: Tensor) -> Tensor:
-        change: Tensor = self.second(self.dropout(F.gelu(self.first(self.norm(values)))))
+    def forward(self, values: Tensor, noise: Tensor | None) -> Tensor:
+        normed = self.norm(values)
+        if self.modulation is not None:
+            normed = self.modulation(normed, noise)
+        change: Tensor = self.second(self.dropout(F.gelu(self.first(normed))))
         return values + change
 
 

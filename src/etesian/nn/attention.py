@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from etesian.nn.convolution import ConvolutionBranch, Plane
 from etesian.nn.dropout import Dropout, DropPath
+from etesian.nn.noise import Modulation
 from etesian.nn.tokens import sincos
 
 
@@ -137,12 +138,20 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
         self.drop_path = DropPath(drop_path)
+        self.modulations: nn.ModuleList | None = None
+
+    def accept_noise(self) -> None:
+        """Let noise scale and shift what comes out of each norm."""
+        self.modulations = nn.ModuleList(
+            Modulation(norm.normalized_shape[0]) for norm in (self.norm0, self.norm1, self.norm2) if norm is not None
+        )
 
     def forward(
         self,
         tokens: Float[Tensor, "batch token dim"],
         keys: Bool[Tensor, "batch token"] | None = None,
         plane: Plane | None = None,
+        noise: Float[Tensor, "batch embedding"] | None = None,
     ) -> Float[Tensor, "batch token dim"]:
         """Transform tokens; they attend to all, or to those that are keys.
 
@@ -150,13 +159,21 @@ class TransformerBlock(nn.Module):
             tokens: of all places.
             keys: which of them others may see; None for all.
             plane: how they lie, for the convolution.
+            noise: embedded noise of each sample, for a block that accepts it.
         """
         if self.norm0 is not None and self.convolution is not None:
             if plane is None:
                 raise ValueError("a block with a convolution must be told how its tokens lie")
-            tokens = tokens + self.drop_path(self.convolution(self.norm0(tokens), plane, keys))
-        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens), keys))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))  # type: ignore[no-any-return]
+            tokens = tokens + self.drop_path(self.convolution(self._normed(0, tokens, noise), plane, keys))
+        tokens = tokens + self.drop_path(self.attention(self._normed(-2, tokens, noise), keys))
+        return tokens + self.drop_path(self.mlp(self._normed(-1, tokens, noise)))  # type: ignore[no-any-return]
+
+    def _normed(self, number: int, tokens: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what one of the norms makes of tokens, counted as their modulations are."""
+        norm = (self.norm0, self.norm1, self.norm2)[number]
+        assert norm is not None
+        normed: Tensor = norm(tokens)
+        return normed if self.modulations is None else self.modulations[number](normed, noise)
 
 
 def initialise_linear(module: nn.Module) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from etesian.scores.ensembles import ensemble_crps, predictive_variance
 from etesian.scores.registry import SCORES, MapPair, Score, register_score, register_statistic
 
 Values = Float[np.ndarray, "*axes"]
@@ -21,6 +22,9 @@ _CONSTANT = 1e-14
 """Variance over mean square below which a map is constant: beyond rounding in float64, within that of float32 data."""
 
 FORECAST_SCORES = ("mse", "rmse", "mae", "bias", "acc", "pearson", "activity")
+
+ENSEMBLE_SCORES = ("crps", "spread", "spread_skill")
+"""Of forecasts with members; beside them, of a single forecast, only `crps` is a number."""
 
 FILLED_SCORES = (
     "rmse", "mae", "bias", "correlation", "crps", "log_score", "spread", "rmse_where_spread",
@@ -326,7 +330,9 @@ def inside(error: Values, deviation: Values, probability: float) -> NDArray[np.b
 
 
 def _where_stated(pair: MapPair, values: Tensor | None) -> Tensor:
-    """Sum what needs a stated deviation, where there is one."""
+    """Sum what needs a stated uncertainty, where there is one: a deviation, or members, though there be only one."""
+    if pair.members is not None and values is not None:
+        return pair.total(values)
     if pair.deviation is None or values is None:
         return pair.total(torch.zeros_like(pair.truth))
     return pair.total(values, pair.deviation.isfinite())
@@ -334,25 +340,29 @@ def _where_stated(pair: MapPair, values: Tensor | None) -> Tensor:
 
 @register_statistic
 def stated_weight(pair: MapPair) -> Tensor:
-    """Sum the areas where a standard deviation is stated."""
+    """Sum the areas where an uncertainty is stated."""
     return _where_stated(pair, torch.ones_like(pair.truth))
 
 
 @register_statistic
 def stated_variance(pair: MapPair) -> Tensor:
-    """Sum the stated variances."""
+    """Sum the stated variances; of members, the one that the error of their mean should have."""
+    if pair.members is not None:
+        return _where_stated(pair, predictive_variance(pair.members))
     return _where_stated(pair, None if pair.deviation is None else pair.deviation.square())
 
 
 @register_statistic
 def stated_squared_error(pair: MapPair) -> Tensor:
-    """Sum (f − o)² where a standard deviation is stated."""
+    """Sum (f − o)² where an uncertainty is stated."""
     return _where_stated(pair, pair.squared)
 
 
 @register_statistic
-def gaussian_crps(pair: MapPair) -> Tensor:
-    """Sum the continuous ranked probability score of a Gaussian."""
+def ranked_probability(pair: MapPair) -> Tensor:
+    """Sum the continuous ranked probability score: the fair one of members, else that of a Gaussian."""
+    if pair.members is not None:
+        return _where_stated(pair, ensemble_crps(pair.members, pair.truth))
     if pair.deviation is None:
         return _where_stated(pair, None)
     return _where_stated(pair, torch.from_numpy(crps(pair.error.numpy(), pair.deviation.numpy())))
@@ -367,9 +377,9 @@ def gaussian_log_score(pair: MapPair) -> Tensor:
 
 
 @register_score("stated_weight", relative=True, name="crps")
-def _mean_crps(gaussian_crps: Tensor, stated_weight: Tensor) -> Tensor:
-    """Return the mean continuous ranked probability score of Gaussians with the stated deviations."""
-    return gaussian_crps / stated_weight
+def _mean_crps(ranked_probability: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the mean continuous ranked probability score; of a single forecast it is the mean absolute error."""
+    return ranked_probability / stated_weight
 
 
 @register_score("stated_weight", units="1", name="log_score")
@@ -382,6 +392,12 @@ def _mean_log_score(gaussian_log_score: Tensor, stated_weight: Tensor) -> Tensor
 def spread(stated_variance: Tensor, stated_weight: Tensor) -> Tensor:
     """Return the root of the mean stated variance."""
     return (stated_variance / stated_weight).sqrt()
+
+
+@register_score("stated_weight", relative=True, units="1")
+def spread_skill(stated_variance: Tensor, stated_squared_error: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the root of the mean stated variance over the root-mean-square error; 1 where uncertainty is right."""
+    return ((stated_variance / stated_weight) / (stated_squared_error / stated_weight)).sqrt()
 
 
 @register_score("stated_weight", relative=True)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +30,8 @@ class Chunk:
         initial: positions of the initial times among the common ones.
         leads: positions of the leads among those judged.
         verified: where the truth has the valid time at all.
-        forecasts: by name; batch is the initial time and time the lead.
+        forecasts: by name; batch is the initial time and time the lead. Of an ensemble the mean of its members.
+        members: of the ensembles among them, by name.
         truth: at the same times; NaN where it has no such time.
         climatology: at the same times, if there is one.
     """
@@ -39,6 +40,7 @@ class Chunk:
     leads: slice
     verified: Bool[Tensor, "initial lead"]
     forecasts: dict[str, Fields]
+    members: dict[str, Float[Tensor, "member initial lead channel lat lon"]]
     truth: Fields
     climatology: Fields | None
 
@@ -124,17 +126,20 @@ class Pairs:
         needed, where = np.unique(position, return_inverse=True)
         maps = self.truth.read(self.channels, time=needed.clip(min=0))
         maps[needed < 0] = np.nan
-        forecasts = {}
+        forecasts, members = {}, {}
         for name, series in self.forecasts.items():
             rows = np.searchsorted(series.times[0], self.initial[initial])
             columns = [series.leads.tolist().index(lead) for lead in hours]
-            values = series.read(self.channels, time=rows, prediction_timedelta=columns)
-            forecasts[name] = Fields(torch.from_numpy(values), frame)
+            values = torch.from_numpy(series.read(self.channels, time=rows, prediction_timedelta=columns))
+            if series.members > 1:
+                members[name], values = values, values.mean(0, dtype=torch.float64).to(values.dtype)
+            forecasts[name] = Fields(values, frame)
         return Chunk(
             initial,
             leads,
             torch.from_numpy(position >= 0),
             forecasts,
+            members,
             Fields(torch.from_numpy(maps[where.reshape(position.shape)]), frame),
             self._climatology(frame, valid),
         )
@@ -149,7 +154,8 @@ class Pairs:
     def chunks(self) -> Iterator[Chunk]:
         """Read everything, chunk by chunk."""
         rows, columns = self.truth.grid.shape
-        pair = 4 * len(self.channels) * rows * columns * (len(self.forecasts) + 2)
+        maps = sum(series.members for series in self.forecasts.values()) + 2
+        pair = 4 * len(self.channels) * rows * columns * maps
         pairs = max(1, CHUNK_BYTES // pair)
         times, leads = max(1, pairs // len(self.leads)), min(pairs, len(self.leads))
         for start in range(0, self.initial.size, times):

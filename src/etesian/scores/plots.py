@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.dataset import LEAD
 from etesian.core.errors import DataError, RecipeError
-from etesian.scores.series import LEAD, FieldSeries, find_lead, open_any, open_forecast, open_truth
+from etesian.scores.series import FieldSeries, find_lead, open_any, open_forecast, open_truth
 from etesian.scores.tables import DISTANCE, days, headline, number, pretty_units, references, title
 
 DIVERGING = "RdBu_r"

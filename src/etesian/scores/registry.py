@@ -50,6 +50,7 @@ class MapPair:
         squared: squared error; of vectors, of the length of the difference.
         climatology: NaN where it is not known; None if there is none.
         deviation: standard deviation that is stated for the error; None if there is none.
+        members: of the ensemble whose mean the forecast is; None where uncertainty is not stated by members.
         origin: about which the sums of `correlation` are taken, so that no digits are lost.
     """
 
@@ -60,6 +61,7 @@ class MapPair:
     squared: Float64[Tensor, "*maps point"]
     climatology: Float64[Tensor, "*maps point"] | None = None
     deviation: Float64[Tensor, "*maps point"] | None = None
+    members: Float64[Tensor, "member *maps point"] | None = None
     origin: float = 0.0
     found: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 

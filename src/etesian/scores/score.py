@@ -16,7 +16,7 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
-from etesian.scores.definitions import FORECAST_SCORES
+from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
 from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
@@ -69,7 +69,8 @@ def score(
     """Score forecasts against the truth, and against each other.
 
     Every forecast is scored over the same initial times, leads and points: those where the truth and all forecasts are
-    there. What any of them lacks is counted. Forecasts of means, which say so in `averaging_hours`, are scored against
+    there. What any of them lacks is counted. Of ensembles the mean of the members is scored as a single forecast is,
+    and the members by `ENSEMBLE_SCORES`. Forecasts of means, which say so in `averaging_hours`, are scored against
     means of the truth. Reads a chunk at a time, so that memory does not grow with the period.
 
     Args:
@@ -127,7 +128,8 @@ def score(
     if structure:
         gathered.append(Structure(pairs, shown, maps.leads, locations))
     gathered += [build(pairs) for build in further if not isinstance(build, str)]
-    names = tuple(dict.fromkeys((*FORECAST_SCORES, *(name for name in further if isinstance(name, str)))))
+    own = FORECAST_SCORES + (ENSEMBLE_SCORES if any(series.members > 1 for series in opened.values()) else ())
+    names = tuple(dict.fromkeys((*own, *(name for name in further if isinstance(name, str)))))
     sums = _accumulate(pairs, boxes, weights, names, gathered, progress)
     _refuse_nothing(sums)
     scores = _scores(sums, names, pairs, references)
@@ -225,7 +227,8 @@ def _accumulate(
             for forecast in chunk.forecasts.values():
                 where &= torch.isfinite(forecast.values)
             for name, forecast in chunk.forecasts.items():
-                part = accumulate(forecast, chunk.truth, chunk.climatology, where=where, **options)
+                members = chunk.members.get(name)
+                part = accumulate(forecast, chunk.truth, chunk.climatology, where=where, members=members, **options)
                 part.values[~chunk.verified] = 0
                 if name not in sums:
                     shape = (*pairs.position.shape, *part.values.shape[2:])

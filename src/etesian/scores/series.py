@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
 from etesian.core.clock import Seconds, count_alike, day_of_year, encode_time, hour_of_day
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.dataset import LEAD, MEMBER
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid
 from etesian.files.canonical import canonicalise
@@ -23,15 +24,13 @@ from etesian.store.reader import is_training_store
 
 Array = NDArray[Any]
 
-LEAD = "prediction_timedelta"
-
 _LEADS = (LEAD, "lead_time", "step", "lead", "leadtime", "forecast_period", "forecast_hour", "timedelta")
 
 _INITIALS = (
     "init_time", "forecast_reference_time", "initial_time", "initialization_time", "init", "reference_time", "time",
 )  # fmt: skip
 
-_MEMBERS = ("member", "number", "realization", "ensemble", "sample")
+_MEMBERS = ("member", MEMBER, "realization", "ensemble", "sample")
 
 _KEPT = ("levels", AVERAGING_HOURS, ACCUMULATION_HOURS)
 """Attributes of this library's own forecasts that no other file has."""
@@ -76,7 +75,7 @@ class FieldSeries:
             if others := extra - {"level"}:
                 raise DataError(
                     f"{self.name}: '{variable}' also has the dimension {_listed(others)}; "
-                    "score one member or their mean, without that dimension"
+                    "select one of its values or take its mean"
                 )
             known = np.atleast_1d(array.attrs.get("levels", dataset_levels)) if extra else [None]
             levels = [None if level is None else int(level) for level in known]
@@ -106,6 +105,11 @@ class FieldSeries:
         if (seconds % SECONDS_PER_HOUR).any():
             raise DataError(f"{self.name}: {LEAD} must be whole hours")
         return np.asarray(seconds // SECONDS_PER_HOUR)
+
+    @property
+    def members(self) -> int:
+        """How many members forecasts have; 1 where there is no dimension for them."""
+        return int(self.dataset.sizes.get(MEMBER, 1))
 
     def read(self, channels: Sequence[Channel], **index: Any) -> Array:
         """Read some channels at some positions of the leading dimensions, as (…, channel, latitude, longitude)."""
@@ -215,7 +219,9 @@ def open_forecast(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
     """
     label = f"forecast '{name}'"
     dataset = data if isinstance(data, xr.Dataset) else _open(label, str(data))
-    return FieldSeries(label, canonical_forecast(dataset, label), ("time", LEAD))
+    canonical = canonical_forecast(dataset, label)
+    members = (MEMBER,) if MEMBER in canonical.dims else ()
+    return FieldSeries(label, canonical, (*members, "time", LEAD))
 
 
 def open_truth(data: str | Path | xr.Dataset) -> FieldSeries:
@@ -363,6 +369,8 @@ def find_lead(dataset: xr.Dataset) -> str | None:
 def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
     """Return forecasts over `time` (initial), `prediction_timedelta` and canonical levels, latitudes and longitudes.
 
+    Where there are several members, `number` is the first dimension.
+
     Initial times and leads are found by standard name or name, also where there is only one of them. Everything else is
     read as from any file, by `canonicalise`.
 
@@ -370,6 +378,14 @@ def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
         DataError: if there are no initial times or leads, they mean nothing, or variables have further dimensions.
         GridError: if the grid cannot be read.
     """
+    members = [name for name in dataset.dims if str(name).lower() in _MEMBERS]
+    for name in members:
+        if (count := dataset.sizes[name]) > 1:
+            # The canonical form, which knows no leads, has no place for another dimension.
+            each = [canonical_forecast(dataset.isel({name: number}, drop=True), label) for number in range(count)]
+            together = xr.concat(each, MEMBER, data_vars="all", coords="minimal", compat="override", join="override")
+            return together.assign_coords({MEMBER: np.arange(count)})
+    dataset = dataset.squeeze(members, drop=True)
     lead, initial = find_lead(dataset), _find(dataset, "forecast_reference_time", _INITIALS)
     is_plain = set(dataset.dims) <= {"time", "level", "latitude", "longitude"}
     is_filled = any(str(name).endswith("_flag") for name in dataset.data_vars)
@@ -395,12 +411,6 @@ def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
             if name not in (lead, initial) and ({lead, initial} & set(c.dims) or c.dtype.kind in "Mm")
         ]
     )
-    members = [name for name in dataset.dims if str(name).lower() in _MEMBERS]
-    if any(dataset.sizes[name] > 1 for name in members):
-        raise DataError(
-            f"{label} also has the dimension {_listed(members)}; score one member or their mean, without that dimension"
-        )
-    dataset = dataset.squeeze(members, drop=True)
     # The canonical form knows no leads; members are what it has of that kind.
     dataset = dataset.rename({lead: "member"} | ({} if initial == "time" else {initial: "time"}))
     dataset["time"].attrs["standard_name"] = "time"

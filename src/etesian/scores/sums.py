@@ -137,6 +137,7 @@ def accumulate(
     weighting: Weighting = "area",
     where: Bool[Tensor, "batch time channel lat lon"] | None = None,
     statistics: tuple[str, ...] = FORECAST_STATISTICS,
+    members: Float[Tensor, "member batch time channel lat lon"] | None = None,
 ) -> Sums:
     """Return the sums over the points of each sample and lead, to be added up and turned into scores.
 
@@ -151,6 +152,8 @@ def accumulate(
         weighting: of the latitudes.
         where: score only here, for example where other forecasts are valid too; missing values are counted everywhere.
         statistics: what is summed, `points` and the counts of missing points among it.
+        members: of the ensemble whose mean the prediction is, for what is said of ensembles; by default the prediction
+            is the only one.
 
     Raises:
         ChannelError: if the target lacks a channel of the prediction.
@@ -191,7 +194,9 @@ def accumulate(
         if climatology is not None and channel in anomalies_of:
             position = climatology.frame.channels.index(channel)
             normal = _points(climatology, position).where(_known(climatology, position), torch.nan)
-        store(number, MapPair(forecast, truth, use, groups, squared, normal), has_forecast, has_truth)
+        each = forecast[None] if members is None else members[:, :, :, number].flatten(3).double()
+        pair = MapPair(forecast, truth, use, groups, squared, normal, members=each)
+        store(number, pair, has_forecast, has_truth)
         if channel in components:
             of_component[channel] = squared, use, has_forecast, has_truth
     for number, (eastward, northward) in enumerate(pairs.values(), start=len(channels)):

@@ -15,7 +15,8 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.nn.normalizer import Bounds, Limits, named_limits, natural_limits
-from etesian.scores.sums import RunningSums, accumulate
+from etesian.scores.registry import statistics_of
+from etesian.scores.sums import MISSING, RunningSums, accumulate
 from etesian.scores.weights import WHOLE_DOMAIN
 from etesian.training.task import NetworkFactory, OptimizerFactory, Task, masked_mean
 
@@ -92,6 +93,8 @@ class FieldTask(Task):
     """
 
     observed: Tensor | None
+    logged_scores: tuple[str, ...] = ("rmse",)
+    """Scores in physical units that validation and testing log."""
 
     def __init__(
         self,
@@ -207,12 +210,25 @@ class FieldTask(Task):
         self._add_scores(self._physical(values, frame), batch)
         return {"loss": self._error(values, normalized)}
 
-    def _add_scores(self, predicted: Fields, batch: Batch) -> None:
-        """Add the errors of a prediction of a batch, both in physical units, to the sums."""
+    def _add_scores(
+        self,
+        predicted: Fields,
+        batch: Batch,
+        members: Float[Tensor, "member batch time channel lat lon"] | None = None,
+    ) -> None:
+        """Add the errors of a prediction of a batch, both in physical units, to the sums.
+
+        Args:
+            predicted: of an ensemble the mean of its members.
+            batch: with the truth.
+            members: of an ensemble, in physical units.
+        """
         assert batch.targets is not None
         leads = batch.targets.frame.time[0] - batch.inputs.frame.time[0, -1]
         self.scored_leads = (leads // SECONDS_PER_HOUR).tolist()
-        self.sums.add(accumulate(predicted, batch.targets, regions=(WHOLE_DOMAIN,)).total())
+        statistics = (*statistics_of(self.logged_scores), "points", *MISSING)
+        sums = accumulate(predicted, batch.targets, regions=(WHOLE_DOMAIN,), members=members, statistics=statistics)
+        self.sums.add(sums.total())
 
     def on_validation_epoch_start(self) -> None:
         """Begin to sum the scores anew."""
@@ -245,6 +261,7 @@ class FieldTask(Task):
     def _log_scores(self, part: str) -> None:
         """Log errors by channel and lead, over all stores that have the channel."""
         reduce = partial(self.trainer.strategy.reduce, reduce_op="sum")
-        for channel, rmse in self.sums.score("rmse", reduce).items():
-            for lead, error in zip(self.scored_leads, rmse.flatten(), strict=True):
-                self.log(f"{part}_rmse/{channel}/{lead}h", error.float(), rank_zero_only=True)
+        for name in self.logged_scores:
+            for channel, scores in self.sums.score(name, reduce).items():
+                for lead, score in zip(self.scored_leads, scores.flatten(), strict=True):
+                    self.log(f"{part}_{name}/{channel}/{lead}h", score.float(), rank_zero_only=True)

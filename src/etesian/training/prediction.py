@@ -17,11 +17,14 @@ from etesian.core import Channel, Fields, Grid, Layout
 from etesian.core.channels import AVERAGING_HOURS
 from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.dataset import CONVENTIONS, attributes, coordinates, forecast_times, levels_of
+from etesian.core.dataset import CONVENTIONS, LEAD, MEMBER, attributes, coordinates, forecast_times, levels_of
 from etesian.core.errors import DataError
 from etesian.core.resumable import ResumableStore
 from etesian.samples.windows import Period, exists, given_side
 from etesian.store.states import States
+
+Answer = Callable[[NDArray[np.int64], list[int]], Iterable[Fields]]
+"""From initial times, and the member that each is for, to predictions."""
 
 CHUNK_BYTES = 8 * 2**20
 """Of the leads of one variable that are written together, if there is more than one."""
@@ -62,7 +65,7 @@ def starting_side(layout: Layout) -> Layout:
 class PredictionWriter(ResumableStore):
     """Writes what is predicted from one initial time after another, in WeatherBench 2's layout.
 
-    Blocks of work are the positions of the initial times.
+    Blocks of work are the predictions from one initial time; of an ensemble those of one member.
 
     Args:
         path: of the Zarr store to make.
@@ -74,6 +77,7 @@ class PredictionWriter(ResumableStore):
         source: what the predictions are made from, as plain data; an unfinished attempt from others is discarded.
         units: of the channels; those of the catalogue where nothing is said.
         averaging_hours: predictions are means over so many hours up to the lead; None for states at the lead.
+        members: of the ensemble from each initial time; None for one prediction without a dimension for it.
         overwrite: replace an existing store when the new one is complete.
 
     Raises:
@@ -92,8 +96,10 @@ class PredictionWriter(ResumableStore):
         *,
         units: Mapping[Channel, str] | None = None,
         averaging_hours: int | None = None,
+        members: int | None = None,
         overwrite: bool = False,
     ) -> None:
+        self.members = members
         self.initial, self.has_leads = initial, leads is not None
         # A plan without leads says 0, as it did when such stores were first made: they are still the same.
         self.leads = [0] if leads is None else list(leads)
@@ -107,9 +113,11 @@ class PredictionWriter(ResumableStore):
             "source": source,
             "averaging_hours": averaging_hours,
         }
+        if members is not None:
+            plan["members"] = members
 
         def describe() -> xr.Dataset:
-            template = _template(channels, grid, decode_time(initial, calendar), leads, units or {})
+            template = _template(channels, grid, decode_time(initial, calendar), leads, units or {}, members)
             template.attrs["source"] = json.dumps(source)
             if averaging_hours is not None:
                 for name in template.data_vars:
@@ -127,12 +135,12 @@ class PredictionWriter(ResumableStore):
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
 
-    def write_all(self, answer: Callable[[NDArray[np.int64]], Iterable[Fields]], batch_size: int, label: str) -> None:
+    def write_all(self, answer: Answer, batch_size: int, label: str) -> None:
         """Write what is left to be written, and give the complete store its name.
 
         Args:
             answer: returns what is predicted from some initial times, parts of the leads one after the other.
-            batch_size: initial times at once.
+            batch_size: predictions at once.
             label: of the progress bar.
 
         Raises:
@@ -141,24 +149,34 @@ class PredictionWriter(ResumableStore):
         if self.is_complete:
             return
         done = self.done()
-        left = [position for position in range(len(self.initial)) if position not in done]
+        left = [block for block in range(len(self.initial) * (self.members or 1)) if block not in done]
         blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
         for block in track(blocks, description=label, disable=len(blocks) < 2):
-            self.write(block, answer(self.initial[block]))
+            self.write(block, answer(*self._cases(block)))
         self.finish()
 
-    def write(self, positions: list[int], parts: Iterable[Fields]) -> None:
-        """Write the predictions from some initial times; NaN where they are not valid.
+    def _cases(self, blocks: list[int]) -> tuple[NDArray[np.int64], list[int]]:
+        """Return the initial times and members of some blocks."""
+        times, numbers = zip(*(divmod(block, self.members or 1) for block in blocks), strict=True)
+        return self.initial[list(times)], list(numbers)
+
+    def _place(self, block: int) -> tuple[int, ...]:
+        """Return the index of a block in the leading dimensions of an array."""
+        return (block,) if self.members is None else divmod(block, self.members)
+
+    def write(self, blocks: list[int], parts: Iterable[Fields]) -> None:
+        """Write the predictions of some blocks; NaN where they are not valid.
 
         Holds no more than the leads that make a chunk, if they come in order.
 
         Args:
-            positions: of the initial times.
+            blocks: of work.
             parts: predictions at some of the leads each, which hold every lead once.
         """
         waiting: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in self.levels}
+        initial, _ = self._cases(blocks)
         for fields in parts:
-            after = fields.frame.time.cpu().numpy() - self.initial[positions][:, None]
+            after = fields.frame.time.cpu().numpy() - initial[:, None]
             leads = (after[0] // SECONDS_PER_HOUR).tolist()
             values = fields.filled(float("nan")).cpu().numpy()
             self.has_numbers = self.has_numbers or bool(np.isfinite(values).any())
@@ -166,9 +184,9 @@ class PredictionWriter(ResumableStore):
                 index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
                 own = values[:, :, index[0]] if levels == [None] else values[:, :, index]
                 waiting[name] |= {self.leads.index(lead): own[:, i] for i, lead in enumerate(leads)}
-                self._write_chunks(name, positions, waiting[name])
+                self._write_chunks(name, blocks, waiting[name])
         assert not any(waiting.values()), "a prediction must hold every lead"
-        self.mark(positions)
+        self.mark(blocks)
 
     def finish(self) -> None:
         """Give the complete store its name.
@@ -187,28 +205,31 @@ class PredictionWriter(ResumableStore):
     def _earlier_numbers(self) -> bool:
         """Whether an earlier attempt has written any number."""
         return any(
-            bool(np.isfinite(array[position]).any()) for array in self.arrays.values() for position in self.done()
+            bool(np.isfinite(array[self._place(block)]).any())
+            for array in self.arrays.values()
+            for block in self.done()
         )
 
-    def _write_chunks(self, name: str, positions: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
+    def _write_chunks(self, name: str, blocks: list[int], waiting: dict[int, NDArray[np.float32]]) -> None:
         """Write and forget what makes whole chunks of leads."""
         array, levels = self.arrays[name], self.level_positions[name]
         if not self.has_leads:
-            for row, position in enumerate(positions):
-                block = np.full(array.shape[1:], np.nan, dtype=np.float32)
-                block[levels or slice(None)] = waiting[0][row]
-                array[position] = block
+            for row, block in enumerate(blocks):
+                maps = np.full(array.shape[len(self._place(block)) :], np.nan, dtype=np.float32)
+                maps[levels or slice(None)] = waiting[0][row]
+                array[self._place(block)] = maps
             del waiting[0]
             return
-        together = array.chunks[1]
+        axis = len(self._place(0))
+        together = array.chunks[axis]
         for start in range(0, len(self.leads), together):
             leads = range(start, min(start + together, len(self.leads)))
             if not all(lead in waiting for lead in leads):
                 continue
-            for row, position in enumerate(positions):
-                block = np.full((len(leads), *array.shape[2:]), np.nan, dtype=np.float32)
-                block[:, levels or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
-                array[position, start : leads.stop] = block
+            for row, block in enumerate(blocks):
+                maps = np.full((len(leads), *array.shape[axis + 1 :]), np.nan, dtype=np.float32)
+                maps[:, levels or slice(None)] = np.stack([waiting[lead][row] for lead in leads])
+                array[*self._place(block), start : leads.stop] = maps
             for lead in leads:
                 del waiting[lead]
 
@@ -219,11 +240,15 @@ def _template(
     initial: NDArray[Any],
     leads: tuple[int, ...] | None,
     units: Mapping[Channel, str],
+    members: int | None,
 ) -> xr.Dataset:
     """Describe the store without any values."""
     times: dict[str, Any] = {"time": ("time", initial, {"standard_name": "time"})}
     if leads is not None:
         times = forecast_times(initial, np.array(leads, dtype=np.int64) * SECONDS_PER_HOUR)
+    if members is not None:
+        time, *after = times.items()
+        times = dict([time, (MEMBER, (MEMBER, np.arange(members), {"standard_name": "realization"})), *after])
     known = {**times, **coordinates(grid, channels)}
     variables = {}
     for name in dict.fromkeys(c.name for c in channels):
@@ -231,7 +256,8 @@ def _template(
         dims = (*times, *(("level",) if on_levels else ()), "latitude", "longitude")
         shape = tuple(len(known[dim][1]) for dim in dims)
         together = max(1, min(len(leads or (0,)), CHUNK_BYTES // (4 * math.prod(shape[len(times) :]))))
-        chunks = (1, together)[: len(times)] + shape[len(times) :]
+        leading = [together if dim == LEAD else 1 for dim in times]
+        chunks = (*leading, *shape[len(times) :])
         values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=chunks)
         variables[name] = (dims, values, attributes(name, channels, units))
     return xr.Dataset(variables, known, CONVENTIONS)

@@ -1,0 +1,65 @@
+"""The members of an ensemble: what is drawn for each of them, and batches of several."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from etesian.core import Batch, Fields
+from etesian.nn.noise import NORMALS
+
+ALMOST_FAIR = 0.95
+"""How fair the score is that members are trained by; a fair one of two members is blind where both agree."""
+
+VALIDATION_MEMBERS = 4
+"""Members of the forecasts that are validated."""
+
+DEFAULT_MEMBERS = 8
+"""Members of a forecast where nothing is said."""
+
+Noise = Callable[[int], Float[Tensor, "batch normal"]]
+"""From the number of a step to the normals of each sample."""
+
+
+@dataclass(frozen=True)
+class MemberNoise:
+    """Normals that follow from what they are for, so that forecasts are the same however the work is divided.
+
+    Attributes:
+        seed: of the ensemble.
+        initial: initial time of each sample, seconds since 1970-01-01.
+        numbers: member of each sample, counted from 0.
+    """
+
+    seed: int
+    initial: Sequence[int]
+    numbers: Sequence[int]
+
+    def __call__(self, step: int) -> Float[Tensor, "batch normal"]:
+        """Return the normals of a step; 0 where every lead is answered at once, counted from 1 in a roll-out."""
+        rows = [
+            np.random.default_rng((self.seed, time % 2**64, number, step)).standard_normal(NORMALS, dtype=np.float32)
+            for time, number in zip(self.initial, self.numbers, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows))
+
+
+def noise_of(batch: Batch, members: int, seed: int = 0) -> MemberNoise:
+    """Return the noise of a batch that was repeated for so many members."""
+    initial: list[int] = batch.inputs.frame.time[:, -1].tolist()
+    numbers = np.repeat(np.arange(members), len(initial) // members).tolist()
+    return MemberNoise(seed, initial, numbers)
+
+
+def repeated(batch: Batch, members: int) -> Batch:
+    """Return a batch once for each member, all of the first before all of the second."""
+    return Batch(*(None if part is None else _repeated(part, members) for part in batch.parts()))  # type: ignore[arg-type]
+
+
+def _repeated(fields: Fields, members: int) -> Fields:
+    frame = replace(fields.frame, time=fields.frame.time.repeat(members, 1))
+    valid = None if fields.valid is None else fields.valid.repeat(members, 1, 1, 1, 1)
+    return Fields(fields.values.repeat(members, 1, 1, 1, 1), frame, valid)

@@ -1,0 +1,226 @@
+"""Ensembles: networks that noise has a say in, trained by their CRPS, forecast the same however the work is divided."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from etesian import Batch, ClimaX, ForecastTask, Layout, Persistence, UNet, WeatherMesh
+from etesian.core.errors import RecipeError
+from etesian.forecast.latent import LatentForecastTask
+from etesian.forecast.members import ALMOST_FAIR, MemberNoise, repeated
+from etesian.forecast.pretrain import PretrainTask
+from etesian.forecast.run import predict_to
+from etesian.networks.weathermesh import SIZES
+from etesian.nn.noise import NORMALS
+from etesian.scores.ensembles import ensemble_crps
+from etesian.store.reader import Store
+from etesian.training import prediction
+from etesian.training.checkpoint import SafeCheckpoints, load_task
+
+pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+SMALL = {"patch": 2, "dim": 16, "depth": 1, "heads": 2, "head_depth": 0, "dropout": 0.0, "drop_path": 0.0}
+NETWORKS: dict[str, Any] = {
+    "patches": partial(ClimaX, **SMALL),
+    "points": partial(ClimaX, local_width=4, **SMALL),
+    "unet": partial(UNet, leads=(6, 12), width=8, dropout=0.0, noise=0.0),
+}
+
+
+def task_of(store: str, network: str = "points", kind: type[ForecastTask] = ForecastTask, **options: Any) -> Any:
+    given = Store(store)
+    torch.manual_seed(0)
+    chosen = {"members": 2, "anomalies": True, "predict": "change"} | options
+    layout = Layout(given.channels, given.channels, given.grid)
+    return kind(NETWORKS.get(network, network), layout, given.statistics, **chosen)
+
+
+def drawn(task: ForecastTask) -> ForecastTask:
+    """Return a task with weights drawn, so that noise has a say."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in task.network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return task.eval()
+
+
+def batch_of(store: str, leads: tuple[int, ...] = (6, 12)) -> Batch:
+    from etesian.samples.windows import WindowPick, WindowReader
+
+    given = Store(store)
+    reader = WindowReader(given, Layout(given.channels, given.channels, given.grid))
+    return reader.batch([WindowPick(0, 4, leads), WindowPick(0, 9, leads), WindowPick(0, 20, leads)])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_members_begin_as_one_forecast_and_part_when_they_are_trained(store: str, network: str) -> None:
+    task, batch = task_of(store, network), batch_of(store)
+    prepared = task.normalized(batch)
+    alone = task_of(store, network, members=None)
+    known = alone.state_dict()
+    task.load_state_dict(known, strict=False)
+    members = task._ensemble(prepared, 3)
+    assert torch.equal(members[0], members[1])
+    assert batch.targets is not None
+    torch.testing.assert_close(members[0], alone(prepared, batch.targets.frame))
+
+    optimizer = torch.optim.Adam(task.parameters(), lr=3e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        task.loss(batch)[0].backward()
+        optimizer.step()
+    assert all(p.grad is not None for name, p in task.named_parameters() if "modulation" in name or "noise_" in name)
+    assert task._ensemble(prepared, 3).std(0).mean() > 0.01
+
+
+def test_the_loss_is_the_almost_fair_crps_with_the_weights_of_any_other(gappy_store: str) -> None:
+    task = task_of(gappy_store, channel_weights={"temperature": 2.0}, lead_weights={6: 3.0, 12: 1.0})
+    drawn(task)
+    batch = task.normalized(batch_of(gappy_store))
+    torch.manual_seed(5)
+    found = task.loss(batch_of(gappy_store))[0]
+    torch.manual_seed(5)
+    normals = torch.randn(6, NORMALS)
+    assert batch.targets is not None
+    assert batch.targets.valid is not None
+    each = [
+        task(batch, batch.targets.frame, lambda _, member=member: normals[3 * member : 3 * member + 3])
+        for member in range(2)
+    ]
+    score = ensemble_crps(torch.stack(each), batch.targets.values, ALMOST_FAIR)
+    channels = torch.tensor([2.0 if c.name == "temperature" else 1.0 for c in batch.targets.frame.channels])
+    area = torch.from_numpy(batch.targets.frame.grid.area_weights).float()
+    weight = torch.tensor([3.0, 1.0])[:, None, None, None] * channels[:, None, None] * area[:, None]
+    weight = weight * batch.targets.valid
+    torch.testing.assert_close(found, (score * weight).sum() / weight.sum())
+
+
+def test_validation_is_the_fair_crps_of_the_same_members_each_time(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, batch, logged = drawn(task_of(store)), batch_of(store), []
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.append((name, value.item())))
+    for _ in range(2):
+        task.validation_step(batch, 0)
+    assert logged[0] == logged[1]
+    normalized = task.normalized(batch)
+    members = task._ensemble(normalized, 4)
+    assert logged[0] == ("val_loss", pytest.approx(task._crps(members, normalized, 1.0).item()))
+    channel = Store(store).channels[0]
+    scores = {name: task.sums.score(name, lambda total: total)[channel][0, 0].item() for name in task.logged_scores}
+    assert batch.targets is not None
+    physical = torch.stack([task._physical(one, batch.targets.frame).values for one in members])[:, :, 0, 0].double()
+    truth = batch.targets.values[:, 0, 0].double()
+    weight = torch.from_numpy(batch.targets.frame.grid.area_weights)[:, None].expand_as(truth)
+
+    def mean(values: torch.Tensor) -> float:
+        return ((values * weight).sum() / weight.sum()).item()
+
+    rmse = mean((physical.mean(0) - truth).square()) ** 0.5
+    assert scores["rmse"] == pytest.approx(rmse, rel=1e-5)
+    assert scores["crps"] == pytest.approx(mean(ensemble_crps(physical, truth)), rel=1e-5)
+    assert scores["spread_skill"] == pytest.approx((1.25 * mean(physical.var(0))) ** 0.5 / rmse, rel=1e-5)
+
+
+def test_noise_follows_from_what_it_is_for() -> None:
+    noise = MemberNoise(3, [-86400, 0], [1, 2])
+    assert torch.equal(noise(4)[1], MemberNoise(3, [0], [2])(4)[0])
+    others = [MemberNoise(2, [0], [2])(4), MemberNoise(3, [6], [2])(4), MemberNoise(3, [0], [1])(4), noise(5)[1:]]
+    assert all(not torch.equal(other[0], noise(4)[1]) for other in others)
+    many = MemberNoise(0, [0] * 2000, range(2000))(1)
+    assert many.mean().abs() < 0.02
+    assert many.std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(("network", "steps"), [("points", 6), ("patches", None), ("unet", 6), ("unet", None)])
+def test_forecasts_do_not_depend_on_batches_and_go_on_to_the_last_bit(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, steps: int | None
+) -> None:
+    given = Store(store)
+    task = drawn(task_of(store, network, step_hours=steps))
+    initial, leads = given.time[[2, 7, 12]], (6, 12)
+
+    def write(name: str, **options: Any) -> xr.Dataset:
+        chosen = {"members": 3, "seed": 5} | options
+        predict_to(task, given, str(tmp_path / name), initial, leads, source={}, **chosen)
+        return xr.open_zarr(tmp_path / name, decode_timedelta=True).load()
+
+    whole = write("whole")
+    assert whole.temperature.dims == ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
+    assert whole.number.attrs["standard_name"] == "realization"
+    assert whole.surface_pressure.std("number").min() > 0
+    # The noise is the same to the last bit; sums of another number of samples are rounded differently.
+    for size in (1, 2, 5):
+        xr.testing.assert_allclose(write(f"by{size}", batch_size=size), whole, rtol=1e-4, atol=1e-3)
+    xr.testing.assert_allclose(write("fewer", members=2), whole.isel(number=slice(0, 2)), rtol=1e-4, atol=1e-3)
+    assert not np.allclose(write("other", seed=6).temperature, whole.temperature, rtol=1e-4, atol=1e-3)
+
+    real, written = prediction.PredictionWriter.write, []
+
+    def interrupted(self: Any, blocks: list[int], parts: Any) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(blocks)
+        real(self, blocks, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction.PredictionWriter, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write("again", batch_size=2)
+    assert written == [[0, 1], [2, 3]]
+    again, once = write("again", batch_size=2), xr.open_zarr(tmp_path / "by2", decode_timedelta=True)
+    xr.testing.assert_identical(again, once)
+
+
+def test_each_member_goes_on_from_its_own_state(store: str) -> None:
+    task, given = drawn(task_of(store, step_hours=6)), batch_of(store)
+    batch = task.normalized(replace(given, targets=None))
+    several = repeated(batch, 2)
+    noise = MemberNoise(0, several.inputs.frame.time[:, -1].tolist(), [0] * 3 + [1] * 3)
+    together = task(several, task.target_frame(several, [6, 12]), noise)
+    state = together[3:, :1]
+    frame = replace(batch.inputs.frame, time=batch.inputs.frame.time + 6 * 3600)
+    onward = replace(batch, inputs=replace(batch.inputs, values=state, frame=frame))
+    second = task(onward, task.target_frame(onward, [6]), lambda _: noise(2)[3:])
+    torch.testing.assert_close(second, together[3:, 1:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_keeps_its_members(store: str, tmp_path: Path) -> None:
+    task = drawn(task_of(store))
+    checkpoint = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 1}
+    task.on_save_checkpoint(checkpoint)
+    SafeCheckpoints().save_checkpoint(checkpoint, tmp_path / "best.ckpt")
+    again = load_task(tmp_path / "best.ckpt")
+    assert isinstance(again, ForecastTask)
+    assert again.members == 2
+    batch = task.normalized(batch_of(store))
+    assert torch.equal(again._ensemble(batch, 2), task._ensemble(batch, 2))
+
+
+def test_members_learn_from_a_network_that_had_none(store: str) -> None:
+    task, alone = task_of(store), task_of(store, members=None)
+    transfer = task.network.adopt(alone.network)
+    assert {name for name, outcome in transfer.outcomes.items() if outcome == "new"} == task.network.parts()["noise"]
+
+
+def test_what_has_no_members_says_what_to_do(store: str, tmp_path: Path) -> None:
+    given = Store(store)
+    for options, message in (
+        ({"members": 1}, "members: 1 cannot differ; train with members: 2"),
+        ({"loss": "l1"}, "trained by their CRPS, not by loss: l1"),
+        ({"network": Persistence, "predict": "state"}, "Persistence takes no noise, so it has no members"),
+        ({"network": partial(WeatherMesh, **SIZES["tiny"]), "kind": LatentForecastTask}, "WeatherMesh takes no noise"),
+        ({"network": partial(ClimaX, validity=True, **SMALL), "kind": PretrainTask, "predict": "state"}, "fine-tune"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            task_of(store, **options)
+    alone = task_of(store, members=None).eval()
+    with pytest.raises(RecipeError, match="8 members are asked for, but the run was trained for one forecast"):
+        predict_to(alone, given, str(tmp_path / "f"), given.time[:2], (6,), source={}, members=8)
+    both = {6: alone, 12: task_of(store).eval()}
+    with pytest.raises(RecipeError, match="some have members and some do not"):
+        predict_to(both, given, str(tmp_path / "f"), given.time[:2], (6, 12), source={})
+    assert not list(tmp_path.iterdir())
