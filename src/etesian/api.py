@@ -274,23 +274,29 @@ def fit(
     return Run(train(recipe, run, stores, epochs, options or {}, trust))
 
 
-def load(run: str | Path, checkpoint: str | None = None) -> "Run | Baseline":
+def load(
+    run: str | Path, checkpoint: str | None = None, *, device: str | None = None, precision: str | None = None
+) -> "Run | Baseline":
     """Return a trained run, or a baseline where it is called `baseline:NAME`.
 
     Args:
         run: directory of the run, a checkpoint folder, or for example `baseline:persistence`.
         checkpoint: name of the run's checkpoint, such as `last`; the best by default.
+        device: to answer on, such as `cpu`, `cuda` or `cuda:1`; by default the GPU where there is one. A baseline
+            answers on the CPU.
+        precision: to answer in: 32-true, bf16-mixed or 16-mixed, as recipes have it; by default that of the training on
+            a GPU, and 32-true on a CPU.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
-        RecipeError: if there is no such baseline.
+        RecipeError: if there is no such baseline, device or precision.
     """
     from etesian.run import Run
 
     name = str(run)
     if name.startswith("baseline:"):
         return baseline(name.removeprefix("baseline:"))
-    return Run(run, checkpoint)
+    return Run(run, checkpoint, device, precision)
 
 
 def baseline(name: str, store: "str | Path | Store | None" = None) -> "Baseline":

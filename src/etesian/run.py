@@ -21,8 +21,9 @@ from etesian.projection.task import ProjectionTask
 from etesian.store.reader import Store
 from etesian.store.regrid import as_grid
 from etesian.training.checkpoint import find_checkpoint, load_task, read_description
+from etesian.training.device import choose_device, choose_precision
 from etesian.training.prediction import initial_times
-from etesian.training.task import Job, Task
+from etesian.training.task import FLOAT32, Job, Task
 from etesian.verbs import (
     SERVES,
     Given,
@@ -46,25 +47,41 @@ class Run:
     Args:
         path: run directory or checkpoint folder.
         checkpoint: name of the run's checkpoint, such as `last`; the best by default.
+        device: to answer on, such as `cpu`, `cuda` or `cuda:1`; by default the GPU where there is one.
+        precision: to answer in: 32-true, bf16-mixed or 16-mixed, as recipes have it; by default that of the training
+            on a GPU, and 32-true on a CPU.
 
     Attributes:
         path: of the run.
+        device: that it answers on.
+        precision: that it answers in.
         checkpoint: folder of the weights.
         description: what the checkpoint says of itself.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
+        RecipeError: if there is no such device or precision.
     """
 
-    def __init__(self, path: str | Path, checkpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        checkpoint: str | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+    ) -> None:
         self.path = Path(path)
         self.checkpoint = find_checkpoint(path, checkpoint)
         self.description = read_description(self.checkpoint)
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device, self.description.get("precision", FLOAT32))
 
     @cached_property
     def task(self) -> Task:
         """The task with its network and statistics, ready to predict."""
-        return load_task(self.checkpoint)
+        task = load_task(self.checkpoint).to(self.device)
+        task.answers_in = self.precision
+        return task
 
     @property
     def job(self) -> Job:
@@ -75,7 +92,9 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What forecasts of the run are made from, as plain data."""
         known = self.description
-        return {"run": str(self.path), "step": known["step"], "provenance": known["provenance"]}
+        made = {"run": str(self.path), "step": known["step"], "provenance": known["provenance"]}
+        # Nothing is said of single precision, so that forecasts of earlier versions are still the same.
+        return made if self.precision == FLOAT32 else made | {"precision": self.precision}
 
     @cached_property
     def log(self) -> pd.DataFrame:
@@ -131,7 +150,7 @@ class Run:
             DataError: if the store has no such times, or `out` holds something else.
         """
         require(self.job, "forecast", str(self.path))
-        runs = [self, *(each if isinstance(each, Run) else Run(each) for each in beside)]
+        runs = [self, *(each if isinstance(each, Run) else self._beside(each) for each in beside)]
         wanted = hours(leads)
         at_least_one(every=every, batch_size=batch_size, members=1 if members is None else members)
         states = opened(store)
@@ -270,7 +289,12 @@ class Run:
             GridError: if the grids differ.
         """
         require(self.job, "distance", str(self.path))
-        return atmodistance(AtmoDistance.load(self.checkpoint, layer), dataset_of(first), dataset_of(second))
+        distance = AtmoDistance.load(self.checkpoint, layer).to(self.device)
+        return atmodistance(distance, dataset_of(first), dataset_of(second))
+
+    def _beside(self, path: str | Path) -> "Run":
+        """Return a further run on the same device."""
+        return Run(path, device=str(self.device), precision=self.precision)
 
     def _facts(self) -> dict[str, str]:
         known, layout = self.description, self.task.layout
@@ -285,6 +309,7 @@ class Run:
             "trained on": _listed(seen.get("stores", seen.get("scenarios", ()))),
             "periods": "; ".join(f"{name} {' to '.join(span)}" for name, span in seen.get("periods", {}).items()),
             "checkpoint": f"{self.checkpoint.name}, epoch {known['epoch'] + 1}, step {known['step']}",
+            "answers on": f"{self.device}, {self.precision}",
             "best validation loss": "" if self.best is None else f"{self.best:.4g}",
         }
         return {name: fact for name, fact in facts.items() if fact}

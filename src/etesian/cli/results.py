@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from etesian.cli.app import Dates, Numbers, Switch, Words, app, explained, words_of
 from etesian.core.errors import RecipeError
 
-CHECKPOINT = words_of("api.load")["checkpoint"]
+LOADING = {name: words_of("api.load")[name] for name in ("checkpoint", "device", "precision")}
 EVALUATE = words_of("evaluation.evaluate")
 
 
@@ -24,9 +24,9 @@ EVALUATE = words_of("evaluation.evaluate")
     "means all of it.",
     leads="hours after the initial time, such as 24 72 120.",
     channels="what a baseline predicts; all by default. A run predicts what it was trained on.",
-    checkpoint=CHECKPOINT,
     blend="training stores of further sources as SOURCE=PATH=WEIGHT, whose states of the same times are blended "
     "with those of the store in the run's latent; the store's weight is what is left of 1.",
+    **LOADING,
 )
 def forecast(
     run: str,
@@ -39,6 +39,8 @@ def forecast(
     beside: Words | None = None,
     channels: Words | None = None,
     checkpoint: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     source: str | None = None,
     blend: Words | None = None,
     members: int | None = None,
@@ -53,9 +55,11 @@ def forecast(
     """
     import etesian as et
 
-    loaded = et.load(run, checkpoint)
+    loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
-        _only_for_runs(beside=beside, source=source, blend=blend, members=members, seed=seed)
+        _only_for_runs(
+            beside=beside, source=source, blend=blend, members=members, seed=seed, device=device, precision=precision
+        )
         loaded.forecast(
             store, init, leads, channels=channels, every=every, out=out, batch_size=batch_size, overwrite=overwrite
         )
@@ -79,7 +83,7 @@ def forecast(
     months="first and last month, such as 2006-01 2006-12.",
     target="what a baseline makes: means over the months, or every time. A run knows its target.",
     channels="what a baseline fills; all by default.",
-    checkpoint=CHECKPOINT,
+    **LOADING,
 )
 def fill(
     run: str,
@@ -91,14 +95,16 @@ def fill(
     target: Literal["monthly", "daily"] | None = None,
     channels: Words | None = None,
     checkpoint: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Gaps filled, month by month, with standard deviations and flags; interrupted, the same command goes on."""
     import etesian as et
 
-    loaded = et.load(run, checkpoint)
+    loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
-        _only_for_runs(empty=empty)
+        _only_for_runs(empty=empty, device=device, precision=precision)
         loaded.fill(store, months, target=target or "monthly", channels=channels, out=out, overwrite=overwrite)
         return
     if target is not None or channels is not None:
@@ -114,7 +120,7 @@ def fill(
     out="the Zarr store to make.",
     grid="that a baseline goes to, or, for super-resolution, the fine grid where even steps around the store's "
     "points are not it: degrees (1.5, or 1.5+poles), gaussian32, or a file or store that is on it.",
-    checkpoint=CHECKPOINT,
+    **LOADING,
 )
 def downscale(
     run: str,
@@ -125,14 +131,17 @@ def downscale(
     every: int = 1,
     grid: str | None = None,
     checkpoint: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     batch_size: int = 16,
     overwrite: Switch = False,
 ) -> None:
     """Fine fields from coarse ones: downscaling and super-resolution."""
     import etesian as et
 
-    loaded = et.load(run, checkpoint)
+    loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
+        _only_for_runs(device=device, precision=precision)
         if grid is None:
             raise RecipeError(f"{run} needs --grid, the grid to interpolate to")
         loaded.downscale(coarse, grid, times, every=every, out=out, batch_size=batch_size, overwrite=overwrite)
@@ -141,9 +150,7 @@ def downscale(
 
 
 @app.command
-@explained(
-    "run.Run.project", run="run directory of `etesian fit`.", out="the Zarr store to make.", checkpoint=CHECKPOINT
-)
+@explained("run.Run.project", run="run directory of `etesian fit`.", out="the Zarr store to make.", **LOADING)
 def project(
     run: str,
     folder: str,
@@ -152,12 +159,14 @@ def project(
     scenario: str,
     years: Annotated[tuple[int, int], Parameter(negative=())] | None = None,
     checkpoint: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Maps of the years of a scenario, from what drives its climate."""
     import etesian as et
 
-    loaded = et.load(run, checkpoint)
+    loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
         raise RecipeError(f"{run} projects no climate; its emulators are scored by `etesian test`")
     loaded.project(folder, scenario, years, out=out, overwrite=overwrite)

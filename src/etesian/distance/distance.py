@@ -4,7 +4,8 @@ It compares two datasets, is a part of any loss (`Content`), and a score of fore
 (`LearnedDistance`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class AtmoDistance(nn.Module):
 
     Differentiable in both states; the encoder itself is never trained. Fields larger than the patches that the encoder
     was trained on are covered with tiles of that size, evenly spread, round the globe where the grid goes round it; the
-    distance is their mean, weighted by area.
+    distance is their mean, weighted by area. It is measured in single precision whatever the precision around it, on a
+    GPU without TF32.
 
     Args:
         network: trained encoder.
@@ -74,6 +76,11 @@ class AtmoDistance(nn.Module):
         """What states have to hold."""
         return self.network.layout.inputs
 
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return self.normalizer.scale.device
+
     def train(self, mode: bool = True) -> "AtmoDistance":
         """Stay in evaluation mode: batch normalisation keeps the statistics of the encoder's own training."""
         del mode
@@ -96,8 +103,8 @@ class AtmoDistance(nn.Module):
         for rows, columns in tiles(grid, self.network.layout.grid.shape):
             weight = float(grid.area_weights[rows].mean())
             parts = torch.cat([states[:, :, rows][..., columns] for states in (one, other)])
-            # Small differences of large numbers: half precision would lose them.
-            with torch.autocast(parts.device.type, enabled=False):
+            # Small differences of large numbers: half precision would lose them, and so would TF32, a GPU's default.
+            with torch.autocast(parts.device.type, enabled=False), _exact_convolutions():
                 here, there = self.network.features(parts, self.layer).chunk(2)
             total = total + weight * (here - there).square().mean(dim=(1, 2, 3))
             weights += weight
@@ -114,6 +121,17 @@ class AtmoDistance(nn.Module):
         chosen = fields.select(self.channels)
         normalized = self.normalizer.normalize(replace(chosen, values=chosen.values.float()))
         return normalized.filled(torch.nan).flatten(0, 1)
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Let convolutions in single precision keep all digits on a GPU too, where TF32 has ten bits by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def tiles(grid: Grid, size: tuple[int, int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -167,7 +185,7 @@ def atmodistance(
     with torch.no_grad():
         for place, states in enumerate(pairs):
             fields = [Fields(torch.from_numpy(np.array(state, dtype=np.float32)), frame) for state in states]
-            result[place] = distance(*fields).item()
+            result[place] = distance(*(each.to(distance.device) for each in fields)).item()
     name = {"long_name": "AtmoDist distance", "units": "1"}
     return xr.DataArray(result.reshape(leading.shape), leading.coords, leading.dims, "atmodistance", name)
 

@@ -73,6 +73,8 @@ def downscale_to(
     def answer(some: NDArray[np.int64], _: list[int]) -> Iterator[Fields]:
         batch = reader.start(some).to(task.device)
         given = batch.inputs.frame
-        yield task.predict(batch, Frame(layout.targets, given.time[:, -1:], layout.output_grid, given.calendar))
+        with task.answering():
+            fine = task.predict(batch, Frame(layout.targets, given.time[:, -1:], layout.output_grid, given.calendar))
+        yield fine
 
     writer.write_all(answer, batch_size, label)

@@ -247,7 +247,8 @@ class Filler:
         statics = fixed_fields(self.statics, self.layout.statics, tile, when, calendar)
         asked = when if self.daily else torch.from_numpy(stretch.months[None])
         target = Frame(self.layout.targets, asked, tile.grid, calendar)
-        mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target.to(device))
+        with self.task.answering():
+            mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target.to(device))
         return mean.values[0].double().cpu().numpy(), None if spread is None else spread.values[
             0
         ].double().cpu().numpy()

@@ -31,7 +31,8 @@ def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads
         Fields in physical units; the time axis holds the leads.
     """
     batch = reader.start(initial).to(task.device)
-    return task.predict(batch, task.target_frame(batch, leads))
+    with task.answering():
+        return task.predict(batch, task.target_frame(batch, leads))
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,14 @@ def stream(
     """
     first, *others = [reader.start(initial).to(task.device) for reader in readers]
     if noise is None:
-        return task.forecast(first, leads, others, weights)
-    assert isinstance(task, ForecastTask)
-    return task.forecast(first, leads, others, weights, noise)
+        parts = iter(task.forecast(first, leads, others, weights))
+    else:
+        assert isinstance(task, ForecastTask)
+        parts = iter(task.forecast(first, leads, others, weights, noise))
+    while True:
+        # Not around the loop, where it would hold for whoever takes the parts as well.
+        with task.answering():
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part

@@ -56,7 +56,8 @@ def project(
         time = torch.from_numpy(middle(np.stack([run.years[place - window + 1 : place + 1] for place in chosen])))
         batch = Batch(Fields(torch.from_numpy(inputs), Frame(layout.inputs, time, layout.grid, CALENDAR)))
         target = Frame(layout.targets, time[:, -1:], layout.grid, CALENDAR)
-        maps.append(task.predict(batch.to(task.device), target.to(task.device)).values[:, 0].cpu().numpy())
+        with task.answering():
+            maps.append(task.predict(batch.to(task.device), target.to(task.device)).values[:, 0].cpu().numpy())
     when = decode_time(middle(wanted), CALENDAR)
     return to_dataset(
         np.concatenate(maps), {"time": ("time", when, {"standard_name": "time"})}, layout.targets, layout.grid,

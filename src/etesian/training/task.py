@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import lightning as L
 import torch
@@ -29,7 +30,14 @@ from etesian.training.going_on import (
 )
 from etesian.training.optimizers import warmup_cosine
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+FLOAT32: Precision = "32-true"
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+HALVES: dict[Precision, torch.dtype] = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+"""What matrix products and convolutions are computed in; weights and answers stay in single precision."""
 
 LOOK_EVERY = 50
 """Steps between two looks at the loss on an accelerator."""
@@ -76,6 +84,7 @@ class Task(L.LightningModule):
         self.make_optimizer = optimizer or default_optimizer
         self.warmup_steps = warmup_steps
         self.provenance: dict[str, Any] = {}
+        self.answers_in: Precision = FLOAT32
         self.transfer: Transfer | None = None
         self.new_rate = 1.0
         self.random_state: Tensor | None = None
@@ -112,6 +121,12 @@ class Task(L.LightningModule):
         if others:
             raise RecipeError(f"{type(self).__name__} starts from one analysis; it cannot blend several")
         yield self.predict(batch, self.target_frame(batch, leads))
+
+    def answering(self) -> AbstractContextManager[object]:
+        """Return the context in which a trained run answers, of the precision `answers_in`."""
+        if self.answers_in == FLOAT32:
+            return nullcontext()
+        return torch.autocast(self.device.type, HALVES[self.answers_in])
 
     def target_frame(self, batch: Batch, leads: Sequence[int]) -> Frame:
         """Return the frame of all target channels at some leads after the initial times of a batch."""
@@ -204,6 +219,7 @@ class Task(L.LightningModule):
             "network": cast(Recorded, self.network).describe(),
             "statistics": self.normalizer.statistics,
             "provenance": self.provenance,
+            "precision": FLOAT32 if trainer is None else trainer.precision,
             "val_loss": None if score is None else float(score),
             "stopped": trainer is not None and bool(trainer.should_stop),
         }
