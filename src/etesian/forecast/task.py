@@ -59,6 +59,9 @@ class ForecastTask(FieldTask):
         members: train an ensemble of so many forecasts of each sample, at least 2, which differ by the noise that the
             network is given; by their almost fair CRPS (`ensemble_crps`) instead of `loss`, with the same weights. Two
             are enough, and a forecast may have any number. None trains one forecast.
+        conserve: channels or variables whose area mean stays what it was at the initial time, such as surface_pressure,
+            which is the mass of the air: what the network would add or take is taken back everywhere alike, in training
+            as in forecasts.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
         content: a further term of the loss, such as the learned distance of AtmoDist; see `Content`.
@@ -87,6 +90,7 @@ class ForecastTask(FieldTask):
         ridge: Ridge | None = None,
         step_hours: int | None = None,
         members: int | None = None,
+        conserve: list[str] | None = None,
         roll_longitude: bool = False,
         content: LossTerm | None = None,
         start: Start | None = None,
@@ -108,6 +112,8 @@ class ForecastTask(FieldTask):
         )
         self.lead_weights = lead_weights or {}
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
+        self.conserve = conserve or []
+        self._check_conserved()
         self.members = members
         if members is not None:
             self._accept_members(members)
@@ -132,6 +138,15 @@ class ForecastTask(FieldTask):
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
             if start.statistics == "trained" and predict == "departure" and ridge is None:
                 self._keep_decay(start)
+
+    def _check_conserved(self) -> None:
+        layout = self.layout
+        for name in self.conserve:
+            chosen = [c for c in layout.targets if name in (str(c), c.name)]
+            if not chosen or not set(chosen) <= set(layout.inputs):
+                raise RecipeError(f"conserve names '{name}', which is not among the inputs and the targets")
+        if self.conserve and (not layout.grid.is_periodic or layout.output_grid != layout.grid):
+            raise RecipeError("an area mean is conserved on the whole globe only; leave out conserve")
 
     def _accept_members(self, members: int) -> None:
         """Let the network make forecasts that differ, and log what is said of ensembles."""
@@ -206,6 +221,7 @@ class ForecastTask(FieldTask):
             "ridge": None if self.ridge is None else self.ridge.options,
             "step_hours": self.step_hours,
             "members": self.members,
+            "conserve": list(self.conserve),
             "roll_longitude": self.roll_longitude,
         }
 
@@ -236,7 +252,28 @@ class ForecastTask(FieldTask):
             values = values + self.ridge(inputs, target)
         elif self.predicts != "state":
             values = values + self._initial(inputs, target)
+        if self.conserve:
+            values = self._conserved(values, inputs, target)
         return self.bounds.bend(values, target)
+
+    def _conserved(self, values: Values, inputs: Fields, target: Frame) -> Values:
+        """Return the state without what it adds to the area means that are to be kept."""
+        if inputs.valid is not None:
+            raise RecipeError("an area mean is conserved of fields without holes; leave out conserve")
+        kept = [c for c in target.channels if str(c) in self.conserve or c.name in self.conserve]
+        places = target.index(kept)
+        before = self._area_mean(inputs.at(-1).select(kept))
+        after = self._area_mean(Fields(values[:, :, places], replace(target, channels=tuple(kept))))
+        change = (before - after).to(values).expand_as(values[:, :, places])
+        return values.index_add(2, torch.tensor(places, device=values.device), change)
+
+    def _area_mean(self, fields: Fields) -> Float[Tensor, "batch time channel 1 1"]:
+        """Return the area mean in physical units over the standard deviation, from normalised fields."""
+        weight = torch.from_numpy(fields.frame.grid.area_weights).to(fields.values.device)[:, None]
+        weight = weight / (weight.sum() * fields.values.shape[-1])
+        centre = self.normalizer.normalize(replace(fields, values=torch.zeros_like(fields.values))).values
+        # In double precision: a mean pressure is hundreds of times as large as its anomalies.
+        return ((fields.values.double() - centre.double()) * weight).sum((-2, -1), keepdim=True)
 
     def _initial(self, inputs: Fields, target: Frame) -> Values:
         """Return what is known of the target from the initial state, zero for channels that are not fed in."""
