@@ -1,4 +1,4 @@
-"""Etesian: train, run and judge learned models of the atmosphere and ocean."""
+"""Etesian: train, run and evaluate learned models of the atmosphere and ocean."""
 
 import lazy_loader
 

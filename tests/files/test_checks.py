@@ -81,7 +81,7 @@ def test_prepare_refuses_what_the_doctor_would_have_mended_in_the_same_words(
     assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
 
 
-def test_prepare_judges_no_more_than_is_kept(tmp_path: Path) -> None:
+def test_prepare_checks_no_more_than_is_kept(tmp_path: Path) -> None:
     both = raw(warm()).assign(u10=broken("round fill").tas.assign_attrs(units="m s-1"))
     source = written(both, tmp_path / "a.nc")
     with pytest.raises(DataError, match="'10m_u_component_of_wind' holds the value -9999 exactly 12 times"):

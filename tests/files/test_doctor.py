@@ -189,10 +189,10 @@ def test_fields_beside_the_grid_are_named(tmp_path: Path) -> None:
     assert "'section' is left out: it lies on time × depth, not on the grid" in sentences(diagnosis, Severity.LOOK)
 
 
-def test_many_times_are_judged_by_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_times_are_checked_by_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etesian.files.doctor.MOST_BYTES", 200)
     diagnosis = examine(write(series(), tmp_path / "file.nc"))
-    assert "only every 4th time is judged" in sentences(diagnosis, Severity.LOOK)[0]
+    assert "only every 4th time is checked" in sentences(diagnosis, Severity.LOOK)[0]
 
 
 def test_the_printed_page_and_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Filled fields judged: against loops written out, laws of scores, and what must be refused."""
+"""Filled fields scored: against loops written out, laws of scores, and what must be refused."""
 
 import re
 from pathlib import Path
@@ -148,7 +148,7 @@ def test_an_honest_deviation_is_found_honest_and_half_of_it_too_small(
     assert found.crps.sel(region="gaps").item() > float(honest.crps)
 
 
-def test_months_are_judged_by_the_mean_of_the_true_days(world: dict[str, xr.Dataset]) -> None:
+def test_months_are_scored_by_the_mean_of_the_true_days(world: dict[str, xr.Dataset]) -> None:
     months = world["truth"].resample(time="MS").mean()
     months = months.assign(land_sea_mask=world["truth"].land_sea_mask)
     months[NAME] = months[NAME] + 0.25
@@ -221,7 +221,7 @@ def test_the_report_stands_alone_and_names_who_wins(scored: tuple[xr.Dataset, Pa
     assert_allclose(row["value"].item(), scores.rmse.sel(forecast="ours", region="gaps").item())
 
 
-def test_what_cannot_be_judged_is_said_in_a_sentence(world: dict[str, xr.Dataset], tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_said_in_a_sentence(world: dict[str, xr.Dataset], tmp_path: Path) -> None:
     truth, observed, ours = world["truth"], world["observed"], world["ours"]
     forecast = ours.expand_dims(prediction_timedelta=[np.timedelta64(1, "D")], axis=1)
     with pytest.raises(DataError, match=r"holds forecasts, with lead times .* evaluate it without --observed"):

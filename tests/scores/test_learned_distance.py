@@ -63,10 +63,10 @@ def test_the_distance_is_the_mean_over_complete_cases_and_stands_in_every_output
     assert "AtmoDist distance" in [str(cell) for cell in summary(scores).columns[0].cells]
 
 
-def test_a_distance_of_channels_that_are_not_judged_is_refused(
+def test_a_distance_of_channels_that_are_not_scored_is_refused(
     metric: AtmoDistance, forecasts: dict[str, xr.Dataset], weather: ModuleType
 ) -> None:
-    with pytest.raises(ChannelError, match="needs 'temperature_850', which is not judged"):
+    with pytest.raises(ChannelError, match="needs 'temperature_850', which is not scored"):
         score(
             {"model": forecasts["model"]},
             weather.truth(),

@@ -1,4 +1,4 @@
-"""Which cases are judged, what is counted, and how certain the verdict is."""
+"""Which cases are scored, what is counted, and how certain the verdict is."""
 
 from pathlib import Path
 from types import ModuleType
@@ -96,7 +96,7 @@ def test_a_training_store_is_truth_and_climatology_at_once(weather: ModuleType, 
     assert 0.5 < scores.acc.sel(channel="geopotential_500", region="global", lead_time=24).item() < 1
 
 
-def test_what_cannot_be_judged_is_refused_in_one_sentence(
+def test_what_cannot_be_scored_is_refused_in_one_sentence(
     forecasts: dict[str, xr.Dataset], weather: ModuleType, tmp_path: Path
 ) -> None:
     model, truth = forecasts["model"], weather.truth()

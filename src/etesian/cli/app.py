@@ -26,7 +26,7 @@ _ARGUMENT = re.compile(r"^ {4}\*{0,2}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 app = App(
     name="etesian",
-    help="Train, run and judge learned models of the atmosphere and ocean.",
+    help="Train, run and evaluate learned models of the atmosphere and ocean.",
     help_format="plaintext",
     version_flags=["--version", "-V"],
 )

@@ -25,17 +25,17 @@ class LagData(PatchData):
         store: training store with a common step.
         train: first and last date to train on; a year or month as an end means all of it.
         validate: first and last date to choose on.
-        test: first and last date to judge on.
+        test: first and last date to test on.
         channels: that patches hold, such as `vorticity_850`; a bare name means all its levels; default all.
         lags: the largest lag, in steps of the store; every lag from 1 on is drawn equally often.
         patch_size: rows and columns of a patch.
         band: the largest latitude of a patch's centre, degrees north or south.
-        patches: places at each pair of times, which cost one read.
+        patches: pairs of patches cut at each pair of times, which cost one read.
         times: pairs of times in an epoch of training; default as many as there are times.
         fixed_epochs: the first so many epochs all see the samples of the first one.
         batch_size: pairs of patches in a batch, per process.
         workers: processes that read ahead.
-        seed: of lags, places and the order of samples.
+        seed: of lags, positions and the order of samples.
 
     Raises:
         RecipeError: if the periods overlap, the store has no common step, or no patch fits.

@@ -255,14 +255,14 @@ class LearnedDistance:
         run: run directory of `TimeLagTask` or `InpaintTask`.
 
     Raises:
-        ChannelError: if the distance needs a channel that is not judged.
+        ChannelError: if the distance needs a channel that is not scored.
     """
 
     def __init__(self, pairs: Pairs, run: str | Path) -> None:
         self.pairs, self.run, self.distance = pairs, str(run), AtmoDistance.load(run)
         if missing := [channel for channel in self.distance.channels if channel not in pairs.channels]:
             raise ChannelError(
-                f"the distance of {run} needs '{missing[0]}', which is not judged; there are "
+                f"the distance of {run} needs '{missing[0]}', which is not scored; there are "
                 f"{', '.join(map(str, pairs.channels))}"
             )
         self.index = [pairs.channels.index(channel) for channel in self.distance.channels]

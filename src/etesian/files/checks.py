@@ -1,4 +1,4 @@
-"""What values say about a data set: tallied while they are read, judged alike for `doctor` and `prepare`."""
+"""What values say about a data set: tallied while they are read, checked alike for `doctor` and `prepare`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ def summaries(name: str, array: xr.DataArray, tallied: dict[int, Tally]) -> list
 
 
 def findings_of(summary: Summary) -> list[Finding]:
-    """Judge one channel by its values: fill values that nobody declared, and the catalogue's physical range."""
+    """Check one channel by its values: fill values that nobody declared, and the catalogue's physical range."""
     variable = CATALOGUE.get(summary.channel.name)
     low, high = summary.minimum, summary.maximum
     if summary.missing == 1 or (variable is not None and variable.minimum <= low and high <= variable.maximum):
@@ -157,7 +157,7 @@ def findings_of(summary: Summary) -> list[Finding]:
         )
         if count > 1 and _is_fill(summary.channel, extreme, *others)
     ]
-    return fills[:1] or _judge_range(summary)
+    return fills[:1] or _check_range(summary)
 
 
 def _is_fill(channel: Channel, extreme: float, low: float, high: float) -> bool:
@@ -171,7 +171,7 @@ def _is_fill(channel: Channel, extreme: float, low: float, high: float) -> bool:
     return max(low - extreme, extreme - high) > high - low
 
 
-def _judge_range(summary: Summary) -> list[Finding]:
+def _check_range(summary: Summary) -> list[Finding]:
     channel, low, high = summary.channel, summary.minimum, summary.maximum
     values = f"{low:.4g} … {high:.4g}"
     variable = CATALOGUE.get(channel.name)
@@ -222,7 +222,7 @@ class Watched:
             self.dataset[name] = array.copy(data=seen)
 
     def refuse(self) -> None:
-        """Judge what was read.
+        """Check what was read.
 
         Raises:
             DataError: if the user must mend something.

@@ -27,7 +27,7 @@ from etesian.files.times import changes, is_timed, refusal
 from etesian.files.units import conversion
 
 MOST_BYTES = 8 * 2**30
-"""Of larger data only every so many steps are judged."""
+"""Of larger data only every so many steps are checked."""
 
 
 def examine(source: Source) -> Diagnosis:
@@ -51,8 +51,8 @@ def examine(source: Source) -> Diagnosis:
                 parts.append((path, dataset))
                 findings += [Finding(Severity.FIXED, note, (path,)) for note in notes]
                 findings += [Finding(Severity.LOOK, text, (path,)) for text in to_look_at(raw)]
-                findings += _judge_left_out(raw, dataset, path)
-                usable = _judge_times(dataset, path, findings) and usable
+                findings += _check_left_out(raw, dataset, path)
+                usable = _check_time_axis(dataset, path, findings) and usable
         except EtesianError as error:
             usable = False
             findings.append(Finding(Severity.BROKEN, str(error), (path,)))
@@ -62,7 +62,7 @@ def examine(source: Source) -> Diagnosis:
         except EtesianError as error:
             findings.append(Finding(Severity.BROKEN, str(error)))
     for dataset in (dataset for _, dataset in parts):
-        findings += _judge_gaps(dataset)
+        findings += _check_gaps(dataset)
     scanned = [summary for _, dataset in parts for summary in _scan(dataset, findings)]
     name = ", ".join(map(str, source)) if isinstance(source, Sequence) and not isinstance(source, str) else str(source)
     grids = dict.fromkeys(str(Grid(dataset.latitude.values, dataset.longitude.values)) for _, dataset in parts)
@@ -70,7 +70,7 @@ def examine(source: Source) -> Diagnosis:
     return Diagnosis(name, "; ".join(grids), "; ".join(times), tuple(scanned), tuple(by_kind(findings)))
 
 
-def _judge_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Finding]:
+def _check_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Finding]:
     """Name the fields of a file that are not on its grid."""
     used = {name for array in dataset.data_vars.values() for name in array.attrs["source_name"].split(", ")}
     return [
@@ -85,7 +85,7 @@ def _judge_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Fin
     ]
 
 
-def _judge_times(dataset: xr.Dataset, path: str, findings: list[Finding]) -> bool:
+def _check_time_axis(dataset: xr.Dataset, path: str, findings: list[Finding]) -> bool:
     try:
         check_times(dataset, path)
     except EtesianError as error:
@@ -128,7 +128,7 @@ def _times_in_words(dataset: xr.Dataset) -> str:
     return f"{index.size} times, {index[0]} … {index[-1]}" + (f", {described}" if described else "")
 
 
-def _judge_gaps(dataset: xr.Dataset) -> list[Finding]:
+def _check_gaps(dataset: xr.Dataset) -> list[Finding]:
     seconds = _seconds(dataset)
     word, step = _common_step(seconds)
     if not step:
@@ -148,11 +148,11 @@ def _judge_gaps(dataset: xr.Dataset) -> list[Finding]:
 
 
 def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
-    """Read the values once, in blocks, and judge each channel."""
+    """Read the values once, in blocks, and check each channel."""
     every = 1
     if "time" in dataset.dims and dataset.nbytes > MOST_BYTES:
         every = int(np.ceil(dataset.nbytes / MOST_BYTES))
-        findings.append(Finding(Severity.LOOK, f"there are many values: only every {every}th time is judged"))
+        findings.append(Finding(Severity.LOOK, f"there are many values: only every {every}th time is checked"))
         dataset = dataset.isel(time=slice(None, None, every))
     lazy = {str(name): tallies(array) for name, array in dataset.data_vars.items()}
     still = {str(name): changes(a, a.isel(time=0, drop=True)) for name, a in dataset.data_vars.items() if is_timed(a)}
@@ -170,12 +170,12 @@ def _scan(dataset: xr.Dataset, findings: list[Finding]) -> list[Summary]:
     ]
     findings += [Finding(Severity.BROKEN, refusal(name)) for name, does_change in changed.items() if bool(does_change)]
     findings += [finding for summary in found for finding in findings_of(summary)]
-    findings += _judge_variables(dataset, found)
+    findings += _check_variables(dataset, found)
     return found
 
 
-def _judge_variables(dataset: xr.Dataset, scanned: Sequence[Summary]) -> list[Finding]:
-    """Judge names, units and missing values of whole variables."""
+def _check_variables(dataset: xr.Dataset, scanned: Sequence[Summary]) -> list[Finding]:
+    """Check names, units and missing values of whole variables."""
     findings = []
     for name, array in dataset.data_vars.items():
         variable = CATALOGUE.get(str(name))

@@ -1,4 +1,4 @@
-"""What a variable of a file is, judged by all that the file says of it; the one place where that is decided."""
+"""What a variable of a file is, decided by all that the file says of it; the one place where that is decided."""
 
 import re
 from dataclasses import dataclass

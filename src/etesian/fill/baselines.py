@@ -1,4 +1,4 @@
-"""Baselines that fill the gaps of a training store: what every learned reconstruction is judged against."""
+"""Baselines that fill the gaps of a training store: what every network has to beat."""
 
 from collections.abc import Sequence
 from typing import Any, get_args

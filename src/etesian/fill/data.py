@@ -288,7 +288,7 @@ class GapFillData(StoreData):
         observed: training store of the gappy fields: daily or at any fixed step of a day or less; times may be missing.
         train: first and last month to train on, such as 2001-01 2004-12; a year means all of it.
         validate: first and last month to choose on.
-        test: first and last month to judge on.
+        test: first and last month to test on.
         truth: training store of the complete fields on the same grid; None to learn from what is hidden.
         inputs: channels that are given; default all of the observed store.
         targets: channels that are asked for; default the inputs.

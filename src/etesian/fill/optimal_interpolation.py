@@ -39,7 +39,7 @@ _BESIDE = 2
 _LEAST_THINNED = 200
 """Observations further out that are taken at least, if there are as many."""
 
-_JUDGED = 80
+_CHECKED = 80
 """Tiles and spans of time in which observations are withheld to find how wrong the stated deviations are."""
 
 _IN_90 = 1.6449
@@ -70,7 +70,7 @@ class Covariance:
     widening: float = 1.0
 
     def correlation(self, ours: Float[np.ndarray, "m 4"], theirs: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
-        """Return the correlation between places (x, y, z in km, days)."""
+        """Return the correlation between points (x, y, z in km, days)."""
         scale = np.array([self.length] * 3 + [self.duration]) * np.sqrt(2)
         a, b = ours / scale, theirs / scale
         squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
@@ -114,8 +114,8 @@ def fit_covariance(data: Gappy, *, clusters: int = 12, seed: int = 0) -> Covaria
         broad = float(expit(logarithms[3]))
         shape = Covariance(1.0, length, duration, 0.0, broad)
         squares, determinants, freedom = 0.0, 0.0, 0
-        for places, values in samples:
-            correlation = shape.correlation(places, places)
+        for positions, values in samples:
+            correlation = shape.correlation(positions, positions)
             correlation[np.diag_indices_from(correlation)] += ratio
             root = cholesky(correlation, lower=True, check_finite=False)
             white = solve_triangular(
@@ -140,7 +140,7 @@ def fit_covariance(data: Gappy, *, clusters: int = 12, seed: int = 0) -> Covaria
     return evaluate(found.x)[1]
 
 
-def places(grid: Grid) -> Float[np.ndarray, "lat lon 3"]:
+def positions(grid: Grid) -> Float[np.ndarray, "lat lon 3"]:
     """Return the points on the sphere, km."""
     return EARTH_RADIUS / 1000 * grid.unit_vectors
 
@@ -167,7 +167,7 @@ def _cluster(
     found = np.argwhere(observed[box])
     found = found[random.choice(len(found), min(len(found), _CLUSTER), replace=False)]
     day, row, column = (axis.ravel()[found[:, i]] for i, axis in enumerate(box))
-    return np.column_stack([places(data.grid)[row, column], data.days[day]]), data.values[day, row, column]
+    return np.column_stack([positions(data.grid)[row, column], data.days[day]]), data.values[day, row, column]
 
 
 class Estimate(NamedTuple):
@@ -218,7 +218,7 @@ def optimal_interpolation(
     values, deviation = (np.full(data.values.shape, np.nan) for _ in range(2))
     names = np.unique(number)
     means = np.full((names.size, *data.grid.shape), np.nan)
-    around = places(data.grid)
+    around = positions(data.grid)
     tiles = []
     for i, name in enumerate(names):
         times = np.flatnonzero(number == name)
@@ -245,14 +245,14 @@ def _widening(data: Gappy, covariance: Covariance, most: int) -> float:
     """Return what deviations must be multiplied by for 90 % of withheld observations to lie in their 90 % intervals."""
     hidden = withhold(data, 0.05, "clouds")
     rest = Gappy(np.where(hidden, np.nan, data.values), data.sea, data.days, data.grid)
-    around = places(data.grid)
+    around = positions(data.grid)
     search = _Search(rest, around, covariance, most)
     random = np.random.default_rng(0)
     blocks = _blocks(data.days, np.arange(data.days.size), covariance.duration)
     tiles = list(_tiles(rest, blocks, most))
     cases = [(block, *tile) for block in blocks for tile in tiles if hidden[block][(slice(None), *tile)].any()]
     ratios = []
-    for number in random.permutation(len(cases))[:_JUDGED]:
+    for number in random.permutation(len(cases))[:_CHECKED]:
         block, rows, columns = cases[number]
         asked = hidden[block][:, rows, columns]
         where = asked.any(0)
@@ -272,7 +272,7 @@ def _blocks(days: _Vector, times: NDArray[np.int64], duration: float) -> list[ND
 
 
 class _Observations(NamedTuple):
-    places: Float[np.ndarray, "n 4"]
+    positions: Float[np.ndarray, "n 4"]
     values: _Vector
 
 
@@ -284,7 +284,7 @@ def _posterior(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation (day, point), and the standard deviation of the mean over days (point)."""
     variance, noise = covariance.deviation**2, covariance.noise**2
-    own = variance * covariance.correlation(observed.places, observed.places)
+    own = variance * covariance.correlation(observed.positions, observed.positions)
     # A trace of noise keeps what is smooth and dense solvable.
     own[np.diag_indices_from(own)] += noise + 1e-9 * variance
     root = cholesky(own, lower=True, check_finite=False)
@@ -295,7 +295,7 @@ def _posterior(
     information = white[:, 1] @ white[:, 1]
     mean = white[:, 0] @ white[:, 1] / information
     targets = np.concatenate([np.column_stack([points, np.full(len(points), day)]) for day in days])
-    cross = variance * covariance.correlation(observed.places, targets)
+    cross = variance * covariance.correlation(observed.positions, targets)
     cross = solve_triangular(root, cross, lower=True, check_finite=False, overwrite_b=True)
     shape = (days.size, len(points))
     estimate = (cross.T @ (white[:, 0] - mean * white[:, 1]) + mean + centre).reshape(shape)
@@ -315,13 +315,13 @@ class _Search(NamedTuple):
 
     Attributes:
         data: what was observed.
-        places: of the grid's points.
+        positions: of the grid's points.
         covariance: how far observations count.
         most: to take, unless more lie in and next to the tile.
     """
 
     data: Gappy
-    places: Float[np.ndarray, "lat lon 3"]
+    positions: Float[np.ndarray, "lat lon 3"]
     covariance: Covariance
     most: int
 
@@ -358,11 +358,11 @@ class _Search(NamedTuple):
         inside = soon[:, None, None] & _within(outer, inner)
         kept = ((day >= first) & (day <= last))[:, None, None] & _within(outer, beside_it) & (not thin)
         left = max(self.most - int((known & kept).sum()), _LEAST_THINNED)
-        places = self.places[outer[0]][:, outer[1]]
-        parts = [_thinned(values, known & kept, places, day, 1)]
+        positions = self.positions[outer[0]][:, outer[1]]
+        parts = [_thinned(values, known & kept, positions, day, 1)]
         for ring, share in ((inside & ~kept, 0.6), (~inside & ~kept, 0.4)):
             allowed = int(known.sum()) if known.sum() <= self.most else max(int(share * left), 1)
-            parts.append(_as_many(values, known & ring, places, day, allowed))
+            parts.append(_as_many(values, known & ring, positions, day, allowed))
         joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         return _Observations(*joined)
 
@@ -376,14 +376,14 @@ def _within(
 def _as_many(
     values: Days,
     known: NDArray[np.bool_],
-    places: Float[np.ndarray, "lat lon 3"],
+    positions: Float[np.ndarray, "lat lon 3"],
     days: _Vector,
     allowed: int,
 ) -> _Observations:
     """Return the observations, or so few of them, spread evenly."""
     block = 1
     while True:
-        part = _thinned(values, known, places, days, block)
+        part = _thinned(values, known, positions, days, block)
         if part.values.size <= allowed or block >= max(known.shape[1:]):
             return part
         block = max(block + 1, round(block * np.sqrt(part.values.size / allowed)))
@@ -392,7 +392,7 @@ def _as_many(
 def _thinned(
     values: Days,
     known: NDArray[np.bool_],
-    places: Float[np.ndarray, "lat lon 3"],
+    positions: Float[np.ndarray, "lat lon 3"],
     days: _Vector,
     block: int,
 ) -> _Observations:
@@ -408,7 +408,7 @@ def _thinned(
     order = np.lexsort((off, index))
     chosen = order[np.searchsorted(index[order], np.arange(count.size))]
     day, row, column = day[chosen], row[chosen], column[chosen]
-    return _Observations(np.column_stack([places[row, column], days[day]]), values[day, row, column])
+    return _Observations(np.column_stack([positions[row, column], days[day]]), values[day, row, column])
 
 
 def _window(data: Gappy, rows: slice, columns: slice, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -83,7 +83,7 @@ class FilledPairs:
 
     Attributes:
         monthly: whether they are means over calendar months.
-        time: that are judged, seconds since 1970-01-01.
+        time: that are scored, seconds since 1970-01-01.
         dropped: how many times were left out, by where they are missing.
 
     Raises:

@@ -59,7 +59,7 @@ def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[st
 
 
 def example(scores: xr.Dataset) -> int:
-    """Return the number of the time whose cloud share is in the middle of those with gaps that could be judged."""
+    """Return the number of the time whose cloud share is in the middle of those with gaps that could be scored."""
     scored = np.isfinite(scores.mse_by_time.sel(region="gaps").values).any((1, 2))
     times = np.flatnonzero(scored if scored.any() else np.ones_like(scored))
     share = scores.cloud_share_of_time.values[times]

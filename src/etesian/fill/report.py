@@ -26,7 +26,7 @@ _ABOUT = {
 }
 
 _NOTES = {
-    "bins": "Distance bins hold all points of the sea; where single times are judged, the other two hold those without "
+    "bins": "Distance bins hold all points of the sea; where single times are scored, the other two hold those without "
     "an observation.",
     "reliability": "Left: intervals should hold as much truth as their probability says. Middle: the error found "
     "should equal the deviation stated. Right: flat is calibrated, a hump is too wide, a trough too narrow.",

@@ -58,7 +58,7 @@ def score_filled(
 
     Args:
         filled: by name; the first is what the report is about.
-        truth: complete fields, or the observations of which some were withheld. Means over months are judged by those
+        truth: complete fields, or the observations of which some were withheld. Means over months are scored by those
             of the truth over the times observed.
         observed: what they were filled from.
         references: names among them; skill is 1 − RMSE / RMSE of each of them. All but the first by default.
@@ -71,7 +71,7 @@ def score_filled(
         `gaps`, what was `observed`, or `all`; and by bins. docs/gapfill.md defines them.
 
     Raises:
-        DataError: if files cannot be read, are not filled fields, or nothing can be judged.
+        DataError: if files cannot be read, are not filled fields, or nothing can be scored.
         GridError: if grids differ.
         ChannelError: if a channel is missing.
         RecipeError: if there are no filled fields, or a reference is none of them.
@@ -105,10 +105,10 @@ class GapSums:
     """Sums of errors, as one pass over the times makes them.
 
     Bins by observations, cloud share and standard deviation hold the points without an observation where single times
-    are judged, and all points where means over months are; bins of distance hold all.
+    are scored, and all points where means over months are; bins of distance hold all.
 
     Args:
-        pairs: what is judged.
+        pairs: what is scored.
     """
 
     def __init__(self, pairs: FilledPairs) -> None:
@@ -214,11 +214,11 @@ class GapSums:
         """Return the scores, and skill against the references.
 
         Raises:
-            DataError: if there was no point to judge.
+            DataError: if there was no point to score.
         """
         if not self.by_time[..., _STATISTICS.index("points")].any():
             raise DataError(
-                "no point could be judged: nowhere have the truth and all filled fields a value at the same time"
+                "no point could be scored: nowhere have the truth and all filled fields a value at the same time"
                 + ("; a truth with gaps has no means over months, so score single times" if self.pairs.monthly else "")
             )
         parts = {"gaps": self.by_time[..., :1, :], "observed": self.by_time[..., 1:, :]}

@@ -33,7 +33,7 @@ class ForecastData(StoreData):
             leads from the beginning.
         train: first and last date to train on; a year or month as an end means all of it.
         validate: first and last date to choose on.
-        test: first and last date to judge on.
+        test: first and last date to test on.
         region: named box, or south,north,west,east in degrees; default the whole grid.
         every: hours between initial times; default every time there is.
         weights: share of the samples that each store gives in an epoch; default as many as it has. A store of weight 0

@@ -87,14 +87,14 @@ class _Share(Sampler[list[int]]):
 
 
 class YearData(TaskData):
-    """Batches of years to train, choose and judge on.
+    """Batches of years to train, choose and test on.
 
     Args:
         scenarios: everything that was read.
         train: names of the scenarios to train on.
         validate: a scenario to choose on, or a stretch such as `2041-2060` that is held out of all of `train`.
-        test: the scenario to judge on.
-        test_years: first and last year to judge on.
+        test: the scenario to test on.
+        test_years: first and last year to test on.
         window: years that the network sees, the last one the year that is asked for.
         batch_size: samples in a batch, per process.
         seed: of the order of samples.
@@ -185,8 +185,8 @@ class ProjectionData(YearData):
         folder: that holds `inputs_*.nc` and `outputs_*.nc`.
         validate: a scenario to choose on, or a stretch such as `2041-2060` that is held out of all of `train`.
         train: scenarios to train on.
-        test: scenario to judge on.
-        test_years: first and last year to judge on.
+        test: scenario to test on.
+        test_years: first and last year to test on.
         inputs: variables that drive the climate.
         targets: variables to predict.
         window: years that the network sees, the last one the year that is asked for.
@@ -227,8 +227,8 @@ class SimulationData(YearData):
         variable: to predict, by its name in the canonical data set.
         train: scenarios to train on.
         validate: a scenario to choose on, or a stretch such as `2041-2060` that is held out of all of `train`.
-        test: scenario to judge on.
-        test_years: first and last year to judge on.
+        test: scenario to test on.
+        test_years: first and last year to test on.
         reference: first and last year of the mean that anomalies are taken from.
         window: years that the network sees, the last one the year that is asked for.
         batch_size: samples in a batch, per process.

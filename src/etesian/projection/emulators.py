@@ -1,4 +1,4 @@
-"""Statistical emulators of a climate model, from a year's emissions to its maps: what projections are judged against.
+"""Statistical emulators of a climate model, from a year's emissions to its maps: what projections are compared with.
 
 Linear pattern scaling as in Lütjens et al. 2025 (doi 10.1029/2024MS004619), a Gaussian process and a random forest as
 in ClimateBench (doi 10.1029/2021MS002954).

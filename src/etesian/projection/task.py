@@ -132,7 +132,7 @@ class ProjectionTask(Task):
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log ClimateBench's scores of the years to judge on."""
+        """Log ClimateBench's scores of the years to test on."""
         self._log_scores("test")
 
     def _step(self, batch: Batch, part: str) -> None:

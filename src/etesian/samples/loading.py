@@ -60,7 +60,7 @@ class TaskData(L.LightningDataModule):
         return self._loader("validate")
 
     def test_dataloader(self) -> Loader:
-        """Return what to judge on, in order."""
+        """Return what to test on, in order."""
         return self._loader("test")
 
     def holes(self) -> dict[Channel, float]:
@@ -94,13 +94,13 @@ class Loading:
 
 
 class StoreData(TaskData):
-    """Batches from training stores, of the periods to train, choose and judge on.
+    """Batches from training stores, of the periods to train, choose and test on.
 
     Args:
         stores: that are read; the periods are dates of the first one's calendar.
         train: first and last date to train on; a year or month as an end means all of it.
         validate: first and last date to choose on.
-        test: first and last date to judge on.
+        test: first and last date to test on.
         loading: how batches are made.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which forecasts are judged by which truth, and both of them in chunks that fit into memory."""
+"""Which forecasts are compared with which truth, and both of them in chunks that fit into memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Chunk:
 
     Attributes:
         initial: positions of the initial times among the common ones.
-        leads: positions of the leads among those judged.
+        leads: positions of the leads among those scored.
         verified: where the truth has the valid time at all.
         forecasts: by name; batch is the initial time and time the lead. Of an ensemble the mean of its members.
         members: of the ensembles among them, by name.
@@ -51,9 +51,9 @@ class Pairs:
 
     Attributes:
         forecasts: by name.
-        truth: what they are judged by.
+        truth: what they are compared with.
         climatology: for anomalies, or None.
-        channels: what is judged.
+        channels: what is scored.
         leads: hours.
         initial: common initial times, seconds since 1970-01-01, ascending.
         dropped: how many initial times of each forecast others do not have, or no truth verifies at any lead.
@@ -91,7 +91,7 @@ class Pairs:
         if (position < 0).all():
             first, last = (decode_time([t.min(), t.max()], self.calendar) for t in (valid, truth_times))
             raise DataError(
-                f"no forecast can be judged: they are valid from {first[0]} to {first[1]}, the truth covers "
+                f"no forecast can be scored: they are valid from {first[0]} to {first[1]}, the truth covers "
                 f"{last[0]} to {last[1]}; give a truth that holds those times"
             )
         scored = (position >= 0).any(1)

@@ -1,4 +1,4 @@
-"""Judge forecasts: the same initial times, leads and points for all of them, with intervals and skill."""
+"""Score forecasts: the same initial times, leads and points for all of them, with intervals and skill."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +97,7 @@ def score(
         scores by initial time, and maps; docs/scores.md defines them.
 
     Raises:
-        DataError: if files cannot be read, or nothing can be judged.
+        DataError: if files cannot be read, or nothing can be scored.
         GridError: if grids differ.
         ChannelError: if a channel is missing.
         RecipeError: if a reference is no forecast, or a location is unknown.

@@ -225,7 +225,7 @@ def open_forecast(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
 
 
 def open_truth(data: str | Path | xr.Dataset) -> FieldSeries:
-    """Open what the forecasts are judged by: a training store, or anything that `open_store` reads."""
+    """Open what forecasts are compared with: a training store, or anything that `open_store` reads."""
     if isinstance(data, xr.Dataset):
         return FieldSeries("the truth", data, ("time",))
     if is_training_store(data):

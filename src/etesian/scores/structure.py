@@ -119,14 +119,14 @@ def wasserstein(transport: Tensor, complete_fields: Tensor) -> Tensor:
 
 
 class Structure:
-    """Gathers the structure of forecasts and truth from the chunks that are judged, for a few channels and leads.
+    """Gathers the structure of forecasts and truth from the chunks that are scored, for a few channels and leads.
 
     A field counts where the truth and all forecasts are complete, so that all are made of the same cases. The truth is
     one of the series, since a spectrum or a moment is that of one field. What is kept grows with the number of times,
     not with that of points.
 
     Args:
-        pairs: what is judged.
+        pairs: what is scored.
         channels: which of it.
         leads: positions of leads.
         locations: cities or latitude,longitude; by default those of a few cities that lie on the grid.

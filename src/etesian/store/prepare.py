@@ -96,7 +96,7 @@ def prepare(
     is_cropped = region is not None and grid is None and not derived
     if region is not None and is_cropped:
         dataset = select_region(dataset, region)
-    # Judged is what the sources hold, and of them no more than is needed; afterwards fill values are smeared.
+    # Checked is what the sources hold, and of them no more than is needed; afterwards fill values are smeared.
     watched = Watched(dataset, unfinished(target))
     dataset = watched.dataset
     if every is not None and resampling != "instant":
@@ -147,7 +147,7 @@ def prepare_dataset(
         memory_limit: memory that the threads may use.
         overwrite: replace a store that was made otherwise.
         sources: what tells the dataset from others, as JSON data; None means the values themselves.
-        watched: what the dataset is made from, to be judged as it is read; None trusts the values.
+        watched: what the dataset is made from, to be checked as it is read; None trusts the values.
 
     Raises:
         DataError: if the dataset cannot be used, another store is in the way, or the disk is full.
