@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from etesian.scores import pairs
-from etesian.scores.ensembles import ensemble_crps, predictive_variance
+from etesian.scores.ensembles import energy_score, ensemble_crps, member_facts
 from etesian.scores.score import score
 
 
@@ -20,8 +20,16 @@ def test_scores_of_three_members_by_hand() -> None:
     assert ensemble_crps(members, truth, fairness=0.0).item() == pytest.approx(2 - 20 / 9 / 2)
     assert ensemble_crps(members, truth, fairness=0.95).item() == pytest.approx(2 - (1 - 0.05 / 3) * 10 / 3 / 2)
     assert ensemble_crps(members[:1], truth).item() == 2
-    assert predictive_variance(members).item() == pytest.approx(7 * 4 / 3)
-    assert predictive_variance(members[:1]).isnan()
+    facts = member_facts(members, truth, (0.5, 0.9))
+    assert facts.crps().item() == pytest.approx(2 - 10 / 3 / 2)
+    assert facts.crps(0.0).item() == pytest.approx(2 - 20 / 9 / 2)
+    assert facts.predictive_variance().item() == pytest.approx(7 * 4 / 3)
+    # Half of the truths lie between the outer two of three members.
+    assert facts.inside[0.5] == 1
+    assert facts.inside[0.9] is None
+    single = member_facts(members[:1], truth)
+    assert single.crps().item() == 2
+    assert single.predictive_variance().isnan()
 
 
 @pytest.mark.parametrize("count", [2, 8, 9, 51])
@@ -32,6 +40,39 @@ def test_the_crps_is_that_of_another_library(count: int) -> None:
         found = ensemble_crps(torch.from_numpy(members), torch.from_numpy(truth), fairness)
         expected = scoringrules.crps_ensemble(truth, members, m_axis=0, estimator=estimator)
         np.testing.assert_allclose(found, expected, atol=1e-12)
+        facts = member_facts(torch.from_numpy(members), torch.from_numpy(truth))
+        np.testing.assert_allclose(facts.crps(fairness), expected, atol=1e-12)
+        coarse = torch.from_numpy((members + 5e5).astype("f4"))
+        shifted = scoringrules.crps_ensemble(truth + 5e5, coarse.double().numpy(), m_axis=0, estimator=estimator)
+        facts = member_facts(coarse, torch.from_numpy(truth + 5e5))
+        np.testing.assert_allclose(facts.crps(fairness), shifted, rtol=2e-6, atol=1e-7)
+
+
+def test_intervals_of_members_that_are_as_likely_as_the_truth_hold_as_often_as_they_say() -> None:
+    random = np.random.default_rng(0)
+    members, truth = torch.from_numpy(random.standard_normal((13, 100_000))), random.standard_normal(100_000)
+    facts = member_facts(members, torch.from_numpy(truth), (0.5, 0.68, 0.9))
+    assert facts.inside[0.5].mean() == pytest.approx(0.5, abs=0.005)  # type: ignore[union-attr]
+    assert facts.inside[0.68].mean() == pytest.approx(0.68, abs=0.005)  # type: ignore[union-attr]
+    # The widest interval of 13 members holds 12/14.
+    assert facts.inside[0.9] is None
+
+
+def test_the_energy_score_is_that_of_another_library() -> None:
+    random = np.random.default_rng(1)
+    members, truth = random.standard_normal((4, 3, 50)), 2 * random.standard_normal((3, 50))
+    area = random.uniform(0.5, 2, (50, 2)) * np.stack([np.ones(50), np.arange(50) < 20], 1)
+    use = random.uniform(size=(3, 50)) < 0.8
+    found = energy_score(*(torch.from_numpy(part) for part in (members, truth, use, area)))
+    for number in range(3):
+        for region in range(2):
+            weight = np.sqrt(area[:, region] * use[number] / (area[:, region] * use[number]).sum())
+            scaled = members[:, number] * weight, truth[number] * weight
+            expected = scoringrules.es_ensemble(scaled[1], scaled[0], m_axis=-2, v_axis=-1, estimator="fair")
+            assert found[number, region].item() == pytest.approx(expected, rel=1e-12)
+    alone = energy_score(*(torch.from_numpy(part) for part in (members[:1], truth, use, area)))
+    square = ((members[0] - truth) ** 2 * use) @ area / (use @ area)
+    np.testing.assert_allclose(alone, np.sqrt(square), rtol=1e-12)
 
 
 def ensemble(weather: ModuleType, members: int) -> xr.Dataset:
@@ -71,6 +112,15 @@ def test_an_ensemble_is_scored_by_its_members_and_their_mean(
     variance = values.var("number", ddof=1).values
     assert ours.spread.item() == pytest.approx(np.sqrt(1.2 * (variance * weight).sum() / weight.sum()), rel=1e-6)
     assert ours.spread_skill.item() == pytest.approx(ours.spread.item() / ours.rmse.item())
+    plain = scoringrules.crps_ensemble(known.values, values.values, m_axis=0, estimator="nrg")
+    assert ours.crps_plain.item() == pytest.approx((plain * weight).sum() / weight.sum(), rel=1e-6)
+    maps = [part.values.reshape(*part.shape[:-2], -1) for part in (known, values.transpose("time", "number", ...))]
+    root = np.sqrt(weight[0].ravel() / weight[0].sum())
+    energy = scoringrules.es_ensemble(maps[0] * root, maps[1] * root, m_axis=-2, v_axis=-1, estimator="fair")
+    assert ours.energy_score.item() == pytest.approx(energy.mean(), rel=1e-6)
+    assert ours.energy_score_low < ours.energy_score < ours.energy_score_high
+    assert ours.coverage_50.item() == pytest.approx(0.5, abs=0.01)
+    assert np.isnan(ours.coverage_90)
     # Their members are as likely as the truth.
     np.testing.assert_allclose(scores.spread_skill.sel(forecast="members"), 1, rtol=0.05)
 

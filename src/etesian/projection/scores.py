@@ -22,8 +22,7 @@ from etesian.scores.registry import (
     skill,
     statistics_of,
 )
-from etesian.scores.sums import RegionGroups
-from etesian.scores.weights import WHOLE_DOMAIN, point_weights
+from etesian.scores.weights import WHOLE_DOMAIN, RegionGroups, point_weights
 
 Maps = Float[np.ndarray, "year lat lon"]
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from etesian.scores.ensembles import ensemble_crps, predictive_variance
+from etesian.scores.ensembles import MemberFacts, energy_score, member_facts
 from etesian.scores.registry import SCORES, MapPair, Score, register_score, register_statistic
+from etesian.scores.weights import RegionGroups
 
 Values = Float[np.ndarray, "*axes"]
 
@@ -23,12 +24,14 @@ _CONSTANT = 1e-14
 
 FORECAST_SCORES = ("mse", "rmse", "mae", "bias", "acc", "pearson", "activity")
 
-ENSEMBLE_SCORES = ("crps", "spread", "spread_skill")
-"""Of forecasts with members; beside them, of a single forecast, only `crps` is a number."""
+COVERAGES = tuple(f"coverage_{round(100 * level)}" for level in LEVELS)
+
+ENSEMBLE_SCORES = ("crps", "crps_plain", "energy_score", "spread", "spread_skill", *COVERAGES)
+"""Of forecasts with members; beside them, of a single forecast, only those that become an error are numbers."""
 
 FILLED_SCORES = (
     "rmse", "mae", "bias", "correlation", "crps", "log_score", "spread", "rmse_where_spread",
-    *(f"coverage_{round(100 * level)}" for level in LEVELS),
+    *COVERAGES,
 )  # fmt: skip
 
 
@@ -338,6 +341,12 @@ def _where_stated(pair: MapPair, values: Tensor | None) -> Tensor:
     return pair.total(values, pair.deviation.isfinite())
 
 
+def _members(pair: MapPair) -> MemberFacts:
+    """Return what is known of the members at each point."""
+    assert pair.members is not None
+    return member_facts(pair.members, pair.truth, LEVELS)
+
+
 @register_statistic
 def stated_weight(pair: MapPair) -> Tensor:
     """Sum the areas where an uncertainty is stated."""
@@ -348,7 +357,7 @@ def stated_weight(pair: MapPair) -> Tensor:
 def stated_variance(pair: MapPair) -> Tensor:
     """Sum the stated variances; of members, the one that the error of their mean should have."""
     if pair.members is not None:
-        return _where_stated(pair, predictive_variance(pair.members))
+        return _where_stated(pair, pair.once(_members).predictive_variance())
     return _where_stated(pair, None if pair.deviation is None else pair.deviation.square())
 
 
@@ -362,10 +371,34 @@ def stated_squared_error(pair: MapPair) -> Tensor:
 def ranked_probability(pair: MapPair) -> Tensor:
     """Sum the continuous ranked probability score: the fair one of members, else that of a Gaussian."""
     if pair.members is not None:
-        return _where_stated(pair, ensemble_crps(pair.members, pair.truth))
+        return _where_stated(pair, pair.once(_members).crps())
     if pair.deviation is None:
         return _where_stated(pair, None)
     return _where_stated(pair, torch.from_numpy(crps(pair.error.numpy(), pair.deviation.numpy())))
+
+
+@register_statistic
+def plain_ranked_probability(pair: MapPair) -> Tensor:
+    """Sum the continuous ranked probability score of the members' empirical distribution."""
+    return _where_stated(pair, None if pair.members is None else pair.once(_members).crps(0.0))
+
+
+def _energy(pair: MapPair) -> Tensor:
+    if pair.members is None or not isinstance(pair.groups, RegionGroups):
+        return torch.full_like(pair.once(weight), torch.nan)
+    return energy_score(pair.members, pair.truth, pair.use, pair.groups.weights)
+
+
+@register_statistic
+def energy(pair: MapPair) -> Tensor:
+    """Return the energy score of the members' maps; 0 where there is none."""
+    return pair.once(_energy).nan_to_num(0.0)
+
+
+@register_statistic
+def energy_samples(pair: MapPair) -> Tensor:
+    """Return 1 where maps of members have an energy score."""
+    return pair.once(_energy).isfinite().double()
 
 
 @register_statistic
@@ -380,6 +413,18 @@ def gaussian_log_score(pair: MapPair) -> Tensor:
 def _mean_crps(ranked_probability: Tensor, stated_weight: Tensor) -> Tensor:
     """Return the mean continuous ranked probability score; of a single forecast it is the mean absolute error."""
     return ranked_probability / stated_weight
+
+
+@register_score("stated_weight", relative=True)
+def crps_plain(plain_ranked_probability: Tensor, stated_weight: Tensor) -> Tensor:
+    """Return the mean CRPS of the members' empirical distribution, which falls as their number grows."""
+    return plain_ranked_probability / stated_weight
+
+
+@register_score("energy_samples", relative=True, name="energy_score")
+def _mean_energy_score(energy: Tensor, energy_samples: Tensor) -> Tensor:
+    """Return the mean over times of the fair energy score of each map."""
+    return energy / energy_samples
 
 
 @register_score("stated_weight", units="1", name="log_score")
@@ -411,6 +456,9 @@ def _register_coverage(level: float) -> None:
     percent = round(100 * level)
 
     def held(pair: MapPair) -> Tensor:
+        if pair.members is not None:
+            there = pair.once(_members).inside[level]
+            return _where_stated(pair, torch.full_like(pair.truth, torch.nan) if there is None else there)
         if pair.deviation is None:
             return _where_stated(pair, None)
         return _where_stated(pair, torch.from_numpy(inside(pair.error.numpy(), pair.deviation.numpy(), level)).double())

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
@@ -61,7 +61,7 @@ class MapPair:
     squared: Float64[Tensor, "*maps point"]
     climatology: Float64[Tensor, "*maps point"] | None = None
     deviation: Float64[Tensor, "*maps point"] | None = None
-    members: Float64[Tensor, "member *maps point"] | None = None
+    members: Float[Tensor, "member *maps point"] | None = None
     origin: float = 0.0
     found: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 

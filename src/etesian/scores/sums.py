@@ -12,7 +12,7 @@ from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields
 from etesian.scores.definitions import FORECAST_SCORES
 from etesian.scores.registry import MapPair, collect, score_named, statistics_of
-from etesian.scores.weights import Weighting, point_weights
+from etesian.scores.weights import RegionGroups, Weighting, point_weights
 
 WIND_PAIRS = {
     "u_component_of_wind": ("v_component_of_wind", "wind_vector"),
@@ -107,26 +107,6 @@ class RunningSums(dict[tuple[Channel, ...], Sums]):
         return {channel: sums.score(name)[:, 0] for channel, sums in totals.items()}
 
 
-class RegionGroups:
-    """Sums over regions of a grid.
-
-    Args:
-        weights: of the points in each region.
-        inside: 1 where a point lies in a region, else 0.
-    """
-
-    def __init__(self, weights: Float[Tensor, "point region"], inside: Float[Tensor, "point region"]) -> None:
-        self.weights, self.inside = weights, inside
-
-    def total(self, values: Float[Tensor, "*maps point"]) -> Float[Tensor, "*maps region"]:
-        """Return sums over the points of each region, weighted."""
-        return values @ self.weights
-
-    def count(self, values: Float[Tensor, "*maps point"]) -> Float[Tensor, "*maps region"]:
-        """Return sums over the points of each region without weights."""
-        return values @ self.inside
-
-
 @torch.no_grad()
 def accumulate(
     prediction: Fields,
@@ -194,7 +174,7 @@ def accumulate(
         if climatology is not None and channel in anomalies_of:
             position = climatology.frame.channels.index(channel)
             normal = _points(climatology, position).where(_known(climatology, position), torch.nan)
-        each = forecast[None] if members is None else members[:, :, :, number].flatten(3).double()
+        each = forecast[None] if members is None else members[:, :, :, number].flatten(3)
         pair = MapPair(forecast, truth, use, groups, squared, normal, members=each)
         store(number, pair, has_forecast, has_truth)
         if channel in components:

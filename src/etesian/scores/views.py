@@ -16,8 +16,7 @@ from etesian.core.errors import DataError, GridError
 from etesian.core.grid import Grid
 from etesian.core.sphere import SphericalHarmonics, inverse_laplacian, spherical_harmonics
 from etesian.scores.registry import Groups
-from etesian.scores.sums import RegionGroups
-from etesian.scores.weights import WHOLE_DOMAIN, point_weights
+from etesian.scores.weights import WHOLE_DOMAIN, RegionGroups, point_weights
 
 Array = NDArray[np.float64]
 

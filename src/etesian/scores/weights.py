@@ -28,6 +28,26 @@ def region_named(name: str) -> Region:
     return Region(-90, 90, 0, 360) if name == WHOLE_DOMAIN else Region.parse(name)
 
 
+class RegionGroups:
+    """Sums over regions of a grid.
+
+    Args:
+        weights: of the points in each region.
+        inside: 1 where a point lies in a region, else 0.
+    """
+
+    def __init__(self, weights: Float[Tensor, "point region"], inside: Float[Tensor, "point region"]) -> None:
+        self.weights, self.inside = weights, inside
+
+    def total(self, values: Float[Tensor, "*maps point"]) -> Float[Tensor, "*maps region"]:
+        """Return sums over the points of each region, weighted."""
+        return values @ self.weights
+
+    def count(self, values: Float[Tensor, "*maps point"]) -> Float[Tensor, "*maps region"]:
+        """Return sums over the points of each region without weights."""
+        return values @ self.inside
+
+
 def point_weights(
     grid: Grid, regions: Sequence[str], weighting: str, device: torch.device | str = "cpu"
 ) -> tuple[Float[Tensor, "point region"], Float[Tensor, "point region"]]:
