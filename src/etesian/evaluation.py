@@ -54,6 +54,9 @@ def evaluate(
     structure: bool = False,
     locations: Sequence[str] | None = None,
     distance: str | Path | None = None,
+    thresholds: Mapping[str, Sequence[float]] | None = None,
+    quantiles: Sequence[float] | None = None,
+    windows: Sequence[int] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> xr.Dataset:
@@ -81,6 +84,12 @@ def evaluate(
             look at one field closely.
         locations: cities, or latitude,longitude, whose distributions are compared; a few cities by default.
         distance: run of AtmoDist whose learned distance between forecast and truth is a score beside RMSE and ACC.
+        thresholds: events whose forecasts are scored: values of a channel above these, in its units, such as
+            `{"2m_temperature": [273.15, 300]}`.
+        quantiles: climatological quantiles, such as 0.1 and 0.9: events are values of the headline channels further
+            from the climatology than these of the departures in the training period of the store, below it for
+            quantiles under a half.
+        windows: sizes in grid points, odd, of the neighbourhoods whose fractions of an event are compared (FSS).
         out: folder to write scores.nc, scores.csv, report.html and pictures into; without one there are scores only.
         overwrite: replace an evaluation of something else that is there already.
 
@@ -101,6 +110,9 @@ def evaluate(
         "headline": headline,
         "structure": structure,
         "locations": locations,
+        "thresholds": None if thresholds is None else {name: list(limits) for name, limits in thresholds.items()},
+        "quantiles": None if quantiles is None else list(quantiles),
+        "windows": None if windows is None else list(windows),
     }
     asked = _Comparison(named, truth, observed, baselines, references, channels, weights, distance, options)
     if out is None:

@@ -180,6 +180,8 @@ def project(
     truth="a training store, or any file that `etesian doctor` can read.",
     beside="further forecasts to compare, as NAME=PATH.",
     baselines=f"{EVALUATE['baselines'].removesuffix('.')}; `none` for none.",
+    thresholds="events whose forecasts are scored: values of a channel above these, in its units, such as "
+    "2m_temperature=273.15,300.",
     out=EVALUATE["out"].partition(";")[0] + ".",
 )
 def evaluate(
@@ -200,6 +202,9 @@ def evaluate(
     structure: Switch = False,
     locations: Words | None = None,
     distance: str | None = None,
+    thresholds: Words | None = None,
+    quantiles: Annotated[list[float], Parameter(consume_multiple=True, negative=())] | None = None,
+    windows: Numbers | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Scores with intervals, baselines, and a report in one file: of forecasts, filled or fine fields.
@@ -216,7 +221,8 @@ def evaluate(
     scores = et.evaluate(
         named, truth, baselines=chosen, observed=observed, distance=distance, out=out, references=references,
         climatology=climatology, channels=channels, leads=leads, regions=regions, weights=weights, headline=headline,
-        structure=structure, locations=locations, overwrite=overwrite,
+        structure=structure, locations=locations, quantiles=quantiles, windows=windows, overwrite=overwrite,
+        thresholds=None if thresholds is None else dict(_limits(text) for text in thresholds),
     )  # fmt: skip
     console = Console()
     console.print(et.summary(scores))
@@ -254,6 +260,16 @@ def _blended(text: str) -> tuple[str, tuple[str, float]]:
         return source, (path, float(weight))
     except ValueError:
         raise RecipeError(f"--blend takes SOURCE=PATH=WEIGHT, such as HRES=hres.zarr=0.9, not '{text}'") from None
+
+
+def _limits(text: str) -> tuple[str, list[float]]:
+    channel, _, limits = text.partition("=")
+    try:
+        return channel, [float(limit) for limit in limits.split(",")]
+    except ValueError:
+        raise RecipeError(
+            f"--thresholds takes CHANNEL=VALUE,VALUE, such as 2m_temperature=273.15,300, not '{text}'"
+        ) from None
 
 
 def _only_for_runs(**options: object) -> None:

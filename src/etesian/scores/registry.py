@@ -136,7 +136,8 @@ class Score:
             parts[name] = torch.where(shown, part, 0.0)
         totals = {name: part.sum(0).requires_grad_() for name, part in parts.items()}
         value = self.value(totals)
-        slopes = torch.autograd.grad(value.sum(), list(totals.values()))
+        # A statistic that only tells where there is a score has no slope.
+        slopes = torch.autograd.grad(value.sum(), list(totals.values()), materialize_grads=True)
         effect = torch.zeros_like(over)
         for slope, part in zip(slopes, parts.values(), strict=True):
             product = slope * part

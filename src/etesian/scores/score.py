@@ -18,6 +18,7 @@ from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
+from etesian.scores.probability import Events, RankHistograms, events_of
 from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
 from etesian.scores.series import (
@@ -33,6 +34,7 @@ from etesian.scores.series import (
 from etesian.scores.structure import Structure
 from etesian.scores.sums import MISSING, WIND_PAIRS, Sums, accumulate
 from etesian.scores.weights import WHOLE_DOMAIN, Weighting
+from etesian.store.reader import is_training_store
 
 Array = NDArray[np.float64]
 
@@ -62,6 +64,9 @@ def score(
     headline: Sequence[str] | None = None,
     structure: bool = False,
     locations: Sequence[str] | None = None,
+    thresholds: Mapping[str, Sequence[float]] | None = None,
+    quantiles: Sequence[float] | None = None,
+    windows: Sequence[int] | None = None,
     further: Sequence[str | Callable[[Pairs], PairedScore]] = (),
     out: str | Path | None = None,
     progress: bool = True,
@@ -87,6 +92,9 @@ def score(
         headline: channels of the report's first tables and its maps; at most four.
         structure: compare spectra, semivariograms, distributions and gradients of the headline channels too.
         locations: cities or `latitude,longitude` whose distributions are compared; a few cities by default.
+        thresholds: events by channel: that values exceed these, in its units.
+        quantiles: climatological quantiles, beyond which the values of the headline channels are events as well.
+        windows: rows and columns of the neighbourhoods in which the fractions skill score counts events.
         further: scores beside `FORECAST_SCORES`: names of registered ones, or what makes one of another layer for what
             is compared, such as `partial(LearnedDistance, run=RUN)`.
         out: folder for scores.nc, scores.csv, report.html and pictures.
@@ -100,8 +108,10 @@ def score(
         DataError: if files cannot be read, or nothing can be scored.
         GridError: if grids differ.
         ChannelError: if a channel is missing.
-        RecipeError: if a reference is no forecast, or a location is unknown.
+        RecipeError: if a reference is no forecast, a location is unknown, or there can be no such event.
     """
+    if windows and not thresholds and not quantiles:
+        raise RecipeError("windows are the neighbourhoods of events; give thresholds or quantiles as well")
     if locations is not None and not structure:
         raise RecipeError("locations are where distributions are compared; ask for the structure as well")
     if not forecasts:
@@ -127,6 +137,15 @@ def score(
     gathered: list[PairedScore] = [maps]
     if structure:
         gathered.append(Structure(pairs, shown, maps.leads, locations))
+    if any(series.members > 1 for series in opened.values()):
+        gathered.append(RankHistograms(pairs, shown, boxes, weights))
+    if events := events_of(compared, shown, thresholds or {}, quantiles or ()):
+        if hours is not None and quantiles:
+            raise RecipeError(
+                f"quantiles are those of states, and the forecasts are means over {hours} h; use thresholds"
+            )
+        store = climatology if isinstance(climatology, str | Path) and is_training_store(climatology) else None
+        gathered.append(Events(pairs, events, boxes, weights, windows or (), store))
     gathered += [build(pairs) for build in further if not isinstance(build, str)]
     own = FORECAST_SCORES + (ENSEMBLE_SCORES if any(series.members > 1 for series in opened.values()) else ())
     names = tuple(dict.fromkeys((*own, *(name for name in further if isinstance(name, str)))))

@@ -1,0 +1,189 @@
+"""Ranks, events and their probabilities, against numbers by hand and other libraries."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy.ndimage import uniform_filter
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from etesian.core.channels import Channel
+from etesian.core.errors import ChannelError, RecipeError
+from etesian.scores import pairs, probability
+from etesian.scores.probability import _ranked, economic_value, sedi
+from etesian.scores.score import score
+from etesian.store.prepare import prepare_dataset
+from etesian.store.reader import Store
+
+CHANNEL = "temperature_850"
+
+
+def ensemble(weather: ModuleType, members: int, spread: float = 3.0, leads: tuple[int, ...] = (1, 2)) -> xr.Dataset:
+    """Members about a centre from which the truth lies 3 K away; with such a spread they are as likely."""
+    random = np.random.default_rng(0)
+    like = weather.forecasts("model", slice(2, 40), leads)[["temperature"]]
+    known = weather.truth().temperature.sel(time=like.time + like.prediction_timedelta).drop_vars("time")
+    truth = known.transpose(*like.temperature.dims).values
+    centre = truth + 3 * random.standard_normal(truth.shape)
+    made = like.expand_dims(number=np.arange(members)).copy()
+    values = centre + spread * random.standard_normal((members, *truth.shape))
+    made["temperature"] = ("number", *like.temperature.dims), values.astype("f4"), like.temperature.attrs
+    return made
+
+
+def known(weather: ModuleType, forecast: xr.Dataset, lead: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Members, truth and weights of one channel and lead: (member, time, lat, lon), (time, lat, lon) twice."""
+    values = forecast.temperature.sel(level=850, prediction_timedelta=np.timedelta64(lead, "h"))
+    truth = weather.truth().temperature.sel(level=850, time=values.time + np.timedelta64(lead, "h")).values
+    members = values.transpose("number", "time", "latitude", "longitude").values
+    return members, truth, np.broadcast_to(weather.GRID.area_weights[:, None], truth.shape)
+
+
+@pytest.fixture(scope="module")
+def scored(weather: ModuleType) -> tuple[xr.Dataset, xr.Dataset]:
+    """An ensemble and its scores beside those of its first member."""
+    members = ensemble(weather, 7)
+    given = {"members": members, "first": members.isel(number=0)}
+    scores = score(
+        given, weather.truth(), climatology=weather.climatology(), headline=[CHANNEL],
+        thresholds={CHANNEL: [270, 275]}, windows=[1, 5], progress=False,
+    )  # fmt: skip
+    return members, scores
+
+
+def test_a_truth_that_equals_members_has_all_ranks_that_it_may_have() -> None:
+    below, equal = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0, 1, 1]]])
+    found = _ranked(
+        below, equal, torch.tensor([[[True, True, False]]]), torch.tensor([[2.0], [1.0], [9.0]]).double(), 3
+    )
+    np.testing.assert_allclose(found, [[[[2, 0.5, 0.5, 0]]]])
+
+
+def test_ranks_are_counted_and_their_departure_from_even_ones_is_weighed(
+    weather: ModuleType, scored: tuple[xr.Dataset, xr.Dataset]
+) -> None:
+    members, scores = scored
+    values, truth, weight = known(weather, members)
+    rank = (values < truth).sum(0)
+    expected = np.bincount(rank.ravel(), weight.ravel(), 8) / weight.sum()
+    found = scores.sel(forecast="members", lead_time=24, map_channel=CHANNEL, region="global")
+    np.testing.assert_allclose(found.rank_frequency, expected, rtol=1e-10)
+    assert (found.rank_frequency_low < found.rank_frequency).all()
+    assert found.rank_p_value > 0.01
+    assert np.isnan(scores.rank_frequency.sel(forecast="first")).all()
+    narrow = score({"m": ensemble(weather, 7, 2.0)}, weather.truth(), headline=[CHANNEL], progress=False)
+    narrow = narrow.isel(forecast=0).sel(lead_time=24, region="global")
+    assert (narrow.rank_p_value < 1e-6).all()
+    assert (narrow.rank_frequency[..., [0, -1]] > 0.15).all()
+
+
+def test_probabilities_of_an_event_are_scored_as_other_libraries_do(
+    weather: ModuleType, scored: tuple[xr.Dataset, xr.Dataset]
+) -> None:
+    members, scores = scored
+    values, truth, weight = known(weather, members)
+    for limit in (270, 275):
+        found = scores.sel(forecast="members", event=f"{CHANNEL} > {limit}", lead_time=24, region="global")
+        said, happened = (values > limit).mean(0).ravel(), (truth > limit).ravel()
+        each = weight.ravel()
+        brier = brier_score_loss(happened, said, sample_weight=each)
+        assert found.brier_score.item() == pytest.approx(brier, rel=1e-9)
+        parts = found.brier_reliability - found.brier_resolution + found.brier_uncertainty
+        assert parts.item() == pytest.approx(brier, rel=1e-9)
+        assert found.brier_score_fair.item() == pytest.approx(brier - np.average(said * (1 - said), weights=each) / 6)
+        often = np.average(happened, weights=each)
+        assert found.event_frequency.item() == pytest.approx(often)
+        assert found.brier_skill_score.item() == pytest.approx(1 - brier / (often * (1 - often)))
+        assert found.roc_area.item() == pytest.approx(roc_auc_score(happened, said, sample_weight=each), rel=1e-9)
+        for name in ("brier_score", "roc_area", "brier_skill_score", "sedi"):
+            assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+        some = said == 3 / 7
+        assert found.observed_frequency[3].item() == pytest.approx(np.average(happened[some], weights=each[some]))
+        assert found.issued_share[3].item() == pytest.approx(each[some].sum() / each.sum())
+        assert found.probability[3].item() == 3 / 7
+        # The mean of the members as a yes or no.
+        mean = (values.mean(0) > limit).ravel()
+        hit, alarm = (np.average(mean[part], weights=each[part]) for part in (happened, ~happened))
+        logs = np.log([alarm, hit, 1 - alarm, 1 - hit])
+        assert found.sedi.item() == pytest.approx((logs @ [1, -1, -1, 1]) / logs.sum(), rel=1e-9)
+    single = scores.sel(forecast="first", event=f"{CHANNEL} > 270", lead_time=24, region="global")
+    said, happened = (values[0] > 270).ravel(), (truth > 270).ravel()
+    assert single.brier_score.item() == pytest.approx(np.average(said != happened, weights=weight.ravel()))
+    assert np.isfinite(single.hit_rate).sum() == 2
+
+
+def test_neighbourhoods_go_round_the_globe(weather: ModuleType, scored: tuple[xr.Dataset, xr.Dataset]) -> None:
+    members, scores = scored
+    values, truth, weight = known(weather, members)
+    said, happened = (values > 275).mean(0), (truth > 275).astype(float)
+    for window, inner in ((1, slice(None)), (5, slice(2, -2))):
+        ours, theirs = (
+            uniform_filter(part, (0, window, window), mode=["nearest", "nearest", "wrap"])[:, inner]
+            for part in (said, happened)
+        )
+        area = weight[:, inner]
+        expected = 1 - (area * (ours - theirs) ** 2).sum() / (area * (ours**2 + theirs**2)).sum()
+        found = scores.sel(forecast="members", event=f"{CHANNEL} > 275", lead_time=24, region="global", window=window)
+        assert found.fss.item() == pytest.approx(expected, rel=1e-9)
+        assert found.fss_low < found.fss < found.fss_high
+    assert (scores.fss.sel(window=5) > scores.fss.sel(window=1)).all()
+
+
+def test_values_of_an_event_by_hand() -> None:
+    # Of 100 days 20 have the event; a warning is given on 10 of them, and on 8 others.
+    issued, happened = torch.tensor([82.0, 18.0]).double(), torch.tensor([10.0, 10.0]).double()
+    # At a cost of a tenth of the loss: to act always costs 10, with the warnings 1.8 + 10, perfectly 2.
+    assert economic_value(0.1, issued, happened).item() == pytest.approx((10 - 11.8) / (10 - 2))
+    # At three tenths: never to act costs 20, with the warnings 5.4 + 10, perfectly 6.
+    assert economic_value(0.3, issued, happened).item() == pytest.approx((20 - 15.4) / (20 - 6))
+    table = torch.tensor([72.0, 10, 8, 10]).double()
+    logs = np.log([0.1, 0.5, 0.9, 0.5])
+    assert sedi(table, table.sum()).item() == pytest.approx((logs @ [1, -1, -1, 1]) / logs.sum())
+    assert sedi(torch.tensor([80.0, 20, 0, 0]).double(), table.sum()).isnan()
+
+
+def test_the_piece_size_changes_no_score(
+    weather: ModuleType, scored: tuple[xr.Dataset, xr.Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members, scores = scored
+    given = {"members": members, "first": members.isel(number=0)}
+    monkeypatch.setattr(pairs, "CHUNK_BYTES", 500_000)
+    again = score(
+        given, weather.truth(), climatology=weather.climatology(), headline=[CHANNEL],
+        thresholds={CHANNEL: [270, 275]}, windows=[1, 5], progress=False,
+    )  # fmt: skip
+    xr.testing.assert_allclose(again, scores, rtol=1e-10)
+
+
+def test_climatological_quantiles_are_those_of_departures_in_the_training_period(
+    weather: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.zarr"
+    prepare_dataset(weather.truth(400), path)
+    store, channel = Store(path), Channel("temperature", 850)
+    monkeypatch.setattr(probability, "_QUANTILE_BYTES", 4 * 400 * 32 * 10)  # ten rows at once
+    found = probability.departure_quantiles(store, channel, [0.1, 0.9])
+    values = store.read(range(400), np.array([store.channels.index(channel)]))[:, 0]
+    departures = values - store.climatology_at(store.time, [channel])[:, 0]
+    np.testing.assert_allclose(found, np.quantile(departures, [0.1, 0.9], axis=0), rtol=1e-5, atol=1e-5)
+    model = weather.forecasts("model", slice(2, 100), (1,), times=400)
+    scores = score({"m": model}, path, quantiles=[0.1, 0.9], headline=[CHANNEL], progress=False).sel(region="global")
+    assert scores.event.values.tolist() == [f"{CHANNEL} < q0.1", f"{CHANNEL} > q0.9"]
+    np.testing.assert_allclose(scores.event_frequency, 0.1, atol=0.05)
+    assert (scores.roc_area > 0.6).all()
+
+
+def test_what_cannot_be_asked_of_events_is_refused_in_one_sentence(weather: ModuleType) -> None:
+    model = {"m": weather.forecasts("model", slice(2, 6))}
+    for error, message, options in (
+        (RecipeError, "neither the truth nor the climatology is one", {"quantiles": [0.9]}),
+        (RecipeError, "the quantile 90 is no probability between 0 and 1", {"quantiles": [90]}),
+        (RecipeError, "a window of 4 points cannot be laid", {"thresholds": {CHANNEL: [270]}, "windows": [4]}),
+        (RecipeError, "windows are the neighbourhoods of events; give thresholds or quantiles", {"windows": [5]}),
+        (ChannelError, "did you mean", {"thresholds": {"temperatur_850": [270]}}),
+    ):
+        with pytest.raises(error, match=message):
+            score(model, weather.truth(), progress=False, **options)  # type: ignore[arg-type]
