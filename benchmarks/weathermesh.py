@@ -61,7 +61,8 @@ def measure(size: str, degrees: float, threads: int, repeat: int) -> dict[str, f
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device:
-        network = WeatherMesh(layout(degrees), **SIZES[size]).eval().to(dtype)
+        network = WeatherMesh(layout(degrees), **SIZES[size]).eval()
+    network.to(device, dtype)
     own = network.layout
     values = torch.randn(1, 1, len(own.inputs), *own.grid.shape, device=device, dtype=dtype)
     state = Fields(values, Frame(own.inputs, torch.zeros(1, 1, dtype=torch.int64), own.grid))

@@ -17,6 +17,7 @@ from etesian.nn.neighborhood import (
     choose_backend,
     flex_attention,
     natten_attention,
+    natten_has_kernels,
     neighborhood_attention,
 )
 from etesian.nn.tokens import rotate, sincos_3d
@@ -195,15 +196,22 @@ def test_natten_is_given_longitudes_that_wrap(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(out, by_definition(query, key, value, window), rtol=0, atol=1e-13)
 
 
-def test_the_backend_is_chosen_by_device_head_size_and_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_is_chosen_by_device_head_size_and_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(natten_has_kernels.cache_clear)
     shape = (8, 90, 180)
     assert choose_backend("cpu", torch.float32, 32, shape, (5, 7, 7)) == "tiled"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    natten_has_kernels.cache_clear()
     assert choose_backend("cuda", torch.bfloat16, 32, shape, (5, 7, 7)) == "flex"
     assert choose_backend("cuda", torch.bfloat16, 24, shape, (5, 7, 7)) == "tiled"
     assert choose_backend("cuda", torch.float64, 32, shape, (5, 7, 7)) == "tiled"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert choose_backend("cuda", torch.bfloat16, 32, shape, (5, 7, 7)) == "natten"
+    for built, backend in ((False, "flex"), (True, "natten")):
+        monkeypatch.setitem(sys.modules, "natten", SimpleNamespace(HAS_LIBNATTEN=built))
+        natten_has_kernels.cache_clear()
+        assert choose_backend("cuda", torch.bfloat16, 32, shape, (5, 7, 7)) == backend
     assert choose_backend("cuda", torch.bfloat16, 32, (4, 90, 180), (5, 7, 7)) == "flex"
     assert choose_backend("cpu", torch.float32, 32, shape, (5, 7, 7)) == "tiled"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, encode_time
 from etesian.core.dataset import channels_of, forecast_times, from_dataset, to_dataset
+from etesian.core.device import positions
 from etesian.core.errors import ChannelError, DataError, suggest
 from etesian.core.grid import Grid
 
@@ -56,7 +57,8 @@ class Frame:
 
     Attributes:
         channels: names of the channel axis.
-        time: valid time, seconds since 1970-01-01 00:00 counted in `calendar`.
+        time: valid time, seconds since 1970-01-01 00:00 counted in `calendar`; always in the host's memory, where the
+            code that reads it runs.
         grid: latitudes and longitudes.
         calendar: CF name of the calendar that `time` counts in.
         source: name of the analyses that the fields come from, where it matters.
@@ -79,10 +81,6 @@ class Frame:
         if missing:
             raise ChannelError(f"there is no channel '{missing[0]}'{suggest(str(missing[0]), map(str, self.channels))}")
         return [position[c] for c in channels]
-
-    def to(self, device: torch.device | str) -> "Frame":
-        """Move the times to a device."""
-        return replace(self, time=self.time.to(device))
 
 
 @dataclass(frozen=True)
@@ -117,11 +115,11 @@ class Fields:
         """
         if tuple(channels) == self.frame.channels:
             return self
-        index = self.frame.index(channels)
+        index = positions(self.frame.index(channels), self.values.device)
         return Fields(
-            self.values[:, :, index],
+            self.values.index_select(2, index),
             replace(self.frame, channels=tuple(channels)),
-            None if self.valid is None else self.valid[:, :, index],
+            None if self.valid is None else self.valid.index_select(2, index),
         )
 
     def at(self, position: int) -> "Fields":
@@ -138,12 +136,17 @@ class Fields:
         return self.values if self.valid is None else self.values.masked_fill(~self.valid, value)
 
     def to(self, device: torch.device | str) -> "Fields":
-        """Move values, mask and times to a device."""
+        """Move values and mask to a device; towards one, the host does not wait for what lies in pinned memory."""
+        away = torch.device(device).type != "cpu"
         return Fields(
-            self.values.to(device),
-            self.frame.to(device),
-            None if self.valid is None else self.valid.to(device),
+            self.values.to(device, non_blocking=away),
+            self.frame,
+            None if self.valid is None else self.valid.to(device, non_blocking=away),
         )
+
+    def pin_memory(self) -> "Fields":
+        """Put values and mask into memory that a GPU reads by itself."""
+        return Fields(self.values.pin_memory(), self.frame, None if self.valid is None else self.valid.pin_memory())
 
     def to_xarray(self, initial: ArrayLike | None = None, units: Mapping[Channel, str] | None = None) -> xr.Dataset:
         """Return the fields as a dataset of variables, NaN where they are not valid.
@@ -222,6 +225,10 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Move everything to a device."""
         return Batch(*(None if f is None else f.to(device) for f in self.parts()))  # type: ignore[arg-type]
+
+    def pin_memory(self) -> "Batch":
+        """Put everything into memory that a GPU reads by itself, as PyTorch's loaders ask for."""
+        return Batch(*(None if f is None else f.pin_memory() for f in self.parts()))  # type: ignore[arg-type]
 
     def parts(self) -> tuple[Fields | None, Fields | None, Fields | None, Fields | None]:
         """Return inputs, targets, forcings and statics."""

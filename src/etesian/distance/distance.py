@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid
 from etesian.core.dataset import from_dataset
+from etesian.core.device import positions
 from etesian.core.errors import ChannelError, CheckpointError, GridError, RecipeError, suggest
 from etesian.distance.task import InpaintTask, TimeLagTask
 from etesian.networks.atmodist import StateEncoder
@@ -102,7 +103,8 @@ class AtmoDistance(nn.Module):
         total, weights = one.new_zeros(len(one)), 0.0
         for rows, columns in tiles(grid, self.network.layout.grid.shape):
             weight = float(grid.area_weights[rows].mean())
-            parts = torch.cat([states[:, :, rows][..., columns] for states in (one, other)])
+            row, column = (positions(index, one.device) for index in (rows, columns))
+            parts = torch.cat([states.index_select(2, row).index_select(3, column) for states in (one, other)])
             # Small differences of large numbers: half precision would lose them, and so would TF32, a GPU's default.
             with torch.autocast(parts.device.type, enabled=False), _exact_convolutions():
                 here, there = self.network.features(parts, self.layer).chunk(2)

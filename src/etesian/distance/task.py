@@ -12,6 +12,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.device import sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.distance.curves import LagCurves, accuracy, lag_classes, top_hits, write_epoch
@@ -113,7 +114,7 @@ class TimeLagTask(Task):
         return loss
 
     def _classes(self, batch: Batch) -> Tensor:
-        return lag_classes(batch.inputs.frame, self.step_hours, self.network.lags)
+        return sent(lag_classes(batch.inputs.frame, self.step_hours, self.network.lags), self.confusion)
 
     def predict(self, batch: Batch, target: Frame) -> Fields:
         """Refuse: the network tells lags.
@@ -283,9 +284,8 @@ class InpaintTask(Task):
         """Log the loss and count pairs."""
         loss, _parts = self.loss(batch)
         first, second = self.normalizer.normalize(batch.inputs).filled().unbind(dim=1)
-        self.curves.add(
-            lag_classes(batch.inputs.frame, self.step_hours, self.lags), first, second, self.network.encoder
-        )
+        classes = sent(lag_classes(batch.inputs.frame, self.step_hours, self.lags), first)
+        self.curves.add(classes, first, second, self.network.encoder)
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:

@@ -248,7 +248,7 @@ class SuperResolutionTask(FieldTask):
         with torch.no_grad():
             made = self(batch, batch.targets.frame).float()[:, 0]
         logits = self.discriminator(torch.cat([true, made]))
-        truth = torch.cat([torch.ones(len(true)), torch.zeros(len(made))]).to(logits)
+        truth = torch.cat([logits.new_ones(len(true)), logits.new_zeros(len(made))])
         loss = binary_cross_entropy_with_logits(logits, truth)
         self._step(1, loss)
         return loss.detach()

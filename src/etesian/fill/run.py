@@ -248,7 +248,7 @@ class Filler:
         asked = when if self.daily else torch.from_numpy(stretch.months[None])
         target = Frame(self.layout.targets, asked, tile.grid, calendar)
         with self.task.answering():
-            mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target.to(device))
+            mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target)
         return mean.values[0].double().cpu().numpy(), None if spread is None else spread.values[
             0
         ].double().cpu().numpy()

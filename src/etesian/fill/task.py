@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.device import sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.fill.months import LAND
@@ -172,9 +173,9 @@ class GapFillTask(Task):
         if (count == 0).any():
             raise DataError("a month is asked for in which no time of the inputs lies")
         each = replace(inputs, channels=target.channels)
-        nothing = torch.zeros(*each.time.shape, len(each.channels), *each.grid.shape, device=member.device)
+        nothing = torch.zeros(*each.time.shape, len(each.channels), *each.grid.shape, device=self.device)
         cycle = self.normalizer.denormalize(nothing, each)
-        return torch.einsum("btm,btchw->bmchw", member.to(cycle) / count[:, None], cycle)
+        return torch.einsum("btm,btchw->bmchw", sent(member.to(cycle.dtype) / count[:, None], cycle), cycle)
 
     def _error(self, answer: Distribution, truth: Fields) -> Tensor:
         difference = answer.mean - truth.values

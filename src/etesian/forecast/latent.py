@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.device import positions, sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
@@ -110,7 +112,7 @@ class LatentForecastTask(ForecastTask):
         """Return the weight of each channel, its level and latitude of a frame in the loss."""
         weight = super().loss_weight(frame)
         levels = [1.0 if c.level is None else self.level_weights.get(c.level, 1.0) for c in frame.channels]
-        return weight * weight.new_tensor(levels)[:, None, None]
+        return weight * sent(torch.tensor(levels), weight)[:, None, None]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the error, the regulariser and the difference in spread, and each of them."""
@@ -136,16 +138,16 @@ class LatentForecastTask(ForecastTask):
         plans = [network.plan(lead) for row in hours for lead in row]
         samples = [sample for sample, row in enumerate(hours) for _ in row]
         step = recomputed(network.step, offload=self.offload) if self.recompute else network.step
-        known = [self.layout.targets.index(c) for c in frame.channels]
-        positions: list[int] = []
+        known = positions([self.layout.targets.index(c) for c in frame.channels], self.device)
+        done: list[int] = []
         answers, latents = [], []
         for arrived, latent in network.walk(network.encode(batch.inputs, batch.statics), samples, plans, step):
-            positions += arrived
+            done += arrived
             latents.append(latent)
-            answers.append(network.decode(latent, frame.grid)[:, known])
-        order = torch.tensor(positions, device=answers[0].device).argsort()
-        values = torch.cat(answers)[order]
-        return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents)[order]
+            answers.append(network.decode(latent, frame.grid).index_select(1, known))
+        order = positions(np.argsort(done), self.device)
+        values = torch.cat(answers).index_select(0, order)
+        return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents).index_select(0, order)
 
     def _error(self, predicted: Values, batch: Batch) -> Tensor:
         """Return the weighted error of a normalised prediction with the difference in spread."""

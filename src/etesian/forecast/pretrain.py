@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.device import sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
@@ -158,7 +159,7 @@ class PretrainTask(ForecastTask):
         patches = _draw(batch, rows * columns, self.mask_patches, generator).view(batch, 1, 1, rows, columns)
         points = patches.repeat_interleave(patch[0], dim=-2).repeat_interleave(patch[1], dim=-1)[..., :height, :width]
         variables = _draw(batch, len(now.frame.channels), self.mask_variables, generator)
-        return (points | variables[:, None, :, None, None]).to(now.values.device)
+        return sent(points | variables[:, None, :, None, None], now.values)
 
 
 def _without(fields: Fields, hidden: Bool[Tensor, "batch 1 channel lat lon"]) -> Fields:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from etesian.core import Batch, Fields, Frame, Layout
+from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.recorded import plain
 from etesian.forecast.data import ForecastData
@@ -97,15 +98,18 @@ class PatternRidge(nn.Module):
     def _forecast(self, inputs: Fields, target: Frame) -> Values:
         state = self._amplitudes(inputs)
         shares = self._shares(lead_hours(inputs, target))
-        index = [self.layout.targets.index(channel) for channel in target.channels]
+        index = positions([self.layout.targets.index(channel) for channel in target.channels], state.device)
         if not (self.training and self.without):
-            return _applied(state, self.weights[:, :, index], shares)
+            return _applied(state, self.weights.index_select(2, index), sent(shares, state))
+        self.without = [weights.to(state.device) for weights in self.without]
         part = self._part(inputs)
         answers = state.new_zeros(*target.time.shape, len(index), *target.grid.shape)
         for number in set(part.tolist()):
             rows = (part == number).nonzero()[:, 0]
-            weights = self.without[number].to(state.device)[:, :, index]
-            answers = answers.index_copy(0, rows, _applied(state[rows], weights, shares[rows]))
+            here = sent(rows, state)
+            weights = self.without[number].index_select(2, index)
+            own = _applied(state.index_select(0, here), weights, sent(shares[rows], state))
+            answers = answers.index_copy(0, here, own.to(answers.dtype))
         return answers
 
     @torch.no_grad()
@@ -169,7 +173,7 @@ class PatternRidge(nn.Module):
     def _part(self, inputs: Fields) -> Int64[Tensor, " batch"]:
         """Return in which part of the training period each sample begins."""
         initial = inputs.frame.time[:, -1].contiguous()
-        return torch.bucketize(initial, self.borders.to(initial.device), right=True)
+        return torch.bucketize(initial, self.borders, right=True)
 
     def _amplitudes(self, inputs: Fields) -> Float[Tensor, "batch predictor"]:
         """Return how much of each pattern there is at each time of the history."""

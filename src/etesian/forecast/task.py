@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.device import positions, sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.data import ForecastData
@@ -242,7 +243,7 @@ class ForecastTask(FieldTask):
         return None if self.members is None else noise_of(batch, 1)
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
-        drawn = {} if noise is None else {"noise": noise(step).to(self.device)}
+        drawn = {} if noise is None else {"noise": sent(noise(step), inputs.values)}
         values = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics, **drawn)
         return self._completed(values, inputs, target)
 
@@ -261,40 +262,42 @@ class ForecastTask(FieldTask):
         if inputs.valid is not None:
             raise RecipeError("an area mean is conserved of fields without holes; leave out conserve")
         kept = [c for c in target.channels if str(c) in self.conserve or c.name in self.conserve]
-        places = target.index(kept)
+        places = positions(target.index(kept), values.device)
+        now = values.index_select(2, places)
         before = self._area_mean(inputs.at(-1).select(kept))
-        after = self._area_mean(Fields(values[:, :, places], replace(target, channels=tuple(kept))))
-        change = (before - after).to(values).expand_as(values[:, :, places])
-        return values.index_add(2, torch.tensor(places, device=values.device), change)
+        after = self._area_mean(Fields(now, replace(target, channels=tuple(kept))))
+        return values.index_add(2, places, (before - after).to(values).expand_as(now))
 
     def _area_mean(self, fields: Fields) -> Float[Tensor, "batch time channel 1 1"]:
         """Return the area mean in physical units over the standard deviation, from normalised fields."""
-        weight = torch.from_numpy(fields.frame.grid.area_weights).to(fields.values.device)[:, None]
+        wide = fields.values.double()
+        weight = sent(fields.frame.grid.area_weights, wide)[:, None]
         weight = weight / (weight.sum() * fields.values.shape[-1])
         centre = self.normalizer.normalize(replace(fields, values=torch.zeros_like(fields.values))).values
         # In double precision: a mean pressure is hundreds of times as large as its anomalies.
-        return ((fields.values.double() - centre.double()) * weight).sum((-2, -1), keepdim=True)
+        return ((wide - centre.double()) * weight).sum((-2, -1), keepdim=True)
 
     def _initial(self, inputs: Fields, target: Frame) -> Values:
         """Return what is known of the target from the initial state, zero for channels that are not fed in."""
         known = [c for c in target.channels if c in self.layout.inputs]
         initial = inputs.at(-1).select(known).filled()
         if len(known) < len(target.channels):
-            places = torch.tensor([target.channels.index(c) for c in known], device=initial.device)
+            places = positions([target.channels.index(c) for c in known], initial.device)
             nothing = initial.new_zeros(len(initial), 1, len(target.channels), *initial.shape[3:])
             initial = nothing.index_copy(2, places, initial)
         if self.predicts == "departure":
-            index = [self.layout.targets.index(c) for c in target.channels]
+            index = positions([self.layout.targets.index(c) for c in target.channels], initial.device)
             rate = self.decay_rate[index].exp()[:, None, None] / (FIRST_DECAY_DAYS * 24)
-            initial = initial * torch.exp(-rate * lead_hours(inputs, target).to(initial)[:, :, None, None, None])
+            initial = initial * torch.exp(-rate * sent(lead_hours(inputs, target), initial)[:, :, None, None, None])
         return initial
 
     def _iterate(self, batch: Batch, target: Frame, step_hours: int, noise: Noise | None) -> Values:
         """Return the states at the times asked for, which may differ from sample to sample."""
-        initial = batch.inputs.frame.time
-        answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=initial.device)
+        answers = torch.empty(*target.time.shape, len(target.channels), *target.grid.shape, device=self.device)
         for time, values in self._states(batch, target, step_hours, noise):
-            answers = torch.where((target.time == time)[:, :, None, None, None], values, answers)
+            here = (target.time == time)[:, :, None, None, None]
+            if bool(here.any()):
+                answers = torch.where(sent(here, values), values, answers)
         return answers
 
     def _states(
@@ -309,11 +312,11 @@ class ForecastTask(FieldTask):
             raise RecipeError(f"leads of {hours} h are not whole steps of {step_hours} h")
         inputs = batch.inputs
         everything = self.layout.targets
-        wanted = [everything.index(c) for c in target.channels]
+        wanted = positions([everything.index(c) for c in target.channels], self.device)
         for number in range(1, int(leads.max()) // step + 1):
             now = replace(target, channels=everything, time=initial + number * step)
             state = Fields(self._ask(inputs, now, batch, noise, number), now)
-            yield now.time, state.values[:, :, wanted]
+            yield now.time, state.values.index_select(2, wanted)
             inputs = self._advance(inputs, state)
 
     def _advance(self, inputs: Fields, state: Fields) -> Fields:
@@ -321,14 +324,14 @@ class ForecastTask(FieldTask):
         fed_back = state.select(inputs.frame.channels)
         time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
         values = torch.cat([inputs.filled(), fed_back.values], dim=1)
-        history = torch.tensor(self.layout.history, device=time.device) * SECONDS_PER_HOUR
+        history = torch.tensor(self.layout.history) * SECONDS_PER_HOUR
         keep = [int((time[0] == moment).nonzero()[0, 0]) for moment in time[0, -1] + history]
-        frame = replace(inputs.frame, time=time[:, keep])
+        frame, kept = replace(inputs.frame, time=time[:, keep]), positions(keep, values.device)
         if inputs.valid is None:
-            return Fields(values[:, keep], frame)
+            return Fields(values.index_select(1, kept), frame)
         # What the network has never seen, such as land in a field of the sea, stays a hole at every step.
         valid = torch.cat([inputs.valid, inputs.valid[:, -1:]], dim=1)
-        return Fields(values[:, keep], frame, valid[:, keep])
+        return Fields(values.index_select(1, kept), frame, valid.index_select(1, kept))
 
     def _prepared(self, batch: Batch) -> Batch:
         """Return the batch in normalised units, turned if the recipe asks for it."""
@@ -345,7 +348,7 @@ class ForecastTask(FieldTask):
         if not self.lead_weights:
             return weight
         assert batch.targets is not None
-        return self._lead_weight(lead_hours(batch.inputs, batch.targets.frame)) * weight
+        return sent(self._lead_weight(lead_hours(batch.inputs, batch.targets.frame)), weight) * weight
 
     def _lead_weight(self, hours: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time 1 1 1"]:
         known = self.lead_weights

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from etesian.core.device import positions, sent
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.networks.climax import ClimaX
@@ -94,7 +95,7 @@ class ClimaXProjection(Network):
         pixels = patchify(values, self.patch, periodic=layout.grid.is_periodic)
         streams = torch.arange(len(layout.inputs), device=values.device)
         tokens = self.aggregation(pixels, streams) + self.position.flatten(0, 1)
-        lead = self.lead_time(lead_hours(inputs, target).to(tokens.dtype).unsqueeze(-1) / 100)
+        lead = self.lead_time(sent(lead_hours(inputs, target), tokens).unsqueeze(-1) / 100)
         tokens = tokens.unflatten(0, (batch, years)) + self.time_position[:, None] + lead.unsqueeze(2)
         tokens = self.dropout(tokens.flatten(0, 1))
         for block in self.blocks:
@@ -104,7 +105,7 @@ class ClimaXProjection(Network):
         state, _ = self.time_aggregation(query, globe, globe, need_weights=False)
         maps = self.head(state).view(batch, 1, len(layout.targets), *layout.grid.shape)
         chosen = [layout.targets.index(channel) for channel in target.channels]
-        return maps[:, :, chosen]  # type: ignore[no-any-return]
+        return maps.index_select(2, positions(chosen, maps.device))  # type: ignore[no-any-return]
 
     def no_decay(self) -> set[str]:
         """Return the position, time and variable embeddings, which the original does not decay."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core.clock import year_phase
+from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.networks.network import Distribution, Reconstruction, asks_for_each_time, find_months
@@ -62,7 +63,7 @@ class GapFillUNet(Reconstruction):
         if asks_for_each_time(inputs.frame, target):
             return Distribution(mean, variance)
         member = find_months(inputs.frame, target).member
-        share = member.to(mean) / member.sum(1, keepdim=True).clamp(min=1)
+        share = sent(member.to(mean.dtype) / member.sum(1, keepdim=True).clamp(min=1), mean)
         months = [torch.einsum("btm,btchw->bmchw", share, x) for x in (mean, variance.sqrt())]
         return Distribution(months[0], months[1].square())
 
@@ -75,8 +76,8 @@ class GapFillUNet(Reconstruction):
         near = padded.unfold(1, self.times, 1).movedim(-1, 2).flatten(2, 3)
         maps = torch.cat([near, self._surroundings(inputs.frame, statics, near)], dim=2).flatten(0, 1)
         answer = torch.unflatten(self._unet(maps), 0, values.shape[:2])
-        chosen = [self.layout.targets.index(c) for c in target.channels]
-        precision, weighted = (torch.unflatten(answer, 2, (2, -1))[:, :, i, chosen] for i in (0, 1))
+        chosen = positions([self.layout.targets.index(c) for c in target.channels], answer.device)
+        precision, weighted = torch.unflatten(answer, 2, (2, -1)).index_select(3, chosen).unbind(2)
         variance = torch.exp(-precision.clamp(-10, 10))
         return weighted * variance, variance
 
@@ -86,10 +87,10 @@ class GapFillUNet(Reconstruction):
         """Return longitude, latitude, season and static fields at every time."""
         batch, time = frame.time.shape
         grid, whole = frame.grid, self.layout.grid
-        north = torch.from_numpy(grid.latitude / 90).to(like)[:, None].expand(grid.shape)
-        east = torch.from_numpy(np.deg2rad(grid.longitude - whole.longitude.mean())).to(like).expand(grid.shape)
-        angle = 2 * np.pi * year_phase(frame.time.cpu().numpy(), frame.calendar)
-        season = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=-1)).to(like)
+        north = sent(grid.latitude / 90, like)[:, None].expand(grid.shape)
+        east = sent(np.deg2rad(grid.longitude - whole.longitude.mean()), like).expand(grid.shape)
+        angle = 2 * np.pi * year_phase(frame.time.numpy(), frame.calendar)
+        season = sent(np.stack([np.cos(angle), np.sin(angle)], axis=-1), like)
         parts = [
             torch.stack([north, east]).expand(batch, time, -1, -1, -1),
             season[..., None, None].expand(-1, -1, -1, *grid.shape),

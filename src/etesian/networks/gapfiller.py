@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from etesian.core.clock import hour_of_day, year_phase
 from etesian.core.constants import EARTH_RADIUS, SECONDS_PER_DAY
+from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
@@ -187,7 +188,7 @@ class GapFiller(Reconstruction):
         when = self.time_position(frame, months)
         tokens, seen, days = self.pool_days(values, valid, when, months)
         if self.season is not None:
-            tokens = tokens + self.season(season_waves(months.start, frame.calendar).to(tokens))[:, :, None]
+            tokens = tokens + self.season(sent(season_waves(months.start, frame.calendar), tokens))[:, :, None]
         if self.months is not None:
             sequence, present = (x.transpose(1, 2).flatten(0, 1) for x in (tokens, seen))
             tokens = torch.unflatten(self.months(sequence, present), 0, (len(values), -1)).transpose(1, 2)
@@ -200,21 +201,24 @@ class GapFiller(Reconstruction):
 
     def time_position(self, frame: Frame, months: Months) -> Float[Tensor, "batch time dim"]:
         """Return what tells times apart: sines and cosines of the day of the month, day of the year and hour."""
-        position = sincos(self.dim, months.days.flatten().cpu().numpy())
+        position = sincos(self.dim, months.days.flatten().numpy())
         # Sines and cosines alternate, as in the original.
         pairs = np.stack([position[:, : self.dim // 2], position[:, self.dim // 2 :]], axis=-1)
-        when = torch.from_numpy(pairs.reshape(*months.days.shape, self.dim)).to(self.embed.weight)
+        when = sent(pairs.reshape(*months.days.shape, self.dim), self.embed.weight)
         if self.season is not None:
-            when = when + self.season(season_waves(frame.time, frame.calendar).to(when))
+            when = when + self.season(sent(season_waves(frame.time, frame.calendar), when))
         return when
 
-    def to_tokens(self, values: Tensor, valid: Tensor) -> tuple[Bool[Tensor, "batch time place"], Tensor]:
-        """Return which patches become tokens, and their pixels and masks as one list."""
+    def to_tokens(
+        self, values: Tensor, valid: Tensor
+    ) -> tuple[Bool[Tensor, "batch time place"], tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Return which patches become tokens, where they are, and their pixels and masks as one list."""
         batch, time = values.shape[:2]
         maps = torch.cat([values, valid.to(values.dtype)], dim=2).flatten(0, 1)
         pixels = torch.unflatten(patchify(maps, self.patch, periodic=False), 0, (batch, time))
         present = self.present(pixels[:, :, :, values.shape[2] :].flatten(3) > 0)
-        return present, pixels[present].flatten(1)
+        b, t, p = present.nonzero(as_tuple=True)
+        return present, (b, t, p), pixels[b, t, p].flatten(1)
 
     def present(self, valid: Bool[Tensor, "batch time place pixel"]) -> Bool[Tensor, "batch time place"]:
         """Return which patches become tokens: those of which anything was observed."""
@@ -227,15 +231,17 @@ class GapFiller(Reconstruction):
 
         Until here no place has learnt of another.
         """
-        present, pixels = self.to_tokens(values, valid)
+        present, (b, t, p), pixels = self.to_tokens(values, valid)
         count, places = months.start.shape[1], present.shape[2]
         tokens = self.embed_norm(self.embed(pixels))
-        b, t, p = present.nonzero(as_tuple=True)
-        inside = months.member.any(-1)[b, t]
-        slot = (b * count + months.member[b, t].int().argmax(-1)) * places + p
+        slot = (b * count + sent(months.member.int().argmax(-1), values)[b, t]) * places + p
         slots = len(values) * count * places
-        pooled = self.pooling((tokens + when[b, t])[inside], slot[inside], slots)
-        seen = torch.zeros(slots, dtype=torch.bool, device=values.device).index_fill(0, slot[inside], True)
+        pooling = tokens + when[b, t]
+        if not bool((inside := months.member.any(-1)).all()):
+            kept = sent(inside, values)[b, t].nonzero()[:, 0]
+            pooling, slot = pooling.index_select(0, kept), slot.index_select(0, kept)
+        pooled = self.pooling(pooling, slot, slots)
+        seen = torch.zeros(slots, dtype=torch.bool, device=values.device).index_fill(0, slot, True)
         pooled = torch.where(seen[:, None], pooled, self.nothing_seen.to(pooled.dtype))
         shape = (len(values), count, places)
         return pooled.view(*shape, self.dim), seen.view(shape), (present, tokens)
@@ -269,9 +275,9 @@ class GapFiller(Reconstruction):
     def place_position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
         """Return what tells places apart: row and column in the tile, and where on the globe."""
         rows, columns = grid.shape[0] // self.patch[0], grid.shape[1] // self.patch[1]
-        position = torch.from_numpy(sincos_2d(self.dim, rows, columns)).to(self.embed.weight)
+        position = sent(sincos_2d(self.dim, rows, columns), self.embed.weight)
         if self.sphere is not None:
-            position = position + self.sphere(_harmonics(grid, self.patch, self.harmonics).to(position))
+            position = position + self.sphere(sent(_harmonics(grid, self.patch, self.harmonics), position))
         return position
 
     def _guess(self, inputs: Fields, valid: Tensor, months: Months, *, each_time: bool) -> Guess:
@@ -281,15 +287,15 @@ class GapFiller(Reconstruction):
         if self.kriging is not None:
             daily = self._krige(inputs, valid)
         elif self.analysis is not None:
-            days = (inputs.frame.time - inputs.frame.time[:, :1]).to(values) / SECONDS_PER_DAY
+            days = sent((inputs.frame.time - inputs.frame.time[:, :1]).to(values.dtype) / SECONDS_PER_DAY, values)
             daily = self.analysis(values, valid, days, periodic=grid.is_periodic)
         if daily is not None:
             if self.refinement is not None:
                 missed = self.refinement(daily, values, valid, periodic=grid.is_periodic)
                 daily = daily._replace(values=daily.values + missed)
-            share = months.member.to(values) / months.member.sum(1, keepdim=True).clamp(min=1)
+            share = sent(months.member.to(values.dtype) / months.member.sum(1, keepdim=True).clamp(min=1), values)
             return daily if each_time else daily.over(share)
-        monthly = observed_mean(values, valid, months.member)
+        monthly = observed_mean(values, valid, sent(months.member, values))
         if self.residual == "nothing":
             monthly = Guess(torch.zeros_like(monthly.values), monthly.known[:, :, :0])
         return Guess(*(_of_each_time(x, months) for x in monthly[:2])) if each_time else monthly
@@ -331,7 +337,8 @@ class GapFiller(Reconstruction):
         valid = torch.ones_like(values, dtype=torch.bool) if inputs.valid is None else inputs.valid
         present, own = days
         context = _of_each_time(self.day["month"](tokens), months)
-        of_day = own.new_zeros(*present.shape, self.dim).masked_scatter(present[..., None], self.day["token"](own))
+        own = self.day["token"](own)
+        of_day = own.new_zeros(*present.shape, self.dim).masked_scatter(present[..., None], own)
         latent = context + of_day.view(context.shape) + when[:, :, None, None]
         latent = self.day["norm"](F.gelu(latent))
         guess = self._guess(inputs, valid, months, each_time=True)
@@ -343,15 +350,17 @@ class GapFiller(Reconstruction):
     def _answer(self, maps: Float[Tensor, "batch time output lat lon"], guess: Guess, target: Frame) -> Distribution:
         """Add what the decoder gives to the first guess, for the channels that are asked for."""
         targets = self.layout.targets
-        parts = torch.unflatten(maps, 2, (len(targets), -1))[:, :, [targets.index(c) for c in target.channels]]
+        asked = positions([targets.index(c) for c in target.channels], maps.device)
+        parts = torch.unflatten(maps, 2, (len(targets), -1)).index_select(2, asked)
         mean = parts[:, :, :, 0]
-        own = [self.layout.inputs.index(c) for c in target.channels] if self.residual != "nothing" else []
+        inputs = self.layout.inputs
+        own = positions([inputs.index(c) for c in target.channels if self.residual != "nothing"], maps.device)
         if self.residual != "nothing":
             unit = 1.0 if self.residual == "mean" else SMALL
-            mean = unit * mean + guess.values[:, :, own]
+            mean = unit * mean + guess.values.index_select(2, own)
         variance = None
         if self.gives_variance:
-            first = math.exp(_FIRST_LOG_VARIANCE) if guess.variance is None else guess.variance[:, :, own]
+            first = math.exp(_FIRST_LOG_VARIANCE) if guess.variance is None else guess.variance.index_select(2, own)
             variance = first * parts[:, :, :, 1].clamp(-9, 15).exp()
         return Distribution(mean, variance)
 
@@ -385,13 +394,15 @@ class GapFiller(Reconstruction):
 
 def _of_each_time(monthly: Float[Tensor, "batch month *axes"], months: Months) -> Float[Tensor, "batch time *axes"]:
     """Return what belongs to the month of each time."""
-    member = months.member.int().argmax(-1)
-    return monthly[torch.arange(len(member), device=member.device)[:, None], member]
+    count, month = monthly.shape[1], months.member.int().argmax(-1)
+    rows = count * torch.arange(len(month))[:, None] + month
+    chosen = monthly.flatten(0, 1).index_select(0, sent(rows.flatten(), monthly))
+    return torch.unflatten(chosen, 0, month.shape)
 
 
 def season_waves(time: Tensor, calendar: str) -> Float[Tensor, "batch time wave"]:
     """Return sines and cosines of the day of the year and of the hour of the day."""
-    seconds = time.cpu().numpy()
+    seconds = time.numpy()
     # Months without a time are given as the last moment there is, which no calendar knows.
     seconds = np.where(seconds == np.iinfo(np.int64).max, 0, seconds)
     year = 2 * np.pi * year_phase(seconds, calendar)[..., None] * np.arange(1, _YEAR_WAVES + 1)

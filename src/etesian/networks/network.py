@@ -262,4 +262,4 @@ def find_months(inputs: Frame, target: Frame) -> Months:
 
 
 def _month_start(time: Int64[Tensor, "batch time"], calendar: str) -> Int64[Tensor, "batch time"]:
-    return torch.from_numpy(np.asarray(month_start(time.cpu().numpy(), calendar))).to(time.device)
+    return torch.from_numpy(np.asarray(month_start(time.numpy(), calendar)))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from etesian.core.device import positions
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.networks.network import Network
@@ -83,7 +84,7 @@ class SRGenerator(Network):
         coarse = inputs.select(self.layout.inputs).values[:, 0]
         fine = self._globe(coarse) if grid.is_periodic else self._tiles(coarse)
         known = Frame(self.layout.targets, target.time, target.grid).index(target.channels)
-        return fine[:, None, known]
+        return fine.index_select(1, positions(known, fine.device))[:, None]
 
     def _globe(self, coarse: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch target lat lon"]:
         """Continue a globe beyond its edges as far as the network sees."""
@@ -119,7 +120,8 @@ class SRGenerator(Network):
         fine: Tensor = self.leave(self.up(features + self.blocks(features)))
         if not self.residual:
             return fine
-        return fine + F.interpolate(coarse[:, self.coarse_index], scale_factor=self.factor, mode=self.residual)
+        own = coarse.index_select(1, positions(self.coarse_index, coarse.device))
+        return fine + F.interpolate(own, scale_factor=self.factor, mode=self.residual)
 
 
 class SRDiscriminator(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from etesian.core import Fields, Frame, Layout
 from etesian.core.clock import seasonal_terms
+from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.networks.network import Network, lead_hours
 from etesian.nn.convolution import wrapped
@@ -96,13 +97,15 @@ class UNet(Network):
         """
         embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise)
         answers = self._answers(self._features(inputs, statics), embedded)
-        known = [self.layout.targets.index(c) for c in target.channels]
+        known = positions([self.layout.targets.index(c) for c in target.channels], answers.device)
         initial = inputs.at(-1).select(self.layout.targets).filled()
         answers = answers + self.persistence[:, :, None, None] * initial
         hours = lead_hours(inputs, target)
-        positions = torch.tensor([[self._place(lead) for lead in row] for row in hours.tolist()], device=answers.device)
-        rows = torch.arange(len(answers), device=answers.device)[:, None]
-        return answers[rows, positions][:, :, known]
+        rows = [
+            sample * len(self.leads) + self._place(lead) for sample, row in enumerate(hours) for lead in row.tolist()
+        ]
+        chosen = answers.flatten(0, 1).index_select(0, positions(rows, answers.device))
+        return torch.unflatten(chosen, 0, hours.shape).index_select(2, known)
 
     def no_decay(self) -> set[str]:
         """Return everything but the kernels of the convolutions."""
@@ -125,8 +128,8 @@ class UNet(Network):
         if self.training and self.noise:
             parts[0] = parts[0] + self.noise * torch.randn_like(parts[0])
         batch, grid = len(states), self.layout.grid.shape
-        initial = inputs.frame.time[:, -1].cpu().numpy()
-        season = torch.from_numpy(np.asarray(seasonal_terms(initial, inputs.frame.calendar))[:, 1:3]).to(states)
+        initial = inputs.frame.time[:, -1].numpy()
+        season = sent(np.asarray(seasonal_terms(initial, inputs.frame.calendar))[:, 1:3], states)
         parts.append(season[:, :, None, None].expand(-1, -1, *grid))
         if statics is not None:
             parts.append(statics.filled()[:, 0])

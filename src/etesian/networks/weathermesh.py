@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from etesian.core.device import positions
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
@@ -213,12 +214,12 @@ class WeatherMesh(Network):
         hours = lead_hours(inputs, target).tolist()
         plans = [self.plan(lead) for row in hours for lead in row]
         samples = [sample for sample, row in enumerate(hours) for _ in row]
-        positions: list[int] = []
+        done: list[int] = []
         answers = []
         for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
-            positions += arrived
-            answers.append(self.decode(latent, target.grid)[:, known])
-        order = torch.tensor(np.argsort(positions), device=answers[0].device)
+            done += arrived
+            answers.append(self.decode(latent, target.grid).index_select(1, known))
+        order = positions(np.argsort(done), answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
     def forecast(
@@ -272,8 +273,8 @@ class WeatherMesh(Network):
         for lead, values in self.forecast(
             inputs, leads, statics=statics, others=others, weights=weights, grid=target.grid
         ):
-            positions = [place for place, each in enumerate(leads) if each == lead]
-            yield positions, values[:, None, known].expand(-1, len(positions), -1, -1, -1)
+            places = [place for place, each in enumerate(leads) if each == lead]
+            yield places, values[:, None].index_select(2, known).expand(-1, len(places), -1, -1, -1)
 
     def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
         """Turn fields into the latent.
@@ -369,7 +370,7 @@ class WeatherMesh(Network):
             assert isinstance(detail, DecoderDetail)
             fine = self._fields(tokens, detail.pressure, detail.surface, detail.padding)
             fields = detail.to_grid(fields) + fine
-        return fields[:, self.output_index]
+        return fields.index_select(1, positions(self.output_index, fields.device))
 
     def _fields(
         self,
@@ -407,10 +408,11 @@ class WeatherMesh(Network):
         """Return biases and the scales of normalisations."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
 
-    def _wanted(self, target: Frame) -> list[int]:
+    def _wanted(self, target: Frame) -> Int64[Tensor, " channel"]:
         """Return which of the layout's targets a frame asks for."""
         self._known(target.grid)
-        return replace(target, channels=self.layout.targets).index(target.channels)
+        wanted = replace(target, channels=self.layout.targets).index(target.channels)
+        return positions(wanted, self.norm.weight.device)
 
     def _known(self, grid: Grid) -> Grid:
         """Return a grid of the layout."""
@@ -446,17 +448,21 @@ class WeatherMesh(Network):
             latent, present, hours, pending, done = waiting.pop()
             needed = sorted({samples[number] for number in pending})
             if needed != present:
-                latent = latent[[present.index(sample) for sample in needed]]
+                latent = _rows(latent, [present.index(sample) for sample in needed])
             if hours:
                 latent = step(latent, hours)
             arrived = [number for number in pending if len(plans[number]) == done]
             if arrived:
                 rows = [needed.index(samples[number]) for number in arrived]
-                yield arrived, latent if rows == list(range(len(latent))) else latent[rows]
+                yield arrived, latent if rows == list(range(len(latent))) else _rows(latent, rows)
             for following in self.steps:
                 onward = [n for n in pending if len(plans[n]) > done and plans[n][done] == following]
                 if onward:
                     waiting.append((latent, needed, following, onward, done + 1))
+
+
+def _rows(latent: Tensor, rows: list[int]) -> Tensor:
+    return latent.index_select(0, positions(rows, latent.device))
 
 
 def _normalised(latent: Tensor) -> Tensor:

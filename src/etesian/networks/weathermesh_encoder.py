@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel, parse_channels
+from etesian.core.device import positions, sent
 from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Layout
 from etesian.core.grid import Grid
@@ -85,11 +86,14 @@ class Encoder(nn.Module):
         if times != len(self.layout.history):
             raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
         state = inputs.select(self.layout.inputs).filled()
-        aloft = self.to_levels(state[:, :, self.profile_index].flatten(0, 1))
+        aloft = self.to_levels(state.index_select(2, positions(self.profile_index, state.device)).flatten(0, 1))
         aloft = aloft.view(*state.shape[:2], -1, self.depth, *state.shape[3:]).flatten(1, 2)
         top = aloft[:, :, :1].expand(-1, -1, self.levels_above, -1, -1)
         aloft = torch.cat([top, aloft], dim=2)
-        parts = [state[:, :, self.surface_index].flatten(1, 2), clock_features(inputs.frame).to(state)]
+        parts = [
+            state.index_select(2, positions(self.surface_index, state.device)).flatten(1, 2),
+            sent(clock_features(inputs.frame), state),
+        ]
         if self.layout.statics:
             if statics is None:
                 raise DataError(f"the network was built with '{self.layout.statics[0]}', but is given no static fields")
@@ -98,7 +102,7 @@ class Encoder(nn.Module):
         latent = torch.cat([tokens[0], tokens[1].unsqueeze(2)], dim=2).movedim(1, -1)
         if self.sincos:
             depth, row, column, dim = latent.shape[1:]
-            latent = latent + sincos_3d(dim, (depth, row, column)).to(latent)
+            latent = latent + sent(sincos_3d(dim, (depth, row, column)), latent)
         return self.blocks(latent)  # type: ignore[no-any-return]
 
     def _tokens(

@@ -23,15 +23,15 @@ CLOCK_FEATURES = 7
 
 
 def clock_features(frame: Frame) -> Float[Tensor, "batch feature lat lon"]:
-    """Return what the clock tells about the last time of a frame, at every place."""
-    time = frame.time[:, -1].cpu().numpy()
+    """Return what the clock tells about the last time of a frame, at every place; in the host's memory."""
+    time = frame.time[:, -1].numpy()
     sun = cosine_solar_zenith(time, frame.grid, frame.calendar)
     day = 2 * np.pi * hour_of_day(time) / 24
     terms = np.concatenate(
         [np.stack([np.cos(day), np.sin(day)], axis=-1), seasonal_terms(time, frame.calendar)[:, 1:]], axis=-1
     )
     everywhere = np.broadcast_to(terms[:, :, None, None], (*terms.shape, *frame.grid.shape))
-    return torch.from_numpy(np.concatenate([sun[:, None], everywhere], axis=1)).to(frame.time.device, torch.float32)
+    return torch.from_numpy(np.concatenate([sun[:, None], everywhere], axis=1)).float()
 
 
 def sides(size: int, step: int) -> Sides:

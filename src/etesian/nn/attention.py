@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from etesian.core.device import sent
 from etesian.nn.convolution import ConvolutionBranch, Plane
 from etesian.nn.dropout import Dropout, DropPath
 from etesian.nn.noise import Modulation
@@ -215,7 +216,7 @@ class TimeAggregation(nn.Module):
             present: which tokens hold anything; others are left out, unless a place has no other.
         """
         batch, patches, times, _ = tokens.shape
-        age = torch.from_numpy(sincos(self.dim, hours.flatten().cpu().numpy())).to(tokens)
+        age = sent(sincos(self.dim, hours.flatten().cpu().numpy()), tokens)
         tokens = (tokens + age.view(batch, 1, times, -1)).flatten(0, 1)
         absent = None
         if present is not None:

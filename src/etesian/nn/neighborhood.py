@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import flex_attention as flex
 
+from etesian.core.device import sent
 from etesian.nn.attention import Mlp
 from etesian.nn.dropout import Dropout
 from etesian.nn.tokens import rotate
@@ -84,6 +85,9 @@ _FLEX_BLOCK = 128
 
 _FLEX_HEADS = (16, 32, 64, 128, 256)
 
+_MOST_WINDOWS = 64
+"""Kernels that a process may compile: one for each shape of the tokens with its window, in training and out of it."""
+
 
 def axes(shape: Shape, window: Window) -> Along:
     """Return the axes of tokens on (depth, latitude, longitude) for a window.
@@ -126,7 +130,15 @@ def choose_backend(device: str, dtype: torch.dtype, head_dim: int, shape: Shape,
     if device != "cuda" or dtype == torch.float64 or head_dim not in _FLEX_HEADS:
         return "tiled"
     within = all(1 < w <= n for w, n in zip(window, shape, strict=True))
-    return "natten" if within and importlib.util.find_spec("natten") else "flex"
+    return "natten" if within and natten_has_kernels() else "flex"
+
+
+@lru_cache
+def natten_has_kernels() -> bool:
+    """Return whether NATTEN is there with its kernels for GPUs: its plain package comes without them."""
+    if importlib.util.find_spec("natten") is None:
+        return False
+    return bool(getattr(importlib.import_module("natten"), "HAS_LIBNATTEN", False))
 
 
 def tiled_attention(query: Heads, key: Heads, value: Heads, along: Along) -> Heads:
@@ -174,7 +186,7 @@ class _Rows:
             seen = slice(*self.depth.span(first, deepest - 1)), slice(*self.lat.span(top, bottom - 1))
             yield (slice(None), slice(first, deepest), slice(top, bottom)), (slice(None), *seen)
 
-    def mask(self, queries: Box, keys: Box, device: torch.device) -> Tensor | None:
+    def mask(self, queries: Box, keys: Box, like: Tensor) -> Tensor | None:
         """Return which keys of a tile each of its queries sees, None if all, the same for all tiles of a row."""
         parts = [
             axis.contains(torch.arange(asked.start, asked.stop)[:, None], torch.arange(seen.start, seen.stop)[None])
@@ -185,7 +197,7 @@ class _Rows:
             return None
         depth, lat, lon = parts
         whole = depth[:, None, None, :, None, None] & lat[:, None, None, :, None] & lon[:, None, None, :]
-        return whole.flatten(3).flatten(0, 2).to(device)
+        return sent(whole.flatten(3).flatten(0, 2), like)
 
     def cut_queries(self, row: Tensor) -> Float[Tensor, "tile head query dim"]:
         """Cut a row into tiles, padded with zeros behind the last longitude."""
@@ -236,7 +248,7 @@ class _Tiled(torch.autograd.Function):
         answer = torch.empty_like(query)
         for here, seen in rows:
             parts = rows.cut_queries(query[here]), rows.cut_keys(key[seen]), rows.cut_keys(value[seen])
-            mixed = F.scaled_dot_product_attention(*parts, attn_mask=rows.mask(here, seen, query.device))
+            mixed = F.scaled_dot_product_attention(*parts, attn_mask=rows.mask(here, seen, query))
             answer[here] = rows.join_queries(mixed, query[here])
         return answer
 
@@ -252,7 +264,7 @@ class _Tiled(torch.autograd.Function):
             parts = [rows.cut_queries(query[here]), rows.cut_keys(key[seen]), rows.cut_keys(value[seen])]
             with torch.enable_grad():
                 q, k, v = leaves = [part.detach().requires_grad_() for part in parts]
-                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.mask(here, seen, query.device))
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.mask(here, seen, query))
             found = torch.autograd.grad(mixed, leaves, rows.cut_queries(gradient[here]))
             to_query[here] = rows.join_queries(found[0], query[here])
             rows.add_keys(found[1], to_key[seen])
@@ -273,14 +285,22 @@ def natten_attention(query: Heads, key: Heads, value: Heads, along: Along) -> He
 def flex_attention(query: Heads, key: Heads, value: Heads, along: Along) -> Heads:
     """Attend with FlexAttention, compiled on CUDA, over tokens in blocks of nearby ones."""
     order = block_order(along, query.device)
-    attend: Any = _compiled_flex() if query.is_cuda else flex.flex_attention
-    mixed = attend(*(order.sort(x) for x in (query, key, value)), block_mask=order.mask)
-    return order.restore(mixed)
+    sorted_ = [order.sort(x) for x in (query, key, value)]
+    if not query.is_cuda:
+        attend: Any = flex.flex_attention
+        return order.restore(attend(*sorted_, block_mask=order.mask))
+    if not torch.compiler.is_compiling():
+        for tensor in sorted_:
+            # Batches differ in size, above all in a forecast's first and last; each size would be compiled for itself.
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    with torch._dynamo.config.patch(recompile_limit=_MOST_WINDOWS):
+        return order.restore(_compiled_flex()(*sorted_, block_mask=order.mask))
 
 
 @lru_cache
 def _compiled_flex() -> Any:
-    return torch.compile(flex.flex_attention, dynamic=False)
+    # Whole or not at all: what is not compiled falls back to scores of every query with every key, without a word.
+    return torch.compile(flex.flex_attention, fullgraph=True)
 
 
 @lru_cache(maxsize=32)

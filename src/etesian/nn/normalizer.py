@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import seasonal_terms
+from etesian.core.device import positions, sent
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
@@ -96,16 +97,24 @@ class Normalizer(nn.Module):
         return torch.from_numpy(cycle)
 
     def _centre_and_scale(self, frame: Frame) -> tuple[Tensor, Tensor]:
-        index = self.statistics.index(frame.channels)
+        index = self._index(frame)
         scale = self.scale[index][:, None, None]
         if not self.anomalies:
             return self.centre[0, index], scale
         centre = self._cycle(frame.grid)[:, index]
-        terms = seasonal_terms(frame.time.cpu().numpy(), frame.calendar)
-        basis = torch.from_numpy(terms).to(centre)
+        basis = sent(seasonal_terms(frame.time.numpy(), frame.calendar), centre)
         # Half precision would round a surface pressure to 512 Pa.
         with torch.autocast(centre.device.type, enabled=False):
-            return torch.einsum("btk,kchw->btchw", basis, centre), scale
+            if centre.device.type == "cpu":
+                return torch.einsum("btk,kchw->btchw", basis, centre), scale
+            # So would a GPU's matrix product where TF32 is allowed; term by term there is none.
+            cycle = torch.zeros((), device=centre.device)
+            for term, own in zip(basis.unbind(-1), centre, strict=True):
+                cycle = torch.addcmul(cycle, term[..., None, None, None], own)
+            return cycle, scale
+
+    def _index(self, frame: Frame) -> Int64[Tensor, " channel"]:
+        return positions(self.statistics.index(frame.channels), self.scale.device)
 
     def _cycle(self, grid: Grid) -> Float[Tensor, "5 channel lat lon"]:
         """Return the seasonal cycle of all channels on a grid."""
@@ -113,7 +122,7 @@ class Normalizer(nn.Module):
             return self.get_buffer(f"centre_{self.other_grids.index(grid)}")
         if self.grid is None or grid == self.grid:
             return self.centre
-        rows, columns = (torch.from_numpy(x).to(self.centre.device) for x in locate_patches(grid, self.grid, (1, 1)))
+        rows, columns = (positions(x, self.centre.device) for x in locate_patches(grid, self.grid, (1, 1)))
         return self.centre[:, :, rows[:, None], columns]
 
     def normalize(self, fields: Fields) -> Fields:
@@ -121,7 +130,7 @@ class Normalizer(nn.Module):
         centre, scale = self._centre_and_scale(fields.frame)
         values = (fields.values - centre) / scale
         if self.log1p:
-            index = self.statistics.index(fields.frame.channels)
+            index = self._index(fields.frame)
             drawn_in = torch.copysign(torch.log1p(LOG1P_SCALE * values.abs()), values)
             values = (drawn_in - self.log1p_centre[index]) / self.log1p_scale[index]
         if fields.valid is not None:
@@ -134,7 +143,7 @@ class Normalizer(nn.Module):
         """Return normalised values in physical units."""
         centre, scale = self._centre_and_scale(frame)
         if self.log1p:
-            index = self.statistics.index(frame.channels)
+            index = self._index(frame)
             values = values * self.log1p_scale[index] + self.log1p_centre[index]
             values = torch.copysign(torch.expm1(values.abs()) / LOG1P_SCALE, values)
         return values * scale + centre
@@ -143,7 +152,7 @@ class Normalizer(nn.Module):
         self, values: Float[Tensor, "batch time channel lat lon"], frame: Frame
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Return normalised differences, such as standard deviations, in physical units."""
-        return values * self.scale[self.statistics.index(frame.channels)][:, None, None]
+        return values * self.scale[self._index(frame)][:, None, None]
 
 
 class Bounds:
@@ -158,19 +167,24 @@ class Bounds:
         self.limits, self.normalizer = dict(limits), normalizer
 
     def bend(self, values: Values, frame: Frame) -> Values:
-        """Return normalised values that approach the limits smoothly where they would pass them."""
-        positions = [place for place, channel in enumerate(frame.channels) if channel in self.limits]
-        if not positions:
+        """Return normalised values that approach the limits smoothly where they would pass them.
+
+        They come back in single precision at least: in half precision a limit would be rounded to another one.
+        """
+        places = [place for place, channel in enumerate(frame.channels) if channel in self.limits]
+        if not places:
             return values
-        chosen = Frame(tuple(frame.channels[i] for i in positions), frame.time, frame.grid, frame.calendar)
-        free = values[:, :, positions]
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        chosen = Frame(tuple(frame.channels[i] for i in places), frame.time, frame.grid, frame.calendar)
+        index = positions(places, values.device)
+        free = values.index_select(2, index)
         lower, upper = (
             self.normalizer.normalize(Fields(limit.expand_as(free), chosen)).values
             for limit in self._limits(chosen, values)
         )
         above = lower + F.softplus(free - lower, SHARPNESS)
         bent = torch.where(lower.isfinite(), above, free) - F.softplus(free - upper, SHARPNESS)
-        return values.index_copy(2, torch.tensor(positions, device=values.device), bent)
+        return values.index_copy(2, index, bent.to(values.dtype))
 
     def cut(self, values: Values, frame: Frame) -> Values:
         """Return physical values without what rounding has carried beyond the limits."""
@@ -181,9 +195,9 @@ class Bounds:
 
     def _limits(self, frame: Frame, like: Tensor) -> tuple[Tensor, Tensor]:
         each = [self.limits.get(channel, (None, None)) for channel in frame.channels]
-        lower = like.new_tensor([-torch.inf if low is None else low for low, _ in each])
-        upper = like.new_tensor([torch.inf if high is None else high for _, high in each])
-        return lower[:, None, None], upper[:, None, None]
+        lower = torch.tensor([-torch.inf if low is None else low for low, _ in each])
+        upper = torch.tensor([torch.inf if high is None else high for _, high in each])
+        return sent(lower, like)[:, None, None], sent(upper, like)[:, None, None]
 
 
 def natural_limits(layout: Layout) -> dict[Channel, Limits]:

@@ -57,7 +57,7 @@ def project(
         batch = Batch(Fields(torch.from_numpy(inputs), Frame(layout.inputs, time, layout.grid, CALENDAR)))
         target = Frame(layout.targets, time[:, -1:], layout.grid, CALENDAR)
         with task.answering():
-            maps.append(task.predict(batch.to(task.device), target.to(task.device)).values[:, 0].cpu().numpy())
+            maps.append(task.predict(batch.to(task.device), target).values[:, 0].cpu().numpy())
     when = decode_time(middle(wanted), CALENDAR)
     return to_dataset(
         np.concatenate(maps), {"time": ("time", when, {"standard_name": "time"})}, layout.targets, layout.grid,

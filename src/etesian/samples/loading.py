@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from etesian.core import Batch, Channel, Layout
@@ -179,6 +180,8 @@ class StoreData(TaskData):
             batch_size=None,
             num_workers=self.loading.workers,
             persistent_workers=self.loading.workers > 0,
+            # From there a GPU reads by itself, while the host goes on.
+            pin_memory=torch.cuda.is_available(),
             # Connections to an address live in a thread of this process, which a fork would not take along.
             multiprocessing_context="forkserver" if self.loading.workers and remote else None,
         )

@@ -43,7 +43,7 @@ _DESCRIBED = {
 }
 """What a description must hold, and of what kind."""
 
-_RESUMED = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict, "random_state": Tensor}
+_RESUMED = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 """What the state of training must hold, and of what kind."""
 
 _HANDED_BACK = ".temp.ckpt"
@@ -107,7 +107,9 @@ class SafeCheckpoints(CheckpointIO):
             )
         except Exception as error:
             raise _damaged(folder, first_line(error), "resume from another one") from None
-        if fault := _fault(checkpoint, _RESUMED):
+        # Earlier versions kept the random numbers of the first process alone.
+        random: dict[str, type] = {"random_state": Tensor} if "random_state" in checkpoint else {"random_states": list}
+        if fault := _fault(checkpoint, _RESUMED | random):
             raise _damaged(folder, f"{TRAINING} {fault}", "resume from another one")
         checkpoint["state_dict"] = {k: v for k, v in tensors.items() if not k.startswith("statistics.")}
         return checkpoint

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.device import positions
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.nn.normalizer import Bounds, Limits, named_limits, natural_limits
@@ -121,7 +122,7 @@ class FieldTask(Task):
         self.error_weight = 1.0 if content is None else content.error_weight
         self.content = None if content is None else content.over(layout.targets)
         self.know_observed(None if statistics.observed is None else statistics.select(layout.targets).observed)
-        self._weights: dict[tuple[tuple[Channel, ...], Grid], Tensor] = {}
+        self._weights: dict[tuple[tuple[Channel, ...], Grid, torch.device], Tensor] = {}
         self.scored_leads: list[int] = []
         self.sums = RunningSums()
 
@@ -163,7 +164,7 @@ class FieldTask(Task):
         physical = self.bounds.cut(self.normalizer.denormalize(values.float(), frame), frame)
         if self.observed is None or frame.grid != self.layout.output_grid:
             return Fields(physical, frame)
-        seen = self.observed[[self.layout.targets.index(c) for c in frame.channels]]
+        seen = self.observed[positions([self.layout.targets.index(c) for c in frame.channels], physical.device)]
         return Fields(physical, frame, seen.expand_as(physical))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -192,10 +193,10 @@ class FieldTask(Task):
 
     def loss_weight(self, frame: Frame) -> Float[Tensor, "channel lat 1"]:
         """Return the weight of each channel and latitude of a frame in the loss."""
-        key = (frame.channels, frame.grid)
+        key = (frame.channels, frame.grid, self.device)
         if key not in self._weights:
-            self._weights[key] = self.error.weight(frame)
-        return self._weights[key].to(self.device)
+            self._weights[key] = self.error.weight(frame).to(self.device)
+        return self._weights[key]
 
     def _sample_weight(self, batch: Batch) -> Tensor:
         """Return the weight of the targets of a batch in the loss, as far as their values differ in it."""

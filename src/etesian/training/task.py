@@ -29,6 +29,7 @@ from etesian.training.going_on import (
     schedules,
 )
 from etesian.training.optimizers import warmup_cosine
+from etesian.training.randomness import RandomStates, draw_apart, random_states, restore
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -87,7 +88,8 @@ class Task(L.LightningModule):
         self.answers_in: Precision = FLOAT32
         self.transfer: Transfer | None = None
         self.new_rate = 1.0
-        self.random_state: Tensor | None = None
+        self.matmul_precision = "highest"
+        self.random_states: list[RandomStates] | None = None
         self.optimizer_options: Options = []
         self.restored_options: Options | None = None
         self.epochs_done = 0
@@ -131,7 +133,7 @@ class Task(L.LightningModule):
     def target_frame(self, batch: Batch, leads: Sequence[int]) -> Frame:
         """Return the frame of all target channels at some leads after the initial times of a batch."""
         initial = batch.inputs.frame
-        after = torch.tensor(leads, dtype=torch.int64, device=initial.time.device) * SECONDS_PER_HOUR
+        after = torch.tensor(leads, dtype=torch.int64) * SECONDS_PER_HOUR
         grid = initial.grid if self.layout.target_grid is None else self.layout.target_grid
         return Frame(self.layout.targets, initial.time[:, -1:] + after, grid, initial.calendar)
 
@@ -198,6 +200,14 @@ class Task(L.LightningModule):
         """Note what the recipe asks of optimisers and schedules, before a checkpoint's state takes their place."""
         self.optimizer_options = optimizer_options(self.trainer)
         self.schedule_steps = [schedule.asked_steps for schedule in schedules(self.trainer)]
+        self.matmul_precision = torch.get_float32_matmul_precision()
+        if self.device.type == "cuda":
+            # TF32, several times as fast; convolutions have it by PyTorch's default.
+            torch.set_float32_matmul_precision("high")
+
+    def on_fit_end(self) -> None:
+        """Let matrix products be as exact again as they were before."""
+        torch.set_float32_matmul_precision(self.matmul_precision)
 
     def on_train_start(self) -> None:
         """Let what the recipe asks for now take effect where a run goes on."""
@@ -205,10 +215,12 @@ class Task(L.LightningModule):
             apply_options(self.trainer, self.optimizer_options, self.restored_options)
             redirect_schedules(self.trainer, self.schedule_steps, self.epochs_done)
             self.restored_options = None
+        if self.random_states is None:
+            draw_apart()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the task in plain data, from which `load_task` rebuilds it."""
-        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["random_states"] = random_states(self.device)
         checkpoint["optimizer_options"] = self.optimizer_options
         # A task that was only built, not trained, has no trainer to ask.
         trainer = self._trainer
@@ -254,16 +266,17 @@ class Task(L.LightningModule):
                     f"the run to go on with was of another network ({name} is {shapes[1] or 'missing'} there and "
                     f"{shapes[0] or 'missing'} here); name another run directory with --run"
                 )
-        self.random_state = checkpoint["random_state"]
+        # Earlier versions kept the first process's alone.
+        self.random_states = checkpoint.get("random_states") or [{"cpu": checkpoint["random_state"]}]
         self.restored_options = checkpoint.get("optimizer_options")
         self.epochs_done = checkpoint["epoch"] + 1
         keep_patience(self.trainer, checkpoint)
 
     def on_train_epoch_start(self) -> None:
         """Go on with the random numbers of the interrupted run, so that dropout and noise are the same."""
-        if self.random_state is not None:
-            torch.set_rng_state(self.random_state)
-            self.random_state = None
+        if self.random_states is not None:
+            restore(self.random_states, self.device)
+            self.random_states = None
 
 
 def diverged(what: str, loss: float, when: str) -> RecipeError:

@@ -1,0 +1,34 @@
+"""What the host knows, on the device where it is needed, without making the host wait for the device."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+
+def sent(numbers: Tensor | np.ndarray, like: Tensor) -> Tensor:
+    """Return numbers of the host where another tensor is, fractions in its type.
+
+    They leave from memory that a GPU reads by itself: from any other, the host waits until it has done all that it was
+    given so far.
+    """
+    tensor = torch.as_tensor(numbers)
+    tensor = tensor.to(like.dtype) if tensor.is_floating_point() else tensor
+    if like.device.type != "cuda":
+        return tensor.to(like.device)
+    return tensor.pin_memory().to(like.device, non_blocking=True)
+
+
+def positions(index: Sequence[int] | np.ndarray, device: torch.device) -> Int64[Tensor, " index"]:
+    """Return positions along an axis as a tensor on a device, kept there: a list would be copied at every use."""
+    return _positions(tuple(map(int, index)), device)
+
+
+@lru_cache(maxsize=4096)
+def _positions(index: tuple[int, ...], device: torch.device) -> Tensor:
+    # What is kept must serve in training too, also where it is first needed in validation.
+    with torch.inference_mode(False):
+        return torch.tensor(index, dtype=torch.int64, device=device)
