@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, cast, get_args
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -204,6 +205,11 @@ class Task(L.LightningModule):
         if self.device.type == "cuda":
             # TF32, several times as fast; convolutions have it by PyTorch's default.
             torch.set_float32_matmul_precision("high")
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                # Made before the weights were moved, averages would be brought to the host and back at every step.
+                if isinstance(callback, WeightAveraging) and callback._device is None:
+                    assert callback._average_model is not None
+                    callback._average_model.to(self.device)
 
     def on_fit_end(self) -> None:
         """Let matrix products be as exact again as they were before."""
