@@ -66,11 +66,11 @@ def test_everything_runs_on_a_gpu_and_the_host_goes_ahead(
         assert log.count <= WAITS.get(case, 1), log
     with pretend(), torch.autocast("cuda", torch.bfloat16):
         on_gpu, moved = there(task, batch)
-        assert apart(trained(on_gpu, moved), loss) < 0.1
+        assert apart(trained(on_gpu, moved), loss) < 0.2
         validated(on_gpu, moved)
         predicted(on_gpu, moved)
     with pretend(), torch.autocast("cuda", torch.float16):
-        assert apart(trained(*there(task, batch)), loss) < 0.1
+        assert apart(trained(*there(task, batch)), loss) < 0.2
 
 
 def test_what_is_pretended_refuses_and_counts_as_cuda_does() -> None:
