@@ -91,7 +91,7 @@ class ForecastTask(FieldTask):
         ridge: Ridge | None = None,
         step_hours: int | None = None,
         members: int | None = None,
-        conserve: list[str] | None = None,
+        conserve: Sequence[str] | None = None,
         roll_longitude: bool = False,
         content: LossTerm | None = None,
         start: Start | None = None,
@@ -113,7 +113,7 @@ class ForecastTask(FieldTask):
         )
         self.lead_weights = lead_weights or {}
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
-        self.conserve = conserve or []
+        self.conserve = list(conserve or ())
         self._check_conserved()
         self.members = members
         if members is not None:
