@@ -50,7 +50,7 @@ _WAITS = {
     aten.repeat_interleave.Tensor: "repeat_interleave",
     aten._linalg_eigh.default: "eigh",
     aten._linalg_svd.default: "svd",
-    aten.linalg_cholesky_ex.default: "cholesky",
+    aten._linalg_check_errors.default: "cholesky",
 }
 """What makes the host wait whatever it is given."""
 

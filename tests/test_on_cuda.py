@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning import LightningModule
 from pretended import PretendedError, pretend, real
-from small_tasks import CASES, Case, adversarial, apart, fill_kriging, predicted, quiet, trained, validated
+from small_tasks import CASES, Case, apart, fill_kriging, predicted, quiet, trained, validated
 from torch import Tensor
 
 from etesian.core import Batch
@@ -17,8 +17,8 @@ from etesian.training.task import Task
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-WAITS = {fill_kriging: 99, adversarial: 3}
-"""How often the host may wait in a step of training, if not once: for the tokens of gaps, kriging and who is ahead."""
+WAITS = {fill_kriging: 3}
+"""How often the host may wait in a step of training, if not once."""
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, block_mask: Any) -> Tensor:

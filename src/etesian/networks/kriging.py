@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from etesian.core.constants import EARTH_RADIUS
+from etesian.core.device import sent
 from etesian.core.grid import Grid
 
 Maps = Float[Tensor, "batch time channel lat lon"]
@@ -121,9 +122,15 @@ class LocalKriging(nn.Module):
             days: when, in days.
             grid: of the fields.
         """
+        # What is near is looked for by the host.
+        seen, paces = valid.cpu(), self.paces()
         with torch.autocast(values.device.type, enabled=False):
             parts = [
-                self._complete(values[sample, :, channel], valid[sample, :, channel], days[sample], grid, channel)
+                self._complete(
+                    Observations(values[sample, :, channel], seen[sample, :, channel], days[sample], grid),
+                    channel,
+                    paces[channel],
+                )
                 for sample in range(values.shape[0])
                 for channel in range(values.shape[2])
             ]
@@ -131,17 +138,16 @@ class LocalKriging(nn.Module):
         return Kriged(*(torch.stack(maps).view(shape).transpose(1, 2).to(values) for maps in zip(*parts, strict=True)))
 
     def _complete(
-        self, values: Tensor, valid: Tensor, days: Tensor, grid: Grid, channel: int
+        self, observations: "Observations", channel: int, pace: float
     ) -> tuple[Float[Tensor, "time lat lon"], Float[Tensor, "time lat lon"]]:
-        observations = Observations(values, valid, days, grid)
         if observations.count == 0:
             prior = self.kernels()[channel, :, 0].sum()
-            return torch.zeros_like(valid, dtype=prior.dtype), prior.expand(valid.shape)
+            return prior.new_zeros(observations.shape), prior.expand(observations.shape)
         blocks = observations.blocks(self.block)
         learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
         found = []
         for first in range(0, len(blocks), _CHUNK):
-            problem = observations.problem(blocks[first : first + _CHUNK], self.neighbors, self.pace(channel))
+            problem = observations.problem(blocks[first : first + _CHUNK], self.neighbors, pace)
             # What a chunk holds for the gradient is more than can be held of all.
             found.append(
                 Estimates(*checkpoint(self.estimate, problem, channel, use_reentrant=False))
@@ -150,15 +156,18 @@ class LocalKriging(nn.Module):
             )
         # Points that lie in two blocks are taken from one of them.
         _, first_of = np.unique(blocks, return_index=True)
-        chosen = torch.from_numpy(first_of).to(values.device)
-        mean, variance = (torch.cat(parts).flatten()[chosen].view(valid.shape) for parts in zip(*found, strict=True))
+        chosen = sent(first_of, observations.values)
+        mean, variance = (
+            torch.cat(parts).flatten()[chosen].view(observations.shape) for parts in zip(*found, strict=True)
+        )
         return mean, variance
 
-    def pace(self, channel: int) -> float:
-        """Return how many km count as a day, where observations are looked for."""
+    def paces(self) -> list[float]:
+        """Return how many km count as a day, where observations of each channel are looked for."""
         with torch.no_grad():
-            _, length, time = self.kernels()[channel].log().mean(0)
-        return float((length - time).exp())
+            _, length, time = self.kernels().log().mean(1).unbind(-1)
+        each: list[float] = (length - time).exp().tolist()
+        return each
 
     def estimate(self, problem: Problem, channel: int) -> Estimates:
         """Estimate the points of some blocks."""
@@ -170,7 +179,7 @@ class LocalKriging(nn.Module):
         own = own * both + torch.diag_embed(torch.where(problem.present, noise**2 + _TRACE * prior, 1.0))
         cross = _covariance(problem.observed, problem.points, kernels) * problem.present[:, :, None]
         sides = torch.cat([problem.values[:, :, None], problem.present[:, :, None].to(cross), cross], dim=-1)
-        white = torch.linalg.solve_triangular(torch.linalg.cholesky(own), sides, upper=False)
+        white = torch.linalg.solve_triangular(_root(own), sides, upper=False)
         observed, one, white = white[:, :, :1], white[:, :, 1:2], white[:, :, 2:]
         information = one.square().sum(1)
         mean = (observed * one).sum(1) / information
@@ -178,6 +187,14 @@ class LocalKriging(nn.Module):
         lack = 1 - (white * one).sum(1)
         variance = prior - white.square().sum(1) + lack.square() / information
         return Estimates(estimate, torch.maximum(variance, _TRACE * prior))
+
+
+def _root(matrix: Float[Tensor, "block m m"]) -> Float[Tensor, "block m m"]:
+    """Return the Cholesky factors; on a GPU, where looking for a failure makes the host wait, it gives NaN."""
+    if matrix.device.type == "cpu":
+        return torch.linalg.cholesky(matrix)  # type: ignore[no-any-return]
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return factor.masked_fill((failed > 0)[..., None, None], torch.nan)  # type: ignore[no-any-return]
 
 
 def _covariance(
@@ -218,13 +235,14 @@ class Observations:
         days: Float[Tensor, " time"],
         grid: Grid,
     ) -> None:
-        self.shape, self.device = valid.shape, values.device
-        self.days = days.detach().cpu().double().numpy()
+        self.shape = valid.shape
+        self.days = days.double().numpy()
         self.places = EARTH_RADIUS / 1000 * grid.unit_vectors
         index = valid.detach().cpu().numpy().nonzero()
         self.count = len(index[0])
         self.observed = np.column_stack([self.places[index[1:]], self.days[index[0]]])
-        self.values = values[valid].double()
+        number = np.ravel_multi_index(index, self.shape)
+        self.values = values.flatten().index_select(0, sent(number, values)).double()
         self.order = np.stack([self.days[index[0]], *index[1:]], axis=-1) @ _SCATTER % 1
         self.trees: dict[tuple[float, int, float], tuple[NDArray[np.int64], KDTree]] = {}
 
@@ -261,9 +279,9 @@ class Observations:
         present = np.pad(np.diff(index) > 0, ((0, 0), (1, 0)), constant_values=True)
         # The same observation, found twice, counts once.
         observed = np.where(present[:, :, None], self.observed[index] - middle[:, None], 0.0)
-        chosen, there = torch.from_numpy(index).to(self.device), torch.from_numpy(present).to(self.device)
+        chosen, there = sent(index, self.values), sent(present, self.values)
         values = self.values[chosen].masked_fill(~there, 0.0)
-        told = (torch.from_numpy(x).to(self.device) for x in (observed, points - middle[:, None]))
+        told = (sent(x, self.values) for x in (observed, points - middle[:, None]))
         return Problem(next(told), values, there, next(told))
 
     def _tree(self, share: float, count: int, pace: float) -> tuple[NDArray[np.int64], KDTree]:

@@ -95,7 +95,7 @@ def _cases(
             chosen = np.sort(random.permutation(places)[: -(-points // (total * draws))])
             values = sample.values[number, :, channel]
             observations = Observations(values, rest, sample.days[number], sample.grid)
-            problem = observations.problem(chosen[:, None], kriging.neighbors, kriging.pace(channel))
+            problem = observations.problem(chosen[:, None], kriging.neighbors, kriging.paces()[channel])
             yield _Case(problem, values.flatten()[torch.from_numpy(chosen).to(values.device)].double())
 
 
