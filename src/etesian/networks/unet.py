@@ -13,7 +13,7 @@ from etesian.core.clock import seasonal_terms
 from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.networks.network import Network, lead_hours
-from etesian.nn.convolution import wrapped
+from etesian.nn.convolution import MapNorm, wrapped
 from etesian.nn.noise import Modulation, NoiseEmbedding
 
 _STRIDE = 4
@@ -177,7 +177,7 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, dropout: float, periodic: bool) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(1, width)
+        self.norm = MapNorm(width)
         self.first = _Convolution(width, width, periodic)
         self.dropout = nn.Dropout2d(dropout)
         self.second = _Convolution(width, width, periodic)

@@ -15,7 +15,7 @@ from etesian.core.clock import cosine_solar_zenith, hour_of_day, seasonal_terms
 from etesian.core.errors import RecipeError
 from etesian.core.fields import Frame
 from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, linear_weights, overlap_weights
-from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, Sides, pad_globe
+from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, MapNorm, Sides, pad_globe
 from etesian.nn.tokens import patch_counts
 
 CLOCK_FEATURES = 7
@@ -122,7 +122,7 @@ class ResidualConvolutions(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(1, width)
+        self.norm = MapNorm(width)
         self.first = GlobeConv(width, width, (3, 3))
         self.second = GlobeConv(width, width, (3, 3))
 

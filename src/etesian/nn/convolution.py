@@ -18,6 +18,27 @@ Sizes = tuple[int, ...]
 Sides = tuple[int, int]
 
 
+class MapNorm(nn.GroupNorm):
+    """Normalises all features at all places of a map together, and then scales and shifts each feature.
+
+    Args:
+        width: number of features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(1, width)
+
+    def forward(self, input: Float[Tensor, "batch feature lat lon"]) -> Float[Tensor, "batch feature lat lon"]:
+        """Normalise."""
+        if input.device.type == "cpu":
+            return super().forward(input)
+        # A reduction in two stages: CUDA's kernel for groups lets one block of threads go through all of a sample.
+        wide = torch.promote_types(input.dtype, self.weight.dtype)
+        variance, mean = torch.var_mean(input.float(), (1, 2, 3), keepdim=True, correction=0)
+        normal = (input - mean) * (variance + self.eps).rsqrt()
+        return (normal * self.weight[:, None, None] + self.bias[:, None, None]).to(wide)
+
+
 def opposite(rows: Float[Tensor, "*lead lat lon"]) -> Float[Tensor, "*lead lat lon"]:
     """Return rows as seen from the meridian opposite: turned by half the circle.
 
