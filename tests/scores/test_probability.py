@@ -4,6 +4,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -14,6 +15,7 @@ from etesian.core.channels import Channel
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.scores import pairs, probability
 from etesian.scores.probability import _ranked, economic_value, sedi
+from etesian.scores.report import write_report
 from etesian.scores.score import score
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
@@ -130,6 +132,39 @@ def test_neighbourhoods_go_round_the_globe(weather: ModuleType, scored: tuple[xr
         assert found.fss.item() == pytest.approx(expected, rel=1e-9)
         assert found.fss_low < found.fss < found.fss_high
     assert (scores.fss.sel(window=5) > scores.fss.sel(window=1)).all()
+
+
+def test_the_report_shows_members_and_events(
+    weather: ModuleType, scored: tuple[xr.Dataset, xr.Dataset], tmp_path: Path
+) -> None:
+    members, scores = scored
+    page = write_report(scores, tmp_path / "scores").read_text(encoding="utf-8")
+    drawn = {path.stem for path in (tmp_path / "scores").glob("*.png")}
+    assert drawn >= {
+        "spread_and_error", "rank_histograms", f"plumes_{CHANNEL}", "stamps", "reliability", "roc", "economic_value",
+        "event_probability",
+    }  # fmt: skip
+    assert page.count("<figure>") == len(drawn)
+    table = pd.read_csv(tmp_path / "scores" / "scores.csv")
+    row = table.query(
+        f"forecast == 'members' and bin == '{CHANNEL} > 275, window 5' and score == 'fss' and region == 'tropics' "
+        "and lead_hours == 48"
+    )
+    found = scores.fss.sel(forecast="members", event=f"{CHANNEL} > 275", window=5, region="tropics", lead_time=48)
+    assert row.value.item() == pytest.approx(found.item())
+    assert row.channel.item() == CHANNEL
+    # One case: its members, truth and the probability of an event.
+    case = members.temperature.sel(level=850, time=scores.example_initial_time)
+    at = scores.stamp.attrs["lead_time"]
+    field = case.sel(prediction_timedelta=np.timedelta64(at, "h")).transpose("number", "latitude", "longitude")
+    np.testing.assert_array_equal(scores.stamp, field)
+    np.testing.assert_allclose(scores.event_probability.sel(event=f"{CHANNEL} > 275"), (field > 275).mean("number"))
+    happened = (
+        weather.truth().temperature.sel(level=850, time=scores.example_initial_time + np.timedelta64(at, "h")) > 275
+    )
+    np.testing.assert_array_equal(scores.event_happened.sel(event=f"{CHANNEL} > 275"), happened)
+    berlin = case.sel(latitude=52.5, longitude=13.4, method="nearest").transpose("number", ...)
+    np.testing.assert_array_equal(scores.plume.sel(place="Berlin", plume_channel=CHANNEL), berlin)
 
 
 def test_values_of_an_event_by_hand() -> None:

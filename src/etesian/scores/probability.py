@@ -16,9 +16,11 @@ from torch import Tensor
 
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
+from etesian.core.dataset import MEMBER
 from etesian.core.errors import RecipeError
 from etesian.scores.pairs import Chunk, Pairs
 from etesian.scores.registry import Score, Variables, estimates, register_score
+from etesian.scores.structure import cities_inside, nearest_points
 from etesian.scores.weights import Weighting, point_weights
 from etesian.store.reader import Store, positions
 
@@ -29,6 +31,12 @@ SAMPLED = 1461
 
 COST_LOSS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Ratios of cost to loss at which the relative economic value is found."""
+
+PLACES = 4
+"""Places at which members are kept, at most."""
+
+STAMPS = 14
+"""Members that are kept as maps, at most."""
 
 _DIMS = ("event", "lead_time", "region")
 
@@ -393,7 +401,7 @@ class Events:
         for number, event in enumerate(self.events):
             channel = self.pairs.channels.index(event.channel)
             truth, use = chunk.truth.values[:, :, channel], where[:, :, channel]
-            limit = self._limit(event, chunk)
+            limit = self.limit(event, chunk)
             use = use & torch.as_tensor(limit).isfinite()
             there = _beyond(truth, limit, event.below)
             observed = [_window_sums(there, use, window, periodic) / window**2 for window in self.windows]
@@ -416,7 +424,8 @@ class Events:
                         total = torch.where(whole, values, 0.0).flatten(2) @ self.weights
                         self.fractions[name][place][..., position, part] = total.numpy()
 
-    def _limit(self, event: Event, chunk: Chunk) -> Any:
+    def limit(self, event: Event, chunk: Chunk) -> Any:
+        """Return what values must lie beyond: a number, or one for each point of a chunk, (initial, lead, lat, lon)."""
         if not event.climatological:
             return event.limit
         assert chunk.climatology is not None
@@ -461,6 +470,84 @@ class Events:
                 "false_alarm_rate": alarms,
             }
         return {name: ((*_DIMS, "probability_bin"), values) for name, values in curves.items()}
+
+
+class MemberExample:
+    """Keeps one case of the first ensemble: members at a few places and as maps, and probabilities of events.
+
+    Args:
+        pairs: what is scored.
+        channels: whose members are kept at places; maps are kept of the first one.
+        initial: position of the initial time.
+        lead: position of the lead of maps.
+        events: whose probabilities are kept as maps.
+    """
+
+    def __init__(
+        self, pairs: Pairs, channels: Sequence[Channel], initial: int, lead: int, events: "Events | None"
+    ) -> None:
+        self.pairs, self.channels, self.initial, self.lead, self.events = pairs, channels, initial, lead, events
+        self.name = next(name for name, series in pairs.forecasts.items() if series.members > 1)
+        grid, count = pairs.truth.grid, pairs.forecasts[self.name].members
+        self.places = cities_inside(grid)[:PLACES]
+        if not self.places:
+            middle = [float(axis[axis.size // 2]) for axis in (grid.latitude, grid.longitude)]
+            self.places = ["{:g},{:g}".format(*middle)]
+        self.rows, self.columns = nearest_points(self.places, grid)
+        self.plume = np.full((count, len(pairs.leads), len(channels), len(self.places)), np.nan, np.float32)
+        self.plume_truth = np.full(self.plume.shape[1:], np.nan, np.float32)
+        self.stamps = np.full((min(count, STAMPS), *grid.shape), np.nan, np.float32)
+        self.mean, self.truth = np.full((2, *grid.shape), np.nan, np.float32)
+        self.probability, self.happened = np.full((2, len(events.events) if events else 0, *grid.shape), np.nan)
+
+    def add(self, chunk: Chunk, _: Bool[Tensor, "initial lead channel lat lon"]) -> None:
+        """Keep what a chunk holds of the case."""
+        row = self.initial - chunk.initial.start
+        if not 0 <= row < chunk.verified.shape[0]:
+            return
+        index = [self.pairs.channels.index(channel) for channel in self.channels]
+        members, truth = chunk.members[self.name][:, row].numpy(), chunk.truth.values[row].numpy()
+        self.plume[:, chunk.leads] = members[:, :, index][..., self.rows, self.columns]
+        self.plume_truth[chunk.leads] = truth[:, index][..., self.rows, self.columns]
+        if not 0 <= (lead := self.lead - chunk.leads.start) < chunk.verified.shape[1]:
+            return
+        self.stamps[:] = members[: len(self.stamps), lead, index[0]]
+        self.mean[:], self.truth[:] = members[:, lead, index[0]].mean(0), truth[lead, index[0]]
+        for number, event in enumerate(self.events.events if self.events else ()):
+            assert self.events is not None
+            limit = self.events.limit(event, chunk)
+            own = limit if isinstance(limit, float) else limit[row, lead]
+            channel = self.pairs.channels.index(event.channel)
+            said = chunk.members[self.name][:, row, lead, channel]
+            for maps, values in (
+                (self.probability, said),
+                (self.happened, chunk.truth.values[row, lead, channel][None]),
+            ):
+                share = _beyond(values, own, event.below).double().mean(0)
+                maps[number] = torch.where(values.isfinite().all(0), share, torch.nan).numpy()
+
+    def result(self) -> xr.Dataset:
+        """Return the case with its coordinates."""
+        about = {"channel": str(self.channels[0]), "lead_time": self.pairs.leads[self.lead], "forecast": self.name}
+        maps = ("latitude", "longitude")
+        data: dict[str, Any] = {
+            "plume": (("number", "lead_time", "plume_channel", "place"), self.plume, about),
+            "plume_truth": (("lead_time", "plume_channel", "place"), self.plume_truth),
+            "stamp": (("stamp_number", *maps), self.stamps, about),
+            "stamp_mean": (maps, self.mean),
+            "stamp_truth": (maps, self.truth),
+        }
+        if self.events:
+            data["event_probability"] = ("event", *maps), self.probability.astype(np.float32), about
+            data["event_happened"] = ("event", *maps), self.happened.astype(np.float32)
+        numbers = self.pairs.forecasts[self.name].dataset[MEMBER].values
+        coords = {
+            "number": numbers,
+            "stamp_number": numbers[: len(self.stamps)],
+            "place": self.places,
+            "plume_channel": [*map(str, self.channels)],
+        }
+        return xr.Dataset(data, coords)
 
 
 def _beyond(values: Tensor, limit: Any, below: bool) -> Bool[Tensor, "*axes"]:

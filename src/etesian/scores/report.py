@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from etesian.core.outputs import complete_or_absent
+from etesian.scores.ensemble_plots import ensemble_figures, ensembles
 from etesian.scores.plots import distance_curves, error_maps, example_maps, score_curves
 from etesian.scores.structure_plots import structure_figures
 from etesian.scores.tables import (
@@ -153,6 +154,10 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
                 )
     if DISTANCE in scores:
         parts += _distance(scores, pictures)
+    if ensembles(scores):
+        parts += _ensembles(scores, pictures)
+    if "brier_score" in scores:
+        parts += _events(scores, pictures)
     for reference in references(scores):
         parts += [f"<h2>Skill against {text(reference)}</h2>", _skill_table(scores, reference)]
     if references(scores):
@@ -187,6 +192,7 @@ def _figures(scores: xr.Dataset) -> Iterator[tuple[str, Figure]]:
         yield f"forecast_{channel}", example_maps(scores, models(scores)[0], channel)
         yield f"bias_map_{channel}", error_maps(scores, channel, "bias_map")
         yield f"rmse_map_{channel}", error_maps(scores, channel, "rmse_map")
+    yield from ensemble_figures(scores)
     if "semivariance" in scores:
         yield from structure_figures(scores)
 
@@ -205,6 +211,58 @@ def _distance(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
         table(["", *(days(lead) for lead in scores.lead_time.values)], rows, 1),
         picture(pictures[f"{DISTANCE}_curves"], "Learned distance by lead time"),
     ]
+
+
+def _ensembles(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
+    """Lay out how far members are apart, and whether the truth is one of them."""
+    names = [name for name in scores.forecast.values.tolist() if scores.crps.sel(forecast=name).notnull().any()]
+    rows = []
+    for channel in headline(scores):
+        part = scores.crps.isel(region=0).sel(channel=channel)
+        for row, name in enumerate(names):
+            cells = with_best(part.sel(forecast=name).values, part.min("forecast").values, "<b>{}</b>")
+            rows.append([_named(scores, channel) if row == 0 else "", text(name), *cells])
+    parts = [
+        "<h2>CRPS by lead time</h2>",
+        "<p class='note'>Of members the fair score, of a single forecast its mean absolute error. The lowest is bold."
+        "</p>",
+        table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2),
+        "<h2>Spread and error</h2>",
+        picture(pictures["spread_and_error"], "RMSE of the mean of the members, and their spread"),
+        "<p class='note'>The error of the mean is as large as the spread where members are as likely as the truth.</p>",
+        "<h2>Ranks of the truth among the members</h2>",
+        picture(pictures["rank_histograms"], "Rank histograms"),
+        "<p class='note'>Flat where members are as likely as the truth; full at both ends where they are too close "
+        "together. p: how likely such a departure from flat is by chance.</p>",
+        "<h2>Plumes</h2>",
+    ]
+    parts += [picture(pictures[f"plumes_{name}"], f"{title(name)} at a few places") for name in headline(scores)]
+    return [*parts, "<h2>Stamps</h2>", picture(pictures["stamps"], "Members of one case")]
+
+
+def _events(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
+    """Lay out how well probabilities of events fit what happened."""
+    rows = []
+    for event in scores.event.values.tolist():
+        part = scores.brier_skill_score.isel(region=0).sel(event=event)
+        for row, name in enumerate(scores.forecast.values.tolist()):
+            cells = with_best(part.sel(forecast=name).values, part.max("forecast").values, "<b>{}</b>")
+            rows.append([text(event) if row == 0 else "", text(name), *cells])
+    parts = [
+        "<h2>Events: Brier skill score by lead time</h2>",
+        "<p class='note'>Against always giving the frequency of the event. The highest is bold.</p>",
+        table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2),
+        "<h3>Reliability</h3>",
+        picture(pictures["reliability"], "Reliability diagrams"),
+        "<p class='note'>Dashed: how often each probability is given; dotted: how often the event happens.</p>",
+        "<h3>Hits and false alarms</h3>",
+        picture(pictures["roc"], "ROC curves"),
+        "<h3>Relative economic value</h3>",
+        picture(pictures["economic_value"], "Relative economic value"),
+    ]
+    if "event_probability" in pictures:
+        parts += ["<h3>One case</h3>", picture(pictures["event_probability"], "Probability of events")]
+    return parts
 
 
 def _date(value: xr.DataArray) -> str:

@@ -18,7 +18,7 @@ from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
-from etesian.scores.probability import Events, RankHistograms, events_of
+from etesian.scores.probability import Events, MemberExample, RankHistograms, events_of
 from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
 from etesian.scores.series import (
@@ -137,17 +137,20 @@ def score(
     gathered: list[PairedScore] = [maps]
     if structure:
         gathered.append(Structure(pairs, shown, maps.leads, locations))
-    if any(series.members > 1 for series in opened.values()):
-        gathered.append(RankHistograms(pairs, shown, boxes, weights))
-    if events := events_of(compared, shown, thresholds or {}, quantiles or ()):
+    events = None
+    if asked := events_of(compared, shown, thresholds or {}, quantiles or ()):
         if hours is not None and quantiles:
             raise RecipeError(
-                f"quantiles are those of states, and the forecasts are means over {hours} h; use thresholds"
+                f"quantiles are those of states, and the forecasts are means over {hours} h; give thresholds"
             )
         store = climatology if isinstance(climatology, str | Path) and is_training_store(climatology) else None
-        gathered.append(Events(pairs, events, boxes, weights, windows or (), store))
+        events = Events(pairs, asked, boxes, weights, windows or (), store)
+        gathered.append(events)
+    if has_members := any(series.members > 1 for series in opened.values()):
+        gathered.append(RankHistograms(pairs, shown, boxes, weights))
+        gathered.append(MemberExample(pairs, shown, maps.example, maps.leads[len(maps.leads) // 2], events))
     gathered += [build(pairs) for build in further if not isinstance(build, str)]
-    own = FORECAST_SCORES + (ENSEMBLE_SCORES if any(series.members > 1 for series in opened.values()) else ())
+    own = FORECAST_SCORES + (ENSEMBLE_SCORES if has_members else ())
     names = tuple(dict.fromkeys((*own, *(name for name in further if isinstance(name, str)))))
     sums = _accumulate(pairs, boxes, weights, names, gathered, progress)
     _refuse_nothing(sums)

@@ -258,6 +258,23 @@ def structure_rows(scores: xr.Dataset) -> pd.DataFrame:
     return rows.merge(counted, on=["lead_time", "channel"], how="left")
 
 
+def event_rows(scores: xr.Dataset) -> pd.DataFrame:
+    """Return one row for each score of an event, with its interval; `bin` names the event, and the window or ratio."""
+    frames = []
+    for name in scores.data_vars:
+        if "event" not in scores[name].dims or f"{name}_low" not in scores:
+            continue
+        part = xr.Dataset({"value": scores[name], "low": scores[f"{name}_low"], "high": scores[f"{name}_high"]})
+        table = part.to_dataframe().reset_index().assign(score=name, binning="event", bin=lambda rows: rows["event"])
+        for further in ("window", "cost_loss_ratio"):
+            if further in table:
+                words = further.replace("_", " ")
+                table["bin"] += f", {words} " + table[further].map("{:g}".format)
+        frames.append(table)
+    rows = pd.concat(frames, ignore_index=True).dropna(subset="value")
+    return rows.assign(channel=rows["event"].str.split(" ").str[0])
+
+
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
     """Return one row per forecast, channel, region, lead, score and reference, with its interval and its counts.
 
@@ -278,6 +295,8 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     table = table.assign(binning="", bin="")
     if "complete_fields" in scores:
         table = pd.concat([table, structure_rows(scores)], ignore_index=True)
+    if "event" in scores.dims:
+        table = pd.concat([table, event_rows(scores)], ignore_index=True)
     table = table.rename(columns={"lead_time": "lead_hours"})
     columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "binning", "bin"]
     columns += ["value", "low", "high", "initial_times", "points", "missing_forecast", "missing_truth"]
