@@ -323,6 +323,7 @@ def plot(
     channel: str | None = None,
     time: str | None = None,
     lead: Sequence[int] | None = None,
+    member: int | None = None,
     truth: str | Path | None = None,
     score: str = "rmse",
     region: str | None = None,
@@ -335,6 +336,7 @@ def plot(
         channel: such as geopotential_500; the first one by default.
         time: initial time of forecasts, or time of data, as YYYY-MM-DDTHH; the first one by default.
         lead: hours, for forecasts; up to three are chosen by default.
+        member: of an ensemble, the member to draw; by default the mean of all, which the title says.
         truth: what really happened, to draw beside forecasts.
         score: to draw: rmse, mae, bias, acc or activity.
         region: of scores; the first one by default.
@@ -346,6 +348,6 @@ def plot(
 
     draw(
         str(path), str(out), channel=channel, time=time, lead=None if lead is None else list(lead),
-        truth=None if truth is None else str(truth), score=score, region=region,
+        member=member, truth=None if truth is None else str(truth), score=score, region=region,
     )  # fmt: skip
     return Path(out)

@@ -1,5 +1,6 @@
 """Scores of ensembles, against numbers by hand, another library, and what they promise of perfect ensembles."""
 
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 import scoringrules
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 
-from etesian.scores import pairs
+from etesian.core.errors import DataError
+from etesian.scores import pairs, plots
 from etesian.scores.ensembles import energy_score, ensemble_crps, member_facts
 from etesian.scores.score import score
+from etesian.scores.series import open_forecast
 
 
 def test_scores_of_three_members_by_hand() -> None:
@@ -129,9 +133,58 @@ def test_an_ensemble_is_scored_by_its_members_and_their_mean(
     xr.testing.assert_allclose(again, scores, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["number", "realization", "member"])
-def test_members_are_found_by_the_names_that_others_give_them(weather: ModuleType, name: str) -> None:
+@pytest.mark.parametrize("name", ["realization", "ensemble"])
+def test_members_of_others_are_read_no_further_than_they_are_asked_for(
+    weather: ModuleType, tmp_path: Path, name: str
+) -> None:
     members = ensemble(weather, 3)
     expected = score({"m": members}, weather.truth(), progress=False)
-    others = members.rename(number=name).transpose("time", name, ...)
-    xr.testing.assert_allclose(score({"m": others}, weather.truth(), progress=False), expected)
+    others = members.rename(number=name).transpose(
+        "time", name, "prediction_timedelta", "level", "longitude", "latitude"
+    )
+    others = others.isel(latitude=slice(None, None, -1)).chunk({"time": 2, name: 3})
+    others.to_zarr(tmp_path / "others.zarr")
+    for given in (tmp_path / "others.zarr", xr.open_zarr(tmp_path / "others.zarr", chunks=None)):
+        found = open_forecast("m", given).dataset
+        # In the pieces that are stored: two times of all members each, of which one member is taken.
+        assert found.temperature.chunks is not None
+        assert found.temperature.sizes["number"] == 3
+        xr.testing.assert_allclose(score({"m": given}, weather.truth(), progress=False), expected)
+
+
+def test_the_numbers_of_members_are_kept(weather: ModuleType) -> None:
+    members = ensemble(weather, 3).assign_coords(number=[1, 2, 5])
+    assert open_forecast("m", members).dataset.number.values.tolist() == [1, 2, 5]
+    named = members.rename(number="member").assign_coords(member=["a", "b", "c"])
+    assert open_forecast("m", named).dataset.number.values.tolist() == [0, 1, 2]
+
+
+def test_a_picture_of_members_is_that_of_their_mean_or_of_one(
+    weather: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, np.ndarray]] = []
+    monkeypatch.setattr(plots, "_panels", lambda rows, *_, **__: drawn.append(rows) or Figure())
+    members = ensemble(weather, 3)
+    members.to_zarr(tmp_path / "m.zarr")
+    options = {"channel": "temperature_850", "lead": [24]}
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda _, text, **__: titles.append(text))
+    plots.plot(str(tmp_path / "m.zarr"), str(tmp_path / "mean.png"), **options)
+    plots.plot(str(tmp_path / "m.zarr"), str(tmp_path / "one.png"), member=2, **options)
+    field = (
+        members.temperature.sel(level=850)
+        .isel(time=0, prediction_timedelta=0)
+        .transpose("number", "latitude", "longitude")
+    )
+    np.testing.assert_allclose(drawn[0][0][1], field.mean("number"), rtol=1e-6)
+    np.testing.assert_array_equal(drawn[1][0][1], field[2])
+    assert titles[0].endswith("UTC, mean of 3 members")
+    assert titles[1].endswith("UTC, member 2")
+    with pytest.raises(DataError, match="has no member 7; its members are 0, 1, 2"):
+        plots.plot(str(tmp_path / "m.zarr"), str(tmp_path / "none.png"), member=7, **options)
+    # Analyses with members: the mean of what happened is drawn as well.
+    states = weather.truth(4)[["temperature"]].expand_dims(member=2)
+    states = states.assign(temperature=states.temperature.assign_attrs(units="K", levels=[500, 850]))
+    states.to_netcdf(tmp_path / "states.nc")
+    plots.plot(str(tmp_path / "states.nc"), str(tmp_path / "states.png"), channel="temperature_850")
+    assert drawn[-1][0][0] == "2020-12-01T00:00 UTC, mean of 2 members"

@@ -238,6 +238,7 @@ def plot(
     channel: str | None = None,
     time: str | None = None,
     lead: Numbers | None = None,
+    member: int | None = None,
     truth: str | None = None,
     score: Literal["rmse", "mae", "bias", "acc", "activity"] = "rmse",
     region: str | None = None,
@@ -245,7 +246,7 @@ def plot(
     """Maps of data and forecasts, and curves of scores."""
     import etesian as et
 
-    et.plot(path, out, channel=channel, time=time, lead=lead, truth=truth, score=score, region=region)
+    et.plot(path, out, channel=channel, time=time, lead=lead, member=member, truth=truth, score=score, region=region)
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -39,7 +39,8 @@ _LATITUDES = ("latitude", "lat", "lats", "nav_lat")
 
 _LONGITUDES = ("longitude", "lon", "long", "lons", "nav_lon")
 
-_MEMBERS = ("member", "number", "ensemble", "realization", "member_id", "ens", "ensemble_member")
+MEMBERS = ("member", "number", "ensemble", "realization", "member_id", "ens", "ensemble_member")
+"""Names under which files have the members of an ensemble."""
 
 _CELLS = ("cell", "cells", "ncell", "ncells", "node", "nodes", "values", "npoints", "ncol")
 
@@ -369,7 +370,7 @@ def _longitude(values: NDArray[np.float64], notes: list[str]) -> Order:
 
 def _member(dataset: xr.Dataset) -> xr.Dataset:
     for name in dataset.dims:
-        if str(name).lower() in _MEMBERS:
+        if str(name).lower() in MEMBERS:
             return dataset.rename({name: "member"})
     return dataset
 

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.dataset import LEAD
+from etesian.core.dataset import LEAD, MEMBER
 from etesian.core.errors import DataError, RecipeError
+from etesian.files.open import open_store
 from etesian.scores.series import FieldSeries, find_lead, open_any, open_forecast, open_truth
 from etesian.scores.tables import DISTANCE, days, headline, number, pretty_units, references, title
+from etesian.store.reader import is_training_store
 
 DIVERGING = "RdBu_r"
 
@@ -303,6 +305,7 @@ def plot(
     channel: str | None = None,
     time: str | None = None,
     lead: list[int] | None = None,
+    member: int | None = None,
     truth: str | None = None,
     score: str = "rmse",
     region: str | None = None,
@@ -326,15 +329,14 @@ def plot(
     if "mse_by_initial_time" in dataset:
         figure = _score_figure(dataset, score, channel, region)
     elif find_lead(dataset) is not None:
-        figure = _forecast_figure(dataset, channel, time, lead, truth)
+        figure = _forecast_figure(dataset, channel, time, lead, member, truth)
     else:
-        series = open_truth(path)
+        series, told = _states(path, member)
         what = _channel(series, channel)
         index = _time_index(series, time)
         field = series.read([what], time=np.array([index]))[0, 0]
-        figure = _single(
-            field, str(what), series.units(what), series.dataset, str(series.dataset.time.values[index])[:16]
-        )
+        when = str(series.dataset.time.values[index])[:16]
+        figure = _single(field, str(what), series.units(what), series.dataset, f"{when} UTC{told}")
     temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
         figure.savefig(temporary, dpi=150, metadata=_NOTED.get(target.suffix.lower()))
@@ -361,16 +363,25 @@ def _score_figure(scores: xr.Dataset, score: str, channel: str | None, region: s
 
 
 def _forecast_figure(
-    dataset: xr.Dataset, channel: str | None, time: str | None, leads: list[int] | None, truth: str | None
+    dataset: xr.Dataset,
+    channel: str | None,
+    time: str | None,
+    leads: list[int] | None,
+    member: int | None,
+    truth: str | None,
 ) -> Figure:
     series = open_forecast("the forecast", dataset)
+    chosen_member, told = _which_member(series.dataset, MEMBER, member, series.name)
     what = _channel(series, channel)
     start = _time_index(series, time)
     known = (series.dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
     chosen = leads or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})]
     if missing := [hours for hours in chosen if hours not in known]:
         raise DataError(f"the forecast has no lead of {missing[0]} h; its leads are {', '.join(map(str, known))} h")
-    fields = series.read([what], time=np.array([start]), prediction_timedelta=[known.index(h) for h in chosen])[0, :, 0]
+    fields = series.read([what], time=np.array([start]), prediction_timedelta=[known.index(h) for h in chosen])
+    if MEMBER in series.dims:
+        fields = fields.mean(0) if chosen_member is None else fields[chosen_member]
+    fields = fields[0, :, 0]
     units, initial = series.units(what), str(series.dataset.time.values[start])[:16]
     if truth is None:
         figure = _panels(
@@ -385,12 +396,43 @@ def _forecast_figure(
                 raise DataError(f"'{truth}' has no time {hours} h after {initial}; choose an earlier time or lead")
             rows.append((f"+{days(hours)}", field, verification.read([what], time=position)[0, 0]))
         figure = forecast_and_truth(rows, str(what), units, verification.dataset)
-    figure.suptitle(f"{title(str(what))}, from {initial} UTC", fontsize=12, fontweight="bold", color=STYLE["text"])
+    figure.suptitle(
+        f"{title(str(what))}, from {initial} UTC{told}", fontsize=12, fontweight="bold", color=STYLE["text"]
+    )
     return figure
 
 
+def _states(path: str, member: int | None) -> tuple[FieldSeries, str]:
+    """Open fields by time, of an ensemble one member or the mean of all, with words that say which."""
+    if is_training_store(path) or "member" not in (data := open_store(path)).dims:
+        series = open_truth(path)
+        return series, _which_member(series.dataset, "member", member, path)[1]
+    which, told = _which_member(data, "member", member, path)
+    return open_truth(
+        data.mean("member", keep_attrs=True) if which is None else data.isel(member=which, drop=True)
+    ), told
+
+
+def _which_member(data: xr.Dataset, dim: str, member: int | None, name: str) -> tuple[int | None, str]:
+    """Return the position of a member, None for the mean of all, and words that say which it is.
+
+    Raises:
+        DataError: if there is no such member.
+    """
+    if dim not in data.dims:
+        if member is not None:
+            raise DataError(f"{name} has no members; leave member {member} out")
+        return None, ""
+    numbers = data[dim].values.tolist() if dim in data.coords else list(range(data.sizes[dim]))
+    if member is None:
+        return None, f", mean of {len(numbers)} members"
+    if member not in numbers:
+        raise DataError(f"{name} has no member {member}; its members are {', '.join(map(str, numbers))}")
+    return numbers.index(member), f", member {member}"
+
+
 def _single(field: NDArray[np.floating], channel: str, units: str, grid: xr.Dataset, when: str) -> Figure:
-    figure = _panels([(f"{when} UTC", field)], channel, units, grid, width=8.5)
+    figure = _panels([(when, field)], channel, units, grid, width=8.5)
     figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
     return figure
 

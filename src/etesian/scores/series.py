@@ -1,10 +1,11 @@
 """Forecasts, truth and climatology as arrays of channels, read part by part, also as others write them."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -16,6 +17,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import LEAD, MEMBER
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid
+from etesian.files.axes import MEMBERS
 from etesian.files.canonical import canonicalise
 from etesian.files.open import open_store
 from etesian.files.units import parse_units
@@ -29,8 +31,6 @@ _LEADS = (LEAD, "lead_time", "step", "lead", "leadtime", "forecast_period", "for
 _INITIALS = (
     "init_time", "forecast_reference_time", "initial_time", "initialization_time", "init", "reference_time", "time",
 )  # fmt: skip
-
-_MEMBERS = ("member", MEMBER, "realization", "ensemble", "sample")
 
 _KEPT = ("levels", AVERAGING_HOURS, ACCUMULATION_HOURS)
 """Attributes of this library's own forecasts that no other file has."""
@@ -378,13 +378,15 @@ def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
         DataError: if there are no initial times or leads, they mean nothing, or variables have further dimensions.
         GridError: if the grid cannot be read.
     """
-    members = [name for name in dataset.dims if str(name).lower() in _MEMBERS]
+    members = [name for name in dataset.dims if str(name).lower() in (*MEMBERS, "sample")]
     for name in members:
         if (count := dataset.sizes[name]) > 1:
             # The canonical form, which knows no leads, has no place for another dimension.
-            each = [canonical_forecast(dataset.isel({name: number}, drop=True), label) for number in range(count)]
+            apart = dataset.map(partial(_in_pieces, first=name), keep_attrs=True)
+            each = [canonical_forecast(apart.isel({name: number}, drop=True), label) for number in range(count)]
             together = xr.concat(each, MEMBER, data_vars="all", coords="minimal", compat="override", join="override")
-            return together.assign_coords({MEMBER: np.arange(count)})
+            numbers = dataset[name].values if name in dataset.coords else np.arange(count)
+            return together.assign_coords({MEMBER: numbers if numbers.dtype.kind in "iu" else np.arange(count)})
     dataset = dataset.squeeze(members, drop=True)
     lead, initial = find_lead(dataset), _find(dataset, "forecast_reference_time", _INITIALS)
     is_plain = set(dataset.dims) <= {"time", "level", "latitude", "longitude"}
@@ -420,6 +422,20 @@ def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
         field.attrs |= own.get(str(field.attrs.get("source_name")), {})
     renamed: xr.Dataset = canonical.rename(member=LEAD)
     return renamed.assign_coords({LEAD: leads})
+
+
+def _in_pieces(array: xr.DataArray, first: Hashable) -> xr.DataArray:
+    """Return an array of which no more is read than is asked for, also once members are put together.
+
+    It is read in the pieces that it is stored in, so that none is read once for each member.
+    """
+    if array.chunks is not None or array.ndim < 2:
+        return array
+    pieces = array.encoding.get("preferred_chunks") or {
+        name: 1 for name in array.dims if name == first or str(name).lower() in _INITIALS
+    }
+    # The values must not be read for a name of the pieces.
+    return array.chunk({name: size for name, size in pieces.items() if name in array.dims}, token=uuid4().hex)
 
 
 def _find(dataset: xr.Dataset, standard_name: str, names: Sequence[str]) -> str | None:
