@@ -130,6 +130,10 @@ class Pretended(Tensor):
         memo[id(self)] = copy
         return copy
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be kept in files as what can be read back without a device."""
+        return self.inner.__reduce_ex__(protocol)
+
     def tolist(self) -> Any:
         """Return the numbers, for which the host waits."""
         return self.cpu().tolist()
@@ -160,8 +164,16 @@ def pretend() -> Iterator[Log]:
     """Let `cuda` be a device as long as the context lasts, and give a log of what the host waits for."""
     log = Log()
     with ExitStack() as stack:
-        quiet = SimpleNamespace(current_device=lambda: 0, device_count=lambda: 1, is_available=lambda: True,
-                                is_bf16_supported=lambda *_: True, _lazy_init=lambda: None)  # fmt: skip
+        generator = torch.Generator()
+        quiet = SimpleNamespace(
+            current_device=lambda: 0,
+            device_count=lambda: 1,
+            is_available=lambda: True,
+            is_bf16_supported=lambda *_: True,
+            get_rng_state=lambda _: generator.get_state(),
+            set_rng_state=lambda state, _: generator.set_state(state),
+            _lazy_init=lambda: None,
+        )
         for name, value in vars(quiet).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
@@ -304,9 +316,9 @@ def _wait(func: Any, args: Any, kwargs: Any, to_device: bool) -> str:
 
 
 def _place() -> str:
-    """Return the innermost line of the library that asked."""
-    frames = traceback.extract_stack(sys._getframe(1))
-    own = [frame for frame in frames if "/src/etesian/" in frame.filename] or frames[-4:-3]
+    """Return the innermost line that asked, of the library if one of it did."""
+    frames = [f for f in traceback.extract_stack(sys._getframe(1)) if f.filename != __file__]
+    own = [f for f in frames if "/src/etesian/" in f.filename] or [f for f in frames if "/torch/" not in f.filename]
     return f"{own[-1].filename.partition('/src/etesian/')[2] or own[-1].filename}:{own[-1].lineno}"
 
 

@@ -2,17 +2,24 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from lightning import LightningModule
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from pretended import PretendedError, pretend, real
 from small_tasks import CASES, Case, apart, fill_kriging, predicted, quiet, trained, validated
 from torch import Tensor
 
+import etesian as et
 from etesian.core import Batch
 from etesian.nn import neighborhood
+from etesian.training.checkpoint import SafeCheckpoints, best_and_last
 from etesian.training.task import Task
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -71,6 +78,50 @@ def test_everything_runs_on_a_gpu_and_the_host_goes_ahead(
         predicted(on_gpu, moved)
     with pretend(), torch.autocast("cuda", torch.float16):
         assert apart(trained(*there(task, batch)), loss) < 0.2
+
+
+class Host(CPUAccelerator):
+    """Lets Lightning train on whatever device it is told."""
+
+    def setup_device(self, device: torch.device) -> None:
+        """Look at nothing."""
+
+
+def trainer(folder: Path, epochs: int) -> L.Trainer:
+    return L.Trainer(
+        strategy=SingleDeviceStrategy(torch.device("cuda", 0), accelerator=Host()), precision="bf16-mixed",
+        max_epochs=epochs, gradient_clip_val=1.0, use_distributed_sampler=False, num_sanity_val_steps=1, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, plugins=[SafeCheckpoints()],
+        callbacks=[*best_and_last(folder), EMAWeightAveraging(decay=0.5)],
+    )  # fmt: skip
+
+
+def test_a_run_trains_goes_on_and_forecasts_on_a_gpu(store: str, tmp_path: Path) -> None:
+    data = et.ForecastData([store], ("2001-01-01", "2001-01-04"), ("2001-01-05", "2001-01-07"), [24], batch_size=4)
+
+    def task() -> et.ForecastTask:
+        return et.ForecastTask(
+            lambda own: et.ClimaX(own, patch=2, dim=16, depth=1, heads=2, dropout=0.5), data.layout, data.statistics
+        )
+
+    with pretend():
+        trainer(tmp_path, 1).fit(task(), data)
+        going_on = trainer(tmp_path, 2)
+        going_on.fit(task(), data, ckpt_path=str(tmp_path / "last"))
+        assert going_on.current_epoch == 2
+        assert torch.get_float32_matmul_precision() == "highest"
+        run = et.load(tmp_path / "last")
+        assert (run.device, run.precision) == (torch.device("cuda"), "bf16-mixed")
+        half, single = (
+            et.load(tmp_path / "last", precision=precision).forecast(store, ("2001-01-05", "2001-01-06"), [24])
+            for precision in (None, "32-true")
+        )
+    saved = torch.load(tmp_path / "last" / "training.pt", weights_only=True)
+    assert saved["random_states"][0].keys() == {"cpu", "cuda"}
+    exact = et.load(tmp_path / "last").forecast(store, ("2001-01-05", "2001-01-06"), [24])["temperature"].values
+    spread = exact.std()
+    assert abs(single["temperature"].values - exact).max() < 1e-4 * spread
+    assert 0 < abs(half["temperature"].values - exact).max() < 0.1 * spread
 
 
 def test_what_is_pretended_refuses_and_counts_as_cuda_does() -> None:
