@@ -83,6 +83,9 @@ Backend = Literal["tiled", "flex", "natten"]
 
 _FLEX_BLOCK = 128
 
+_CODE_BITS, _CODE_BITS_SHORT = 62, 30
+"""Of a long and of a short integer, without the sign and one for what is padded."""
+
 _FLEX_HEADS = (16, 32, 64, 128, 256)
 
 _MOST_WINDOWS = 64
@@ -340,7 +343,9 @@ class BlockOrder:
         self.inside = torch.stack([p < a.size for p, a in zip(self.positions, along, strict=True)]).all(0)
         number = self.blocks.sum(-1, dtype=torch.int32)[None, None]
         index = self.blocks.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
-        self.mask = flex.BlockMask.from_kv_blocks(number, index, BLOCK_SIZE=_FLEX_BLOCK, mask_mod=self.sees)
+        self.codes = self._codes() if device.type == "cuda" else None
+        sees = self.sees if self.codes is None else self.sees_by_codes
+        self.mask = flex.BlockMask.from_kv_blocks(number, index, BLOCK_SIZE=_FLEX_BLOCK, mask_mod=sees)
 
     def sort(self, values: Num[Tensor, "batch depth lat lon head dim"]) -> Num[Tensor, "batch head token dim"]:
         """Pad the axes and put the tokens into blocks."""
@@ -363,6 +368,59 @@ class BlockOrder:
         for axis, place in zip(self.along, self.positions, strict=True):
             seen = seen & axis.contains(place[query], place[key])
         return seen
+
+    def sees_by_codes(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Return the same as `sees` where a block of keys is visited at all, by one comparison."""
+        assert self.codes is not None
+        needs, lacks = self.codes
+        return (needs[key] & lacks[query]) == 0
+
+    def _codes(self) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]] | None:
+        """Return a bit that each key needs for its place on each axis, and those that each query lacks.
+
+        A place has the bit of its residue, by as few residues as tell the keys in a window from the others in the
+        blocks that are visited. None where they are more than a number has bits.
+        """
+        needs = torch.zeros_like(self.positions[0])
+        has, used = torch.zeros_like(needs), 0
+        for axis, place, length in zip(self.along, self.positions, self.box, strict=True):
+            residues = residues_needed(axis, length)
+            if used + residues > _CODE_BITS:
+                return None
+            needs |= torch.where(place < axis.size, 1 << (used + place % residues), 0)
+            start = place - axis.window // 2
+            if not axis.periodic:
+                start = start.clamp(0, axis.size - axis.window)
+            for step in range(axis.window):
+                key = (start + step) % axis.size if axis.periodic else start + step
+                has |= 1 << (used + key % residues)
+            used += residues
+        # Nobody has what a padded key needs.
+        needs = torch.where(self.inside, needs, 1 << used)
+        return (needs.int(), ~has.int()) if used < _CODE_BITS_SHORT else (needs, ~has)
+
+
+def residues_needed(axis: Axis, length: int) -> int:
+    """Return the least number of residues by which keys in a window are told from others in the blocks visited.
+
+    Args:
+        axis: along which.
+        length: of a block on it.
+    """
+    blocks = blocks_seen(axis, length)
+    place = torch.arange(len(blocks) * length)
+    inside = place < axis.size
+    within = axis.contains(place[:, None], place[None]) & inside[:, None] & inside
+    visited = blocks.repeat_interleave(length, 0).repeat_interleave(length, 1)
+    outside = visited & ~within & inside[:, None] & inside
+    for residues in range(1, axis.size):
+        if axis.periodic and axis.size % residues:
+            continue
+        own = F.one_hot(place % residues, residues).float()
+        held = (within.float() @ own > 0).float()
+        if not bool((held @ own.T > 0)[outside].any()):
+            return residues
+    return axis.size
 
 
 def blocks_seen(axis: Axis, length: int) -> Bool[Tensor, "query_block key_block"]:
