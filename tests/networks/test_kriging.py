@@ -52,6 +52,62 @@ def test_with_all_observations_it_is_the_posterior_of_scikit_learns_gaussian_pro
     np.testing.assert_allclose(variance.numpy().ravel(), deviation**2, atol=1e-4)
 
 
+def turned(grid: Grid, days: np.ndarray) -> np.ndarray:
+    """Return every time and point as (km east, north and up of the middle of the points, days)."""
+    every = places(grid, days)
+    middle = every[: grid.shape[0] * grid.shape[1], :3].mean(0)
+    up = middle / np.linalg.norm(middle)
+    east = np.cross([0.0, 0.0, 1.0], up)
+    east /= np.linalg.norm(east)
+    return np.column_stack([(every[:, :3] - middle) @ np.stack([east, np.cross(up, east), up], -1), every[:, 3]])
+
+
+def test_stretched_northward_and_of_a_variance_known_but_for_a_factor_it_is_the_dense_posterior_of_both() -> None:
+    grid = Grid(40 + 0.2 * np.arange(8), 3 + 0.25 * np.arange(8))
+    values, valid = gappy(grid)
+    # The points of one time are one block.
+    kriging = LocalKriging(1, KERNELS, noise=0.2, certainty=5.0, neighbors=((1.0, 100),), block=8)
+    with torch.no_grad():
+        kriging.stretch_logarithms[:] = torch.tensor([0.4, 2.5]).log() / 10
+        mean, variance = kriging(values, valid, DAYS, grid)
+    every, seen = turned(grid, DAYS[0].numpy()), valid.numpy().ravel()
+    total = sum(
+        s * Matern([L, L * stretch, L, t], nu=1.5)(every)
+        for (s, L, t), stretch in zip(KERNELS, (0.4, 2.5), strict=True)
+    )
+    own, cross, y = total[np.ix_(seen, seen)] + 0.04 * np.eye(seen.sum()), total[seen], values.numpy().ravel()[seen]
+    one = np.linalg.solve(own, np.ones(len(y)))
+    middle = one @ y / one.sum()
+    weights = np.linalg.solve(own, y - middle)
+    error = 1.5 - (cross * np.linalg.solve(own, cross)).sum(0) + (1 - one @ cross) ** 2 / one.sum()
+    factor = (5.0 + weights @ (y - middle)) / (5.0 + len(y) - 1)
+    assert factor > 1.05
+    np.testing.assert_allclose(mean.numpy().ravel(), middle + cross.T @ weights, atol=1e-4)
+    np.testing.assert_allclose(variance.numpy().ravel(), factor * error, rtol=1e-4)
+
+
+def test_where_fields_vary_more_than_the_covariance_says_it_errs_more_unless_that_is_certain() -> None:
+    values, valid = gappy()
+    for certainty, times in ((1e-6, 100.0), (float("inf"), 1.0)):
+        kriging = LocalKriging(1, KERNELS, noise=0.2, certainty=certainty)
+        with torch.no_grad():
+            found, larger = kriging(values, valid, DAYS, GRID), kriging(10 * values, valid, DAYS, GRID)
+        torch.testing.assert_close(larger.values, 10 * found.values, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(larger.variance, times * found.variance, rtol=1e-4, atol=0)
+
+
+def test_weights_of_earlier_versions_are_the_same_north_and_east_and_certain_of_their_variances() -> None:
+    values, valid = gappy()
+    earlier = LocalKriging(1, KERNELS, noise=0.2)
+    state = {name: earlier.state_dict()[name] for name in ("logarithms", "noise_logarithm", "fitted")}
+    kriging = LocalKriging(1, [(1.0, 1.0, 1.0)] * 2, certainty=20.0)
+    with torch.no_grad():
+        kriging.stretch_logarithms += 1
+        kriging.load_state_dict(state)
+        for found, expected in zip(kriging(values, valid, DAYS, GRID), earlier(values, valid, DAYS, GRID), strict=True):
+            assert torch.equal(found, expected)
+
+
 def test_what_lies_beneath_clouds_and_times_without_observations_change_nothing() -> None:
     values, valid = gappy(times=3)
     valid[:, 1] = False
@@ -89,7 +145,7 @@ def test_the_globe_has_no_seam() -> None:
 
 def test_gradients_are_those_of_finite_differences() -> None:
     values, valid = gappy()
-    kriging = LocalKriging(1, KERNELS, noise=0.2, neighbors=((1.0, 12), (0.5, 6)))
+    kriging = LocalKriging(1, KERNELS, noise=0.2, certainty=5.0, neighbors=((1.0, 12), (0.5, 6)))
     kriging.pace = lambda channel: 40.0  # type: ignore[method-assign]  # So that the neighbours stay the same.
 
     def loss() -> Tensor:
@@ -111,10 +167,10 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 
 def test_the_likelihood_of_hidden_observations_finds_the_covariance_of_the_fields() -> None:
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(1)
     grid, days = Grid(40 + 0.1 * np.arange(16), 3 + 0.1 * np.arange(20)), np.arange(5.0)
-    kernel = Matern([60.0, 60.0, 60.0, 3.0], nu=1.5)
-    every = places(grid, days)
+    kernel = Matern([60.0, 30.0, 60.0, 3.0], nu=1.5)
+    every = turned(grid, days)
     root = np.linalg.cholesky(kernel(every) + 1e-8 * np.eye(len(every)))
     fields = (root @ random.standard_normal(len(every))).reshape(1, 5, 1, *grid.shape)
     noisy = fields + 0.2 * random.standard_normal(fields.shape)
@@ -129,6 +185,7 @@ def test_the_likelihood_of_hidden_observations_finds_the_covariance_of_the_field
     # What likelihood tells well is how steeply correlation falls from 1.
     assert variance**0.5 / length == pytest.approx(1 / 60, rel=0.3)
     assert length / time == pytest.approx(20, rel=0.4)
+    assert float(kriging.stretch()[0, 0]) == pytest.approx(0.5, rel=0.3)
     assert np.isfinite(loss)
     assert kriging.fitted
 

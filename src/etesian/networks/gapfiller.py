@@ -39,6 +39,9 @@ _YEAR_WAVES, _DAY_WAVES = 4, 2
 _FIRST_LOG_VARIANCE = -3.0
 """Of the error that an untrained network expects, in normalised units."""
 
+_CERTAINTY = 20.0
+"""Observations that the variances of kriging count as, before it is fitted."""
+
 _SCALES = ((1.4, 5.2, 0.8), (2.0, 2.5, 0.14), (0.5, 2.6, 1.1), (0.7, 2.7, 0.004), (0.54, 2.0, 0.01), (0.46, 0.9, 0.01))
 
 
@@ -133,7 +136,8 @@ class GapFiller(Reconstruction):
         self.analysis = SuccessiveCorrections(scales) if residual == "analysis" else None
         self.kriging = None
         if residual == "kriging":
-            self.kriging = LocalKriging(len(layout.inputs), _kernels(layout.grid) if kernels is None else kernels)
+            begin = _kernels(layout.grid) if kernels is None else kernels
+            self.kriging = LocalKriging(len(layout.inputs), begin, certainty=_CERTAINTY)
             # The layers above learn what the fitted covariance leaves; both at once would have to krige for gradients.
             self.kriging.requires_grad_(False)
         maps = {"kriging": 2, "analysis": 1 + 2 * len(scales), "mean": 2, "nothing": 0}

@@ -1,7 +1,8 @@
 """Ordinary kriging in space and time from near and far observations, with a covariance that is learned."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ class Kriged(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Blocks of points and what each is to be estimated from; places are (x, y, z in km, days) from the block's middle.
+    """Blocks of points and what each is to be estimated from.
+
+    Places are (kilometres east, north and up, days) from the block's middle, along straight lines.
 
     Attributes:
         observed: places of the observations.
@@ -53,25 +56,35 @@ class Problem(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """What is expected at the points of blocks, and the variance of its error."""
+    """What is expected at the points of blocks, the variance of its error, and the factor in the variances there."""
 
     mean: Float[Tensor, "block point"]
     variance: Float[Tensor, "block point"]
+    scale: Float[Tensor, " block"]
 
 
 class LocalKriging(nn.Module):
     """The best linear unbiased estimate of every point from the observations around it.
 
     The covariance between places a distance d and a time t apart is a sum of Matérn functions of order 3/2,
-    Σ s² (1 + √3 h) exp(−√3 h) with h² = d²/L² + t²/τ²; distances are chords of the sphere. Observations have
-    uncorrelated noise, and the mean around a block of points is unknown, so that its error counts, too (ordinary
-    kriging). The points of a block share their observations: the nearest ones, and the nearest ones among ever smaller
-    shares of all, which reach further out. What is near depends on the covariance.
+    Σ s² (1 + √3 h) exp(−√3 h) with h² = d²/L² + t²/τ²; distances are chords of the sphere, and what lies north or south
+    counts as if it were 1/`stretch` times as far. Observations have uncorrelated noise, and the mean around a block of
+    points is unknown, so that its error counts, too (ordinary kriging). The points of a block share their observations:
+    the nearest ones, and the nearest ones among ever smaller shares of all, which reach further out. What is near
+    depends on the covariance.
+
+    Some regions and days vary more than others. The covariance and the noise are therefore known but for a factor, to
+    which the n observations around a block add what they tell: variances are multiplied by
+    (certainty + yᵀK⁻¹y) / (certainty + n − 1), those of a Student-t process (Shah et al. 2014, arXiv 1402.4306), where
+    yᵀK⁻¹y is what the observations' departures from their mean would on average sum up to n − 1 in. What is expected
+    does not depend on the factor.
 
     Args:
         channels: of the fields, each with a covariance of its own.
         kernels: to begin with: s², L in km and τ in days of each function, of normalised fields.
         noise: standard deviation of an observation's error to begin with.
+        certainty: how many observations the variances count as that are known beforehand, to begin with; infinitely
+            many where all regions and days vary alike.
         neighbors: share of the observations to look among, and how many are taken, for each reach.
         block: rows and columns of a block.
 
@@ -87,15 +100,21 @@ class LocalKriging(nn.Module):
         kernels: Sequence[tuple[float, float, float]],
         *,
         noise: float = 0.1,
+        certainty: float = math.inf,
         neighbors: Sequence[tuple[float, int]] = ((1.0, 48), (0.15, 16), (0.02, 12)),
         block: int = 4,
     ) -> None:
         super().__init__()
-        if noise <= 0 or min(value for kernel in kernels for value in kernel) <= 0:
-            raise ValueError(f"variances, lengths, times and noise must be positive, unlike {list(kernels)}, {noise:g}")
+        if min(noise, certainty, *(value for kernel in kernels for value in kernel)) <= 0:
+            raise ValueError(
+                "variances, lengths, times, noise and certainty must be positive, unlike "
+                f"{list(kernels)}, {noise:g}, {certainty:g}"
+            )
         start = torch.tensor([tuple(kernel) for kernel in kernels], dtype=torch.float32).log() / GAIN
         self.logarithms = nn.Parameter(start.repeat(channels, 1, 1))
         self.noise_logarithm = nn.Parameter(torch.full((channels,), float(np.log(noise))) / GAIN)
+        self.stretch_logarithms = nn.Parameter(torch.zeros(channels, len(start)))
+        self.doubt = nn.Parameter(torch.full((channels,), certainty**-0.5))
         self.neighbors, self.block = tuple((float(share), int(count)) for share, count in neighbors), block
         self.register_buffer("fitted", torch.tensor(False))
 
@@ -106,6 +125,16 @@ class LocalKriging(nn.Module):
     def noise(self) -> Float[Tensor, " channel"]:
         """Return the standard deviations of the observations' errors."""
         return (GAIN * self.noise_logarithm.double()).exp()
+
+    def stretch(self) -> Float[Tensor, "channel kernel"]:
+        """Return how many times as long as from west to east each function is from south to north."""
+        return (GAIN * self.stretch_logarithms.double()).exp()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load weights; those of earlier versions were the same north and east, and had variances without a factor."""
+        for name, parameter in (("stretch_logarithms", self.stretch_logarithms), ("doubt", self.doubt)):
+            state_dict.setdefault(prefix + name, torch.zeros_like(parameter))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self,
@@ -157,36 +186,43 @@ class LocalKriging(nn.Module):
         # Points that lie in two blocks are taken from one of them.
         _, first_of = np.unique(blocks, return_index=True)
         chosen = sent(first_of, observations.values)
-        mean, variance = (
-            torch.cat(parts).flatten()[chosen].view(observations.shape) for parts in zip(*found, strict=True)
-        )
-        return mean, variance
+        mean, variance, _ = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return mean.flatten()[chosen].view(observations.shape), variance.flatten()[chosen].view(observations.shape)
 
     def paces(self) -> list[float]:
         """Return how many km count as a day, where observations of each channel are looked for."""
         with torch.no_grad():
             _, length, time = self.kernels().log().mean(1).unbind(-1)
-        each: list[float] = (length - time).exp().tolist()
+            stretch = self.stretch().log().mean(1)
+        each: list[float] = (length + stretch / 2 - time).exp().tolist()
         return each
 
     def estimate(self, problem: Problem, channel: int) -> Estimates:
         """Estimate the points of some blocks."""
-        kernels, noise = self.kernels()[channel], self.noise()[channel]
-        prior = kernels[:, 0].sum()
-        own = _covariance(problem.observed, problem.observed, kernels)
+        kernels, noise, doubt = self.kernels()[channel], self.noise()[channel], self.doubt[channel].double().square()
+        variances, scales = kernels[:, 0], self._scales(channel)
+        prior = variances.sum()
+        own = _covariance(problem.observed, problem.observed, variances, scales)
         both = problem.present[:, :, None] & problem.present[:, None]
         # An observation that is not there has nothing to do with the others.
         own = own * both + torch.diag_embed(torch.where(problem.present, noise**2 + _TRACE * prior, 1.0))
-        cross = _covariance(problem.observed, problem.points, kernels) * problem.present[:, :, None]
+        cross = _covariance(problem.observed, problem.points, variances, scales) * problem.present[:, :, None]
         sides = torch.cat([problem.values[:, :, None], problem.present[:, :, None].to(cross), cross], dim=-1)
         white = torch.linalg.solve_triangular(_root(own), sides, upper=False)
         observed, one, white = white[:, :, :1], white[:, :, 1:2], white[:, :, 2:]
         information = one.square().sum(1)
         mean = (observed * one).sum(1) / information
-        estimate = (white * (observed - mean[:, None] * one)).sum(1) + mean
+        departure = observed - mean[:, None] * one
+        estimate = (white * departure).sum(1) + mean
         lack = 1 - (white * one).sum(1)
         variance = prior - white.square().sum(1) + lack.square() / information
-        return Estimates(estimate, torch.maximum(variance, _TRACE * prior))
+        scale = (1 + doubt * departure.square().sum(1)) / (1 + doubt * (problem.present.sum(1, keepdim=True) - 1))
+        return Estimates(estimate, scale * torch.maximum(variance, _TRACE * prior), scale[:, 0])
+
+    def _scales(self, channel: int) -> Float[Tensor, "kernel 4"]:
+        """Return by what distances east, north and up and times are divided."""
+        _, length, time = self.kernels()[channel].unbind(-1)
+        return torch.stack([length, length * self.stretch()[channel], length, time], dim=-1)
 
 
 def _root(matrix: Float[Tensor, "block m m"]) -> Float[Tensor, "block m m"]:
@@ -198,12 +234,14 @@ def _root(matrix: Float[Tensor, "block m m"]) -> Float[Tensor, "block m m"]:
 
 
 def _covariance(
-    ours: Float[Tensor, "block m 4"], theirs: Float[Tensor, "block n 4"], kernels: Float[Tensor, "kernel 3"]
+    ours: Float[Tensor, "block m 4"],
+    theirs: Float[Tensor, "block n 4"],
+    variances: Float[Tensor, " kernel"],
+    scales: Float[Tensor, "kernel 4"],
 ) -> Float[Tensor, "block m n"]:
     total: Tensor | None = None
-    for variance, length, duration in kernels:
-        scale = 3**0.5 / torch.stack([length, length, length, duration])
-        far = _squares(ours * scale, theirs * scale).clamp(min=1e-12).sqrt()
+    for variance, scale in zip(variances, scales, strict=True):
+        far = _squares(ours * 3**0.5 / scale, theirs * 3**0.5 / scale).clamp(min=1e-12).sqrt()
         fall = (-far).exp()
         part = variance * torch.addcmul(fall, far, fall)
         total = part if total is None else total + part
@@ -278,10 +316,11 @@ class Observations:
         index = np.sort(np.concatenate(found, axis=1), axis=1)
         present = np.pad(np.diff(index) > 0, ((0, 0), (1, 0)), constant_values=True)
         # The same observation, found twice, counts once.
-        observed = np.where(present[:, :, None], self.observed[index] - middle[:, None], 0.0)
+        axes = _axes(middle)
+        observed = np.where(present[:, :, None], (self.observed[index] - middle[:, None]) @ axes, 0.0)
         chosen, there = sent(index, self.values), sent(present, self.values)
         values = self.values[chosen].masked_fill(~there, 0.0)
-        told = (sent(x, self.values) for x in (observed, points - middle[:, None]))
+        told = (sent(x, self.values) for x in (observed, (points - middle[:, None]) @ axes))
         return Problem(next(told), values, there, next(told))
 
     def _tree(self, share: float, count: int, pace: float) -> tuple[NDArray[np.int64], KDTree]:
@@ -293,3 +332,17 @@ class Observations:
             among = among if among.size else np.arange(1)
             self.trees[key] = among, KDTree(self.observed[among] * np.array([1.0, 1.0, 1.0, pace]))
         return self.trees[key]
+
+
+def _axes(middle: Float[np.ndarray, "block 4"]) -> Float[np.ndarray, "block 4 4"]:
+    """Return what turns (x, y, z, days) into (east, north, up, days) as they are at the middles."""
+    east = np.arctan2(middle[:, 1], middle[:, 0])
+    north = np.arctan2(middle[:, 2], np.hypot(middle[:, 0], middle[:, 1]))
+    (sin, cos), (rise, run), nothing = (np.sin(east), np.cos(east)), (np.sin(north), np.cos(north)), np.zeros_like(east)
+    axes = [
+        [-sin, -rise * cos, run * cos, nothing],
+        [cos, -rise * sin, run * sin, nothing],
+        [nothing, run, rise, nothing],
+        [nothing, nothing, nothing, nothing + 1],
+    ]
+    return np.moveaxis(np.array(axes), -1, 0)

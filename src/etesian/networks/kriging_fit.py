@@ -65,8 +65,8 @@ def _fit_channel(kriging: LocalKriging, samples: list[Sample], channel: int, poi
             for step in range(_STEPS):
                 optimizer.param_groups[0]["lr"] = _RATE / GAIN * (1 - step / _STEPS)
                 some = torch.randperm(len(truth), generator=random)[:_AT_ONCE].to(truth.device)
-                mean, variance = kriging.estimate(Problem(*(part[some] for part in problem)), channel)
-                seen = variance[:, 0] + kriging.noise()[channel] ** 2
+                mean, variance, scale = kriging.estimate(Problem(*(part[some] for part in problem)), channel)
+                seen = variance[:, 0] + scale * kriging.noise()[channel] ** 2
                 loss = 0.5 * (seen.log() + (mean[:, 0] - truth[some]).square() / seen).mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
