@@ -101,7 +101,7 @@ class LocalKriging(nn.Module):
         *,
         noise: float = 0.1,
         certainty: float = math.inf,
-        neighbors: Sequence[tuple[float, int]] = ((1.0, 48), (0.15, 16), (0.02, 12)),
+        neighbors: Sequence[tuple[float, int]] = ((1.0, 80), (0.15, 16), (0.02, 12)),
         block: int = 4,
     ) -> None:
         super().__init__()
