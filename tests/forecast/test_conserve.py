@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 def task_of(store: str, layout: dict[str, Any] | None = None, **options: Any) -> ForecastTask:
     given = Store(store)
     torch.manual_seed(0)
-    chosen = {"conserve": ["surface_pressure"], "anomalies": True, "predict": "departure", "step_hours": 6} | options
+    chosen = {"conserve": ("surface_pressure",), "anomalies": True, "predict": "departure", "step_hours": 6} | options
     made = Layout(**({"inputs": given.channels, "targets": given.channels, "grid": given.grid} | (layout or {})))
     task = ForecastTask(partial(UNet, leads=(6, 12), width=4), made, given.statistics, **chosen)
     torch.nn.init.normal_(task.network.leave.weight, std=0.1)  # type: ignore[union-attr, arg-type]
@@ -32,7 +32,7 @@ def start(store: str) -> Batch:
 
 @pytest.mark.parametrize("steps", [None, 6])
 def test_the_area_mean_stays_and_nothing_else_does(store: str, steps: int | None) -> None:
-    free, kept = (task_of(store, step_hours=steps, conserve=chosen) for chosen in ([], ["surface_pressure"]))
+    free, kept = (task_of(store, step_hours=steps, conserve=chosen) for chosen in ((), ("surface_pressure",)))
     batch = start(store)
     frame = free.target_frame(batch, [6, 12])
     weight = torch.from_numpy(frame.grid.area_weights)[:, None]
@@ -56,7 +56,7 @@ def test_the_area_mean_stays_and_nothing_else_does(store: str, steps: int | None
 def test_what_cannot_be_conserved_is_refused(store: str, gappy_store: str) -> None:
     channels, grid = Store(store).channels, Store(store).grid
     with pytest.raises(RecipeError, match="conserve names 'humidity', which is not among the inputs and the targets"):
-        task_of(store, conserve=["humidity"])
+        task_of(store, conserve=("humidity",))
     with pytest.raises(RecipeError, match="conserve names 'surface_pressure', which is not among the inputs and"):
         task_of(store, {"targets": channels[:2]}, step_hours=None)
     with pytest.raises(RecipeError, match="conserved on the whole globe only"):

@@ -17,7 +17,7 @@ from etesian.forecast.members import ALMOST_FAIR, MemberNoise, repeated
 from etesian.forecast.pretrain import PretrainTask
 from etesian.forecast.run import predict_to
 from etesian.networks.weathermesh import SIZES
-from etesian.nn.noise import NORMALS
+from etesian.nn.noise import NORMALS, between
 from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
 from etesian.training import prediction
@@ -85,11 +85,11 @@ def test_the_loss_is_the_almost_fair_crps_with_the_weights_of_any_other(gappy_st
     torch.manual_seed(5)
     found = task.loss(batch_of(gappy_store))[0]
     torch.manual_seed(5)
-    normals = torch.randn(6, NORMALS)
+    normals = torch.randn(6, 3, 4, NORMALS)
     assert batch.targets is not None
     assert batch.targets.valid is not None
     each = [
-        task(batch, batch.targets.frame, lambda _, member=member: normals[3 * member : 3 * member + 3])
+        task(batch, batch.targets.frame, lambda *_, member=member: normals[3 * member : 3 * member + 3])
         for member in range(2)
     ]
     score = ensemble_crps(torch.stack(each), batch.targets.values, ALMOST_FAIR)
@@ -126,13 +126,24 @@ def test_validation_is_the_fair_crps_of_the_same_members_each_time(store: str, m
 
 
 def test_noise_follows_from_what_it_is_for() -> None:
-    noise = MemberNoise(3, [-86400, 0], [1, 2])
-    assert torch.equal(noise(4)[1], MemberNoise(3, [0], [2])(4)[0])
-    others = [MemberNoise(2, [0], [2])(4), MemberNoise(3, [6], [2])(4), MemberNoise(3, [0], [1])(4), noise(5)[1:]]
-    assert all(not torch.equal(other[0], noise(4)[1]) for other in others)
-    many = MemberNoise(0, [0] * 2000, range(2000))(1)
-    assert many.mean().abs() < 0.02
-    assert many.std() == pytest.approx(1, abs=0.02)
+    noise, shape = MemberNoise(3, [-86400, 0], [1, 2]), (2, 3)
+    assert torch.equal(noise(4, shape)[1], MemberNoise(3, [0], [2])(4, shape)[0])
+    others = [MemberNoise(2, [0], [2]), MemberNoise(3, [6], [2]), MemberNoise(3, [0], [1])]
+    drawn = [*(other(4, shape)[0] for other in others), noise(5, shape)[1]]
+    assert all(not torch.equal(other, noise(4, shape)[1]) for other in drawn)
+    many = MemberNoise(0, [0] * 500, range(500))(1, shape)
+    assert many.mean().abs() < 0.05
+    assert many.std() == pytest.approx(1, abs=0.05)
+
+
+def test_noise_between_its_places_is_linear_and_goes_round_the_circle() -> None:
+    noise = torch.randn(2, 3, 4, 5)
+    fine = between(noise, (6, 16), periodic=True)
+    turned = between(noise.roll(1, 2), (6, 16), periodic=True)
+    torch.testing.assert_close(turned, fine.roll(4, 2))
+    # Four points to a place: the middle of its sides is an eighth of the way to the next.
+    torch.testing.assert_close(fine[:, 0, 2], noise[:, 0, 0] + (noise[:, 0, 1] - noise[:, 0, 0]) / 8)
+    assert between(noise, (6, 16), periodic=False).shape == fine.shape
 
 
 @pytest.mark.parametrize(("network", "steps"), [("points", 6), ("patches", None), ("unet", 6), ("unet", None)])
@@ -184,7 +195,7 @@ def test_each_member_goes_on_from_its_own_state(store: str) -> None:
     state = together[3:, :1]
     frame = replace(batch.inputs.frame, time=batch.inputs.frame.time + 6 * 3600)
     onward = replace(batch, inputs=replace(batch.inputs, values=state, frame=frame))
-    second = task(onward, task.target_frame(onward, [6]), lambda _: noise(2)[3:])
+    second = task(onward, task.target_frame(onward, [6]), lambda _, shape: noise(2, shape)[3:])
     torch.testing.assert_close(second, together[3:, 1:], rtol=1e-4, atol=1e-5)
 
 

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from etesian.core import Batch, Fields
-from etesian.nn.noise import NORMALS
 
 ALMOST_FAIR = 0.95
 """How fair the score is that members are trained by; a fair one of two members is blind where both agree."""
@@ -20,8 +19,10 @@ VALIDATION_MEMBERS = 4
 DEFAULT_MEMBERS = 8
 """Members of a forecast where nothing is said."""
 
-Noise = Callable[[int], Float[Tensor, "batch normal"]]
-"""From the number of a step to the normals of each sample."""
+Shape = tuple[int, ...]
+
+Noise = Callable[[int, Shape], Float[Tensor, "batch *shape"]]
+"""From the number of a step and the shape of the noise of one sample to the normals of each sample."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,18 @@ class MemberNoise:
     initial: Sequence[int]
     numbers: Sequence[int]
 
-    def __call__(self, step: int) -> Float[Tensor, "batch normal"]:
+    def __call__(self, step: int, shape: Shape) -> Float[Tensor, "batch *shape"]:
         """Return the normals of a step; 0 where every lead is answered at once, counted from 1 in a roll-out."""
         rows = [
-            np.random.default_rng((self.seed, time % 2**64, number, step)).standard_normal(NORMALS, dtype=np.float32)
+            np.random.default_rng((self.seed, time % 2**64, number, step)).standard_normal(shape, dtype=np.float32)
             for time, number in zip(self.initial, self.numbers, strict=True)
         ]
         return torch.from_numpy(np.stack(rows))
+
+
+def fresh(samples: int) -> Noise:
+    """Return noise that is new each time, for training."""
+    return lambda _, shape: torch.randn(samples, *shape)
 
 
 def noise_of(batch: Batch, members: int, seed: int = 0) -> MemberNoise:

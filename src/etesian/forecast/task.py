@@ -15,10 +15,9 @@ from etesian.core.device import positions, sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.data import ForecastData
-from etesian.forecast.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, noise_of, repeated
+from etesian.forecast.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, fresh, noise_of, repeated
 from etesian.forecast.regression import PatternRidge, Ridge
 from etesian.networks.network import lead_hours, shares
-from etesian.nn.noise import NORMALS
 from etesian.scores.ensembles import ensemble_crps
 from etesian.training.checkpoint import load_task
 from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
@@ -222,7 +221,7 @@ class ForecastTask(FieldTask):
             "ridge": None if self.ridge is None else self.ridge.options,
             "step_hours": self.step_hours,
             "members": self.members,
-            "conserve": list(self.conserve),
+            "conserve": self.conserve,
             "roll_longitude": self.roll_longitude,
         }
 
@@ -243,7 +242,9 @@ class ForecastTask(FieldTask):
         return None if self.members is None else noise_of(batch, 1)
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
-        drawn = {} if noise is None else {"noise": sent(noise(step), inputs.values)}
+        drawn = {}
+        if noise is not None:
+            drawn["noise"] = sent(noise(step, self.network.noise_shape(target.grid)), inputs.values)
         values = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics, **drawn)
         return self._completed(values, inputs, target)
 
@@ -360,10 +361,8 @@ class ForecastTask(FieldTask):
         """Return the weighted error of the prediction from a normalised batch: of members their almost fair CRPS."""
         if self.members is None:
             return super()._prediction_error(batch)
-        samples = self.members * len(batch)
-        return self._crps(
-            self._ensemble(batch, self.members, lambda _: torch.randn(samples, NORMALS)), batch, ALMOST_FAIR
-        )
+        values = self._ensemble(batch, self.members, fresh(self.members * len(batch)))
+        return self._crps(values, batch, ALMOST_FAIR)
 
     def _ensemble(
         self, batch: Batch, members: int, noise: Noise | None = None

@@ -23,7 +23,7 @@ from etesian.networks.network import Network, Transfer, lead_hours
 from etesian.nn.attention import LowRank, TimeAggregation, TransformerBlock, VariableAggregation, initialise_linear
 from etesian.nn.convolution import Plane
 from etesian.nn.dropout import Dropout
-from etesian.nn.noise import Modulation, NoiseEmbedding
+from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between
 from etesian.nn.tokens import interpolate_position, locate_patches, patch_counts, patchify, sincos_2d, unpatchify
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
@@ -275,6 +275,10 @@ class ClimaX(Network):
         if self.local is not None:
             self.local.accept_noise()
 
+    def noise_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return that of some normals for each patch."""
+        return (*patch_counts(grid.shape, self.patch), NORMALS)
+
     def forward(
         self,
         inputs: Fields,
@@ -282,7 +286,7 @@ class ClimaX(Network):
         *,
         forcings: Fields | None = None,
         statics: Fields | None = None,
-        noise: Float[Tensor, "batch normal"] | None = None,
+        noise: Float[Tensor, "batch row column normal"] | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict; see `Network.forward` and `Network.accept_noise`.
 
@@ -309,7 +313,7 @@ class ClimaX(Network):
         keys: Bool[Tensor, "batch patch"] | None,
         lead: Float[Tensor, "batch time dim"],
         target: Frame,
-        noise: Float[Tensor, "batch embedding"] | None,
+        noise: Places | None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict patches from their tokens, which know the lead from the start."""
         position = self._position(target.grid)
@@ -332,13 +336,14 @@ class ClimaX(Network):
         keys: Bool[Tensor, "batch point"] | None,
         lead: Float[Tensor, "batch time dim"],
         target: Frame,
-        noise: Float[Tensor, "batch embedding"] | None,
+        noise: Places | None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict points from their features, of which only the last layer knows the lead."""
         position, plane = self._position(target.grid), Plane(*target.grid.shape, target.grid.is_periodic)
-        features, tokens, seen = local.down(features, plane, keys, noise)
+        fine = None if noise is None else between(noise, target.grid.shape, periodic=plane.periodic).flatten(1, 2)
+        features, tokens, seen = local.down(features, plane, keys, fine)
         tokens = self._transformed(tokens + position.flatten(0, 1), seen, position, target.grid, noise)
-        hidden = local.up(features, tokens, plane, keys, noise)
+        hidden = local.up(features, tokens, plane, keys, fine)
         weight, bias = self._last_layer(target.channels)
         weight = local.gain(lead).unsqueeze(-1) * weight[0].T
         values = torch.einsum("bph,bthc->btcp", hidden, weight) + bias[0].unsqueeze(-1)
@@ -350,18 +355,19 @@ class ClimaX(Network):
         keys: Bool[Tensor, "batch patch"] | None,
         position: Float[Tensor, "row column dim"],
         grid: Grid,
-        noise: Float[Tensor, "batch embedding"] | None,
+        noise: Places | None,
     ) -> Float[Tensor, "batch patch dim"]:
         """Return what the transformer makes of tokens, with the head's hidden layers behind it."""
         plane = Plane(position.shape[0], position.shape[1], grid.is_periodic)
         tokens = self.dropout(tokens)
+        drawn = None if noise is None else noise.flatten(1, 2)
         for block in self.blocks:
             if self.checkpoint_blocks and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, keys, plane, noise, use_reentrant=False)
+                tokens = checkpoint(block, tokens, keys, plane, drawn, use_reentrant=False)
             else:
-                tokens = block(tokens, keys, plane, noise)
+                tokens = block(tokens, keys, plane, drawn)
         tokens = self.norm(tokens)
-        return self.head(tokens if self.last_modulation is None else self.last_modulation(tokens, noise))  # type: ignore[no-any-return]
+        return self.head(tokens if self.last_modulation is None else self.last_modulation(tokens, drawn))  # type: ignore[no-any-return]
 
     def no_decay(self) -> set[str]:
         """Return the position and variable embeddings, which the original does not decay."""

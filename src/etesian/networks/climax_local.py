@@ -77,7 +77,7 @@ class LocalPath(nn.Module):
             features: of every point of a grid.
             plane: how the points lie.
             keys: which points hold anything that others may see; None for all.
-            noise: embedded noise of each sample.
+            noise: embedded noise of each point.
         """
         features = self.enter(features, plane, keys)
         features = features + self.before(self._modulated(0, features, noise), plane, keys)

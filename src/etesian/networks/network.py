@@ -14,6 +14,7 @@ from etesian.core.clock import month_start
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
+from etesian.core.grid import Grid
 from etesian.core.recorded import Recorded
 
 Maps = Float[Tensor, "batch time channel lat lon"]
@@ -37,12 +38,16 @@ class Network(nn.Module, Recorded):
     def accept_noise(self) -> None:
         """Add what makes members of an ensemble differ: layers that noise has a say in, which begin by ignoring it.
 
-        `forward` then takes `noise` as well: `NORMALS` (nn/noise.py) standard normals of each sample.
+        `forward` then takes `noise` as well: standard normals of each sample in the shape that `noise_shape` tells.
 
         Raises:
             RecipeError: if the network has no such layers.
         """
         raise RecipeError(f"{type(self).__name__} takes no noise, so it has no members; take ClimaX or UNet")
+
+    def noise_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return the shape of the noise of one sample on a grid, of a network that accepts noise."""
+        raise NotImplementedError
 
     @abstractmethod
     def forward(

@@ -12,9 +12,10 @@ from etesian.core import Fields, Frame, Layout
 from etesian.core.clock import seasonal_terms
 from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, RecipeError
+from etesian.core.grid import Grid
 from etesian.networks.network import Network, lead_hours
 from etesian.nn.convolution import MapNorm, wrapped
-from etesian.nn.noise import Modulation, NoiseEmbedding
+from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between
 
 _STRIDE = 4
 
@@ -81,6 +82,16 @@ class UNet(Network):
             if isinstance(module, _Block):
                 module.modulation = Modulation(module.first.in_channels, axis=1)
 
+    def noise_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return that of some normals for each point at the coarsest resolution."""
+        height, breadth = self._padded(grid)
+        return (height // _STRIDE, breadth // _STRIDE, NORMALS)
+
+    def _padded(self, grid: Grid) -> tuple[int, int]:
+        """Return the rows and columns of features, which have a margin beyond edges."""
+        rows, columns = (math.ceil((points + 2) / _STRIDE) * _STRIDE for points in grid.shape)
+        return rows, grid.shape[1] if self.periodic else columns
+
     def forward(
         self,
         inputs: Fields,
@@ -88,7 +99,7 @@ class UNet(Network):
         *,
         forcings: Fields | None = None,
         statics: Fields | None = None,
-        noise: Float[Tensor, "batch normal"] | None = None,
+        noise: Float[Tensor, "batch row column normal"] | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict; see `Network.forward` and `Network.accept_noise`.
 
@@ -136,22 +147,25 @@ class UNet(Network):
         parts.append(self.maps.expand(batch, -1, -1, -1))
         return torch.cat(parts, dim=1)
 
-    def _answers(self, features: Tensor, noise: Tensor | None) -> Float[Tensor, "batch lead channel lat lon"]:
+    def _answers(self, features: Tensor, noise: Places | None) -> Float[Tensor, "batch lead channel lat lon"]:
         rows, columns = self.layout.grid.shape
-        height = math.ceil((rows + 2) / _STRIDE) * _STRIDE
-        breadth = columns if self.periodic else math.ceil((columns + 2) / _STRIDE) * _STRIDE
+        height, breadth = self._padded(self.layout.grid)
         above, left = (height - rows) // 2, (breadth - columns) // 2
         sides = (left, breadth - columns - left, above, height - rows - above)
         features = F.pad(features, sides, mode="replicate")
-        fine = self.fine(self.enter(features), noise)
-        middle = self.middle(self.down(fine), noise)
+        whole, half = (
+            None if noise is None else between(noise, (height // part, breadth // part), periodic=self.periodic)
+            for part in (1, 2)
+        )
+        fine = self.fine(self.enter(features), whole)
+        middle = self.middle(self.down(fine), half)
         coarse = self.down_again(middle)
         for block in self.coarse:
             coarse = block(coarse, noise)
-        middle = self.middle_again(middle + self.up(self._doubled(coarse)), noise)
-        fine = self.fine_again(fine + self.up_again(self._doubled(middle)), noise)
+        middle = self.middle_again(middle + self.up(self._doubled(coarse)), half)
+        fine = self.fine_again(fine + self.up_again(self._doubled(middle)), whole)
         if self.last_modulation is not None:
-            fine = self.last_modulation(fine, noise)
+            fine = self.last_modulation(fine, whole)
         answers: Tensor = self.leave(fine)[:, :, above : above + rows, left : left + columns]
         return answers.reshape(len(answers), len(self.leads), len(self.layout.targets), rows, columns)
 

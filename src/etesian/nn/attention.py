@@ -152,7 +152,7 @@ class TransformerBlock(nn.Module):
         tokens: Float[Tensor, "batch token dim"],
         keys: Bool[Tensor, "batch token"] | None = None,
         plane: Plane | None = None,
-        noise: Float[Tensor, "batch embedding"] | None = None,
+        noise: Float[Tensor, "batch token embedding"] | None = None,
     ) -> Float[Tensor, "batch token dim"]:
         """Transform tokens; they attend to all, or to those that are keys.
 
@@ -160,7 +160,7 @@ class TransformerBlock(nn.Module):
             tokens: of all places.
             keys: which of them others may see; None for all.
             plane: how they lie, for the convolution.
-            noise: embedded noise of each sample, for a block that accepts it.
+            noise: embedded noise of each token, for a block that accepts it.
         """
         if self.norm0 is not None and self.convolution is not None:
             if plane is None:
