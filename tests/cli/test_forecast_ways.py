@@ -106,7 +106,7 @@ def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], sto
 def test_an_ensemble_goes_through_the_command_line(
     runs: dict[str, Path], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit("planet_iterated.yaml", tmp_path / "run", store, "--model.init_args.members=2")
+    fit("planet_members.yaml", tmp_path / "run", store)
     run, out = et.load(tmp_path / "run"), tmp_path / "members.zarr"
     assert {"val_loss", "val_rmse/surface_pressure/24h", "val_crps/surface_pressure/24h"} <= set(run.log)
     etesian("forecast", tmp_path / "run", store, out, *INIT, "--leads", 24, "--members", 3, "--seed", 1)
