@@ -1,5 +1,7 @@
 """The downscaling task keeps the static fields it was trained with, and weighs rows of the fine grid."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -57,3 +59,52 @@ def test_the_loss_of_bilinear_interpolation_is_its_error_weighted_by_the_fine_ro
 def test_a_layout_of_one_grid_is_refused() -> None:
     with pytest.raises(RecipeError, match="DownscaleTask needs data on two grids"):
         DownscaleTask(network, Layout(CHANNELS, CHANNELS, COARSE), STATISTICS)
+
+
+class Adds(Network):
+    """Gives given maps, one for each sample, whatever comes in."""
+
+    def __init__(self, layout: Layout, maps: torch.Tensor) -> None:
+        super().__init__()
+        self.layout, self.maps = layout, maps
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> torch.Tensor:
+        return self.maps
+
+    def begin_with_nothing(self) -> None:
+        """Do as if."""
+
+
+@pytest.mark.parametrize(("factor", "share"), [(2.0, 0.5), (0.5, 1.0), (-1.0, 0.0)])
+def test_of_what_the_network_adds_the_share_is_kept_that_errs_least_on_the_validation_data(
+    factor: float, share: float
+) -> None:
+    layout = Layout(CHANNELS, CHANNELS, COARSE, target_grid=FINE)
+    batch = Batch(fields(COARSE, CHANNELS, 280, 0), fields(FINE, CHANNELS, 280, 1))
+    assert batch.targets is not None
+    valid = torch.rand(batch.targets.values.shape) > 0.3
+    interpolated = DownscaleTask(Interpolation, layout, STATISTICS).predict(batch, batch.targets.frame).values
+    lacking = (batch.targets.values - interpolated) / 10
+    maps = torch.where(valid, factor * lacking, 7.0)
+    task = DownscaleTask(
+        lambda given: Downscaler(given, lambda fine: Adds(fine, maps), shrink=True), layout, STATISTICS
+    )
+    gappy = Batch(
+        batch.inputs, Fields(batch.targets.values.masked_fill(~valid, float("nan")), batch.targets.frame, valid)
+    )
+    task._trainer = SimpleNamespace(  # type: ignore[assignment]
+        val_dataloaders=[gappy], strategy=SimpleNamespace(reduce=lambda sums, reduce_op: sums)
+    )
+    task.eval().on_validation_epoch_start()
+    predicted = task.predict(batch, batch.targets.frame).values
+    torch.testing.assert_close(predicted, interpolated + 10 * share * maps, rtol=1e-5, atol=1e-3)
+    assert "network.share" in task.state_dict()
+    learned = task.train().predict(batch, batch.targets.frame).values
+    torch.testing.assert_close(learned, interpolated + 10 * maps, rtol=1e-5, atol=1e-3)
+
+
+def test_there_is_nothing_to_shrink_without_a_residual() -> None:
+    with pytest.raises(RecipeError, match="shrink needs an interpolated field that the network adds to"):
+        Downscaler(LAYOUT, lambda fine: Interpolation(fine), residual=False, shrink=True)

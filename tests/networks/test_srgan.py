@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import DataError, GridError, RecipeError
@@ -150,3 +150,21 @@ def test_a_residual_is_the_difference_from_the_interpolated_field() -> None:
     assert torch.allclose(make(bare, values, coarse, fine), correction, atol=1e-6)
     with pytest.raises(RecipeError, match="set residual: false"):
         SRGenerator(Layout(CHANNELS[:1], CHANNELS, coarse, target_grid=fine))
+
+
+def test_the_conservative_interpolation_nearly_keeps_block_means_and_lies_beneath_what_is_learned() -> None:
+    coarse, fine = patch(8, 12), patch(40, 60, 0.2)
+    layout, values = Layout(CHANNELS, CHANNELS, coarse, target_grid=fine), torch.randn(1, 2, 8, 12)
+    begun = make(SRGenerator(layout, width=8, blocks=1, residual="conservative").eval(), values, coarse, fine)
+    plain = interpolate(values, scale_factor=5, mode="bicubic")
+    lacking, before = (float((avg_pool2d(each, 5) - values).std()) for each in (begun, plain))
+    assert lacking < 0.2 * before
+    network = generator(coarse, fine, residual="conservative", shrink=True)
+    assert network.share is not None
+    network.share[0] = 0.25
+    learned = make(network, values, coarse, fine) - begun
+    network.share.fill_(1.0)
+    whole = make(network, values, coarse, fine) - begun
+    torch.testing.assert_close(learned, whole * torch.tensor([0.25, 1.0])[:, None, None], rtol=0, atol=1e-5)
+    with pytest.raises(RecipeError, match="shrink needs an interpolation that the network adds to"):
+        generator(coarse, fine, residual=False, shrink=True)

@@ -22,7 +22,41 @@ BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
 
 
-class DownscaleTask(FieldTask):
+class SharpeningTask(FieldTask):
+    """Predicts fine fields by a network that may add no more to interpolated ones than has proved right (`shrink`)."""
+
+    def on_validation_epoch_start(self) -> None:
+        """Choose how much of what the network gives is added, if it leaves that open."""
+        super().on_validation_epoch_start()
+        share = getattr(self.network, "share", None)
+        if isinstance(share, Tensor):
+            self._choose(share)
+
+    @torch.no_grad()
+    def _choose(self, share: Float[Tensor, "channel 1 1"]) -> None:
+        """Set the share, between 0 and 1, that has the least squared error over the validation data.
+
+        In normalised units it is the sum of what was added times what was lacking, over that of the former's squares.
+        """
+        sums = torch.zeros(2, len(share), device=self.device)
+        for given in self.trainer.val_dataloaders or ():
+            batch = self._prepared(given.to(self.device))
+            assert batch.targets is not None
+            target = batch.targets
+            share.fill_(0.0)
+            interpolated = self(batch, target.frame).float()
+            share.fill_(1.0)
+            added = self(batch, target.frame).float() - interpolated
+            weight = self.loss_weight(target.frame) * torch.ones_like(added)
+            if target.valid is not None:
+                weight = weight * target.valid
+            products = torch.stack([added * (target.filled() - interpolated), added.square()])
+            sums += (weight * products).sum(dim=(1, 2, 4, 5))
+        agreement, size = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        share.copy_((agreement / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(0, 1)[:, None, None])
+
+
+class DownscaleTask(SharpeningTask):
     """Predicts fields on the target grid from coarse ones at the same time.
 
     Keeps the static fields that it was trained with, so that a prediction needs nothing but coarse fields.
@@ -87,7 +121,7 @@ class DownscaleTask(FieldTask):
         return super().normalized(batch)
 
 
-class SuperResolutionTask(FieldTask):
+class SuperResolutionTask(SharpeningTask):
     """Learns fine fields from their means over blocks, alone or against a discriminator (SRGAN; arXiv 2109.09076).
 
     Without `adversarial` the generator minimises the content loss: the error of normalised fields, the distance

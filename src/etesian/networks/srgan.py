@@ -16,6 +16,9 @@ from etesian.nn.convolution import pad_globe
 _SLOPE = 0.2
 """Of the leaky rectifiers, below zero."""
 
+_CORRECTIONS = 2
+"""How often what means over blocks lack is added to a bicubic interpolation."""
+
 
 class SRGenerator(Network):
     """Coarse fields to fine ones by residual blocks at the coarse resolution and sub-pixel convolutions.
@@ -29,14 +32,19 @@ class SRGenerator(Network):
         width: channels between the convolutions.
         blocks: number of residual blocks.
         residual: the network gives the difference from the `bicubic` or `bilinear` interpolation of the coarse field,
-            none at the start, so that it begins with what it is judged against; false for the field itself, as the
-            original. True is `bilinear`. Needs every target among the inputs.
+            none at the start, so that it begins with what it is judged against; or from the `conservative` one, a
+            bicubic one to which what means over blocks lack is added twice, interpolated; false for the field itself,
+            as the original. True is `bilinear`. Needs every target among the inputs.
+        shrink: whether a share of that difference is added, by channel: that with the least squared error over the
+            validation data, none if it does not help there.
         tile: coarse rows and columns that are made at once outside training.
 
     Raises:
-        RecipeError: if the grids are in no whole proportion, the same for rows and columns, or statics or a history
-            are given, which the network has no place for.
+        RecipeError: if the grids are in no whole proportion, the same for rows and columns, statics or a history are
+            given, which the network has no place for, or there is nothing to shrink.
     """
+
+    share: Tensor | None
 
     def __init__(
         self,
@@ -44,7 +52,8 @@ class SRGenerator(Network):
         *,
         width: int = 64,
         blocks: int = 16,
-        residual: Literal["bicubic", "bilinear"] | bool = "bicubic",
+        residual: Literal["conservative", "bicubic", "bilinear"] | bool = "bicubic",
+        shrink: bool = False,
         tile: int = 192,
     ) -> None:
         super().__init__()
@@ -56,6 +65,9 @@ class SRGenerator(Network):
                 f"a residual needs the coarse field, but the target '{missing[0]}' is not among the inputs; "
                 "set residual: false"
             )
+        if shrink and not residual:
+            raise RecipeError("shrink needs an interpolation that the network adds to; set residual: conservative")
+        self.register_buffer("share", torch.ones(len(layout.targets), 1, 1) if shrink else None)
         self.coarse_index = [layout.inputs.index(channel) for channel in layout.targets if channel in layout.inputs]
         stages = prime_factors(self.factor)
         self.enter = _Convolution(len(layout.inputs), width, 9)
@@ -120,8 +132,18 @@ class SRGenerator(Network):
         fine: Tensor = self.leave(self.up(features + self.blocks(features)))
         if not self.residual:
             return fine
-        own = coarse.index_select(1, positions(self.coarse_index, coarse.device))
-        return fine + F.interpolate(own, scale_factor=self.factor, mode=self.residual)
+        if self.share is not None and not self.training:
+            fine = self.share * fine
+        return fine + self._interpolated(coarse.index_select(1, positions(self.coarse_index, coarse.device)))
+
+    def _interpolated(self, coarse: Float[Tensor, "batch target row column"]) -> Float[Tensor, "batch target lat lon"]:
+        if self.residual != "conservative":
+            return F.interpolate(coarse, scale_factor=self.factor, mode=str(self.residual))
+        fine = F.interpolate(coarse, scale_factor=self.factor, mode="bicubic")
+        for _ in range(_CORRECTIONS):
+            lacking = coarse - F.avg_pool2d(fine, self.factor)
+            fine = fine + F.interpolate(lacking, scale_factor=self.factor, mode="bicubic")
+        return fine
 
 
 class SRDiscriminator(nn.Module):
