@@ -44,9 +44,9 @@ class LocalPath(nn.Module):
         self.modulations: nn.ModuleList | None = None
 
     def accept_noise(self) -> None:
-        """Let noise scale and shift what enters both branches and the last layer."""
+        """Let noise shift what enters both branches and the last layer."""
         width = self.enter.out_channels
-        self.modulations = nn.ModuleList(Modulation(features) for features in (width, width, 2 * width))
+        self.modulations = nn.ModuleList(Modulation(features, normed=False) for features in (width, width, 2 * width))
 
     def _modulated(self, number: int, features: Pixels, noise: Tensor | None) -> Pixels:
         return features if self.modulations is None else self.modulations[number](features, noise)

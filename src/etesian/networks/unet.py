@@ -76,8 +76,11 @@ class UNet(Network):
         self.last_modulation: Modulation | None = None
 
     def accept_noise(self) -> None:
-        """Let noise scale and shift what comes out of every norm, and what enters the last layer."""
-        self.noise_embed, self.last_modulation = NoiseEmbedding(), Modulation(self.leave.in_channels, axis=1)
+        """Let noise scale and shift what comes out of every norm, and shift what enters the last layer."""
+        self.noise_embed, self.last_modulation = (
+            NoiseEmbedding(),
+            Modulation(self.leave.in_channels, axis=1, normed=False),
+        )
         for module in self.modules():
             if isinstance(module, _Block):
                 module.modulation = Modulation(module.first.in_channels, axis=1)

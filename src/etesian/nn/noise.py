@@ -55,12 +55,14 @@ class Modulation(nn.Module):
     Args:
         features: how many.
         axis: of the features: the last one of tokens, the one behind the batch of maps.
+        normed: whether the features come out of a norm. Others are only shifted: where nothing bounds them, a factor
+            that is drawn anew at each step of a roll-out lets them grow without end.
     """
 
-    def __init__(self, features: int, axis: Literal[1, -1] = -1) -> None:
+    def __init__(self, features: int, axis: Literal[1, -1] = -1, *, normed: bool = True) -> None:
         super().__init__()
-        self.axis = axis
-        self.project = nn.Linear(WIDTH, 2 * features)
+        self.axis, self.normed = axis, normed
+        self.project = nn.Linear(WIDTH, 2 * features if normed else features)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
@@ -70,6 +72,8 @@ class Modulation(nn.Module):
         """Return values scaled and shifted; as they are where there is no noise."""
         if noise is None:
             return values
-        scale, shift = (part.movedim(-1, self.axis) for part in self.project(noise).chunk(2, dim=-1))
-        modulated: Tensor = values * (1 + scale) + shift
-        return modulated
+        parts = self.project(noise).movedim(-1, self.axis)
+        if not self.normed:
+            return values + parts  # type: ignore[no-any-return]
+        scale, shift = parts.chunk(2, dim=self.axis)
+        return values * (1 + scale) + shift  # type: ignore[no-any-return]
