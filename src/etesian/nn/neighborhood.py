@@ -83,8 +83,8 @@ Backend = Literal["tiled", "flex", "natten"]
 
 _FLEX_BLOCK = 128
 
-_CODE_BITS, _CODE_BITS_SHORT = 62, 30
-"""Of a long and of a short integer, without the sign and one for what is padded."""
+_CODE_BITS, _CODE_BITS_SHORT = 62, 31
+"""Of a long and of a short integer, without one for what is padded."""
 
 _FLEX_HEADS = (16, 32, 64, 128, 256)
 
@@ -397,7 +397,7 @@ class BlockOrder:
             used += residues
         # Nobody has what a padded key needs.
         needs = torch.where(self.inside, needs, 1 << used)
-        return (needs.int(), ~has.int()) if used < _CODE_BITS_SHORT else (needs, ~has)
+        return (needs.int(), (~has).int()) if used <= _CODE_BITS_SHORT else (needs, ~has)
 
 
 def residues_needed(axis: Axis, length: int) -> int:
