@@ -268,7 +268,7 @@ def test_the_hour_and_the_season_matter_and_the_history_is_seen() -> None:
 
 def test_the_clock_tells_sun_hour_and_season() -> None:
     time = torch.tensor([[np.datetime64("2001-03-20T12", "s").astype(np.int64)], [0]])
-    features = clock_features(Frame((), time, GLOBE))
+    features = clock_features(Frame((), time, GLOBE), torch.zeros(()))
     assert features.shape == (2, 7, 8, 16)
     sun = features[0, 0]
     expected = np.cos(np.radians(GLOBE.latitude))[:, None] * np.cos(np.radians(GLOBE.longitude))

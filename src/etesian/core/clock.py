@@ -212,6 +212,14 @@ def cosine_solar_zenith(
         grid: where.
         calendar: of the times.
     """
+    constant, by_latitude, by_longitude = solar_zenith_parts(seconds, grid, calendar)
+    return np.asarray(constant[..., None] + by_latitude[..., None] * by_longitude[..., None, :])
+
+
+def solar_zenith_parts(
+    seconds: ArrayLike, grid: Grid, calendar: str
+) -> tuple[Float[np.ndarray, "... lat"], Float[np.ndarray, "... lat"], Float[np.ndarray, "... lon"]]:
+    """Return of which the cosine of the solar zenith angle is made: the first, and the second times the third."""
     times = np.asarray(seconds, dtype=np.int64)
     angle = 2 * np.pi * year_phase(times, calendar)
     declination = (
@@ -225,10 +233,9 @@ def cosine_solar_zenith(
     )  # fmt: skip
     solar_time = 2 * np.pi * hour_of_day(times) / 24 - np.pi + equation_of_time
     hour_angle = solar_time[..., None] + np.radians(grid.longitude)
-    latitude = np.radians(grid.latitude)[:, None]
-    sin_part = np.sin(latitude) * np.sin(declination)[..., None, None]
-    cos_part = np.cos(latitude) * np.cos(declination)[..., None, None] * np.cos(hour_angle)[..., None, :]
-    return np.asarray(sin_part + cos_part)
+    latitude = np.radians(grid.latitude)
+    constant = np.sin(latitude) * np.sin(declination)[..., None]
+    return constant, np.cos(latitude) * np.cos(declination)[..., None], np.cos(hour_angle)
 
 
 def _dates(numbers: Seconds, calendar: str) -> NDArray[Any]:

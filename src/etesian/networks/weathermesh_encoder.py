@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         aloft = torch.cat([top, aloft], dim=2)
         parts = [
             state.index_select(2, positions(self.surface_index, state.device)).flatten(1, 2),
-            sent(clock_features(inputs.frame), state),
+            clock_features(inputs.frame, state),
         ]
         if self.layout.statics:
             if statics is None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from etesian.core.channels import Channel
-from etesian.core.clock import cosine_solar_zenith, hour_of_day, seasonal_terms
+from etesian.core.clock import cosine_solar_zenith, hour_of_day, seasonal_terms, solar_zenith_parts
+from etesian.core.device import sent
 from etesian.core.errors import RecipeError
 from etesian.core.fields import Frame
 from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, linear_weights, overlap_weights
@@ -22,16 +23,22 @@ CLOCK_FEATURES = 7
 """Cosine of the solar zenith angle, cosine and sine of the time of day, two harmonics of the year."""
 
 
-def clock_features(frame: Frame) -> Float[Tensor, "batch feature lat lon"]:
-    """Return what the clock tells about the last time of a frame, at every place; in the host's memory."""
-    time = frame.time[:, -1].numpy()
-    sun = cosine_solar_zenith(time, frame.grid, frame.calendar)
+def clock_features(frame: Frame, like: Tensor) -> Float[Tensor, "batch feature lat lon"]:
+    """Return what the clock tells about the last time of a frame, at every place, where another tensor is."""
+    time, wide = frame.time[:, -1].numpy(), torch.empty((), device=like.device)
     day = 2 * np.pi * hour_of_day(time) / 24
     terms = np.concatenate(
         [np.stack([np.cos(day), np.sin(day)], axis=-1), seasonal_terms(time, frame.calendar)[:, 1:]], axis=-1
     )
-    everywhere = np.broadcast_to(terms[:, :, None, None], (*terms.shape, *frame.grid.shape))
-    return torch.from_numpy(np.concatenate([sun[:, None], everywhere], axis=1)).float()
+    if like.device.type == "cpu":
+        sun = torch.from_numpy(cosine_solar_zenith(time, frame.grid, frame.calendar))
+    else:
+        # Maps of it at a quarter of a degree would keep the host busy for as long as a GPU takes to encode them.
+        parts = (sent(part, wide) for part in solar_zenith_parts(time, frame.grid, frame.calendar))
+        constant, by_latitude, by_longitude = parts
+        sun = constant[..., None] + by_latitude[..., None] * by_longitude[:, None]
+    everywhere = sent(terms, wide)[:, :, None, None].expand(-1, -1, *frame.grid.shape)
+    return torch.cat([sun[:, None].float(), everywhere], dim=1).to(like.dtype)
 
 
 def sides(size: int, step: int) -> Sides:
