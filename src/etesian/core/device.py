@@ -17,13 +17,16 @@ def sent(numbers: Tensor | np.ndarray, like: Tensor) -> Tensor:
     """
     tensor = torch.as_tensor(numbers)
     tensor = tensor.to(like.dtype) if tensor.is_floating_point() else tensor
-    if like.device.type != "cuda":
+    if like.device.type != "cuda" or torch.compiler.is_compiling():
         return tensor.to(like.device)
     return tensor.pin_memory().to(like.device, non_blocking=True)
 
 
 def positions(index: Sequence[int] | np.ndarray, device: torch.device) -> Int64[Tensor, " index"]:
     """Return positions along an axis as a tensor on a device, kept there: a list would be copied at every use."""
+    if torch.compiler.is_compiling():
+        # What is compiled keeps it as a constant.
+        return torch.as_tensor(index, device=device)
     return _positions(tuple(map(int, index)), device)
 
 

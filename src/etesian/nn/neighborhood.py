@@ -289,13 +289,12 @@ def flex_attention(query: Heads, key: Heads, value: Heads, along: Along) -> Head
     """Attend with FlexAttention, compiled on CUDA, over tokens in blocks of nearby ones."""
     order = block_order(along, query.device)
     sorted_ = [order.sort(x) for x in (query, key, value)]
-    if not query.is_cuda:
+    if not query.is_cuda or torch.compiler.is_compiling():
         attend: Any = flex.flex_attention
         return order.restore(attend(*sorted_, block_mask=order.mask))
-    if not torch.compiler.is_compiling():
-        for tensor in sorted_:
-            # Batches differ in size, above all in a forecast's first and last; each size would be compiled for itself.
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    for tensor in sorted_:
+        # Batches differ in size, above all in a forecast's first and last; each size would be compiled for itself.
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
     with torch._dynamo.config.patch(recompile_limit=_MOST_WINDOWS):
         return order.restore(_compiled_flex()(*sorted_, block_mask=order.mask))
 
