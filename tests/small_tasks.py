@@ -100,7 +100,7 @@ def climax_history() -> Case:
 
 def climax_iterated() -> Case:
     layout = replace(SAME, history=(-6, 0))
-    return climax(layout, step_hours=6, predict="change"), weather(layout, (6, 12))
+    return climax(layout, step_hours=6, predict="change", conserve=["2m_temperature"]), weather(layout, (6, 12))
 
 
 def climax_members() -> Case:
@@ -129,6 +129,7 @@ def unet() -> Case:
         layout,
         known(layout),
         anomalies=True,
+        members=2,
     )
     return made, weather(layout)
 
