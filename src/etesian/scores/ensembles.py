@@ -111,22 +111,34 @@ def member_facts(
     places = {level: place for level in levels if (place := _outermost(count, level)) is not None}
     inside = {level: np.empty(points) for level in places}
     # Of sorted members, the i-th is the larger one in i pairs and the smaller one in n − 1 − i.
-    often = 2.0 * np.arange(count) - count + 1
+    sums = np.stack([2.0 * np.arange(count) - count + 1, np.ones(count)], 1)
     step = max(1, _BLOCK // count)
+    known = known[0]
+    if (exact := known.astype(given.dtype)).dtype != known.dtype and np.array_equal(exact, known, equal_nan=True):
+        # Differences in single precision are then those in double precision, rounded.
+        known = exact
+    # Memory that is used again for each block stays in the cache.
+    apart, ordered, departure = (
+        np.empty(shape, kind)
+        for shape, kind in (((count, step), given.dtype), ((step, count), given.dtype), ((step, count), np.float64))
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         for first in range(0, points, step):
-            block = slice(first, first + step)
-            departure = (given[:, block] - known[0, block]).astype(given.dtype)
-            ordered = np.sort(np.ascontiguousarray(departure.T), axis=1)
-            exact = ordered.astype(np.float64)
-            error[block] = np.abs(exact).mean(1)
-            between[block] = 2 * (exact @ often) / max(count * (count - 1), 1)
-            mean = exact.mean(1, keepdims=True)
-            variance[block] = np.square(exact - mean).sum(1) / (count - 1) if count > 1 else np.nan
+            block = slice(first, min(first + step, points))
+            here = slice(0, block.stop - first)
+            np.subtract(given[:, block], known[block], out=apart[:, here], casting="same_kind")
+            np.copyto(ordered[here], apart[:, here].T)
+            ordered[here].sort(axis=1)
+            np.copyto(departure[here], ordered[here])
+            distance, total = (departure[here] @ sums).T
+            squares = np.einsum("pm,pm->p", departure[here], departure[here])
+            variance[block] = (squares - total**2 / count).clip(min=0) / (count - 1) if count > 1 else np.nan
+            between[block] = 2 * distance / max(count * (count - 1), 1)
+            error[block] = np.abs(departure[here], out=departure[here]) @ sums[:, 1] / count
             for level, place in places.items():
                 outer, rest = int(place), place % 1
-                held = (1 - rest) * _holds(ordered, outer)
-                inside[level][block] = held + rest * _holds(ordered, outer + 1) if rest else held
+                held = (1 - rest) * _holds(ordered[here], outer)
+                inside[level][block] = held + rest * _holds(ordered[here], outer + 1) if rest else held
 
     def shaped(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values.reshape(truth.shape)).to(truth.device)
