@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from pretended import PretendedError, pretend, real
 from small_tasks import (
     CASES,
+    GLOBE,
     Case,
     adversarial,
     apart,
@@ -30,7 +31,7 @@ from small_tasks import (
 from torch import Tensor
 
 import etesian as et
-from etesian.core import Batch
+from etesian.core import Batch, Frame
 from etesian.nn import neighborhood
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last
 from etesian.training.task import Task
@@ -136,6 +137,12 @@ def test_a_run_trains_goes_on_and_forecasts_on_a_gpu(store: str, tmp_path: Path)
     spread = exact.std()
     assert abs(single["temperature"].values - exact).max() < 1e-4 * spread
     assert 0 < abs(half["temperature"].values - exact).max() < 0.1 * spread
+
+
+def test_times_come_back_to_the_host() -> None:
+    with pretend():
+        time = torch.zeros(1, 2, dtype=torch.int64, device="cuda")
+        assert Frame((), time, GLOBE).time.numpy().tolist() == [[0, 0]]
 
 
 def test_what_is_pretended_refuses_and_counts_as_cuda_does() -> None:

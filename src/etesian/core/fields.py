@@ -70,6 +70,10 @@ class Frame:
     calendar: str = "proleptic_gregorian"
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.time.device.type == "cuda":
+            object.__setattr__(self, "time", self.time.cpu())
+
     def index(self, channels: Sequence[Channel]) -> list[int]:
         """Return the positions of some channels.
 
