@@ -37,7 +37,7 @@ ERAINT: dict[str, Any] = {
         "init_args": {"leads": [0], "width": 16, "maps": 0, "noise": 0.0, "dropout": 0.0},
     },
     "model.optimizer.lr": 1e-3, "model.warmup_steps": 10,
-    "trainer.max_epochs": 100, "trainer.check_val_every_n_epoch": 10,
+    "trainer.max_epochs": 20, "trainer.check_val_every_n_epoch": 5,
 }  # fmt: skip
 JANUARY, BANDS, JULY = "2000-01-15", "2000-01-16", "2000-07-16"
 """Days that the climatology's maps are given: January but for bands of longitude, these bands alone, and July."""
