@@ -65,3 +65,19 @@ def test_what_cannot_be_conserved_is_refused(store: str, gappy_store: str) -> No
     batch = start(gappy_store)
     with pytest.raises(RecipeError, match="conserved of fields without holes"):
         gappy.predict(batch, gappy.target_frame(batch, [6]))
+
+
+def test_what_is_fed_back_stays_within_the_limit(store: str) -> None:
+    batch = start(store)
+    free, far, near = (task_of(store, limit=limit, conserve=()) for limit in (None, 1e6, 3.0))
+    frame = free.target_frame(batch, list(range(6, 246, 6)))
+    for task in (free, far, near):
+        torch.nn.init.normal_(task.network.leave.weight, std=1.0)  # type: ignore[union-attr, arg-type]
+        task.network.load_state_dict(free.network.state_dict())
+    loose, same, held = (task(task.normalized(batch), frame) for task in (free, far, near))
+    torch.testing.assert_close(same[:, :3], loose[:, :3])
+    assert loose[:, -1].abs().max() > 1e3
+    assert held.abs().max() < 100
+    torch.testing.assert_close(held[:, :1], loose[:, :1])
+    with pytest.raises(RecipeError, match="limit: 3 is for what steps feed back"):
+        task_of(store, limit=3.0, step_hours=None)

@@ -62,6 +62,8 @@ class ForecastTask(FieldTask):
         conserve: channels or variables whose area mean stays what it was at the initial time, such as surface_pressure,
             which is the mass of the air: what the network would add or take is taken back everywhere alike, in training
             as in forecasts.
+        limit: how many standard deviations a state that is fed back may lie from the mean; what lies beyond is cut, so
+            that what is unlike anything in training cannot grow without end. None cuts nothing.
         roll_longitude: turn each training batch by a random longitude; right where nothing but the static fields
             tells longitudes apart (no solar time, no fixed region).
         content: a further term of the loss, such as the learned distance of AtmoDist; see `Content`.
@@ -91,6 +93,7 @@ class ForecastTask(FieldTask):
         step_hours: int | None = None,
         members: int | None = None,
         conserve: Sequence[str] | None = None,
+        limit: float | None = None,
         roll_longitude: bool = False,
         content: LossTerm | None = None,
         start: Start | None = None,
@@ -114,6 +117,9 @@ class ForecastTask(FieldTask):
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
         self.conserve = list(conserve or ())
         self._check_conserved()
+        self.limit = limit
+        if limit is not None and (limit <= 0 or step_hours is None):
+            raise RecipeError(f"limit: {limit:g} is for what steps feed back; give step_hours and a limit above 0")
         self.members = members
         if members is not None:
             self._accept_members(members)
@@ -222,6 +228,7 @@ class ForecastTask(FieldTask):
             "step_hours": self.step_hours,
             "members": self.members,
             "conserve": self.conserve,
+            "limit": self.limit,
             "roll_longitude": self.roll_longitude,
         }
 
@@ -323,6 +330,8 @@ class ForecastTask(FieldTask):
     def _advance(self, inputs: Fields, state: Fields) -> Fields:
         """Append a predicted state to the inputs, keeping the times of the history and the holes of the last state."""
         fed_back = state.select(inputs.frame.channels)
+        if self.limit is not None:
+            fed_back = replace(fed_back, values=fed_back.values.clamp(-self.limit, self.limit))
         time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
         values = torch.cat([inputs.filled(), fed_back.values], dim=1)
         history = torch.tensor(self.layout.history) * SECONDS_PER_HOUR
