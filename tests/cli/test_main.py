@@ -28,6 +28,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (["fit", "planet_climx"], "did you mean 'planet_climax'?"),
         (["recipes", "planet_climx"], "did you mean 'planet_climax'?"),
         (["evaluate", "nothing.zarr", "nowhere.zarr"], "there is no 'nothing.zarr'"),
+        (["evaluate", "a.zarr", "b.zarr", "--thresholds", "2m_temperature=cold"], "takes CHANNEL=VALUE,VALUE, such as"),
         (
             ["forecast", "baseline:persistence", "nothing.zarr", "out", "--init", "2001", "2001", "--leads", "0"],
             "must be hours greater than 0",

@@ -211,6 +211,46 @@ def test_climatological_quantiles_are_those_of_departures_in_the_training_period
     assert (scores.roc_area > 0.6).all()
 
 
+def test_dry_light_and_heavy_precipitation_is_told_apart(weather: ModuleType) -> None:
+    random = np.random.default_rng(2)
+    name, dims = "total_precipitation_24hr", ("time", "latitude", "longitude")
+    points = {"latitude": weather.GRID.latitude, "longitude": weather.GRID.longitude}
+    grid, shape = weather.GRID.shape, (20, *weather.GRID.shape)
+    rain = 0.01 * random.exponential(size=shape) * (random.uniform(size=shape) < 0.6)
+    time = weather.truth(20).time.values
+    truth = xr.Dataset({name: (dims, rain.astype("f4"), {"units": "m"})}, points | {"time": time})
+    dry, heavy = random.uniform(0.05, 0.9, grid), random.uniform(0.005, 0.02, grid)
+    spread = np.ones((1, 366, 1, 1))
+    over = ("hour", "dayofyear", "latitude", "longitude")
+    climatology = xr.Dataset(
+        {f"{name}_seeps_dry_fraction": (over, dry * spread), f"{name}_seeps_threshold": (over, heavy * spread)},
+        points | {"hour": [0], "dayofyear": np.arange(1, 367)},
+    )
+    said = np.roll(rain, 1, axis=0)[:15].astype("f4")
+    forecast = xr.Dataset(
+        {name: (("time", "prediction_timedelta", *dims[1:]), said[:, None], {"units": "m"})},
+        points | {"time": time[:15], "prediction_timedelta": np.array([24 * 3600 * 10**9], "m8[ns]")},
+    )
+    scores = score({"m": forecast}, truth, climatology=climatology, progress=False).sel(region="global", lead_time=24)
+    errors = weights = 0.0
+    area = weather.GRID.area_weights
+    was = rain[1:16].astype("f4")
+    for case, row, column in np.ndindex(*said.shape):
+        p = dry[row, column]
+        if not 0.1 <= p <= 0.85:
+            continue
+        matrix = 0.5 * np.array(
+            [[0, 1 / (1 - p), 4 / (1 - p)], [1 / p, 0, 3 / (1 - p)], [1 / p + 3 / (2 + p), 3 / (2 + p), 0]]
+        )
+        ours, theirs = (
+            0 if value <= 0.00025 else 1 if value < heavy[row, column] else 2
+            for value in (said[case, row, column], was[case, row, column])
+        )
+        errors, weights = errors + area[row] * matrix[ours, theirs], weights + area[row]
+    assert scores.seeps.sel(forecast="m", channel=name).item() == pytest.approx(errors / weights, rel=1e-9)
+    assert (scores.seeps_low < scores.seeps).all()
+
+
 def test_what_cannot_be_asked_of_events_is_refused_in_one_sentence(weather: ModuleType) -> None:
     model = {"m": weather.forecasts("model", slice(2, 6))}
     for error, message, options in (

@@ -18,7 +18,7 @@ from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
-from etesian.scores.probability import Events, MemberExample, RankHistograms, events_of
+from etesian.scores.probability import Events, MemberExample, RankHistograms, Seeps, events_of, rain_classes
 from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
 from etesian.scores.series import (
@@ -146,6 +146,8 @@ def score(
         store = climatology if isinstance(climatology, str | Path) and is_training_store(climatology) else None
         events = Events(pairs, asked, boxes, weights, windows or (), store)
         gathered.append(events)
+    if rain := rain_classes(pairs):
+        gathered.append(Seeps(pairs, rain, boxes, weights))
     if has_members := any(series.members > 1 for series in opened.values()):
         gathered.append(RankHistograms(pairs, shown, boxes, weights))
         gathered.append(MemberExample(pairs, shown, maps.example, maps.leads[len(maps.leads) // 2], events))
@@ -156,7 +158,9 @@ def score(
     _refuse_nothing(sums)
     scores = _scores(sums, names, pairs, references)
     for each in gathered:
-        scores.update(each.result())
+        found = each.result()
+        # What only some channels have is missing for the others.
+        scores.update(found.reindex(channel=scores.channel.values) if "channel" in found.dims else found)
     _describe(scores, pairs, weights)
     if hours is not None:
         scores.attrs[AVERAGING_HOURS] = hours

@@ -273,6 +273,15 @@ class Normals:
         total = sum(self._maps(seconds + offset, calendar, channels) for offset in self.window)
         return np.asarray(total / len(self.window))
 
+    def mean(self, channel: Channel) -> Array:
+        """Return the mean of a channel over all hours and days, (latitude, longitude)."""
+        position = self.channels.index(channel)
+        places = [(hour, day) for hour in range(len(self._hours)) for day in self._days.values()]
+        total = np.zeros(self.grid.shape)
+        for hour, day in places:
+            total += self._read(hour, day)[position]
+        return total / len(places)
+
     def _maps(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
         days, hours = day_of_year(seconds.ravel(), calendar), hour_of_day(seconds.ravel())
         maps: dict[tuple[int, float], Array] = {}
