@@ -84,7 +84,16 @@ def spread_curves(scores: xr.Dataset, region: str) -> Figure:
             part, colour = scores.sel(forecast=name, channel=channel, region=region), colours(scores)[name]
             panel.plot(lead, part.rmse, color=colour, linewidth=2.2, marker="o", markersize=4, label=f"{name}: RMSE")
             band(panel, lead, part, "rmse", colour)
-            panel.plot(lead, part.spread, color=colour, linewidth=1.8, linestyle=(0, (4, 2)), label=f"{name}: spread")
+            panel.plot(
+                lead,
+                part.spread,
+                color=colour,
+                linewidth=1.8,
+                linestyle=(0, (4, 2)),
+                marker="s",
+                markersize=3,
+                label=f"{name}: spread",
+            )
         _heading(panel, title(channel))
         units = pretty_units(str(scores.units.sel(channel=channel).values))
         panel.set_ylabel(units or "RMSE and spread")
@@ -223,9 +232,11 @@ def plumes(scores: xr.Dataset, channel: str) -> Figure:
     units = pretty_units(str(scores.units.sel(channel=channel).values))
     for panel, place in zip(panels, places, strict=True):
         members = part.plume.sel(place=place)
-        panel.plot(lead, members.transpose("lead_time", "number"), color=_MEMBER, linewidth=0.8, alpha=0.7)
+        dots = "o" if lead.size == 1 else ""
+        panel.plot(lead, members.transpose("lead_time", "number"), color=_MEMBER, linewidth=0.8, alpha=0.7, marker=dots)
         panel.plot([], [], color=_MEMBER, linewidth=0.8, label="members")
-        panel.plot(lead, members.mean("number"), color="#9a031e", linewidth=2.2, label="mean of the members")
+        mean = members.mean("number")
+        panel.plot(lead, mean, color="#9a031e", linewidth=2.2, marker=dots, label="mean of the members")
         truth = part.plume_truth.sel(place=place)
         panel.plot(lead, truth, color=STYLE["text"], marker="o", markersize=4, linewidth=1.4, label="truth")
         _heading(panel, place)
