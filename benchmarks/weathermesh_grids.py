@@ -15,7 +15,7 @@ T21 and T42, on 110 days:
     etesian simulate atmosphere t42.zarr --truncation T42 --days 160 --spinup-days 60
     etesian prepare t42.zarr t42.store.zarr --train-end 2000-04-20
     etesian prepare t42.zarr t21.store.zarr --grid gaussian32 --train-end 2000-04-20
-    python benchmarks/weathermesh_grids.py t21.store.zarr t42.store.zarr --epochs 3 --batch-size 8 \
+    python benchmarks/weathermesh_grids.py t21.store.zarr t42.store.zarr --epochs 2 --batch-size 8 \
         --train 2000-01-01 2000-04-20 --validate 2000-04-21 2000-05-10 --test 2000-05-11 2000-06-08 --part test
 """
 
