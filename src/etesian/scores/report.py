@@ -216,17 +216,15 @@ def _distance(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
 def _ensembles(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     """Lay out how far members are apart, and whether the truth is one of them."""
     names = [name for name in scores.forecast.values.tolist() if scores.crps.sel(forecast=name).notnull().any()]
-    rows = []
-    for channel in headline(scores):
-        part = scores.crps.isel(region=0).sel(channel=channel)
-        for row, name in enumerate(names):
-            cells = with_best(part.sel(forecast=name).values, part.min("forecast").values, "<b>{}</b>")
-            rows.append([_named(scores, channel) if row == 0 else "", text(name), *cells])
+    crps = scores.crps.isel(region=0)
+    groups = [
+        (_named(scores, name), (part := crps.sel(channel=name)), part.min("forecast")) for name in headline(scores)
+    ]
     parts = [
         "<h2>CRPS by lead time</h2>",
         "<p class='note'>Of members the fair score, of a single forecast its mean absolute error. The lowest is bold."
         "</p>",
-        table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2),
+        _by_lead(groups, names),
         "<h2>Spread and error</h2>",
         picture(pictures["spread_and_error"], "RMSE of the mean of the members, and their spread"),
         "<p class='note'>The error of the mean is as large as the spread where members are as likely as the truth.</p>",
@@ -242,16 +240,14 @@ def _ensembles(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
 
 def _events(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     """Lay out how well probabilities of events fit what happened."""
-    rows = []
-    for event in scores.event.values.tolist():
-        part = scores.brier_skill_score.isel(region=0).sel(event=event)
-        for row, name in enumerate(scores.forecast.values.tolist()):
-            cells = with_best(part.sel(forecast=name).values, part.max("forecast").values, "<b>{}</b>")
-            rows.append([text(event) if row == 0 else "", text(name), *cells])
+    skill = scores.brier_skill_score.isel(region=0)
+    groups = [
+        (text(event), (part := skill.sel(event=event)), part.max("forecast")) for event in scores.event.values.tolist()
+    ]
     parts = [
         "<h2>Events: Brier skill score by lead time</h2>",
         "<p class='note'>Against always giving the frequency of the event. The highest is bold.</p>",
-        table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2),
+        _by_lead(groups, scores.forecast.values.tolist()),
         "<h3>Reliability</h3>",
         picture(pictures["reliability"], "Reliability diagrams"),
         "<p class='note'>Dashed: how often each probability is given; dotted: how often the event happens.</p>",
@@ -263,6 +259,22 @@ def _events(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     if "event_probability" in pictures:
         parts += ["<h3>One case</h3>", picture(pictures["event_probability"], "Probability of events")]
     return parts
+
+
+def _by_lead(groups: Sequence[tuple[str, xr.DataArray, xr.DataArray]], names: Sequence[str]) -> str:
+    """Return a table of leads with a row for each forecast.
+
+    Args:
+        groups: what heads the rows of a group, its score over (forecast, lead_time), and the best at each lead.
+        names: of the forecasts.
+    """
+    rows = [
+        [head if row == 0 else "", text(name), *with_best(score.sel(forecast=name).values, best.values, "<b>{}</b>")]
+        for head, score, best in groups
+        for row, name in enumerate(names)
+    ]
+    _, score, _ = groups[0]
+    return table(["", "", *(days(lead) for lead in score.lead_time.values)], rows, 2)
 
 
 def _date(value: xr.DataArray) -> str:

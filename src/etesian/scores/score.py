@@ -17,10 +17,12 @@ from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
+from etesian.scores.events import Events, events_of
+from etesian.scores.members import MemberExample, RankHistograms
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
-from etesian.scores.probability import Events, MemberExample, RankHistograms, Seeps, events_of, rain_classes
 from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
+from etesian.scores.seeps import Seeps, rain_classes
 from etesian.scores.series import (
     FieldSeries,
     MeanSeries,

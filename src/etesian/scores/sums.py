@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from etesian.core.channels import Channel
@@ -219,3 +221,19 @@ def _check_frames(prediction: Fields, other: Fields) -> None:
         or not torch.equal(prediction.frame.time.cpu(), other.frame.time.cpu())
     ):
         raise DataError("the forecast and what it is compared with are valid at different times")
+
+
+def sums_by_bin(
+    which: Int64[Tensor, "initial lead point"],
+    values: Float64[Tensor, "initial lead point"],
+    weights: Float64[Tensor, "point region"],
+    bins: int,
+) -> NDArray[np.float64]:
+    """Return weighted sums of the values of the points in each bin, (initial, lead, region, bin)."""
+    maps = which.shape[0] * which.shape[1]
+    place = (which.reshape(maps, -1) + bins * torch.arange(maps)[:, None]).numpy().ravel()
+    found = np.empty((maps, weights.shape[1], bins))
+    for region, weight in enumerate(weights.T):
+        each = (values.reshape(maps, -1) * weight).numpy().ravel()
+        found[:, region] = np.bincount(place, each, minlength=maps * bins).reshape(maps, bins)
+    return found.reshape(*which.shape[:2], -1, bins)

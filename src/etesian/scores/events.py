@@ -1,4 +1,4 @@
-"""Scores of what has a probability: ranks of the truth among members, and events such as frost or a heat wave."""
+"""Scores of events such as frost or a heat wave: probabilities and neighbourhoods against what happened."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
-from etesian.core.dataset import MEMBER
 from etesian.core.errors import RecipeError
 from etesian.scores.pairs import Chunk, Pairs
 from etesian.scores.registry import Score, Variables, estimates, register_score
-from etesian.scores.structure import cities_inside, nearest_points
+from etesian.scores.sums import sums_by_bin
 from etesian.scores.weights import Weighting, point_weights
 from etesian.store.reader import Store, positions
 
@@ -32,113 +30,9 @@ SAMPLED = 1461
 COST_LOSS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Ratios of cost to loss at which the relative economic value is found."""
 
-PLACES = 4
-"""Places at which members are kept, at most."""
-
-STAMPS = 14
-"""Members that are kept as maps, at most."""
-
 _DIMS = ("event", "lead_time", "region")
 
 _QUANTILE_BYTES = 2**27
-
-
-@register_score("ranked_weight", units="1")
-def rank_frequency(ranks: Tensor, ranked_weight: Tensor) -> Tensor:
-    """Return the share of the truth that has each rank among the members."""
-    return ranks / ranked_weight
-
-
-class RankHistograms:
-    """Counts how many members lie below the truth, for a few channels, every lead and region.
-
-    Where the truth equals some of the members, it counts in equal parts for each rank that it may have.
-
-    Args:
-        pairs: what is scored.
-        channels: which of it.
-        regions: names.
-        weighting: of the latitudes.
-    """
-
-    def __init__(self, pairs: Pairs, channels: Sequence[Channel], regions: Sequence[str], weighting: Weighting) -> None:
-        self.pairs, self.channels, self.regions = pairs, tuple(channels), tuple(regions)
-        self.index = [pairs.channels.index(channel) for channel in channels]
-        self.weights, _ = point_weights(pairs.truth.grid, regions, weighting)
-        shape = (*pairs.position.shape, len(channels), len(regions))
-        self.ranks = {
-            name: np.zeros((*shape, series.members + 1))
-            for name, series in pairs.forecasts.items()
-            if series.members > 1
-        }
-
-    def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
-        """Take a chunk into account, at the points where all forecasts and the truth are there."""
-        for name, members in chunk.members.items():
-            for number, channel in enumerate(self.index):
-                truth, use = chunk.truth.values[:, :, channel], where[:, :, channel]
-                below, equal = torch.zeros_like(use, dtype=torch.int64), torch.zeros_like(use, dtype=torch.int64)
-                for member in members:
-                    below += member[:, :, channel] < truth
-                    equal += member[:, :, channel] == truth
-                found = _ranked(below.flatten(2), equal.flatten(2), use.flatten(2), self.weights, len(members))
-                self.ranks[name][chunk.initial, chunk.leads, number] = found
-
-    def result(self) -> xr.Dataset:
-        """Return the frequencies of ranks with their intervals, and χ² of their departure from even ones.
-
-        χ² compares the squared departures with the variances of the frequencies, which those of initial times tell, as
-        Rao and Scott (1981, doi 10.1080/01621459.1981.10477633) do for samples that are alike; with evenly likely
-        ranks it follows the χ² distribution with as many degrees of freedom as there are members.
-        """
-        forecasts, most = list(self.pairs.forecasts), max(each.shape[-1] for each in self.ranks.values())
-        dims = ("forecast", "lead_time", "map_channel", "region")
-        shape = (len(forecasts), *next(iter(self.ranks.values())).shape[1:-1])
-        data = {name: np.full((*shape, most), np.nan) for name in ("", "_low", "_high")}
-        square, probability = np.full(shape, np.nan), np.full(shape, np.nan)
-        for name, ranks in self.ranks.items():
-            at, count = forecasts.index(name), ranks.shape[-1]
-            total = np.broadcast_to(ranks.sum(-1, keepdims=True), ranks.shape)
-            found = estimates({"ranks": ranks, "ranked_weight": total}, ["rank_frequency"], ())
-            share, low, high = (found[f"rank_frequency{end}"][1] for end in data)
-            for part, values in zip(data.values(), (share, low, high), strict=True):
-                part[at, ..., :count] = values
-            variance = np.square((high - low) / 2 / stats.norm.ppf(0.975)).sum(-1)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                square[at] = (count - 1) * np.square(share - 1 / count).sum(-1) / variance
-            probability[at] = stats.chi2.sf(square[at], count - 1)
-        result: Variables = {f"rank_frequency{end}": ((*dims, "rank"), values) for end, values in data.items()}
-        result |= {"rank_chi_square": (dims, square), "rank_p_value": (dims, probability)}
-        return xr.Dataset(result, {"map_channel": [*map(str, self.channels)], "rank": np.arange(most)})
-
-
-def _ranked(
-    below: Int64[Tensor, "initial lead point"],
-    equal: Int64[Tensor, "initial lead point"],
-    use: Bool[Tensor, "initial lead point"],
-    weights: Float64[Tensor, "point region"],
-    members: int,
-) -> Array:
-    """Return how much of each map has each rank, (initial, lead, region, rank)."""
-    share = use.double() / (equal + 1)
-    ends = [_by_bin(edge, share, weights, members + 2) for edge in (below, below + equal + 1)]
-    return np.cumsum(ends[0] - ends[1], -1)[..., :-1]
-
-
-def _by_bin(
-    which: Int64[Tensor, "initial lead point"],
-    values: Float64[Tensor, "initial lead point"],
-    weights: Float64[Tensor, "point region"],
-    bins: int,
-) -> Array:
-    """Return weighted sums of the values of the points in each bin, (initial, lead, region, bin)."""
-    maps = which.shape[0] * which.shape[1]
-    place = (which.reshape(maps, -1) + bins * torch.arange(maps)[:, None]).numpy().ravel()
-    found = np.empty((maps, weights.shape[1], bins))
-    for region, weight in enumerate(weights.T):
-        each = (values.reshape(maps, -1) * weight).numpy().ravel()
-        found[:, region] = np.bincount(place, each, minlength=maps * bins).reshape(maps, bins)
-    return found.reshape(*which.shape[:2], -1, bins)
 
 
 def _probabilities(issued: Tensor) -> Tensor:
@@ -403,20 +297,20 @@ class Events:
             truth, use = chunk.truth.values[:, :, channel], where[:, :, channel]
             limit = self.limit(event, chunk)
             use = use & torch.as_tensor(limit).isfinite()
-            there = _beyond(truth, limit, event.below)
+            there = beyond(truth, limit, event.below)
             observed = [_window_sums(there, use, window, periodic) / window**2 for window in self.windows]
             for name, forecast in chunk.forecasts.items():
                 single = forecast.values[:, :, channel]
                 members = chunk.members[name][:, :, :, channel] if name in chunk.members else single[None]
                 count = torch.zeros_like(use, dtype=torch.int64)
                 for member in members:
-                    count += _beyond(member, limit, event.below)
+                    count += beyond(member, limit, event.below)
                 place = (chunk.initial, number, chunk.leads)
                 bins = len(members) + 1
                 for sums, values in ((self.issued, use), (self.happened, use & there)):
-                    sums[name][place] = _by_bin(count.flatten(2), values.flatten(2).double(), self.weights, bins)
-                cell = 2 * _beyond(single, limit, event.below).long() + there.long()
-                self.single[name][place] = _by_bin(cell.flatten(2), use.flatten(2).double(), self.weights, 4)
+                    sums[name][place] = sums_by_bin(count.flatten(2), values.flatten(2).double(), self.weights, bins)
+                cell = 2 * beyond(single, limit, event.below).long() + there.long()
+                self.single[name][place] = sums_by_bin(cell.flatten(2), use.flatten(2).double(), self.weights, 4)
                 for position, (window, theirs) in enumerate(zip(self.windows, observed, strict=True)):
                     ours = _window_sums(count, use, window, periodic) / (window**2 * len(members))
                     whole = theirs.isfinite()
@@ -472,172 +366,10 @@ class Events:
         return {name: ((*_DIMS, "probability_bin"), values) for name, values in curves.items()}
 
 
-DRY = 0.25e-3
-"""Precipitation up to which it is dry, in m."""
-
-DRY_FRACTIONS = (0.1, 0.85)
-"""How often it is dry where SEEPS is taken; elsewhere one of its classes is too rare."""
-
-
-@register_score("classed_weight", relative=True, units="1")
-def seeps(class_errors: Tensor, classed_weight: Tensor) -> Tensor:
-    """Return the stable equitable error in probability space; 0 is perfect, 1 what knows nothing."""
-    return class_errors / classed_weight
-
-
-class Seeps:
-    """Compares dry, light and heavy precipitation (Rodwell et al. 2010, doi 10.1002/qj.656), as WeatherBench-X does.
-
-    A climatology in WeatherBench 2's layout says how often it is dry, `…_seeps_dry_fraction`, whose mean over the year
-    counts, and from where on precipitation is heavy, `…_seeps_threshold`, at the valid time.
-
-    Args:
-        pairs: what is scored, with a climatology that has both for the channels.
-        channels: precipitation in m.
-        regions: names.
-        weighting: of the latitudes.
-    """
-
-    def __init__(self, pairs: Pairs, channels: Sequence[Channel], regions: Sequence[str], weighting: Weighting) -> None:
-        assert pairs.climatology is not None
-        self.pairs, self.channels, self.normals = pairs, tuple(channels), pairs.climatology
-        self.weights, _ = point_weights(pairs.truth.grid, regions, weighting)
-        often = [pairs.climatology.mean(Channel(f"{channel.name}_seeps_dry_fraction")) for channel in channels]
-        self.dry = torch.from_numpy(np.stack(often)).double()
-        shape = (len(pairs.initial), len(pairs.leads), len(channels), len(regions))
-        self.errors, self.weight = ({name: np.zeros(shape) for name in pairs.forecasts} for _ in range(2))
-
-    def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
-        """Take a chunk into account, at the points where all forecasts and the truth are there."""
-        valid = chunk.truth.frame.time.numpy()
-        for number, channel in enumerate(self.channels):
-            at, dry = self.pairs.channels.index(channel), self.dry[number]
-            wanted = [Channel(f"{channel.name}_seeps_threshold")]
-            heavy = torch.from_numpy(self.normals.at(valid, self.pairs.calendar, wanted))[:, :, 0]
-            use = where[:, :, at] & heavy.isfinite() & (dry >= DRY_FRACTIONS[0]) & (dry <= DRY_FRACTIONS[1])
-            penalties = _penalties(dry.clamp(*DRY_FRACTIONS))
-            theirs = _wetness(chunk.truth.values[:, :, at], heavy)
-            for name, forecast in chunk.forecasts.items():
-                ours = _wetness(forecast.values[:, :, at], heavy)
-                found = torch.zeros(use.shape, dtype=torch.float64)
-                for (said, was), penalty in penalties.items():
-                    found += torch.where((ours == said) & (theirs == was), penalty, 0.0)
-                for sums, values in ((self.errors, torch.where(use, found, 0.0)), (self.weight, use.double())):
-                    sums[name][chunk.initial, chunk.leads, number] = (values.flatten(2) @ self.weights).numpy()
-
-    def result(self) -> xr.Dataset:
-        """Return the score with its interval, for the channels that have one."""
-        sums = {
-            name: np.stack(list(parts.values()), 1)
-            for name, parts in (("class_errors", self.errors), ("classed_weight", self.weight))
-        }
-        found = estimates(sums, ["seeps"], ("forecast", "lead_time", "channel", "region"))
-        return xr.Dataset(found, {"channel": [*map(str, self.channels)]})
-
-
-def _wetness(values: Tensor, heavy: Tensor) -> Int64[Tensor, "*axes"]:
-    """Return 0 where it is dry, 1 where precipitation is light, 2 where it is heavy."""
-    return (values > DRY).long() + ((values > DRY) & (values >= heavy)).long()
-
-
-def _penalties(dry: Tensor) -> dict[tuple[int, int], Tensor]:
-    """Return the errors of a forecast class where another happens, from how often it is dry."""
-    wet = 1 / (1 - dry)
-    both = 3 / (2 + dry)
-    return {
-        (0, 1): wet / 2, (0, 2): 2 * wet, (1, 0): 1 / dry / 2, (1, 2): 1.5 * wet,
-        (2, 0): (1 / dry + both) / 2, (2, 1): both / 2,
-    }  # fmt: skip
-
-
-def rain_classes(pairs: Pairs) -> tuple[Channel, ...]:
-    """Return the channels for which the climatology tells dry, light and heavy precipitation apart."""
-    known = set() if pairs.climatology is None else {channel.name for channel in pairs.climatology.channels}
-    needed = ("seeps_dry_fraction", "seeps_threshold")
-    return tuple(c for c in pairs.channels if all(f"{c.name}_{each}" in known for each in needed))
-
-
-class MemberExample:
-    """Keeps one case of the first ensemble: members at a few places and as maps, and probabilities of events.
-
-    Args:
-        pairs: what is scored.
-        channels: whose members are kept at places; maps are kept of the first one.
-        initial: position of the initial time.
-        lead: position of the lead of maps.
-        events: whose probabilities are kept as maps.
-    """
-
-    def __init__(
-        self, pairs: Pairs, channels: Sequence[Channel], initial: int, lead: int, events: "Events | None"
-    ) -> None:
-        self.pairs, self.channels, self.initial, self.lead, self.events = pairs, channels, initial, lead, events
-        self.name = next(name for name, series in pairs.forecasts.items() if series.members > 1)
-        grid, count = pairs.truth.grid, pairs.forecasts[self.name].members
-        self.places = cities_inside(grid)[:PLACES]
-        if not self.places:
-            middle = [float(axis[axis.size // 2]) for axis in (grid.latitude, grid.longitude)]
-            self.places = ["{:g},{:g}".format(*middle)]
-        self.rows, self.columns = nearest_points(self.places, grid)
-        self.plume = np.full((count, len(pairs.leads), len(channels), len(self.places)), np.nan, np.float32)
-        self.plume_truth = np.full(self.plume.shape[1:], np.nan, np.float32)
-        self.stamps = np.full((min(count, STAMPS), *grid.shape), np.nan, np.float32)
-        self.mean, self.truth = np.full((2, *grid.shape), np.nan, np.float32)
-        self.probability, self.happened = np.full((2, len(events.events) if events else 0, *grid.shape), np.nan)
-
-    def add(self, chunk: Chunk, _: Bool[Tensor, "initial lead channel lat lon"]) -> None:
-        """Keep what a chunk holds of the case."""
-        row = self.initial - chunk.initial.start
-        if not 0 <= row < chunk.verified.shape[0]:
-            return
-        index = [self.pairs.channels.index(channel) for channel in self.channels]
-        members, truth = chunk.members[self.name][:, row].numpy(), chunk.truth.values[row].numpy()
-        self.plume[:, chunk.leads] = members[:, :, index][..., self.rows, self.columns]
-        self.plume_truth[chunk.leads] = truth[:, index][..., self.rows, self.columns]
-        if not 0 <= (lead := self.lead - chunk.leads.start) < chunk.verified.shape[1]:
-            return
-        self.stamps[:] = members[: len(self.stamps), lead, index[0]]
-        self.mean[:], self.truth[:] = members[:, lead, index[0]].mean(0), truth[lead, index[0]]
-        for number, event in enumerate(self.events.events if self.events else ()):
-            assert self.events is not None
-            limit = self.events.limit(event, chunk)
-            own = limit if isinstance(limit, float) else limit[row, lead]
-            channel = self.pairs.channels.index(event.channel)
-            said = chunk.members[self.name][:, row, lead, channel]
-            for maps, values in (
-                (self.probability, said),
-                (self.happened, chunk.truth.values[row, lead, channel][None]),
-            ):
-                share = _beyond(values, own, event.below).double().mean(0)
-                maps[number] = torch.where(values.isfinite().all(0), share, torch.nan).numpy()
-
-    def result(self) -> xr.Dataset:
-        """Return the case with its coordinates."""
-        about = {"channel": str(self.channels[0]), "lead_time": self.pairs.leads[self.lead], "forecast": self.name}
-        maps = ("latitude", "longitude")
-        data: dict[str, Any] = {
-            "plume": (("number", "lead_time", "plume_channel", "place"), self.plume, about),
-            "plume_truth": (("lead_time", "plume_channel", "place"), self.plume_truth),
-            "stamp": (("stamp_number", *maps), self.stamps, about),
-            "stamp_mean": (maps, self.mean),
-            "stamp_truth": (maps, self.truth),
-        }
-        if self.events:
-            data["event_probability"] = ("event", *maps), self.probability.astype(np.float32), about
-            data["event_happened"] = ("event", *maps), self.happened.astype(np.float32)
-        numbers = self.pairs.forecasts[self.name].dataset[MEMBER].values
-        coords = {
-            "number": numbers,
-            "stamp_number": numbers[: len(self.stamps)],
-            "place": self.places,
-            "plume_channel": [*map(str, self.channels)],
-        }
-        return xr.Dataset(data, coords)
-
-
-def _beyond(values: Tensor, limit: Any, below: bool) -> Bool[Tensor, "*axes"]:
-    beyond: Tensor = values < limit if below else values > limit
-    return beyond
+def beyond(values: Tensor, limit: Any, below: bool) -> Bool[Tensor, "*axes"]:
+    """Return where values lie below a limit, or above it."""
+    found: Tensor = values < limit if below else values > limit
+    return found
 
 
 def _window_sums(

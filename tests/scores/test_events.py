@@ -13,8 +13,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from etesian.core.channels import Channel
 from etesian.core.errors import ChannelError, RecipeError
-from etesian.scores import pairs, probability
-from etesian.scores.probability import _ranked, economic_value, sedi
+from etesian.scores import events, pairs
+from etesian.scores.events import economic_value, sedi
+from etesian.scores.members import _ranked
 from etesian.scores.report import write_report
 from etesian.scores.score import score
 from etesian.store.prepare import prepare_dataset
@@ -199,8 +200,8 @@ def test_climatological_quantiles_are_those_of_departures_in_the_training_period
     path = tmp_path / "store.zarr"
     prepare_dataset(weather.truth(400), path)
     store, channel = Store(path), Channel("temperature", 850)
-    monkeypatch.setattr(probability, "_QUANTILE_BYTES", 4 * 400 * 32 * 10)  # ten rows at once
-    found = probability.departure_quantiles(store, channel, [0.1, 0.9])
+    monkeypatch.setattr(events, "_QUANTILE_BYTES", 4 * 400 * 32 * 10)  # ten rows at once
+    found = events.departure_quantiles(store, channel, [0.1, 0.9])
     values = store.read(range(400), np.array([store.channels.index(channel)]))[:, 0]
     departures = values - store.climatology_at(store.time, [channel])[:, 0]
     np.testing.assert_allclose(found, np.quantile(departures, [0.1, 0.9], axis=0), rtol=1e-5, atol=1e-5)
