@@ -13,7 +13,6 @@ import xarray as xr
 from etesian import Batch, ClimaX, ForecastTask, Layout, Persistence, UNet, WeatherMesh
 from etesian.core.errors import RecipeError
 from etesian.forecast.latent import LatentForecastTask
-from etesian.forecast.members import ALMOST_FAIR, MemberNoise, repeated
 from etesian.forecast.pretrain import PretrainTask
 from etesian.forecast.run import predict_to
 from etesian.networks.weathermesh import SIZES
@@ -22,6 +21,7 @@ from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
 from etesian.training import prediction
 from etesian.training.checkpoint import SafeCheckpoints, load_task
+from etesian.training.members import ALMOST_FAIR, MemberNoise, repeated
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 SMALL = {"patch": 2, "dim": 16, "depth": 1, "heads": 2, "head_depth": 0, "dropout": 0.0, "drop_path": 0.0}

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from etesian.core import Channel, Fields, Layout
 from etesian.core.errors import GridError, RecipeError
-from etesian.forecast.members import DEFAULT_MEMBERS, MemberNoise, Noise
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
+from etesian.training.members import DEFAULT_MEMBERS, MemberNoise, Noise
 from etesian.training.prediction import PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 

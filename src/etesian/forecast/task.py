@@ -14,21 +14,22 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.device import positions, sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
+from etesian.forecast.conservation import Conservation
 from etesian.forecast.data import ForecastData
-from etesian.forecast.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, fresh, noise_of, repeated
 from etesian.forecast.regression import PatternRidge, Ridge
 from etesian.networks.network import lead_hours, shares
-from etesian.scores.ensembles import ensemble_crps
 from etesian.training.checkpoint import load_task
-from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
+from etesian.training.ensemble_task import EnsembleTask
+from etesian.training.field_task import LossTerm, Values, WeightedError
 from etesian.training.finetune import Start, begin, kept_statistics
-from etesian.training.task import NetworkFactory, OptimizerFactory, masked_mean
+from etesian.training.members import Noise
+from etesian.training.task import NetworkFactory, OptimizerFactory
 
 FIRST_DECAY_DAYS = 3.0
 """Time of decay that damped persistence begins with in training."""
 
 
-class ForecastTask(FieldTask):
+class ForecastTask(EnsembleTask):
     """Predicts the state at leads after an initial time.
 
     Without `step_hours` the network answers any lead at once: one lead makes a direct model, several a
@@ -115,12 +116,11 @@ class ForecastTask(FieldTask):
         )
         self.lead_weights = lead_weights or {}
         self.predicts, self.step_hours, self.roll_longitude = predict, step_hours, roll_longitude
-        self.conserve = list(conserve or ())
-        self._check_conserved()
+        self.conservation = Conservation(list(conserve or ()))
+        self.conservation.check(layout)
         self.limit = limit
         if limit is not None and (limit <= 0 or step_hours is None):
             raise RecipeError(f"limit: {limit:g} is for what steps feed back; give step_hours and a limit above 0")
-        self.members = members
         if members is not None:
             self._accept_members(members)
         if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
@@ -144,30 +144,6 @@ class ForecastTask(FieldTask):
             self.transfer, self.new_rate = begin(self.network, start), start.new_rate
             if start.statistics == "trained" and predict == "departure" and ridge is None:
                 self._keep_decay(start)
-
-    def _check_conserved(self) -> None:
-        layout = self.layout
-        for name in self.conserve:
-            chosen = [c for c in layout.targets if name in (str(c), c.name)]
-            if not chosen or not set(chosen) <= set(layout.inputs):
-                raise RecipeError(f"conserve names '{name}', which is not among the inputs and the targets")
-        if self.conserve and (not layout.grid.is_periodic or layout.output_grid != layout.grid):
-            raise RecipeError("an area mean is conserved on the whole globe only; leave out conserve")
-
-    def _accept_members(self, members: int) -> None:
-        """Let the network make forecasts that differ, and log what is said of ensembles."""
-        if members < 2:
-            raise RecipeError(
-                f"members: {members} cannot differ; train with members: 2, or leave it out for one forecast"
-            )
-        if self.error.loss != "mse":
-            raise RecipeError(
-                f"members are trained by their CRPS, not by loss: {self.error.loss}; leave out one of them"
-            )
-        if self.content is not None:
-            raise RecipeError("members are trained by their CRPS alone; leave out content, or members")
-        self.network.accept_noise()
-        self.logged_scores = ("rmse", "crps", "spread_skill")
 
     def _ridge(self, options: Ridge) -> PatternRidge:
         """Return the regression that departures are from, and let the network begin by adding nothing to it."""
@@ -227,7 +203,7 @@ class ForecastTask(FieldTask):
             "ridge": None if self.ridge is None else self.ridge.options,
             "step_hours": self.step_hours,
             "members": self.members,
-            "conserve": self.conserve,
+            "conserve": self.conservation.names,
             "limit": self.limit,
             "roll_longitude": self.roll_longitude,
         }
@@ -245,9 +221,6 @@ class ForecastTask(FieldTask):
             return self._ask(batch.inputs, target, batch, noise)
         return self._iterate(batch, target, self.step_hours, noise)
 
-    def _first_member(self, batch: Batch) -> Noise | None:
-        return None if self.members is None else noise_of(batch, 1)
-
     def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
         drawn = {}
         if noise is not None:
@@ -261,29 +234,9 @@ class ForecastTask(FieldTask):
             values = values + self.ridge(inputs, target)
         elif self.predicts != "state":
             values = values + self._initial(inputs, target)
-        if self.conserve:
-            values = self._conserved(values, inputs, target)
+        if self.conservation.names:
+            values = self.conservation(values, inputs, target, self.normalizer)
         return self.bounds.bend(values, target)
-
-    def _conserved(self, values: Values, inputs: Fields, target: Frame) -> Values:
-        """Return the state without what it adds to the area means that are to be kept."""
-        if inputs.valid is not None:
-            raise RecipeError("an area mean is conserved of fields without holes; leave out conserve")
-        kept = [c for c in target.channels if str(c) in self.conserve or c.name in self.conserve]
-        places = positions(target.index(kept), values.device)
-        now = values.index_select(2, places)
-        before = self._area_mean(inputs.at(-1).select(kept))
-        after = self._area_mean(Fields(now, replace(target, channels=tuple(kept))))
-        return values.index_add(2, places, (before - after).to(values).expand_as(now))
-
-    def _area_mean(self, fields: Fields) -> Float[Tensor, "batch time channel 1 1"]:
-        """Return the area mean in physical units over the standard deviation, from normalised fields."""
-        wide = fields.values.double()
-        weight = sent(fields.frame.grid.area_weights, wide)[:, None]
-        weight = weight / (weight.sum() * fields.values.shape[-1])
-        centre = self.normalizer.normalize(replace(fields, values=torch.zeros_like(fields.values))).values
-        # In double precision: a mean pressure is hundreds of times as large as its anomalies.
-        return ((wide - centre.double()) * weight).sum((-2, -1), keepdim=True)
 
     def _initial(self, inputs: Fields, target: Frame) -> Values:
         """Return what is known of the target from the initial state, zero for channels that are not fed in."""
@@ -365,45 +318,6 @@ class ForecastTask(FieldTask):
         if without := sorted({lead for row in hours.tolist() for lead in row} - known.keys()):
             raise RecipeError(f"lead_weights has none for {without[0]:g} h; it names {sorted(known)} h")
         return hours.new_tensor([[known[int(lead)] for lead in row] for row in hours.tolist()])[:, :, None, None, None]
-
-    def _prediction_error(self, batch: Batch) -> Tensor:
-        """Return the weighted error of the prediction from a normalised batch: of members their almost fair CRPS."""
-        if self.members is None:
-            return super()._prediction_error(batch)
-        values = self._ensemble(batch, self.members, fresh(self.members * len(batch)))
-        return self._crps(values, batch, ALMOST_FAIR)
-
-    def _ensemble(
-        self, batch: Batch, members: int, noise: Noise | None = None
-    ) -> Float[Tensor, "member batch time channel lat lon"]:
-        """Return normalised predictions of several members from a normalised batch with targets."""
-        assert batch.targets is not None
-        several = repeated(replace(batch, targets=None), members)
-        frame = batch.targets.frame
-        target = replace(frame, time=frame.time.repeat(members, 1))
-        values: Tensor = self(several, target, noise or noise_of(several, members)).float()
-        return values.view(members, len(batch), *values.shape[1:])
-
-    def _crps(
-        self, values: Float[Tensor, "member batch time channel lat lon"], batch: Batch, fairness: float
-    ) -> Tensor:
-        """Return the weighted CRPS of normalised members over valid points."""
-        targets = batch.targets
-        assert targets is not None
-        score = ensemble_crps(values, targets.values, fairness)
-        return masked_mean(score, self._sample_weight(batch), targets.valid)
-
-    def _score(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the errors in physical units to the sums and return the losses to log: of members their fair CRPS."""
-        if self.members is None:
-            return super()._score(batch)
-        assert batch.targets is not None
-        normalized, frame = self.normalized(batch), batch.targets.frame
-        values = self._ensemble(normalized, VALIDATION_MEMBERS)
-        each = [self._physical(member, frame) for member in values]
-        members = torch.stack([fields.values for fields in each])
-        self._add_scores(replace(each[0], values=members.mean(0)), batch, members)
-        return {"loss": self._crps(values, normalized, fairness=1.0)}
 
     def forecast(
         self,

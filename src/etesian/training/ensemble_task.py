@@ -1,0 +1,89 @@
+"""Learning members of an ensemble: several predictions of each sample, by their CRPS."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from etesian.core import Batch, Frame
+from etesian.core.errors import RecipeError
+from etesian.scores.ensembles import ensemble_crps
+from etesian.training.field_task import FieldTask, Values
+from etesian.training.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, fresh, noise_of, repeated
+from etesian.training.task import masked_mean
+
+Ensemble = Float[Tensor, "member batch time channel lat lon"]
+
+
+class EnsembleTask(FieldTask):
+    """Predicts fields once, or where `members` is set, as members that differ by the noise that the network is given.
+
+    Attributes:
+        members: of each sample in training; None where it is predicted once.
+    """
+
+    members: int | None = None
+
+    def _accept_members(self, members: int) -> None:
+        """Let the network make predictions that differ, and log what is said of ensembles."""
+        if members < 2:
+            raise RecipeError(
+                f"members: {members} cannot differ; train with members: 2, or leave it out for one forecast"
+            )
+        if self.error.loss != "mse":
+            raise RecipeError(
+                f"members are trained by their CRPS, not by loss: {self.error.loss}; leave out one of them"
+            )
+        if self.content is not None:
+            raise RecipeError("members are trained by their CRPS alone; leave out content, or members")
+        self.network.accept_noise()
+        self.members, self.logged_scores = members, ("rmse", "crps", "spread_skill")
+
+    def forward(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Values:
+        """Return normalised predictions on the target frame from a normalised batch.
+
+        Args:
+            batch: what they start from.
+            target: what is asked for.
+            noise: of each sample, where members were trained; by default that of the first member.
+        """
+        raise NotImplementedError
+
+    def _first_member(self, batch: Batch) -> Noise | None:
+        return None if self.members is None else noise_of(batch, 1)
+
+    def _prediction_error(self, batch: Batch) -> Tensor:
+        """Return the weighted error of the prediction from a normalised batch: of members their almost fair CRPS."""
+        if self.members is None:
+            return super()._prediction_error(batch)
+        values = self._ensemble(batch, self.members, fresh(self.members * len(batch)))
+        return self._crps(values, batch, ALMOST_FAIR)
+
+    def _ensemble(self, batch: Batch, members: int, noise: Noise | None = None) -> Ensemble:
+        """Return normalised predictions of several members from a normalised batch with targets."""
+        assert batch.targets is not None
+        several = repeated(replace(batch, targets=None), members)
+        frame = batch.targets.frame
+        target = replace(frame, time=frame.time.repeat(members, 1))
+        values: Tensor = self(several, target, noise or noise_of(several, members)).float()
+        return values.view(members, len(batch), *values.shape[1:])
+
+    def _crps(self, values: Ensemble, batch: Batch, fairness: float) -> Tensor:
+        """Return the weighted CRPS of normalised members over valid points."""
+        targets = batch.targets
+        assert targets is not None
+        score = ensemble_crps(values, targets.values, fairness)
+        return masked_mean(score, self._sample_weight(batch), targets.valid)
+
+    def _score(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the errors in physical units to the sums and return the losses to log: of members their fair CRPS."""
+        if self.members is None:
+            return super()._score(batch)
+        assert batch.targets is not None
+        normalized, frame = self.normalized(batch), batch.targets.frame
+        values = self._ensemble(normalized, VALIDATION_MEMBERS)
+        each = [self._physical(member, frame) for member in values]
+        members = torch.stack([fields.values for fields in each])
+        self._add_scores(replace(each[0], values=members.mean(0)), batch, members)
+        return {"loss": self._crps(values, normalized, fairness=1.0)}
