@@ -37,7 +37,7 @@ import weathermesh  # noqa: E402
 import etesian as et  # noqa: E402
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout  # noqa: E402
 from etesian.core.statistics import Statistics  # noqa: E402
-from etesian.networks.weathermesh import SIZES  # noqa: E402
+from etesian.networks.weathermesh_sizes import SIZES  # noqa: E402
 from etesian.nn import neighborhood  # noqa: E402
 from etesian.store.prepare import prepare_dataset  # noqa: E402
 from etesian.training.task import Task  # noqa: E402

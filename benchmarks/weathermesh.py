@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
-from etesian.networks.weathermesh import SIZES, WM2_LEVELS, WeatherMesh
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.networks.weathermesh_sizes import SIZES, WM2_LEVELS
 
 ALOFT = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 SURFACE = (

@@ -150,6 +150,10 @@ def mesh_tiled() -> Case:
     return mesh(SAME, network=network, **options), weather(SAME, (6, 12), gaps=0.2)
 
 
+def mesh_members() -> Case:
+    return mesh(SAME, members=2, consistency=0.1, recompute=True), weather(SAME, (6, 12), gaps=0.2)
+
+
 SST = Channel("sea_surface_temperature")
 SEA = Grid(30 + 0.25 * np.arange(16), 10 + 0.25 * np.arange(16))
 
@@ -253,8 +257,8 @@ def projected() -> Case:
 
 CASES = [
     climax_plain, climax_local, climax_departure, climax_history, climax_iterated, climax_members, climax_pretrained,
-    climax_content, unet, mesh_flex, mesh_tiled, fill_monthly, fill_daily, fill_mean, fill_kriging, fill_dincae, lags,
-    inpaint, super_resolved, adversarial, downscaled, projected,
+    climax_content, unet, mesh_flex, mesh_tiled, mesh_members, fill_monthly, fill_daily, fill_mean, fill_kriging,
+    fill_dincae, lags, inpaint, super_resolved, adversarial, downscaled, projected,
 ]  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from etesian.core import Channel, Layout
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
-from etesian.networks.weathermesh import WM2_LEVELS, WeatherMesh
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.networks.weathermesh_sizes import WM2_LEVELS
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store
 from etesian.training.checkpoint import SafeCheckpoints

@@ -20,7 +20,9 @@ from etesian.forecast.latent import LatentForecastTask
 from etesian.networks.unet import UNet
 from etesian.networks.weathermesh import WeatherMesh
 from etesian.samples.windows import Horizon
+from etesian.scores.ensembles import ensemble_crps
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
+from etesian.training.members import ALMOST_FAIR, fresh
 
 SMALL: dict[str, Any] = {
     "patch": (2, 2, 2), "dim": 16, "heads": 2, "window": (2, 3, 3), "encoder_depth": 1, "decoder_depth": 1,
@@ -119,6 +121,27 @@ def test_the_regulariser_is_the_distance_to_the_encoded_truth_and_teaches_the_en
     assert not task._encoded_truth(known).requires_grad
 
 
+def test_of_members_forecasts_and_latents_are_trained_by_their_crps(data: ForecastData) -> None:
+    task, batch = task_of(data, consistency=0.5, members=2), drawn(data)
+    with torch.no_grad():
+        for name, parameter in task.network.named_parameters():
+            if "modulation" in name:
+                parameter.normal_(std=0.2)
+    torch.manual_seed(1)
+    loss, parts = task.loss(batch)
+    torch.testing.assert_close(loss, parts["forecast_loss"] + 0.5 * parts["consistency"])
+    known = task.normalized(batch)
+    assert known.targets is not None
+    torch.manual_seed(1)
+    members = task._ensemble(known, 2, fresh(2 * len(batch)))
+    assert members.std(0).mean() > 0.1
+    torch.testing.assert_close(parts["forecast_loss"], task._crps(members, known, ALMOST_FAIR), rtol=1e-4, atol=1e-6)
+    latent = torch.randn(6, 2, 3, 4, 16)
+    expected = ensemble_crps(torch.stack([latent[:3], latent[3:]]), latent[:3] + 1, ALMOST_FAIR).mean()
+    torch.testing.assert_close(task._inconsistency(latent, latent[:3] + 1), expected)
+    assert not task._encoded_truth(known).requires_grad
+
+
 def test_the_difference_in_spread_is_that_of_root_mean_squares_over_what_is_valid(data: ForecastData) -> None:
     task, batch = task_of(data, spread=0.5), drawn(data)
     loss, parts = task.loss(batch)
@@ -202,13 +225,14 @@ def test_processors_that_no_lead_needs_take_part_with_gradients_of_zero(gappy_st
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("members", [None, 2])
 def test_an_interrupted_run_goes_on_with_the_same_leads_and_a_trained_one_is_loaded(
-    gappy_store: str, tmp_path: Path
+    gappy_store: str, tmp_path: Path, members: int | None
 ) -> None:
     def fit(folder: str, epochs: int, resume: bool = False) -> LatentForecastTask:
         data = data_of(gappy_store, leads_per_sample=2, horizon=Horizon(6, 9, "quadratic"))
-        options = {"consistency": 0.2, "recompute": True, "level_weights": {850: 2.0}, "warmup_steps": 2}
-        task = task_of(data, **options, optimizer=lambda p: torch.optim.Adam(p, lr=1e-3))
+        options = {"consistency": 0.2, "recompute": True, "level_weights": {850: 2.0}, "members": members}
+        task = task_of(data, **options, warmup_steps=2, optimizer=lambda p: torch.optim.Adam(p, lr=1e-3))
         # Without an end of training there would be another learning rate.
         trainer = L.Trainer(
             accelerator="cpu", max_epochs=4, limit_val_batches=1, default_root_dir=tmp_path, logger=False,

@@ -15,7 +15,7 @@ from etesian.core.errors import RecipeError
 from etesian.forecast.latent import LatentForecastTask
 from etesian.forecast.pretrain import PretrainTask
 from etesian.forecast.run import predict_to
-from etesian.networks.weathermesh import SIZES
+from etesian.networks.weathermesh_sizes import SIZES
 from etesian.nn.noise import NORMALS, between
 from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
@@ -29,6 +29,7 @@ NETWORKS: dict[str, Any] = {
     "patches": partial(ClimaX, **SMALL),
     "points": partial(ClimaX, local_width=4, **SMALL),
     "unet": partial(UNet, leads=(6, 12), width=8, dropout=0.0, noise=0.0),
+    "mesh": partial(WeatherMesh, **SIZES["tiny"] | {"dim": 16, "surface_width": 4, "processors": {6: 1}}),
 }
 
 
@@ -37,6 +38,7 @@ def task_of(store: str, network: str = "points", kind: type[ForecastTask] = Fore
     torch.manual_seed(0)
     chosen = {"members": 2, "anomalies": True, "predict": "change"} | options
     layout = Layout(given.channels, given.channels, given.grid)
+    kind = LatentForecastTask if network == "mesh" else kind
     return kind(NETWORKS.get(network, network), layout, given.statistics, **chosen)
 
 
@@ -146,7 +148,9 @@ def test_noise_between_its_places_is_linear_and_goes_round_the_circle() -> None:
     assert between(noise, (6, 16), periodic=False).shape == fine.shape
 
 
-@pytest.mark.parametrize(("network", "steps"), [("points", 6), ("patches", None), ("unet", 6), ("unet", None)])
+@pytest.mark.parametrize(
+    ("network", "steps"), [("points", 6), ("patches", None), ("unet", 6), ("unet", None), ("mesh", None)]
+)
 def test_forecasts_do_not_depend_on_batches_and_go_on_to_the_last_bit(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, steps: int | None
 ) -> None:
@@ -223,7 +227,8 @@ def test_what_has_no_members_says_what_to_do(store: str, tmp_path: Path) -> None
         ({"members": 1}, "members: 1 cannot differ; train with members: 2"),
         ({"loss": "l1"}, "trained by their CRPS, not by loss: l1"),
         ({"network": Persistence, "predict": "state"}, "Persistence takes no noise, so it has no members"),
-        ({"network": partial(WeatherMesh, **SIZES["tiny"]), "kind": LatentForecastTask}, "WeatherMesh takes no noise"),
+        ({"network": "mesh", "spread": 1.0}, "as far apart as their CRPS asks for; leave out spread"),
+        ({"network": NETWORKS["mesh"], "step_hours": 6}, "WeatherMesh makes steps of its own; leave out step_hours"),
         ({"network": partial(ClimaX, validity=True, **SMALL), "kind": PretrainTask, "predict": "state"}, "fine-tune"),
     ):
         with pytest.raises(RecipeError, match=message):

@@ -19,7 +19,8 @@ from etesian.forecast import run as predictor
 from etesian.forecast.baselines import Persistence
 from etesian.forecast.run import forecast, predict_to, stream
 from etesian.forecast.task import ForecastTask
-from etesian.networks.weathermesh import SIZES, WeatherMesh
+from etesian.networks.weathermesh import WeatherMesh
+from etesian.networks.weathermesh_sizes import SIZES
 from etesian.samples.windows import Period, WindowReader
 from etesian.store.reader import Store
 from etesian.training import prediction

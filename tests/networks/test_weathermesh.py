@@ -18,8 +18,9 @@ from etesian.core.errors import ChannelError, DataError, EtesianError, GridError
 from etesian.core.recorded import rebuild
 from etesian.forecast.data import ForecastData
 from etesian.forecast.task import ForecastTask
-from etesian.networks.weathermesh import SIZES, WM2_LEVELS, WeatherMesh
+from etesian.networks.weathermesh import WeatherMesh
 from etesian.networks.weathermesh_parts import LevelInterpolation, clock_features, strides
+from etesian.networks.weathermesh_sizes import SIZES, WM2_LEVELS
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
 
 HOUR = 3600
@@ -104,10 +105,8 @@ def test_leads_share_the_steps_they_begin_with_and_only_what_is_asked_for_is_dec
     stepped: list[tuple[int, int]] = []
     decoded: list[int] = []
     step, decode = model.step, model.decode
-    monkeypatch.setattr(
-        model, "step", lambda latent, hours: stepped.append((hours, len(latent))) or step(latent, hours)
-    )
-    monkeypatch.setattr(model, "decode", lambda latent, grid: decoded.append(len(latent)) or decode(latent, grid))
+    monkeypatch.setattr(model, "step", lambda latent, *how: stepped.append((how[0], len(latent))) or step(latent, *how))
+    monkeypatch.setattr(model, "decode", lambda latent, *how: decoded.append(len(latent)) or decode(latent, *how))
     model(STATE, ask(SURFACE, [[24, 13, 6], [24, 13, 6]]), statics=STATIC)
     assert sorted(stepped) == [(1, 2)] + [(6, 2)] * 4
     assert decoded == [2, 2, 2]
@@ -126,8 +125,8 @@ def test_a_forecast_comes_lead_by_lead_and_holds_few_latents(monkeypatch: pytest
     alive: list[weakref.ref[Tensor]] = []
     step = model.step
 
-    def watched(latent: Tensor, hours: int) -> Tensor:
-        after = step(latent, hours)
+    def watched(latent: Tensor, *how: Any) -> Tensor:
+        after = step(latent, *how)
         alive.append(weakref.ref(after))
         return after
 

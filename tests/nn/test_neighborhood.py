@@ -12,7 +12,6 @@ from torch import Tensor
 from etesian.nn import neighborhood
 from etesian.nn.neighborhood import (
     BlockOrder,
-    NeighborhoodAttention,
     axes,
     choose_backend,
     flex_attention,
@@ -20,6 +19,7 @@ from etesian.nn.neighborhood import (
     natten_has_kernels,
     neighborhood_attention,
 )
+from etesian.nn.neighborhood_block import NeighborhoodAttention
 from etesian.nn.tokens import rotate, sincos_3d
 
 Triple = tuple[int, int, int]

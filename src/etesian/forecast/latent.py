@@ -1,6 +1,5 @@
 """Training WeatherMesh: encode once, step in latent space, decode where there is a truth."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -20,14 +19,16 @@ from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import lead_hours
 from etesian.networks.weathermesh import WeatherMesh
+from etesian.networks.weathermesh_steps import Step
+from etesian.nn.noise import Places
+from etesian.scores.ensembles import ensemble_crps
 from etesian.training.field_task import Values
+from etesian.training.members import ALMOST_FAIR, Noise, fresh, repeated
 from etesian.training.task import NetworkFactory
 
 TINY = 1e-6
 
 Latent = Float[Tensor, "sample depth row column dim"]
-
-Step = Callable[[Latent, int], Latent]
 
 
 class LatentForecastTask(ForecastTask):
@@ -45,6 +46,10 @@ class LatentForecastTask(ForecastTask):
     out. `spread` asks that they vary as much as the truth does: it adds the squared difference between the root mean
     squares of forecasts and truth in normalised units, over the batch and the globe, by channel and number of the lead,
     in training and in the loss that the best checkpoint is chosen by.
+
+    Members (`members`) vary as much as they should by their CRPS. Each of them steps on from its own latent, and the
+    regulariser is the almost fair CRPS of their latents: the encoder, which noise has a say in too, makes a sample of
+    what they should be of a true state.
 
     Args:
         network: builds the network for a layout: WeatherMesh.
@@ -85,6 +90,8 @@ class LatentForecastTask(ForecastTask):
         for name, value in (("consistency", consistency), ("spread", spread)):
             if value < 0:
                 raise RecipeError(f"{name} = {value:g} must be 0 or more")
+        if spread and self.members is not None:
+            raise RecipeError("members are as far apart as their CRPS asks for; leave out spread, or members")
         if consistency and not (set(layout.inputs) <= set(layout.targets) and layout.history == (0,)):
             raise RecipeError(
                 "consistency encodes the targets as it does inputs: every input must be among the targets, and the "
@@ -118,19 +125,33 @@ class LatentForecastTask(ForecastTask):
         """Return the weighted sum of the error, the regulariser and the difference in spread, and each of them."""
         batch = self._prepared(batch)
         assert batch.targets is not None
-        values, latent = self.unrolled(batch)
-        predicted = self._completed(values.float(), batch.inputs, batch.targets.frame)
-        parts = {"forecast_loss": super()._error(predicted, batch)}
+        several = batch if self.members is None else repeated(batch, self.members)
+        assert several.targets is not None
+        values, latent = self.unrolled(several, None if self.members is None else fresh(len(several)))
+        predicted = self._completed(values.float(), several.inputs, several.targets.frame)
+        if self.members is None:
+            parts = {"forecast_loss": super()._error(predicted, batch)}
+        else:
+            members = torch.unflatten(predicted, 0, (self.members, -1))
+            parts = {"forecast_loss": self._crps(members, batch, ALMOST_FAIR)}
         total = parts["forecast_loss"] + self._idle()
         if self.consistency:
-            parts["consistency"] = F.mse_loss(latent.float(), self._encoded_truth(batch))
+            parts["consistency"] = self._inconsistency(latent.float(), self._encoded_truth(batch))
             total = total + self.consistency * parts["consistency"]
         if self.spread:
             parts["spread"] = self._spread_difference(predicted, batch.targets)
             total = total + self.spread * parts["spread"]
         return total, parts
 
-    def unrolled(self, batch: Batch) -> tuple[Values, Latent]:
+    def _inconsistency(
+        self, latent: Float[Tensor, "sample *axes"], truth: Float[Tensor, "true_sample *axes"]
+    ) -> Tensor:
+        """Return how far latents are from those of the truth; of members, all of the first before the second."""
+        if self.members is None:
+            return F.mse_loss(latent, truth)
+        return ensemble_crps(torch.unflatten(latent, 0, (self.members, -1)), truth, ALMOST_FAIR).mean()
+
+    def unrolled(self, batch: Batch, noise: Noise | None = None) -> tuple[Values, Latent]:
         """Return what the network says of the targets' frame, and the latents it says so from, sample by sample."""
         assert batch.targets is not None
         network, frame = self.network, batch.targets.frame
@@ -141,10 +162,12 @@ class LatentForecastTask(ForecastTask):
         known = positions([self.layout.targets.index(c) for c in frame.channels], self.device)
         done: list[int] = []
         answers, latents = [], []
-        for arrived, latent in network.walk(network.encode(batch.inputs, batch.statics), samples, plans, step):
+        normals = self._normals(noise, frame, batch.inputs.values).get("noise")
+        begin = network.encode(batch.inputs, batch.statics, network.embedded(normals, 0))
+        for arrived, latent, drawn in network.walk(begin, samples, plans, step, normals):
             done += arrived
             latents.append(latent)
-            answers.append(network.decode(latent, frame.grid).index_select(1, known))
+            answers.append(network.decode(latent, frame.grid, drawn).index_select(1, known))
         order = positions(np.argsort(done), self.device)
         values = torch.cat(answers).index_select(0, order)
         return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents).index_select(0, order)
@@ -185,7 +208,9 @@ class LatentForecastTask(ForecastTask):
             each = frame.time.shape[1]
             fixed = Frame(statics.frame.channels, alone.time, statics.frame.grid, frame.calendar)
             statics = Fields(statics.values.repeat_interleave(each, dim=0), fixed)
-        return self.network.encode(states, statics).float()
+        noise = None if self.members is None else fresh(len(states.values))
+        normals = self._normals(noise, frame, states.values).get("noise")
+        return self.network.encode(states, statics, self.network.embedded(normals, 0)).float()
 
     def _idle(self) -> Tensor:
         """Return zero, by which all parameters take part: processes that share a step may draw different leads."""
@@ -203,12 +228,12 @@ def recomputed(step: Step, *, offload: bool) -> Step:
             are on the CPU stay where they are.
     """
 
-    def thrifty(latent: Latent, hours: int) -> Latent:
+    def thrifty(latent: Latent, hours: int, noise: Places | None = None) -> Latent:
         if not torch.is_grad_enabled():
-            return step(latent, hours)
+            return step(latent, hours, noise)
         moves = offload and latent.device.type != "cpu"
         with save_on_cpu(pin_memory=True, device_type=latent.device.type) if moves else nullcontext():
-            answer: Tensor = checkpoint(step, latent, hours, use_reentrant=False)
+            answer: Tensor = checkpoint(step, latent, hours, noise, use_reentrant=False)
         return answer
 
     return thrifty

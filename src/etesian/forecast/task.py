@@ -123,6 +123,9 @@ class ForecastTask(EnsembleTask):
             raise RecipeError(f"limit: {limit:g} is for what steps feed back; give step_hours and a limit above 0")
         if members is not None:
             self._accept_members(members)
+            if step_hours is not None and self.network.steps_in_time:
+                # A step inside of a step would have no noise of its own.
+                raise RecipeError(f"{type(self.network).__name__} makes steps of its own; leave out step_hours")
         if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
             missing = next(c for c in layout.inputs if c not in layout.targets)
             raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
@@ -222,9 +225,7 @@ class ForecastTask(EnsembleTask):
         return self._iterate(batch, target, self.step_hours, noise)
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
-        drawn = {}
-        if noise is not None:
-            drawn["noise"] = sent(noise(step, self.network.noise_shape(target.grid)), inputs.values)
+        drawn = self._normals(noise, target, inputs.values, step)
         values = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics, **drawn)
         return self._completed(values, inputs, target)
 
@@ -369,17 +370,13 @@ class ForecastTask(EnsembleTask):
                 if bool((target.time == time).any()):
                     yield replace(target, time=time), values
             return
-        if noise is not None:
-            if others:
-                raise RecipeError("members start from one analysis; they cannot blend several")
-            yield target, self._ask(batch.inputs, target, batch, noise)
-            return
         # Only what is left out of the state is added to what the network gives.
         mixed = others and self.predicts != "state"
         initial = _blended([batch.inputs, *others], shares(weights)) if mixed else batch.inputs
         parts = self.network.stream(
-            batch.inputs, target, forcings=batch.forcings, statics=batch.statics, others=others, weights=weights
-        )
+            batch.inputs, target, forcings=batch.forcings, statics=batch.statics, others=others, weights=weights,
+            **self._normals(noise, target, batch.inputs.values),
+        )  # fmt: skip
         for places, values in parts:
             part = replace(target, time=target.time[:, places])
             yield part, self._completed(values, initial, part)

@@ -19,11 +19,11 @@ from etesian.core.errors import ChannelError, CheckpointError, DataError, GridEr
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.networks.climax_local import LocalPath
-from etesian.networks.network import Network, Transfer, lead_hours
+from etesian.networks.network import Network, Normals, Transfer, lead_hours
 from etesian.nn.attention import LowRank, TimeAggregation, TransformerBlock, VariableAggregation, initialise_linear
 from etesian.nn.convolution import Plane
 from etesian.nn.dropout import Dropout
-from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between
+from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between, is_for_noise
 from etesian.nn.tokens import interpolate_position, locate_patches, patch_counts, patchify, sincos_2d, unpatchify
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
@@ -286,7 +286,7 @@ class ClimaX(Network):
         *,
         forcings: Fields | None = None,
         statics: Fields | None = None,
-        noise: Float[Tensor, "batch row column normal"] | None = None,
+        noise: Normals | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict; see `Network.forward` and `Network.accept_noise`.
 
@@ -302,7 +302,7 @@ class ClimaX(Network):
         hours = sent(lead_hours(inputs, target), self.position)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
         features, keys = self._aggregate(inputs, statics)
-        embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise)
+        embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise(0))
         if self.local is None:
             return self._by_patch(features, keys, lead, target, embedded)
         return self._by_point(self.local, features, keys, lead, target, embedded)
@@ -396,7 +396,7 @@ class ClimaX(Network):
             "attention": {name for name in names if re.match(r"blocks\.\d+\.attention\.", name)} - lora,
             "lora": lora,
             "local": {name for name in names if name.startswith("local.") or ".convolution." in name},
-            "noise": {name for name in names if "noise_" in name or "modulation" in name},
+            "noise": {name for name in names if is_for_noise(name)},
         }
 
     def adopt(self, source: Network) -> Transfer:

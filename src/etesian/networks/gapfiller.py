@@ -31,7 +31,7 @@ from etesian.networks.kriging import LocalKriging
 from etesian.networks.kriging_fit import Sample, fit_covariance
 from etesian.networks.network import Distribution, Months, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.attention import TransformerBlock
-from etesian.nn.neighborhood import NeighborhoodBlock
+from etesian.nn.neighborhood_block import NeighborhoodBlock
 from etesian.nn.tokens import patchify, sincos, sincos_2d, spherical_harmonics
 
 _YEAR_WAVES, _DAY_WAVES = 4, 2

@@ -1,7 +1,7 @@
 """What every network is: fields in, values on a target frame out; with a variance where gaps are filled."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from etesian.core.grid import Grid
 from etesian.core.recorded import Recorded
 
 Maps = Float[Tensor, "batch time channel lat lon"]
+
+Normals = Callable[[int], Float[Tensor, "batch row column normal"]]
+"""From the number of a step inside a network, 0 for what comes before the first, to standard normals of each sample."""
 
 
 class Network(nn.Module, Recorded):
@@ -38,12 +41,14 @@ class Network(nn.Module, Recorded):
     def accept_noise(self) -> None:
         """Add what makes members of an ensemble differ: layers that noise has a say in, which begin by ignoring it.
 
-        `forward` then takes `noise` as well: standard normals of each sample in the shape that `noise_shape` tells.
+        `forward` and `stream` then take `noise` as well: `Normals` in the shape that `noise_shape` tells.
 
         Raises:
             RecipeError: if the network has no such layers.
         """
-        raise RecipeError(f"{type(self).__name__} takes no noise, so it has no members; take ClimaX or UNet")
+        raise RecipeError(
+            f"{type(self).__name__} takes no noise, so it has no members; take ClimaX, UNet or WeatherMesh"
+        )
 
     def noise_shape(self, grid: Grid) -> tuple[int, ...]:
         """Return the shape of the noise of one sample on a grid, of a network that accepts noise."""
@@ -74,6 +79,7 @@ class Network(nn.Module, Recorded):
         statics: Fields | None = None,
         others: Sequence[Fields] = (),
         weights: Sequence[float] = (),
+        noise: Normals | None = None,
     ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
         """Predict for one part of the target times after the other; all of them at once where that saves nothing.
 
@@ -84,6 +90,7 @@ class Network(nn.Module, Recorded):
             statics: as in `forward`.
             others: analyses of the same times from other sources, to blend with the inputs.
             weights: of the inputs and the others, of any sum; by default the same.
+            noise: of each sample, of a network that accepts it.
 
         Yields:
             Positions on the target's time axis, and what `forward` gives there.
@@ -93,7 +100,8 @@ class Network(nn.Module, Recorded):
         """
         if others:
             raise RecipeError(f"{type(self).__name__} starts from one analysis; it cannot blend several")
-        yield list(range(target.time.shape[1])), self(inputs, target, forcings=forcings, statics=statics)
+        drawn = {} if noise is None else {"noise": noise}
+        yield list(range(target.time.shape[1])), self(inputs, target, forcings=forcings, statics=statics, **drawn)
 
     def layout_of(self, source: str | None) -> Layout:
         """Return the layout of the inputs from one source of analyses; None where there is one only.

@@ -13,7 +13,7 @@ from etesian.core.clock import seasonal_terms
 from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.grid import Grid
-from etesian.networks.network import Network, lead_hours
+from etesian.networks.network import Network, Normals, lead_hours
 from etesian.nn.convolution import MapNorm, wrapped
 from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between
 
@@ -102,14 +102,14 @@ class UNet(Network):
         *,
         forcings: Fields | None = None,
         statics: Fields | None = None,
-        noise: Float[Tensor, "batch row column normal"] | None = None,
+        noise: Normals | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
         """Predict; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
             DataError: if a lead is asked for that the network was not built for.
         """
-        embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise)
+        embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise(0))
         answers = self._answers(self._features(inputs, statics), embedded)
         known = positions([self.layout.targets.index(c) for c in target.channels], answers.device)
         initial = inputs.at(-1).select(self.layout.targets).filled()

@@ -1,8 +1,9 @@
 """WeatherMesh: an encoder, processors that step through time in latent space, a decoder (arXiv 2503.22235)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from etesian.core.device import positions
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.networks.network import Network, Transfer, lead_hours, shares
+from etesian.networks.network import Network, Normals, Transfer, lead_hours, shares
 from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, check_same, part_of, resolve
 from etesian.networks.weathermesh_parts import (
     DecoderDetail,
@@ -27,38 +28,16 @@ from etesian.networks.weathermesh_parts import (
     profiles,
     start_at_zero,
 )
+from etesian.networks.weathermesh_steps import Latent, Step, plan, walk
 from etesian.nn.attention import initialise_linear
 from etesian.nn.convolution import GlobeConvTranspose
-from etesian.nn.neighborhood import NeighborhoodBlock
+from etesian.nn.neighborhood_block import NeighborhoodBlock, NeighborhoodBlocks
+from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places
 from etesian.nn.tokens import patch_counts
 
 Position = Literal["rotary", "sincos"]
 
 Patch = tuple[int, int, int]
-
-Latent = Float[Tensor, "batch depth row column dim"]
-
-WM2_LEVELS = (
-    50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950,
-    975, 1000,
-)  # fmt: skip
-"""25 levels in hPa, closest near the ground."""
-
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "patch": (2, 2, 2), "dim": 64, "heads": 2, "window": (3, 5, 5), "encoder_depth": 1, "decoder_depth": 1,
-        "processors": {6: 2}, "surface_width": 16,
-    },
-    "WM-2": {
-        "patch": (4, 8, 8), "dim": 768, "heads": 24, "window": (5, 7, 7), "encoder_depth": 2, "decoder_depth": 2,
-        "processors": {1: 10, 6: 10}, "surface_width": 32, "position": "rotary",
-    },
-    "WM-3": {
-        "patch": (4, 8, 8), "dim": 1024, "heads": 32, "window": (5, 7, 7), "encoder_depth": 2, "decoder_depth": 2,
-        "processors": {6: 8}, "surface_width": 32, "position": "sincos",
-    },
-}  # fmt: skip
-"""Arguments of `WeatherMesh` by size: for grids of a few degrees, and those of WeatherMesh-2 and -3 at 0.25°."""
 
 
 class WeatherMesh(Network):
@@ -147,12 +126,12 @@ class WeatherMesh(Network):
         self.latent_shape = (slots, *patch_counts(layout.grid.shape, patch[1:]))
         patches = {grid: (patch[0], *fitting_patch(grid, layout.grid, patch[1:])) for grid in layout.other_grids}
 
-        def blocks(depth: int) -> nn.Sequential:
+        def blocks(depth: int) -> NeighborhoodBlocks:
             rotary = position == "rotary"
             made = (
                 NeighborhoodBlock(dim, heads, window, mlp_ratio, rotary=rotary, dropout=dropout) for _ in range(depth)
             )
-            return nn.Sequential(*made)
+            return NeighborhoodBlocks(*made)
 
         encoders = {
             source: Encoder(
@@ -174,6 +153,8 @@ class WeatherMesh(Network):
         self.decoder = blocks(decoder_depth)
         self.norm = nn.LayerNorm(dim)
         self._build_output(dim, surface_width, patch, patches, seamless=seamless)
+        self.noise_embed: NoiseEmbedding | None = None
+        self.last_modulation: Modulation | None = None
         self.apply(initialise_linear)
 
     def _build_output(
@@ -199,10 +180,31 @@ class WeatherMesh(Network):
             }
         )
 
+    def accept_noise(self) -> None:
+        """Let noise scale and shift what comes out of every norm of the blocks, and of the one behind them."""
+        self.noise_embed, self.last_modulation = NoiseEmbedding(), Modulation(self.norm.normalized_shape[0])
+        for module in self.modules():
+            if isinstance(module, NeighborhoodBlock):
+                module.accept_noise()
+
+    def noise_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return that of some normals for each place of the latent, on any grid; one draw for all of its depth."""
+        return (*self.latent_shape[1:], NORMALS)
+
+    def embedded(self, noise: Normals | None, number: int) -> Places | None:
+        """Return what is made of the noise of a step; 0 before the first, which the encoder is given."""
+        return None if noise is None or self.noise_embed is None else self.noise_embed(noise(number))
+
     def forward(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        noise: Normals | None = None,
     ) -> Float[Tensor, "batch time channel lat lon"]:
-        """Predict; see `Network.forward`.
+        """Predict; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
             ChannelError: if a channel is missing from the inputs, or the network does not predict one asked for.
@@ -216,9 +218,10 @@ class WeatherMesh(Network):
         samples = [sample for sample, row in enumerate(hours) for _ in row]
         done: list[int] = []
         answers = []
-        for arrived, latent in self.walk(self.encode(inputs, statics), samples, plans):
+        begin = self.encode(inputs, statics, self.embedded(noise, 0))
+        for arrived, latent, drawn in self.walk(begin, samples, plans, noise=noise):
             done += arrived
-            answers.append(self.decode(latent, target.grid).index_select(1, known))
+            answers.append(self.decode(latent, target.grid, drawn).index_select(1, known))
         order = positions(np.argsort(done), answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -231,6 +234,7 @@ class WeatherMesh(Network):
         others: Sequence[Fields] = (),
         weights: Sequence[float] = (),
         grid: Grid | None = None,
+        noise: Normals | None = None,
     ) -> Iterator[tuple[float, Float[Tensor, "batch channel lat lon"]]]:
         """Predict one lead after the other; without gradients, memory does not grow with their number.
 
@@ -241,6 +245,7 @@ class WeatherMesh(Network):
             others: analyses of the same times from other sources, to blend with the inputs.
             weights: of the inputs and the others, of any sum; by default the same.
             grid: to predict on; by default that of the inputs.
+            noise: of each sample, where the network accepts it.
 
         Yields:
             Each lead, ascending, with normalised values of all targets of the layout.
@@ -249,9 +254,10 @@ class WeatherMesh(Network):
         batch = len(inputs.values)
         plans = [self.plan(lead) for lead in ascending for _ in range(batch)]
         samples = list(range(batch)) * len(ascending)
-        begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics)
-        for arrived, latent in self.walk(begin, samples, plans):
-            yield ascending[arrived[0] // batch], self.decode(latent, grid or inputs.frame.grid)
+        first = self.embedded(noise, 0)
+        begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics, first)
+        for arrived, latent, drawn in self.walk(begin, samples, plans, noise=noise):
+            yield ascending[arrived[0] // batch], self.decode(latent, grid or inputs.frame.grid, drawn)
 
     def stream(
         self,
@@ -262,22 +268,23 @@ class WeatherMesh(Network):
         statics: Fields | None = None,
         others: Sequence[Fields] = (),
         weights: Sequence[float] = (),
+        noise: Normals | None = None,
     ) -> Iterator[tuple[list[int], Float[Tensor, "batch time channel lat lon"]]]:
         """Predict lead by lead, where the samples have their leads in common; see `Network.stream`."""
         hours = lead_hours(inputs, target)
         if bool((hours != hours[:1]).any()):
-            yield from super().stream(inputs, target, statics=statics, others=others)
+            yield from super().stream(inputs, target, statics=statics, others=others, noise=noise)
             return
         known = self._wanted(target)
         leads = hours[0].tolist()
         for lead, values in self.forecast(
-            inputs, leads, statics=statics, others=others, weights=weights, grid=target.grid
+            inputs, leads, statics=statics, others=others, weights=weights, grid=target.grid, noise=noise
         ):
             places = [place for place, each in enumerate(leads) if each == lead]
             yield places, values[:, None].index_select(2, known).expand(-1, len(places), -1, -1, -1)
 
-    def encode(self, inputs: Fields, statics: Fields | None = None) -> Latent:
-        """Turn fields into the latent.
+    def encode(self, inputs: Fields, statics: Fields | None = None, noise: Places | None = None) -> Latent:
+        """Turn fields into the latent, with embedded noise where the network accepts it.
 
         Raises:
             ChannelError: if a channel of the source is missing.
@@ -289,20 +296,27 @@ class WeatherMesh(Network):
         grid = self._known(inputs.frame.grid)
         if statics is not None and self._known(statics.frame.grid) != grid:
             raise GridError(f"the inputs are on {grid}, but the statics on {statics.frame.grid}; give them on one grid")
-        return _normalised(self.encoders[source](inputs, statics))
+        return _normalised(self.encoders[source](inputs, statics, noise))
 
-    def blend(self, analyses: Sequence[Fields], weights: Sequence[float], statics: Fields | None = None) -> Latent:
+    def blend(
+        self,
+        analyses: Sequence[Fields],
+        weights: Sequence[float],
+        statics: Fields | None = None,
+        noise: Places | None = None,
+    ) -> Latent:
         """Turn several analyses of one time into one latent: the weighted mean of theirs, normalised again.
 
         Args:
             analyses: of the same times, each from a source of its own.
             weights: of the analyses, of any sum; those without weight are not encoded.
             statics: normalised fields that do not change.
+            noise: embedded, the same for all of them.
         """
         parts = [(share, fields) for share, fields in zip(shares(weights), analyses, strict=True) if share]
         if len(parts) == 1:
-            return self.encode(parts[0][1], statics)
-        return _normalised(torch.stack([share * self.encode(fields, statics) for share, fields in parts]).sum(0))
+            return self.encode(parts[0][1], statics, noise)
+        return _normalised(torch.stack([share * self.encode(fields, statics, noise) for share, fields in parts]).sum(0))
 
     def layout_of(self, source: str | None) -> Layout:
         """Return the layout with the inputs of one source; see `Network.layout_of`."""
@@ -318,8 +332,10 @@ class WeatherMesh(Network):
         return names[0] if name is None else name
 
     def parts(self) -> dict[str, set[str]]:
-        """Return the names of parameters by plain name: all, encoder/SOURCE, processors, decoder, details/GRID."""
+        """Return the names of parameters by part: all, encoder/SOURCE, processors, decoder, details/GRID, noise."""
         names = [*(f"encoder/{source}" for source in self.sources), "processors", "decoder"]
+        if self.noise_embed is not None:
+            names.append("noise")
         found: dict[str, set[str]] = {name: set() for name in (*names, *self._detail_parts())}
         for name, _ in self.named_parameters():
             found[part_of(name)].add(name)
@@ -341,29 +357,36 @@ class WeatherMesh(Network):
             check_same(f"static fields of {name}", self.layout.statics, source.layout.statics)
         known = source._detail_parts().items()
         details = {name for name, grid in self._detail_parts().items() if (name, grid) in known}
-        return adopt(self, source, {f"encoder/{name}" for name in shared} | details)
+        noise = {"noise"} if self.noise_embed is not None and source.noise_embed is not None else set()
+        return adopt(self, source, {f"encoder/{name}" for name in shared} | details | noise)
 
-    def step(self, latent: Latent, hours: int) -> Latent:
-        """Advance the latent by the hours of one processor.
+    def step(self, latent: Latent, hours: int, noise: Places | None = None) -> Latent:
+        """Advance the latent by the hours of one processor, with embedded noise where the network accepts it.
 
         Raises:
             DataError: if there is no such processor.
         """
         if hours not in self.steps:
             raise DataError(f"there is no processor of {hours} h; there are {self.steps} h")
-        return _normalised(self.processors[str(hours)](latent))
+        return _normalised(self.processors[str(hours)](latent, noise))
 
-    def decode(self, latent: Latent, grid: Grid | None = None) -> Float[Tensor, "batch channel lat lon"]:
+    def decode(
+        self, latent: Latent, grid: Grid | None = None, noise: Places | None = None
+    ) -> Float[Tensor, "batch channel lat lon"]:
         """Turn the latent into all targets of the layout.
 
         Args:
             latent: to decode.
             grid: of the layout to decode to; by default the network's own.
+            noise: of the step that has led to the latent, embedded.
 
         Raises:
             GridError: if the layout has no such grid.
         """
-        tokens = self.norm(self.decoder(latent)).movedim(-1, 1)
+        tokens = self.norm(self.decoder(latent, noise))
+        if self.last_modulation is not None:
+            tokens = self.last_modulation(tokens, None if noise is None else noise.unsqueeze(1))
+        tokens = tokens.movedim(-1, 1)
         fields = self._fields(tokens, self.pressure_decoder, self.surface_decoder, self.padding)
         if grid is not None and self._known(grid) != self.layout.grid:
             detail = self.details[name_of(grid)]
@@ -394,15 +417,7 @@ class WeatherMesh(Network):
         Raises:
             DataError: if they do not reach it.
         """
-        steps: list[int] = []
-        left = lead
-        for hours in self.steps:
-            count = max(int(left // hours), 0)
-            steps += [hours] * count
-            left -= count * hours
-        if left:
-            raise DataError(f"a lead of {lead:g} h is no sum of steps of {self.steps} h, the longest first")
-        return tuple(steps)
+        return plan(lead, self.steps)
 
     def no_decay(self) -> set[str]:
         """Return biases and the scales of normalisations."""
@@ -429,40 +444,11 @@ class WeatherMesh(Network):
         latent: Latent,
         samples: Sequence[int],
         plans: Sequence[tuple[int, ...]],
-        step: Callable[[Latent, int], Latent] | None = None,
-    ) -> Iterator[tuple[list[int], Latent]]:
-        """Give the numbers of the plans that are fulfilled, with their latents, making every common step once.
-
-        Args:
-            latent: of every sample.
-            samples: that each plan is for.
-            plans: steps to make.
-            step: takes the place of `step`, to keep less of it for the backward pass.
-        """
-        step = step or self.step
-        # What is to be stepped: a latent, the samples in it, by how many hours, and the plans with how much is done.
-        waiting: list[tuple[Latent, list[int], int, list[int], int]] = [
-            (latent, list(range(len(latent))), 0, list(range(len(plans))), 0)
-        ]
-        while waiting:
-            latent, present, hours, pending, done = waiting.pop()
-            needed = sorted({samples[number] for number in pending})
-            if needed != present:
-                latent = _rows(latent, [present.index(sample) for sample in needed])
-            if hours:
-                latent = step(latent, hours)
-            arrived = [number for number in pending if len(plans[number]) == done]
-            if arrived:
-                rows = [needed.index(samples[number]) for number in arrived]
-                yield arrived, latent if rows == list(range(len(latent))) else _rows(latent, rows)
-            for following in self.steps:
-                onward = [n for n in pending if len(plans[n]) > done and plans[n][done] == following]
-                if onward:
-                    waiting.append((latent, needed, following, onward, done + 1))
-
-
-def _rows(latent: Tensor, rows: list[int]) -> Tensor:
-    return latent.index_select(0, positions(rows, latent.device))
+        step: Step | None = None,
+        noise: Normals | None = None,
+    ) -> Iterator[tuple[list[int], Latent, Places | None]]:
+        """Reach leads from the latent of every sample, by this network's steps or another; see `weathermesh_steps`."""
+        return walk(latent, samples, plans, self.steps, step or self.step, partial(self.embedded, noise))
 
 
 def _normalised(latent: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from etesian.networks.weathermesh_parts import (
     profiles,
 )
 from etesian.nn.convolution import GlobeConv
+from etesian.nn.neighborhood_block import NeighborhoodBlocks
+from etesian.nn.noise import Places, is_for_noise
 from etesian.nn.tokens import sincos_3d
 
 
@@ -50,7 +52,7 @@ class Encoder(nn.Module):
         patch: tuple[int, int, int],
         dim: int,
         surface_width: int,
-        blocks: nn.Sequential,
+        blocks: NeighborhoodBlocks,
         sincos: bool,
         padding: GridPadding,
         patches: dict[Grid, tuple[int, int, int]],
@@ -75,8 +77,10 @@ class Encoder(nn.Module):
             }
         )
 
-    def forward(self, inputs: Fields, statics: Fields | None) -> Float[Tensor, "batch depth row column dim"]:
-        """Encode.
+    def forward(
+        self, inputs: Fields, statics: Fields | None, noise: Places | None = None
+    ) -> Float[Tensor, "batch depth row column dim"]:
+        """Encode, with embedded noise where the blocks accept it.
 
         Raises:
             ChannelError: if a channel of the source is missing.
@@ -103,7 +107,7 @@ class Encoder(nn.Module):
         if self.sincos:
             depth, row, column, dim = latent.shape[1:]
             latent = latent + sent(sincos_3d(dim, (depth, row, column)), latent)
-        return self.blocks(latent)  # type: ignore[no-any-return]
+        return self.blocks(latent, noise)  # type: ignore[no-any-return]
 
     def _tokens(
         self,
@@ -124,8 +128,8 @@ class Encoder(nn.Module):
 def adopt(network: Network, trained_network: Network, shared: set[str]) -> Transfer:
     """Take over encoders by the name of their source, details by their grid, and everything else as a whole.
 
-    Those of sources and grids that the trained network does not know stay new; those that the network does not know are
-    dropped.
+    Those of sources and grids that the trained network does not know stay new, and what takes noise where it took none;
+    those that the network does not know are dropped.
 
     Args:
         network: to give weights to.
@@ -133,7 +137,7 @@ def adopt(network: Network, trained_network: Network, shared: set[str]) -> Trans
         shared: parts that both know, of those that only one of two networks may have.
 
     Raises:
-        CheckpointError: if the two differ in anything but their sources and further grids.
+        CheckpointError: if the two differ in anything but their sources, further grids and noise.
     """
     own, theirs = network.state_dict(), trained_network.state_dict()
     outcomes: dict[str, str] = {}
@@ -195,6 +199,8 @@ def resolve(sources: dict[str, tuple[str, ...]], layout: Layout) -> dict[str, tu
 def part_of(key: str) -> str:
     """Return the plain name of the part that a parameter or a buffer belongs to."""
     names = key.split(".")
+    if is_for_noise(key):
+        return "noise"
     if "details" in names:
         return f"details/{names[names.index('details') + 1]}"
     return {"encoders": f"encoder/{names[1]}", "processors": "processors"}.get(names[0], "decoder")
@@ -204,7 +210,7 @@ def _parts_of(key: str) -> set[str]:
     """Return the parts that a network must have to have a tensor, of those that it may lack."""
     names = key.split(".")
     source = {f"encoder/{names[1]}"} if names[0] == "encoders" else set()
-    return source | {part for part in (part_of(key),) if part.startswith("details/")}
+    return source | {part for part in (part_of(key),) if part == "noise" or part.startswith("details/")}
 
 
 def check_same(what: str, here: tuple[object, ...], there: tuple[object, ...]) -> None:

@@ -16,14 +16,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import flex_attention as flex
 
 from etesian.core.device import sent
-from etesian.nn.attention import Mlp
-from etesian.nn.dropout import Dropout
-from etesian.nn.tokens import rotate
 
 Heads = Float[Tensor, "batch depth lat lon head dim"]
 
@@ -429,68 +426,3 @@ def blocks_seen(axis: Axis, length: int) -> Bool[Tensor, "query_block key_block"
     inside = place < axis.size
     seen = axis.contains(place[:, None], place[None]) & inside[:, None] & inside
     return seen.view(count, length, count, length).any(3).any(1)
-
-
-class NeighborhoodAttention(nn.Module):
-    """Multi-head self-attention of every token to the window around it.
-
-    Args:
-        dim: width of a token.
-        heads: number of heads, a divisor of `dim`.
-        window: keys in depth, latitude and longitude.
-        rotary: whether queries and keys are turned by their position (`rotate`), so that scores know distances.
-        dropout: share of the output that is dropped in training.
-
-    Raises:
-        ValueError: if the heads do not divide the width.
-    """
-
-    def __init__(self, dim: int, heads: int, window: Window, *, rotary: bool = True, dropout: float = 0.0) -> None:
-        super().__init__()
-        if dim % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {dim}")
-        self.heads, self.window, self.rotary = heads, window, rotary
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, tokens: Float[Tensor, "batch depth lat lon dim"]) -> Float[Tensor, "batch depth lat lon dim"]:
-        """Let every token attend to its neighbours."""
-        query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        if self.rotary:
-            query, key = rotate(query), rotate(key)
-        return self.dropout(self.out(neighborhood_attention(query, key, value, self.window).flatten(-2)))  # type: ignore[no-any-return]
-
-
-class NeighborhoodBlock(nn.Module):
-    """Pre-norm transformer block: neighbourhood attention, then an MLP, each on a residual branch.
-
-    Args:
-        dim: width of a token.
-        heads: number of attention heads.
-        window: keys in depth, latitude and longitude.
-        mlp_ratio: hidden width of the MLP over `dim`.
-        rotary: whether attention knows distances.
-        dropout: share dropped behind the attention and inside and behind the MLP.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        window: Window,
-        mlp_ratio: float = 4.0,
-        *,
-        rotary: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attention = NeighborhoodAttention(dim, heads, window, rotary=rotary, dropout=dropout)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
-
-    def forward(self, tokens: Float[Tensor, "batch depth lat lon dim"]) -> Float[Tensor, "batch depth lat lon dim"]:
-        """Transform tokens."""
-        tokens = tokens + self.attention(self.norm1(tokens))
-        return tokens + self.mlp(self.norm2(tokens).flatten(1, 3)).view_as(tokens)  # type: ignore[no-any-return]

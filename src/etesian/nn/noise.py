@@ -39,6 +39,11 @@ class NoiseEmbedding(nn.Module):
         return self.contract(F.gelu(self.expand(normals)))  # type: ignore[no-any-return]
 
 
+def is_for_noise(name: str) -> bool:
+    """Return whether a parameter of a network has a meaning for noise alone, by its name."""
+    return "noise_" in name or "modulation" in name
+
+
 def between(noise: Places, shape: tuple[int, int], *, periodic: bool) -> Float[Tensor, "batch lat lon embedding"]:
     """Return noise on a finer grid, interpolated linearly; round the circle where the columns close it."""
     maps = noise.movedim(-1, 1)

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from etesian.core import Batch, Frame
+from etesian.core.device import sent
 from etesian.core.errors import RecipeError
+from etesian.networks.network import Normals
 from etesian.scores.ensembles import ensemble_crps
 from etesian.training.field_task import FieldTask, Values
 from etesian.training.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, fresh, noise_of, repeated
@@ -49,6 +51,20 @@ class EnsembleTask(FieldTask):
             noise: of each sample, where members were trained; by default that of the first member.
         """
         raise NotImplementedError
+
+    def _normals(self, noise: Noise | None, target: Frame, like: Tensor, step: int = 0) -> dict[str, Normals]:
+        """Return what a network that accepts noise is given of it, where its inputs are.
+
+        Args:
+            noise: of each sample.
+            target: what is asked for.
+            like: inputs of the network.
+            step: number of a step that the task makes; a network may count on.
+        """
+        if noise is None:
+            return {}
+        shape = self.network.noise_shape(target.grid)
+        return {"noise": lambda number: sent(noise(step + number, shape), like)}
 
     def _first_member(self, batch: Batch) -> Noise | None:
         return None if self.members is None else noise_of(batch, 1)
