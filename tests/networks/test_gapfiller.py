@@ -12,7 +12,7 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.clock import month_start, parse_time
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.networks.gapfiller import GapFiller
-from etesian.networks.gapfiller_parts import DailyRefinement, Guess, SuccessiveCorrections
+from etesian.networks.gapfiller_parts import DailyRefinement, Guess, SuccessiveCorrections, _gaussian
 from etesian.networks.network import find_months
 
 SST, COLOUR = Channel("sea_surface_temperature"), Channel("chlorophyll")
@@ -271,6 +271,15 @@ def test_each_pass_adds_the_smoothed_difference_of_the_observations_from_the_gue
         found = analysis(values.masked_fill(~valid, 0), valid, torch.tensor([days]), periodic=periodic)
         torch.testing.assert_close(found.values[0, :, 0], guess, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.known[:, :, 0:1], found.values)
+
+
+def test_a_kernel_is_exact_and_so_are_products_of_three_for_no_number_is_below_the_normal_ones() -> None:
+    distance = torch.arange(200.0)
+    for width in (0.46, 1.0, 5.2, 40.0):
+        kernel = _gaussian(distance, torch.tensor(width))
+        exact = torch.exp(-0.5 * (distance.double() / width).square())
+        torch.testing.assert_close(kernel.double(), exact, rtol=1e-5, atol=1e-12)
+        assert kernel[kernel > 0].min().double() ** 3 > torch.finfo(torch.float32).tiny
 
 
 def test_iterations_draw_the_guess_to_what_is_observed_everywhere() -> None:

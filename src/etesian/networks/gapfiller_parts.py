@@ -17,6 +17,15 @@ SMALL = 0.05
 """How large corrections of a guess and what it misses are beside the fields; networks are given them in this unit."""
 
 
+_NEGLIGIBLE = 1e-12
+"""Of a kernel: beside what is near, no such weight changes a single-precision sum. Products of a few of them are too
+small for normal numbers, and with those that are not a CPU computes many times more slowly."""
+
+
+_BLOCK = 16
+"""Maps that a CPU convolves at a time; with other than whole blocks the backward pass takes three times as long."""
+
+
 class Guess(NamedTuple):
     """A first guess.
 
@@ -91,8 +100,10 @@ class SuccessiveCorrections(nn.Module):
         guess, known = torch.zeros_like(values), []
         for space, time, prior in self.scales():
             both = torch.stack([seen * (values - guess), seen], dim=2)
-            summed = (_gaussian(apart, time) @ both.flatten(2)).view_as(both)
-            total, weight = (_gaussian(north, space) @ (summed @ _gaussian(east, space))).unbind(2)
+            summed = (_gaussian(apart, time) @ both.flatten(2)).view(-1, *both.shape[-2:])
+            # One matrix for each map: for a single one that broadcasts, all maps would be copied the other way round.
+            along = _gaussian(north, space).expand(len(summed), -1, -1)
+            total, weight = torch.bmm(along, summed @ _gaussian(east, space)).view_as(both).unbind(2)
             correction = total / (weight + prior)
             guess = guess + correction
             known += [correction / SMALL, torch.log1p(weight) - 1]
@@ -125,21 +136,26 @@ class DailyRefinement(nn.Module):
     ) -> Maps:
         """Return what is to be added to the guess."""
         seen = valid.to(values.dtype)
-        told = torch.cat([guess.known, seen * (values - guess.values) / SMALL, seen], dim=2)
+        parts = (guess.known, seen * (values - guess.values) / SMALL, seen)
+        halves = [F.avg_pool2d(part.flatten(0, 1), 2, ceil_mode=True) for part in parts]
+        given = sum(half.shape[1] for half in halves)
+        halves.append(halves[-1].new_zeros(1).expand(len(seen) * seen.shape[1], -given % _BLOCK, *halves[-1].shape[2:]))
+        hidden = torch.unflatten(torch.cat(halves, dim=1), 0, values.shape[:2]).transpose(1, 2)
         kept = valid.flatten(2).any(-1)[:, None, :, None, None].to(values.dtype)
-        hidden = F.avg_pool3d(told.transpose(1, 2), (1, 2, 2), ceil_mode=True)
         for number, convolution in enumerate(self.convolutions):
-            more = F.gelu(convolution(_padded_in_time(kept * hidden, periodic)))
+            assert isinstance(convolution, nn.Conv3d)
+            maps = _padded_in_space(kept * hidden, periodic)
+            weight = F.pad(convolution.weight, (0, 0, 0, 0, 0, 0, 0, maps.shape[1] - convolution.in_channels))
+            more = F.gelu(F.conv3d(maps, weight, convolution.bias, padding=(1, 0, 0)))
             hidden = hidden + more if number else more
         return SMALL * _doubled(self.leave(hidden).transpose(1, 2), values.shape[-2:], periodic)
 
 
-def _padded_in_time(maps: Float[Tensor, "batch map time lat lon"], periodic: bool) -> Tensor:
-    if periodic:
-        maps = torch.cat([maps[..., -1:], maps, maps[..., :1]], dim=-1)
-    else:
-        maps = F.pad(maps, (1, 1, 0, 0, 0, 0), mode="replicate")
-    return F.pad(F.pad(maps, (0, 0, 1, 1, 0, 0), mode="replicate"), (0, 0, 0, 0, 1, 1))
+def _padded_in_space(maps: Float[Tensor, "batch map time lat lon"], periodic: bool) -> Tensor:
+    if not periodic:
+        return F.pad(maps, (1, 1, 1, 1, 0, 0), mode="replicate")
+    maps = torch.cat([maps[..., -1:], maps, maps[..., :1]], dim=-1)
+    return F.pad(maps, (0, 0, 1, 1, 0, 0), mode="replicate")
 
 
 def _doubled(coarse: Tensor, size: torch.Size, periodic: bool) -> Tensor:
@@ -160,7 +176,8 @@ def observed_mean(
 
 
 def _gaussian(distance: Tensor, width: Tensor) -> Tensor:
-    return torch.exp(-0.5 * (distance / width).square())
+    near = torch.exp(-0.5 * (distance / width).square())
+    return torch.where(near > _NEGLIGIBLE, near, 0)
 
 
 def _distances(size: int, like: Tensor, *, periodic: bool) -> Float[Tensor, "point point"]:
