@@ -1,5 +1,6 @@
 """Gap filling learns, keeps its best weights, and tells how far it may be wrong."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from etesian.fill.months import LAND
 from etesian.fill.task import GapFillTask, at_sea
 from etesian.networks.dincae import GapFillUNet
 from etesian.networks.gapfiller import GapFiller
+from etesian.networks.kriging import LocalKriging, Problem
 from etesian.networks.network import Distribution, Reconstruction
 from etesian.networks.unet import UNet
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
@@ -343,3 +345,45 @@ def test_the_first_epoch_fits_kriging_and_validates_it_before_anything_else_lear
     fit(task, tmp_path / "more", epochs=1, daily=True, batches=2)
     assert torch.equal(network.kriging.kernels(), kernels)
     assert not torch.allclose(task.eval()._ask(one, inputs.frame).mean, kriged)
+
+
+@pytest.mark.parametrize("daily", [True, False])
+def test_kriging_of_what_reaches_no_answer_is_left_out_and_answers_stay_the_same(
+    daily: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    one = batch(1, daily=daily)
+    assert one.targets is not None
+    sea = torch.zeros(1, 1, 1, *GRID.shape)
+    sea[..., :7] = 1
+    land = replace(one, statics=Fields(1 - sea, Frame((LAND,), torch.zeros(1, 1, dtype=torch.int64), GRID)))
+    task = GapFillTask(
+        lambda layout: filler(layout, residual="kriging", refine=4, variance=True, daily=True), LAYOUT, STATISTICS
+    )
+    # Everything that is kriged enters the answers.
+    for parameter in task.network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    wanted = torch.zeros_like(one.targets.values, dtype=torch.bool)
+    wanted[:, :8] = True
+    asked = []
+    estimate = LocalKriging.estimate
+
+    def counted(self: LocalKriging, problem: Problem, channel: int) -> Any:
+        asked.append(len(problem.points))
+        return estimate(self, problem, channel)
+
+    monkeypatch.setattr(LocalKriging, "estimate", counted)
+    found = task.distribution(land, one.targets.frame, wanted if daily else None)
+    fewer = sum(asked)
+    monkeypatch.setattr("etesian.fill.task.kriging_only", lambda *_, **__: nullcontext())
+    asked.clear()
+    for values, every in zip(found, task.distribution(land, one.targets.frame), strict=True):
+        assert values is not None
+        assert every is not None
+        where = wanted & (sea > 0)
+        assert torch.equal(values.values[where], every.values[where])
+        assert not torch.equal(values.values, every.values)
+    # Columns as far as 12 points from the sea, and days as far as 3 from those wanted.
+    assert fewer == 4 * 5 * (11 if daily else 30)
+    assert sum(asked) == 4 * 6 * 30

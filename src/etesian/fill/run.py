@@ -221,7 +221,9 @@ class Filler:
         seen = np.array([valid[month == number].any() for number in range(self.months)])
         if not seen.any():
             return
-        answer, spread = self._ask(tile, stretch, times, values, valid)
+        wanted = torch.zeros(1, len(times) if self.daily else self.months, 1, 1, 1, dtype=torch.bool)
+        wanted[:, own if self.daily else slice(None)] = True
+        answer, spread = self._ask(tile, stretch, times, values, valid, wanted)
         if self.daily:
             answer, spread = answer[own], None if spread is None else spread[own]
         asked_month = month[own] if self.daily else np.arange(self.months)
@@ -239,6 +241,7 @@ class Filler:
         times: Seconds,
         values: Float[np.ndarray, "time channel lat lon"],
         valid: Bool[np.ndarray, "time channel lat lon"],
+        wanted: Bool[torch.Tensor, "1 asked 1 1 1"],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         calendar, device = self.store.calendar, self.task.device
         when = torch.from_numpy(times[None])
@@ -248,7 +251,7 @@ class Filler:
         asked = when if self.daily else torch.from_numpy(stretch.months[None])
         target = Frame(self.layout.targets, asked, tile.grid, calendar)
         with self.task.answering():
-            mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target)
+            mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target, wanted)
         return mean.values[0].double().cpu().numpy(), None if spread is None else spread.values[
             0
         ].double().cpu().numpy()

@@ -5,7 +5,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from etesian.core import Batch, Fields, Frame, Layout
@@ -13,6 +15,7 @@ from etesian.core.device import sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.fill.months import LAND
+from etesian.networks.kriging import kriging_only
 from etesian.networks.network import Distribution, Reconstruction, asks_for_each_time, find_months
 from etesian.nn.normalizer import Normalizer
 from etesian.scores.sums import RunningSums, accumulate
@@ -96,7 +99,7 @@ class GapFillTask(Task):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the error over the points where the truth is known, in normalised units."""
         targets = _targets(batch)
-        return self._error(self._ask(batch, targets.frame), self._normalized_truth(batch)), {}
+        return self._error(self._ask(batch, targets.frame, targets.valid), self._normalized_truth(batch)), {}
 
     def on_train_epoch_start(self) -> None:
         """Fit what the network begins with, before its layers learn."""
@@ -130,20 +133,29 @@ class GapFillTask(Task):
         return self.distribution(batch, target)[0]
 
     @torch.no_grad()
-    def distribution(self, batch: Batch, target: Frame) -> tuple[Fields, Fields | None]:
-        """Return fields and their standard deviation in physical units; None if the network gives no variance."""
-        answer = self._ask(batch, target)
+    def distribution(self, batch: Batch, target: Frame, wanted: Tensor | None = None) -> tuple[Fields, Fields | None]:
+        """Return fields and their standard deviation in physical units; None if the network gives no variance.
+
+        Args:
+            batch: what was observed.
+            target: the channels and times that are asked for, on the grid of the inputs.
+            wanted: where, broadcast to the target; elsewhere, and on land, values mean nothing. Everywhere by default.
+        """
+        answer = self._ask(batch, target, wanted)
         mean = Fields(self._denormalized(answer.mean, batch.inputs.frame, target), target)
         if answer.variance is None:
             return mean, None
         deviation = self.spread_factor * answer.variance.sqrt()
         return mean, Fields(self.normalizer.denormalize_spread(deviation, target), target)
 
-    def _ask(self, batch: Batch, target: Frame) -> Distribution:
+    def _ask(self, batch: Batch, target: Frame, wanted: Tensor | None = None) -> Distribution:
         inputs, statics = at_sea(batch), batch.statics
         if statics is not None:
             statics = self.constant.normalize(statics)
-        answer = self.network.distribution(self.normalizer.normalize(inputs), target, statics=statics)
+        given = self.normalizer.normalize(inputs)
+        periodic = target.grid.is_periodic
+        with kriging_only(self.network, lambda: _wanted(batch, target, wanted), periodic=periodic):
+            answer = self.network.distribution(given, target, statics=statics)
         variance = None if answer.variance is None else answer.variance.float()
         return Distribution(answer.mean.float(), variance)
 
@@ -229,7 +241,7 @@ class GapFillTask(Task):
 
     def _score(self, batch: Batch, part: str) -> None:
         targets, truth = _targets(batch), self._normalized_truth(batch)
-        answer = self._ask(batch, targets.frame)
+        answer = self._ask(batch, targets.frame, targets.valid)
         valid = torch.ones_like(truth.values, dtype=torch.bool) if truth.valid is None else truth.valid
         if not valid.any():
             return
@@ -258,6 +270,19 @@ def at_sea(batch: Batch) -> Fields:
     sea = statics.select((LAND,)).filled(1.0) < 0.5
     seen = sea.expand_as(inputs.values) if inputs.valid is None else inputs.valid & sea
     return replace(inputs, valid=seen)
+
+
+def _wanted(batch: Batch, target: Frame, wanted: Tensor | None) -> Bool[np.ndarray, "batch time lat lon"]:
+    """Return where and at which of the inputs' times there is sea of which an answer is wanted."""
+    frame = batch.inputs.frame
+    asked = torch.ones((*frame.time.shape, *frame.grid.shape), dtype=torch.bool)
+    if batch.statics is not None and LAND in batch.statics.frame.channels:
+        asked &= batch.statics.select((LAND,)).filled(1.0)[:, :, 0].cpu() < 0.5
+    if wanted is not None:
+        each = wanted.expand(*target.time.shape, len(target.channels), *target.grid.shape).any(2).cpu()
+        # The mean of a month is made of all of its times.
+        asked &= each if asks_for_each_time(frame, target) else each.any(1, keepdim=True)
+    return asked.numpy()
 
 
 def _targets(batch: Batch) -> Fields:

@@ -1,13 +1,15 @@
 """Ordinary kriging in space and time from near and far observations, with a covariance that is learned."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 from scipy.spatial import KDTree
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -25,6 +27,9 @@ _SCATTER = np.array([0.5497004779, 0.8191725134, 0.6710436067])
 """Irrational steps by day, row and column that scatter evenly whatever share of the observations is taken."""
 
 _CHUNK = 32
+
+REACH = (3, 12)
+"""Times and points each way by which the convolutions of a network carry what is kriged to its answers."""
 
 _TRACE = 1e-6
 """Of noise, beside the variance: it keeps what is smooth and dense solvable."""
@@ -88,11 +93,15 @@ class LocalKriging(nn.Module):
         neighbors: share of the observations to look among, and how many are taken, for each reach.
         block: rows and columns of a block.
 
+    Attributes:
+        asked: points that are wanted, None for all; blocks without any are left out, as if nothing had been observed.
+
     Raises:
         ValueError: if a parameter of the covariance is not positive.
     """
 
     fitted: Tensor
+    asked: Bool[np.ndarray, "batch time lat lon"] | None = None
 
     def __init__(
         self,
@@ -159,6 +168,7 @@ class LocalKriging(nn.Module):
                     Observations(values[sample, :, channel], seen[sample, :, channel], days[sample], grid),
                     channel,
                     paces[channel],
+                    None if self.asked is None else self.asked[sample],
                 )
                 for sample in range(values.shape[0])
                 for channel in range(values.shape[2])
@@ -167,12 +177,15 @@ class LocalKriging(nn.Module):
         return Kriged(*(torch.stack(maps).view(shape).transpose(1, 2).to(values) for maps in zip(*parts, strict=True)))
 
     def _complete(
-        self, observations: "Observations", channel: int, pace: float
+        self, observations: "Observations", channel: int, pace: float, asked: Bool[np.ndarray, "time lat lon"] | None
     ) -> tuple[Float[Tensor, "time lat lon"], Float[Tensor, "time lat lon"]]:
-        if observations.count == 0:
-            prior = self.kernels()[channel, :, 0].sum()
-            return prior.new_zeros(observations.shape), prior.expand(observations.shape)
         blocks = observations.blocks(self.block)
+        if asked is not None:
+            blocks = blocks[asked.ravel()[blocks].any(1)]
+        prior = self.kernels()[channel, :, 0].sum()
+        nothing = prior.new_zeros(observations.shape), prior.expand(observations.shape)
+        if observations.count == 0 or not len(blocks):
+            return nothing
         learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
         found = []
         for first in range(0, len(blocks), _CHUNK):
@@ -184,10 +197,13 @@ class LocalKriging(nn.Module):
                 else self.estimate(problem, channel)
             )
         # Points that lie in two blocks are taken from one of them.
-        _, first_of = np.unique(blocks, return_index=True)
-        chosen = sent(first_of, observations.values)
-        mean, variance, _ = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return mean.flatten()[chosen].view(observations.shape), variance.flatten()[chosen].view(observations.shape)
+        points, first_of = np.unique(blocks, return_index=True)
+        place, chosen = sent(points, observations.values), sent(first_of, observations.values)
+        mean, variance, _ = (torch.cat(parts).flatten() for parts in zip(*found, strict=True))
+        return (
+            nothing[0].flatten().index_copy(0, place, mean[chosen]).view(observations.shape),
+            nothing[1].flatten().index_copy(0, place, variance[chosen]).view(observations.shape),
+        )
 
     def paces(self) -> list[float]:
         """Return how many km count as a day, where observations of each channel are looked for."""
@@ -223,6 +239,29 @@ class LocalKriging(nn.Module):
         """Return by what distances east, north and up and times are divided."""
         _, length, time = self.kernels()[channel].unbind(-1)
         return torch.stack([length, length * self.stretch()[channel], length, time], dim=-1)
+
+
+@contextmanager
+def kriging_only(
+    network: nn.Module, asked: Callable[[], Bool[np.ndarray, "batch time lat lon"]], *, periodic: bool
+) -> Iterator[None]:
+    """Let kriging within a network leave out what cannot reach the answers that are wanted; these stay the same.
+
+    Args:
+        network: may hold no kriging.
+        asked: returns the points whose answers are wanted.
+        periodic: whether the longitudes close the circle.
+    """
+    parts = [part for part in network.modules() if isinstance(part, LocalKriging)]
+    for part in parts:
+        size = (1, *(2 * reach + 1 for reach in (*REACH, REACH[1])))
+        beyond = ["constant", "constant", "constant", "wrap" if periodic else "constant"]
+        part.asked = maximum_filter(asked(), size, mode=beyond)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.asked = None
 
 
 def _root(matrix: Float[Tensor, "block m m"]) -> Float[Tensor, "block m m"]:
