@@ -179,6 +179,8 @@ class Run:
         months: Span,
         *,
         empty: Empty = "missing",
+        members: int | None = None,
+        seed: int = 0,
         out: str | Path | None = None,
         overwrite: bool = False,
     ) -> xr.Dataset:
@@ -188,11 +190,14 @@ class Run:
             store: training store with the gaps, or its path.
             months: first and last month, such as ("2006-01", "2006-12").
             empty: what points hold that nothing was observed for: nothing, or the store's seasonal cycle.
+            members: equally likely fields to give in place of the expected one, over a dimension `number`, of a run of
+                days whose network has `residual: kriging`; by default none.
+            seed: of the members: another one gives others.
             out: Zarr store to stream into; interrupted, the same call goes on. None keeps the fields in memory.
             overwrite: replace fields that are there already.
 
         Raises:
-            RecipeError: if the run fills no gaps.
+            RecipeError: if the run fills no gaps, or has no members.
             DataError: if no whole month lies in the span, or `out` holds something else.
         """
         require(self.job, "fill", str(self.path))
@@ -200,7 +205,10 @@ class Run:
 
         def write(path: str) -> None:
             task = cast(GapFillTask, self.task)
-            fill_to(task, gappy, path, period(months), source=self.identity, empty=empty, overwrite=overwrite)
+            fill_to(
+                task, gappy, path, period(months), source=self.identity, empty=empty, members=members, seed=seed,
+                overwrite=overwrite,
+            )  # fmt: skip
 
         return streamed(write, out, [gappy.path, self.path])
 

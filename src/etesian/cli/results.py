@@ -94,6 +94,8 @@ def fill(
     empty: Literal["missing", "climatology"] | None = None,
     target: Literal["monthly", "daily"] | None = None,
     channels: Words | None = None,
+    members: int | None = None,
+    seed: int | None = None,
     checkpoint: str | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -104,12 +106,12 @@ def fill(
 
     loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
-        _only_for_runs(empty=empty, device=device, precision=precision)
+        _only_for_runs(empty=empty, members=members, seed=seed, device=device, precision=precision)
         loaded.fill(store, months, target=target or "monthly", channels=channels, out=out, overwrite=overwrite)
         return
     if target is not None or channels is not None:
         raise RecipeError("a run knows its target and channels; --target and --channels are for baselines")
-    loaded.fill(store, months, empty=empty or "missing", out=out, overwrite=overwrite)
+    loaded.fill(store, months, empty=empty or "missing", members=members, seed=seed or 0, out=out, overwrite=overwrite)
 
 
 @app.command

@@ -1,6 +1,6 @@
 """Gaps of whole fields filled by a trained run: tile by tile, month by month, streamed to disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -9,14 +9,16 @@ import dask.array
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from etesian.core import Batch, Channel, Fields, Frame
 from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
+from etesian.core.dataset import MEMBER
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
+from etesian.fill.members import Scatter
 from etesian.fill.months import (
     MonthAxis,
     MonthReader,
@@ -67,6 +69,8 @@ def fill_to(
     *,
     source: dict[str, Any],
     empty: Empty = "missing",
+    members: int | None = None,
+    seed: int = 0,
     overwrite: bool = False,
     label: str = "filling gaps",
 ) -> None:
@@ -85,16 +89,19 @@ def fill_to(
         source: what the fields are made from, as plain data.
         empty: what points hold that nothing was observed for: nothing, or the mean of the store's seasonal cycle (two
             harmonics fitted to its training period) over the month.
+        members: that are written in place of the fields that are expected, over a dimension `number`; see `Scatter`.
+        seed: of the members.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
 
     Raises:
-        RecipeError: if the run fills no gaps.
+        RecipeError: if the run fills no gaps, or has no members.
         GridError: if the store does not hold the run's grid.
         ChannelError: if the store lacks a channel that the run needs.
         DataError: if no whole month lies in the period, or the path exists and may not be replaced.
     """
     filler = Filler(task, store, empty)
+    scatter = None if members is None else Scatter(task, daily=filler.daily, count=members, seed=seed)
     stretches = filler.stretches(period)
     times = np.concatenate([filler.asked(stretch) for stretch in stretches])
     edges = np.cumsum([0, *(len(filler.asked(stretch)) for stretch in stretches)])
@@ -105,8 +112,12 @@ def fill_to(
         "overlap": filler.tiling.overlap,
         "empty": empty,
         "source": source | {"store": store.fingerprint},
-    }
-    target = ResumableStore(path, "filled fields", plan, lambda: filler.describe(times, path), overwrite=overwrite)
+    } | ({} if members is None else {"members": members, "seed": seed})
+
+    def describe() -> xr.Dataset:
+        return filler.describe(times, members)
+
+    target = ResumableStore(path, "filled fields", plan, describe, overwrite=overwrite)
     if target.is_complete:
         return
     done = target.done()
@@ -114,8 +125,13 @@ def fill_to(
         bar = progress.add_task(label, total=len(stretches) * len(filler.tiling.tiles))
         for number, (stretch, (first, last)) in enumerate(zip(stretches, pairwise(edges), strict=True)):
             if number not in done:
-                for name, values in filler.fill(stretch, lambda: progress.advance(bar)).items():
-                    target.group[name][first:last] = values
+                variables = filler.fill(stretch, lambda: progress.advance(bar))
+                if scatter is not None:
+                    for numbers, name, values in filler.members(stretch, variables, scatter):
+                        target.group[name][first:last, numbers.start : numbers.stop] = values
+                for name, values in variables.items():
+                    if scatter is None or target.group[name].ndim == values.ndim:
+                        target.group[name][first:last] = values
                 target.mark([number])
             progress.update(bar, completed=(number + 1) * len(filler.tiling.tiles))
     target.finish()
@@ -210,9 +226,7 @@ class Filler:
     ) -> None:
         """Add the answer for one tile, in the months of which it has an observation."""
         place = np.ix_(tile.rows, tile.columns)
-        values = self.reader.read(index, tile)
-        values[:, :, ~self.sea[place]] = np.nan
-        valid = np.isfinite(values)
+        values, valid = self._read(tile, index)
         channels = self.layout.inputs
         for number in range(self.months):
             counts = valid[month == number].sum(axis=0)
@@ -233,6 +247,50 @@ class Filler:
                 filled.spread[position][:, *place] += tile.weights * spread[position]
         for number in np.flatnonzero(seen).tolist():
             filled.weight[number][place] += tile.weights
+
+    def members(
+        self, stretch: Stretch, variables: dict[str, NDArray[Any]], scatter: Scatter
+    ) -> Iterator[tuple[range, str, Float32[np.ndarray, "time member lat lon"]]]:
+        """Yield numbers of members and their maps by the name of their variable.
+
+        Args:
+            stretch: of months of days.
+            variables: what it was filled with.
+            scatter: what members differ by.
+        """
+        times, own = self.axis.times(int(stretch.months[0]), self.months, self.margin)
+        index = self.axis.given(times, own)
+        written = variables[f"{self.layout.targets[0]}{FLAG}"].shape[0]
+        kept = slice(own.stop - written, own.stop)
+        weight = np.zeros((written, *self.layout.grid.shape), dtype=np.float32)
+        for numbers in scatter.parts(written * len(self.layout.targets) * weight[0].size):
+            total = np.zeros((len(numbers), written, len(self.layout.targets), *weight.shape[1:]), dtype=np.float32)
+            weight[:] = 0
+            for tile in self.tiling.tiles:
+                place = np.ix_(tile.rows, tile.columns)
+                _, valid = self._read(tile, index)
+                if not self.sea[place].any() or not valid.any():
+                    continue
+                wanted = np.zeros((len(times), *tile.grid.shape), dtype=bool)
+                wanted[kept] = self.sea[place]
+                rows, columns = place
+                total[..., rows, columns] += (
+                    tile.weights * scatter.of_tile(numbers, tile, times, valid, wanted)[:, kept]
+                )
+                weight[:, rows, columns] += tile.weights
+            total /= np.where(weight > 0, weight, 1)[:, None]
+            for position, channel in enumerate(self.layout.targets):
+                deviation = np.nan_to_num(variables[f"{channel}{DEVIATION}"])
+                maps = variables[str(channel)] + deviation * total[:, :, position]
+                yield numbers, str(channel), np.moveaxis(maps, 0, 1)
+
+    def _read(
+        self, tile: Tile, index: NDArray[np.int64]
+    ) -> tuple[Float[np.ndarray, "time channel lat lon"], Bool[np.ndarray, "time channel lat lon"]]:
+        """Return what was observed at sea, and where."""
+        values = self.reader.read(index, tile)
+        values[:, :, ~self.sea[np.ix_(tile.rows, tile.columns)]] = np.nan
+        return values, np.isfinite(values)
 
     def _ask(
         self,
@@ -305,11 +363,11 @@ class Filler:
             terms = terms[month >= kept.min()]
         return np.asarray(np.tensordot(terms, cycle, 1))
 
-    def describe(self, times: Seconds, path: str) -> xr.Dataset:
+    def describe(self, times: Seconds, members: int | None) -> xr.Dataset:
         """Return the store to write without its values."""
         grid = self.layout.grid
-        shape = (len(times), *grid.shape)
-        variables = {}
+        dims = ("time", "latitude", "longitude")
+        variables: dict[str, Any] = {}
         kinds: dict[str, tuple[Any, Any]] = {"": (np.float32, np.nan), COUNT: (np.int32, 0), FLAG: (np.int8, 1)}
         if self.task.network.gives_variance:
             kinds[DEVIATION] = np.float32, np.nan
@@ -319,9 +377,12 @@ class Filler:
                 if suffix == COUNT and channel not in self.counted:
                     continue
                 attributes = filled_attributes(units[channel], channel, suffix, "daily" if self.daily else "monthly")
-                values = dask.array.full(shape, nothing, dtype=kind, chunks=(1, *grid.shape))
-                variables[f"{channel}{suffix}"] = ("time", "latitude", "longitude"), values, attributes
-        coordinates = {
+                several = () if members is None or suffix else (members,)
+                shape, chunks = (len(times), *several, *grid.shape), (1, *(1 for _ in several), *grid.shape)
+                values = dask.array.full(shape, nothing, dtype=kind, chunks=chunks)
+                variables[f"{channel}{suffix}"] = (dims[0], *(MEMBER for _ in several), *dims[1:]), values, attributes
+        coordinates: dict[str, Any] = {} if members is None else {MEMBER: np.arange(members)}
+        coordinates |= {
             "time": ("time", decode_time(times, self.store.calendar), {"standard_name": "time"}),
             "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),

@@ -26,7 +26,8 @@ GAIN = 10.0
 _SCATTER = np.array([0.5497004779, 0.8191725134, 0.6710436067])
 """Irrational steps by day, row and column that scatter evenly whatever share of the observations is taken."""
 
-_CHUNK = 32
+CHUNK = 32
+"""Blocks that are estimated at once."""
 
 REACH = (3, 12)
 """Times and points each way by which the convolutions of a network carry what is kriged to its answers."""
@@ -49,13 +50,13 @@ class Problem(NamedTuple):
 
     Attributes:
         observed: places of the observations.
-        values: of the observations, 0 where there are fewer.
+        values: of the observations, 0 where there are fewer; of several fields, with an axis for them.
         present: where there is an observation at all.
         points: places that are asked for.
     """
 
     observed: Float[Tensor, "block near 4"]
-    values: Float[Tensor, "block near"]
+    values: Float[Tensor, "block near *field"]
     present: Bool[Tensor, "block near"]
     points: Float[Tensor, "block point 4"]
 
@@ -66,6 +67,22 @@ class Estimates(NamedTuple):
     mean: Float[Tensor, "block point"]
     variance: Float[Tensor, "block point"]
     scale: Float[Tensor, " block"]
+
+
+class _White(NamedTuple):
+    """The local means of fields, and what observations and points come to where observations are independent.
+
+    Attributes:
+        mean: of each field around a block.
+        departure: of the observations from it.
+        points: covariances of points with the observations.
+        variance: of the estimates' errors, for a factor of 1.
+    """
+
+    mean: Float[Tensor, "block field"]
+    departure: Float[Tensor, "block near field"]
+    points: Float[Tensor, "block near point"]
+    variance: Float[Tensor, "block point"]
 
 
 class LocalKriging(nn.Module):
@@ -179,24 +196,22 @@ class LocalKriging(nn.Module):
     def _complete(
         self, observations: "Observations", channel: int, pace: float, asked: Bool[np.ndarray, "time lat lon"] | None
     ) -> tuple[Float[Tensor, "time lat lon"], Float[Tensor, "time lat lon"]]:
-        blocks = observations.blocks(self.block)
-        if asked is not None:
-            blocks = blocks[asked.ravel()[blocks].any(1)]
+        blocks = observations.blocks(self.block, asked)
         prior = self.kernels()[channel, :, 0].sum()
         nothing = prior.new_zeros(observations.shape), prior.expand(observations.shape)
         if observations.count == 0 or not len(blocks):
             return nothing
         learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
         found = []
-        for first in range(0, len(blocks), _CHUNK):
-            problem = observations.problem(blocks[first : first + _CHUNK], self.neighbors, pace)
+        for first in range(0, len(blocks), CHUNK):
+            problem = observations.problem(blocks[first : first + CHUNK], self.neighbors, pace)
             # What a chunk holds for the gradient is more than can be held of all.
             found.append(
                 Estimates(*checkpoint(self.estimate, problem, channel, use_reentrant=False))
                 if learns
                 else self.estimate(problem, channel)
             )
-        # Points that lie in two blocks are taken from one of them.
+        # Points that come twice are taken once.
         points, first_of = np.unique(blocks, return_index=True)
         place, chosen = sent(points, observations.values), sent(first_of, observations.values)
         mean, variance, _ = (torch.cat(parts).flatten() for parts in zip(*found, strict=True))
@@ -215,7 +230,21 @@ class LocalKriging(nn.Module):
 
     def estimate(self, problem: Problem, channel: int) -> Estimates:
         """Estimate the points of some blocks."""
-        kernels, noise, doubt = self.kernels()[channel], self.noise()[channel], self.doubt[channel].double().square()
+        doubt = self.doubt[channel].double().square()
+        mean, departure, points, variance = self._whitened(problem, problem.values[:, :, None], channel)
+        estimate = (points * departure).sum(1) + mean
+        scale = (1 + doubt * departure.square().sum(1)) / (1 + doubt * (problem.present.sum(1, keepdim=True) - 1))
+        return Estimates(estimate, scale * variance, scale[:, 0])
+
+    def departures(
+        self, problem: Problem, channel: int, truth: Float[Tensor, "block point field"]
+    ) -> Float[Tensor, "block point field"]:
+        """Return by how much the estimates of several fields miss them, over the deviation stated for a factor of 1."""
+        mean, departure, points, variance = self._whitened(problem, problem.values, channel)
+        return (truth - points.mT @ departure - mean[:, None]) / variance.sqrt()[:, :, None]
+
+    def _whitened(self, problem: Problem, values: Float[Tensor, "block near field"], channel: int) -> _White:
+        kernels, noise = self.kernels()[channel], self.noise()[channel]
         variances, scales = kernels[:, 0], self._scales(channel)
         prior = variances.sum()
         own = _covariance(problem.observed, problem.observed, variances, scales)
@@ -223,17 +252,14 @@ class LocalKriging(nn.Module):
         # An observation that is not there has nothing to do with the others.
         own = own * both + torch.diag_embed(torch.where(problem.present, noise**2 + _TRACE * prior, 1.0))
         cross = _covariance(problem.observed, problem.points, variances, scales) * problem.present[:, :, None]
-        sides = torch.cat([problem.values[:, :, None], problem.present[:, :, None].to(cross), cross], dim=-1)
+        sides = torch.cat([values, problem.present[:, :, None].to(cross), cross], dim=-1)
         white = torch.linalg.solve_triangular(_root(own), sides, upper=False)
-        observed, one, white = white[:, :, :1], white[:, :, 1:2], white[:, :, 2:]
+        observed, one, points = white.split([values.shape[2], 1, cross.shape[2]], dim=-1)
         information = one.square().sum(1)
         mean = (observed * one).sum(1) / information
-        departure = observed - mean[:, None] * one
-        estimate = (white * departure).sum(1) + mean
-        lack = 1 - (white * one).sum(1)
-        variance = prior - white.square().sum(1) + lack.square() / information
-        scale = (1 + doubt * departure.square().sum(1)) / (1 + doubt * (problem.present.sum(1, keepdim=True) - 1))
-        return Estimates(estimate, scale * torch.maximum(variance, _TRACE * prior), scale[:, 0])
+        lack = 1 - (points * one).sum(1)
+        variance = prior - points.square().sum(1) + lack.square() / information
+        return _White(mean, observed - mean[:, None] * one, points, torch.maximum(variance, _TRACE * prior))
 
     def _scales(self, channel: int) -> Float[Tensor, "kernel 4"]:
         """Return by what distances east, north and up and times are divided."""
@@ -299,7 +325,7 @@ class Observations:
     """The observations of some times, to be looked up by place.
 
     Args:
-        values: fields.
+        values: fields, several of them along a further axis.
         valid: where there is an observation.
         days: when, in days.
         grid: of the fields.
@@ -307,7 +333,7 @@ class Observations:
 
     def __init__(
         self,
-        values: Float[Tensor, "time lat lon"],
+        values: Float[Tensor, "time lat lon *field"],
         valid: Bool[Tensor, "time lat lon"],
         days: Float[Tensor, " time"],
         grid: Grid,
@@ -319,16 +345,20 @@ class Observations:
         self.count = len(index[0])
         self.observed = np.column_stack([self.places[index[1:]], self.days[index[0]]])
         number = np.ravel_multi_index(index, self.shape)
-        self.values = values.flatten().index_select(0, sent(number, values)).double()
+        self.values = values.flatten(0, 2).index_select(0, sent(number, values)).double()
         self.order = np.stack([self.days[index[0]], *index[1:]], axis=-1) @ _SCATTER % 1
         self.trees: dict[tuple[float, int, float], tuple[NDArray[np.int64], KDTree]] = {}
 
-    def blocks(self, size: int) -> NDArray[np.int64]:
-        """Return the numbers of the points of each block; points come twice where the grid is no multiple of it."""
+    def blocks(self, size: int, asked: Bool[np.ndarray, "time lat lon"] | None) -> NDArray[np.int64]:
+        """Return the numbers of the points of each block in which any is asked for.
+
+        Points come twice in a block where the grid is no multiple of it.
+        """
         rows, columns = (np.minimum(np.arange(-(-n // size) * size), n - 1).reshape(-1, size) for n in self.shape[1:])
         number = rows[:, None, :, None] * self.shape[2] + columns[None, :, None, :]
         each = np.arange(self.shape[0])[:, None, None] * self.shape[1] * self.shape[2]
-        return np.asarray((each + number.reshape(1, -1, size * size)).reshape(-1, size * size))
+        blocks = (each + number.reshape(1, -1, size * size)).reshape(-1, size * size)
+        return np.asarray(blocks if asked is None else blocks[asked.ravel()[blocks].any(1)])
 
     def problem(
         self,
@@ -358,7 +388,8 @@ class Observations:
         axes = _axes(middle)
         observed = np.where(present[:, :, None], (self.observed[index] - middle[:, None]) @ axes, 0.0)
         chosen, there = sent(index, self.values), sent(present, self.values)
-        values = self.values[chosen].masked_fill(~there, 0.0)
+        values = self.values[chosen]
+        values = values.masked_fill(~there.view(*there.shape, *(1,) * (values.ndim - 2)), 0.0)
         told = (sent(x, self.values) for x in (observed, (points - middle[:, None]) @ axes))
         return Problem(next(told), values, there, next(told))
 
