@@ -235,6 +235,10 @@ def adversarial() -> Case:
     return finer(adversarial=1e-3, discriminator_width=8)
 
 
+def adversarial_members() -> Case:
+    return finer(adversarial=1e-3, discriminator_width=8, members=2)
+
+
 def downscaled() -> Case:
     fine = GLOBE.refined(2)
     layout = Layout(STATE, STATE[:3], GLOBE, statics=FIXED, target_grid=fine)
@@ -258,7 +262,7 @@ def projected() -> Case:
 CASES = [
     climax_plain, climax_local, climax_departure, climax_history, climax_iterated, climax_members, climax_pretrained,
     climax_content, unet, mesh_flex, mesh_tiled, mesh_members, fill_monthly, fill_daily, fill_mean, fill_kriging,
-    fill_dincae, lags, inpaint, super_resolved, adversarial, downscaled, projected,
+    fill_dincae, lags, inpaint, super_resolved, adversarial, adversarial_members, downscaled, projected,
 ]  # fmt: skip
 
 

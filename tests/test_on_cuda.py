@@ -18,6 +18,7 @@ from small_tasks import (
     GLOBE,
     Case,
     adversarial,
+    adversarial_members,
     apart,
     fill_daily,
     fill_kriging,
@@ -38,7 +39,7 @@ from etesian.training.task import Task
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-WAITS = {fill_monthly: 1, fill_daily: 1, fill_mean: 1, fill_kriging: 3, adversarial: 1}
+WAITS = {fill_monthly: 1, fill_daily: 1, fill_mean: 1, fill_kriging: 3, adversarial: 1, adversarial_members: 1}
 """How often the host may wait in a step of training: to list tokens, to look for neighbours, to see who is ahead."""
 
 

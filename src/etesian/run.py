@@ -220,6 +220,8 @@ class Run:
         every: int = 1,
         grid: float | str | Path | None = None,
         out: str | Path | None = None,
+        members: int | None = None,
+        seed: int = 0,
         batch_size: int = 16,
         overwrite: bool = False,
     ) -> xr.Dataset:
@@ -231,23 +233,28 @@ class Run:
             every: least number of hours from one time to the next; by default every time there is.
             grid: of super-resolution, where even steps around the coarse points are not it; see `etesian.prepare`.
             out: Zarr store to stream into; None keeps the fields in memory.
-            batch_size: times at once.
+            members: of the fine fields at each time, where the run was trained with `members`; by default 8.
+            seed: of the members: another one gives others.
+            batch_size: fine fields at once.
             overwrite: replace fields that are there already.
 
+        Returns:
+            Variables over `time`, of an ensemble `number`, `level` where they have one, latitude and longitude.
+
         Raises:
-            RecipeError: if the run does not downscale.
+            RecipeError: if the run does not downscale, or was not trained for members.
             GridError: if the fine grid does not fit the coarse one.
         """
         require(self.job, "downscale", str(self.path))
-        at_least_one(every=every, batch_size=batch_size)
+        at_least_one(every=every, batch_size=batch_size, members=1 if members is None else members)
         states = opened(coarse)
         task = on_grids(self.task, states.grid, None if grid is None else as_grid(grid))
         chosen = times_of(states, task, times, every)
 
         def write(path: str) -> None:
             downscale_to(
-                task, states, path, chosen, source=self.identity, batch_size=batch_size, overwrite=overwrite,
-                label=f"downscaling with {self.path.name}",
+                task, states, path, chosen, source=self.identity, members=members, seed=seed, batch_size=batch_size,
+                overwrite=overwrite, label=f"downscaling with {self.path.name}",
             )  # fmt: skip
 
         return streamed(write, out, [states.path, self.path])

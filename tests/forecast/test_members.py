@@ -234,7 +234,7 @@ def test_what_has_no_members_says_what_to_do(store: str, tmp_path: Path) -> None
         with pytest.raises(RecipeError, match=message):
             task_of(store, **options)
     alone = task_of(store, members=None).eval()
-    with pytest.raises(RecipeError, match="8 members are asked for, but the run was trained for one forecast"):
+    with pytest.raises(RecipeError, match="8 members are asked for, but the run was trained without"):
         predict_to(alone, given, str(tmp_path / "f"), given.time[:2], (6,), source={}, members=8)
     both = {6: alone, 12: task_of(store).eval()}
     with pytest.raises(RecipeError, match="some have members and some do not"):

@@ -135,6 +135,8 @@ def downscale(
     checkpoint: str | None = None,
     device: str | None = None,
     precision: str | None = None,
+    members: int | None = None,
+    seed: int = 0,
     batch_size: int = 16,
     overwrite: Switch = False,
 ) -> None:
@@ -143,12 +145,15 @@ def downscale(
 
     loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
-        _only_for_runs(device=device, precision=precision)
+        _only_for_runs(members=members, seed=seed, device=device, precision=precision)
         if grid is None:
             raise RecipeError(f"{run} needs --grid, the grid to interpolate to")
         loaded.downscale(coarse, grid, times, every=every, out=out, batch_size=batch_size, overwrite=overwrite)
         return
-    loaded.downscale(coarse, times, every=every, grid=grid, out=out, batch_size=batch_size, overwrite=overwrite)
+    loaded.downscale(
+        coarse, times, every=every, grid=grid, out=out, members=members, seed=seed, batch_size=batch_size,
+        overwrite=overwrite,
+    )  # fmt: skip
 
 
 @app.command

@@ -10,6 +10,8 @@ from etesian.core.errors import RecipeError
 from etesian.downscale.task import SuperResolutionTask
 from etesian.samples.windows import WindowReader
 from etesian.store.states import States
+from etesian.training.ensemble_task import EnsembleTask, members_of
+from etesian.training.members import MemberNoise
 from etesian.training.prediction import PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 
@@ -41,6 +43,8 @@ def downscale_to(
     times: NDArray[np.int64],
     *,
     source: dict[str, object],
+    members: int | None = None,
+    seed: int = 0,
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "downscaling",
@@ -53,28 +57,37 @@ def downscale_to(
         path: of the Zarr store to make.
         times: seconds since 1970-01-01 in the calendar of the coarse fields.
         source: what the fine fields are made from, as plain data.
-        batch_size: times at once.
+        members: of the fine fields at each time, where the run was trained for some; by default `DEFAULT_MEMBERS`.
+        seed: of the members' noise.
+        batch_size: fine fields at once.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
 
     Raises:
         GridError: if the coarse fields lie on another grid than the run's.
         ChannelError: if a channel is missing that the run needs.
+        RecipeError: if members are asked for that were not trained.
         DataError: if the path exists and may not be replaced, a channel is in other units than the run was trained on,
             or there is not a single number to write.
     """
     layout = task.layout
     reader = WindowReader(coarse, starting_side(layout))
+    members = members_of([task], members, path)
+    identity = source | {"store": coarse.fingerprint} | ({} if members is None else {"seed": seed})
     writer = PredictionWriter(
-        path, layout.targets, layout.output_grid, times, None, coarse.calendar,
-        source | {"store": coarse.fingerprint}, units=channel_units(task, [coarse]), overwrite=overwrite,
+        path, layout.targets, layout.output_grid, times, None, coarse.calendar, identity,
+        units=channel_units(task, [coarse]), members=members, overwrite=overwrite,
     )  # fmt: skip
 
-    def answer(some: NDArray[np.int64], _: list[int]) -> Iterator[Fields]:
+    def answer(some: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
         batch = reader.start(some).to(task.device)
         given = batch.inputs.frame
+        target = Frame(layout.targets, given.time[:, -1:], layout.output_grid, given.calendar)
         with task.answering():
-            fine = task.predict(batch, Frame(layout.targets, given.time[:, -1:], layout.output_grid, given.calendar))
+            if isinstance(task, EnsembleTask) and members is not None:
+                fine = task.predict(batch, target, MemberNoise(seed, some.tolist(), numbers))
+            else:
+                fine = task.predict(batch, target)
         yield fine
 
     writer.write_all(answer, batch_size, label)

@@ -15,15 +15,23 @@ from etesian.core.statistics import Statistics
 from etesian.networks.srgan import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import load_network
-from etesian.training.field_task import FieldTask, LossTerm, Values, WeightedError
+from etesian.training.ensemble_task import EnsembleTask
+from etesian.training.field_task import LossTerm, Values, WeightedError
+from etesian.training.members import ALMOST_FAIR, Noise, fresh
 from etesian.training.task import NetworkFactory, OptimizerFactory
 
 BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
 
 
-class SharpeningTask(FieldTask):
+class SharpeningTask(EnsembleTask):
     """Predicts fine fields by a network that may add no more to interpolated ones than has proved right (`shrink`)."""
+
+    def _accept_members(self, members: int) -> None:
+        """Let the network make fields that differ, all of what it gives added."""
+        if isinstance(getattr(self.network, "share", None), Tensor):
+            raise RecipeError("shrink adds less of what a network gives, and so of its members' scatter; leave it out")
+        super()._accept_members(members)
 
     def on_validation_epoch_start(self) -> None:
         """Choose how much of what the network gives is added, if it leaves that open."""
@@ -68,6 +76,8 @@ class DownscaleTask(SharpeningTask):
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         latitude_weights: weigh rows by cell `area`, by `cosine` of latitude, or all the same (`uniform`).
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
+        members: train so many fine fields of each sample, at least 2, which differ by noise, by their almost fair CRPS
+            instead of `loss`; a prediction may have any number. None trains one.
         content: a further term of the loss, such as the learned distance of AtmoDist; see `Content`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
@@ -87,6 +97,7 @@ class DownscaleTask(SharpeningTask):
         loss: Literal["mse", "l1"] = "mse",
         latitude_weights: Literal["area", "cosine", "uniform"] = "area",
         channel_weights: dict[str, float] | None = None,
+        members: int | None = None,
         content: LossTerm | None = None,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
@@ -103,8 +114,14 @@ class DownscaleTask(SharpeningTask):
             optimizer=optimizer,
             warmup_steps=warmup_steps,
         )
+        if members is not None:
+            self._accept_members(members)
         unknown = torch.full((len(layout.statics), *layout.target_grid.shape), torch.nan)
         self.register_buffer("kept_statics", unknown)
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments that a checkpoint keeps, as plain data."""
+        return super().options() | {"members": self.members}
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         """Keep the static fields for predictions."""
@@ -136,6 +153,8 @@ class SuperResolutionTask(SharpeningTask):
         statistics: of every channel of the layout.
         loss: mean squared (`mse`) or absolute (`l1`) error in normalised units.
         channel_weights: weight of a channel in the loss, by name; a bare variable means all its levels; default 1.
+        members: train so many fine fields of each sample, at least 2, which differ by noise; their content loss is
+            their almost fair CRPS, and the discriminator judges each of them. None trains one.
         log1p: draw in the long tails of the data before the network sees them.
         content: a further term of the loss, such as the learned distance of AtmoDist, or the only one; see `Content`.
         consistent: add to each block what its mean lacks, so that block means of the output are the input.
@@ -161,6 +180,7 @@ class SuperResolutionTask(SharpeningTask):
         statistics: Statistics,
         loss: Literal["mse", "l1"] = "mse",
         channel_weights: dict[str, float] | None = None,
+        members: int | None = None,
         log1p: bool = True,
         content: LossTerm | None = None,
         consistent: bool = False,
@@ -192,6 +212,8 @@ class SuperResolutionTask(SharpeningTask):
         if adversarial:
             self.discriminator = SRDiscriminator(len(layout.targets), width=discriminator_width)
             self.automatic_optimization = False
+        if members is not None:
+            self._accept_members(members)
         if start is not None:
             self.transfer = self.network.adopt(load_network(start))
 
@@ -201,6 +223,7 @@ class SuperResolutionTask(SharpeningTask):
         return {
             "loss": shared["loss"],
             "channel_weights": shared["channel_weights"],
+            "members": self.members,
             "log1p": self.normalizer.log1p,
             "consistent": self.consistent,
             "adversarial": self.adversarial,
@@ -213,9 +236,9 @@ class SuperResolutionTask(SharpeningTask):
             return super().configure_optimizers()
         return [self.make_optimizer(part.parameters()) for part in (self.network, self.discriminator)]
 
-    def forward(self, batch: Batch, target: Frame) -> Values:
-        """Return normalised fine fields from a normalised batch."""
-        values = super().forward(batch, target)
+    def forward(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Values:
+        """Return normalised fine fields from a normalised batch; of noise see `EnsembleTask.forward`."""
+        values = super().forward(batch, target, noise)
         if not self.consistent:
             return values
         coarse = replace(batch.inputs, values=self.normalizer.denormalize(batch.inputs.values, batch.inputs.frame))
@@ -223,9 +246,9 @@ class SuperResolutionTask(SharpeningTask):
         return self.normalizer.normalize(with_block_means(Fields(fine, target), coarse)).values
 
     @torch.no_grad()
-    def predict(self, batch: Batch, target: Frame) -> Fields:
-        """Return fine fields in physical units on the frame that is asked for."""
-        fields = super().predict(batch, target)
+    def predict(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Fields:
+        """Return fine fields in physical units on the frame that is asked for; of noise see `EnsembleTask.forward`."""
+        fields = super().predict(batch, target, noise)
         return with_block_means(fields, batch.inputs) if self.consistent else fields
 
     def between(self, coarse: Grid, fine: Grid) -> "SuperResolutionTask":
@@ -268,8 +291,12 @@ class SuperResolutionTask(SharpeningTask):
     def _generator_step(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
         assert self.discriminator is not None
-        made = self(batch, batch.targets.frame).float()
-        content = self._error(made, batch)
+        if self.members is None:
+            made = self(batch, batch.targets.frame).float()
+            content = self._error(made, batch)
+        else:
+            each = self._ensemble(batch, self.members, fresh(self.members * len(batch)))
+            made, content = each.flatten(0, 1), self._crps(each, batch, ALMOST_FAIR)
         self.discriminator.requires_grad_(False)
         verdict = softplus(-self.discriminator(made[:, 0])).mean()
         self._step(0, content + self.adversarial * verdict)
@@ -280,7 +307,8 @@ class SuperResolutionTask(SharpeningTask):
         assert batch.targets is not None
         assert self.discriminator is not None
         with torch.no_grad():
-            made = self(batch, batch.targets.frame).float()[:, 0]
+            noise = None if self.members is None else fresh(len(batch))
+            made = self(batch, batch.targets.frame, noise).float()[:, 0]
         logits = self.discriminator(torch.cat([true, made]))
         truth = torch.cat([logits.new_ones(len(true)), logits.new_zeros(len(made))])
         loss = binary_cross_entropy_with_logits(logits, truth)

@@ -14,6 +14,7 @@ from etesian.core.statistics import Statistics
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
 from etesian.nn.tokens import patch_counts
+from etesian.training.members import Noise
 from etesian.training.task import NetworkFactory, masked_mean
 
 
@@ -95,14 +96,14 @@ class PretrainTask(ForecastTask):
             parts["reconstruct_loss"] = self._reconstruction_error(batch)
         return self._total(parts), parts
 
-    def predict(self, batch: Batch, target: Frame) -> Fields:
+    def predict(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Fields:
         """Return fields in physical units on the frame that is asked for.
 
         Raises:
             RecipeError: if no forecasts were trained.
         """
         self._forecasts_were_trained()
-        return super().predict(batch, target)
+        return super().predict(batch, target, noise)
 
     def forecast(self, batch: Batch, leads: Sequence[int], *others: Any, **more: Any) -> Iterator[Fields]:
         """Return fields in physical units, one part of the leads after the other; see `Task.forecast`.

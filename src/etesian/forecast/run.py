@@ -13,7 +13,8 @@ from etesian.networks.network import shares
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
-from etesian.training.members import DEFAULT_MEMBERS, MemberNoise, Noise
+from etesian.training.ensemble_task import members_of
+from etesian.training.members import MemberNoise, Noise
 from etesian.training.prediction import PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 
@@ -107,7 +108,7 @@ def predict_to(
             each.check_leads(asked)
             _know_observed(each, store)
         units |= channel_units(each, [states for _, states in given])
-    members = _members([each for each, _ in parts], members, path)
+    members = members_of([each for each, _ in parts], members, path)
     targets, averaging = first.layout.targets, first.provenance.get("average_hours")
     grid = _on_grid(store, first.layout).output_grid
     for each, (lead, *_) in parts:
@@ -131,25 +132,6 @@ def predict_to(
             yield from stream(each, reading, times, own, weights, noise)
 
     writer.write_all(answer, batch_size, label)
-
-
-def _members(tasks: Sequence[Task], asked: int | None, path: str) -> int | None:
-    """Return how many members each forecast has, None of runs that give one forecast.
-
-    Raises:
-        RecipeError: if only some of the runs were trained for members, or none was and members are asked for.
-    """
-    trained = {isinstance(task, ForecastTask) and task.members is not None for task in tasks}
-    if len(trained) > 1:
-        raise RecipeError(f"of the runs for {path} some have members and some do not; forecast with each alone")
-    if trained == {True}:
-        return DEFAULT_MEMBERS if asked is None else asked
-    if asked is not None:
-        raise RecipeError(
-            f"{asked} members are asked for, but the run was trained for one forecast; train it with "
-            "--model.init_args.members 2, or leave out members"
-        )
-    return None
 
 
 def _on_grid(states: States, layout: Layout) -> Layout:

@@ -21,7 +21,7 @@ from etesian.core.grid import (
     mean_keeping,
     overlap_weights,
 )
-from etesian.networks.network import Network
+from etesian.networks.network import Network, Normals
 
 
 class BilinearInterpolation(nn.Module):
@@ -186,10 +186,24 @@ class Downscaler(Network):
         if shrink:
             self.network.begin_with_nothing()
 
+    def accept_noise(self) -> None:
+        """Let noise have a say in the network on the fine grid."""
+        self.network.accept_noise()
+
+    def noise_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return that of the network on the fine grid."""
+        return self.network.noise_shape(grid)
+
     def forward(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        noise: Normals | None = None,
     ) -> Float[Tensor, "batch time channel row column"]:
-        """Predict on the target grid; see `Network.forward`.
+        """Predict on the target grid; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
             GridError: if inputs or target lie on other grids than the layout's.
@@ -197,7 +211,8 @@ class Downscaler(Network):
         if target.grid != self.interpolation.target:
             raise GridError(f"this network downscales to {self.interpolation.target}, not to {target.grid}")
         fine = self.interpolation(inputs)
-        answer: Tensor = self.network(fine, target, forcings=forcings, statics=statics)
+        drawn = {} if noise is None else {"noise": noise}
+        answer: Tensor = self.network(fine, target, forcings=forcings, statics=statics, **drawn)
         if self.share is not None and not self.training:
             known = [self.layout.targets.index(c) for c in target.channels]
             answer = self.share.index_select(0, positions(known, answer.device)) * answer

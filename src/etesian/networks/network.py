@@ -16,6 +16,7 @@ from etesian.core.errors import CheckpointError, DataError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.core.recorded import Recorded
+from etesian.nn.noise import is_for_noise
 
 Maps = Float[Tensor, "batch time channel lat lon"]
 
@@ -47,7 +48,7 @@ class Network(nn.Module, Recorded):
             RecipeError: if the network has no such layers.
         """
         raise RecipeError(
-            f"{type(self).__name__} takes no noise, so it has no members; take ClimaX, UNet or WeatherMesh"
+            f"{type(self).__name__} takes no noise, so it has no members; take ClimaX, UNet, WeatherMesh or SRGenerator"
         )
 
     def noise_shape(self, grid: Grid) -> tuple[int, ...]:
@@ -139,18 +140,24 @@ class Network(nn.Module, Recorded):
     def adopt(self, source: "Network") -> "Transfer":
         """Take over the weights of a trained network as far as they fit; see `Transfer`.
 
+        What takes noise stays new where the trained network took none, and is dropped where this one takes none.
+
         Raises:
             CheckpointError: if the two are of different kinds or sizes.
         """
         own, theirs = self.state_dict(), source.state_dict()
-        if type(source) is not type(self) or own.keys() != theirs.keys():
+        differ = own.keys() ^ theirs.keys()
+        if type(source) is not type(self) or not all(map(is_for_noise, differ)):
             raise CheckpointError(f"a {type(self).__name__} cannot begin with the weights of a {type(source).__name__}")
-        for name, tensor in theirs.items():
+        shared = own.keys() & theirs.keys()
+        for name in sorted(shared):
+            tensor = theirs[name]
             if tensor.shape != own[name].shape:
                 shapes = f"{tuple(tensor.shape)} there and {tuple(own[name].shape)} here"
                 raise CheckpointError(f"the trained {type(self).__name__} is of another size: {name} is {shapes}")
-        self.load_state_dict(theirs)
-        return Transfer(dict.fromkeys(own, "loaded"), frozenset())
+        self.load_state_dict({name: theirs[name] if name in shared else tensor for name, tensor in own.items()})
+        outcomes = dict.fromkeys(own, "loaded") | dict.fromkeys(own.keys() - shared, "new")
+        return Transfer(outcomes | dict.fromkeys(theirs.keys() - shared, "dropped"), frozenset(own.keys() - shared))
 
 
 @dataclass(frozen=True)

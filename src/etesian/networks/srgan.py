@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from etesian.core.device import positions
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
-from etesian.networks.network import Network
+from etesian.core.grid import Grid
+from etesian.networks.network import Network, Normals
 from etesian.nn.convolution import pad_globe
+from etesian.nn.noise import NORMALS
 
 _SLOPE = 0.2
 """Of the leaky rectifiers, below zero."""
@@ -78,11 +80,28 @@ class SRGenerator(Network):
             nn.init.zeros_(self.leave.convolution.weight)
             nn.init.zeros_(self.leave.convolution.bias)  # type: ignore[arg-type]
         self.reach = _reach(blocks, stages)
+        self.noise_enter: _Convolution | None = None
+
+    def accept_noise(self) -> None:
+        """Take noise beside the coarse fields, as Leinonen et al. do (arXiv 2005.10374); begins by ignoring it."""
+        self.noise_enter = _Convolution(NORMALS, self.enter.convolution.out_channels, 9)
+        nn.init.zeros_(self.noise_enter.convolution.weight)
+        nn.init.zeros_(self.noise_enter.convolution.bias)  # type: ignore[arg-type]
+
+    def noise_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return that of some normals for each point of the coarse grid, from the fine one."""
+        return (grid.shape[0] // self.factor, grid.shape[1] // self.factor, NORMALS)
 
     def forward(
-        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+        self,
+        inputs: Fields,
+        target: Frame,
+        *,
+        forcings: Fields | None = None,
+        statics: Fields | None = None,
+        noise: Normals | None = None,
     ) -> Float[Tensor, "batch time channel row column"]:
-        """Predict; see `Network.forward`.
+        """Predict; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
             GridError: if the target grid is not as many times finer as the network was built for.
@@ -94,12 +113,14 @@ class SRGenerator(Network):
         if target.grid.shape != (grid.shape[0] * self.factor, grid.shape[1] * self.factor):
             raise GridError(f"the network makes fields {self.factor} times finer than {grid}, not {target.grid}")
         coarse = inputs.select(self.layout.inputs).values[:, 0]
+        if noise is not None:
+            coarse = torch.cat([coarse, noise(0).movedim(-1, 1).to(coarse)], dim=1)
         fine = self._globe(coarse) if grid.is_periodic else self._tiles(coarse)
         known = Frame(self.layout.targets, target.time, target.grid).index(target.channels)
         return fine.index_select(1, positions(known, fine.device))[:, None]
 
     def _globe(self, coarse: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch target lat lon"]:
-        """Continue a globe beyond its edges as far as the network sees."""
+        """Continue a globe, and the noise on it, beyond its edges as far as the network sees."""
         rows = min(self.reach, coarse.shape[-2])
         fine = self._tiles(pad_globe(coarse, (rows, rows), (self.reach, self.reach)))
         return _cropped(fine, rows * self.factor, self.reach * self.factor)
@@ -128,7 +149,11 @@ class SRGenerator(Network):
         return torch.cat(rows, dim=-2)
 
     def _field(self, coarse: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch target lat lon"]:
-        features = _rectified(self.enter(coarse))
+        coarse, normals = coarse[:, : len(self.layout.inputs)], coarse[:, len(self.layout.inputs) :]
+        entered = self.enter(coarse)
+        if self.noise_enter is not None and normals.shape[1]:
+            entered = entered + self.noise_enter(normals)
+        features = _rectified(entered)
         fine: Tensor = self.leave(self.up(features + self.blocks(features)))
         if not self.residual:
             return fine

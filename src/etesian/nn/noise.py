@@ -41,7 +41,7 @@ class NoiseEmbedding(nn.Module):
 
 def is_for_noise(name: str) -> bool:
     """Return whether a parameter of a network has a meaning for noise alone, by its name."""
-    return "noise_" in name or "modulation" in name
+    return "noise_embed" in name or "noise_enter" in name or "modulation" in name
 
 
 def between(noise: Places, shape: tuple[int, int], *, periodic: bool) -> Float[Tensor, "batch lat lon embedding"]:

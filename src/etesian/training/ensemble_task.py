@@ -1,19 +1,28 @@
 """Learning members of an ensemble: several predictions of each sample, by their CRPS."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from etesian.core import Batch, Frame
+from etesian.core import Batch, Fields, Frame
 from etesian.core.device import sent
 from etesian.core.errors import RecipeError
 from etesian.networks.network import Normals
 from etesian.scores.ensembles import ensemble_crps
 from etesian.training.field_task import FieldTask, Values
-from etesian.training.members import ALMOST_FAIR, VALIDATION_MEMBERS, Noise, fresh, noise_of, repeated
-from etesian.training.task import masked_mean
+from etesian.training.members import (
+    ALMOST_FAIR,
+    DEFAULT_MEMBERS,
+    VALIDATION_MEMBERS,
+    Noise,
+    fresh,
+    noise_of,
+    repeated,
+)
+from etesian.training.task import Task, masked_mean
 
 Ensemble = Float[Tensor, "member batch time channel lat lon"]
 
@@ -31,7 +40,7 @@ class EnsembleTask(FieldTask):
         """Let the network make predictions that differ, and log what is said of ensembles."""
         if members < 2:
             raise RecipeError(
-                f"members: {members} cannot differ; train with members: 2, or leave it out for one forecast"
+                f"members: {members} cannot differ; train with members: 2, or leave it out for a single one"
             )
         if self.error.loss != "mse":
             raise RecipeError(
@@ -50,7 +59,14 @@ class EnsembleTask(FieldTask):
             target: what is asked for.
             noise: of each sample, where members were trained; by default that of the first member.
         """
-        raise NotImplementedError
+        drawn = self._normals(noise or self._first_member(batch), target, batch.inputs.values)
+        values = self.network(batch.inputs, target, forcings=batch.forcings, statics=batch.statics, **drawn)
+        return self.bounds.bend(values, target)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Fields:
+        """Return fields in physical units on the frame that is asked for; of noise see `forward`."""
+        return self._physical(self(self.normalized(batch), target, noise), target)
 
     def _normals(self, noise: Noise | None, target: Frame, like: Tensor, step: int = 0) -> dict[str, Normals]:
         """Return what a network that accepts noise is given of it, where its inputs are.
@@ -103,3 +119,27 @@ class EnsembleTask(FieldTask):
         members = torch.stack([fields.values for fields in each])
         self._add_scores(replace(each[0], values=members.mean(0)), batch, members)
         return {"loss": self._crps(values, normalized, fairness=1.0)}
+
+
+def members_of(tasks: Sequence[Task], asked: int | None, path: str) -> int | None:
+    """Return how many members each prediction has, None of runs that give one.
+
+    Args:
+        tasks: trained ones.
+        asked: how many are asked for; by default `DEFAULT_MEMBERS` of runs that were trained for some.
+        path: of what is to be made.
+
+    Raises:
+        RecipeError: if only some of the runs were trained for members, or none was and members are asked for.
+    """
+    trained = {isinstance(task, EnsembleTask) and task.members is not None for task in tasks}
+    if len(trained) > 1:
+        raise RecipeError(f"of the runs for {path} some have members and some do not; predict with each alone")
+    if trained == {True}:
+        return DEFAULT_MEMBERS if asked is None else asked
+    if asked is not None:
+        raise RecipeError(
+            f"{asked} members are asked for, but the run was trained without; train it with "
+            "--model.init_args.members 2, or leave out members"
+        )
+    return None
