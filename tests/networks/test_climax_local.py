@@ -16,11 +16,17 @@ CHANNELS, STATICS = (Channel("temperature", 850), Channel("geopotential", 500)),
 GRID = Grid.equiangular(22.5)
 LAYOUT = Layout(CHANNELS, CHANNELS, GRID, statics=STATICS)
 
+SIZES: dict[str, Any] = {"patch": 2, "dim": 16, "depth": 2, "heads": 2, "local_width": 8, "head_depth": 1}
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["one level", "two levels"])
+def levels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "local_half", request.param)
+
 
 def new(layout: Layout = LAYOUT, **options: Any) -> ClimaX:
     torch.manual_seed(0)
-    sizes = {"patch": 2, "dim": 16, "depth": 2, "heads": 2, "local_width": 8, "head_depth": 1}
-    return ClimaX(layout, **sizes | {"dropout": 0.0, "drop_path": 0.0} | options)
+    return ClimaX(layout, **SIZES | {"dropout": 0.0, "drop_path": 0.0} | options)
 
 
 def drawn(layout: Layout = LAYOUT, **options: Any) -> ClimaX:
@@ -59,7 +65,8 @@ def test_without_positions_a_turn_by_whole_patches_turns_the_forecast() -> None:
     model, inputs = drawn(), state()
     model.position.zero_()
     turned = replace(inputs, values=inputs.values.roll(6, dims=-1))
-    torch.testing.assert_close(ask(model, turned), ask(model, inputs).roll(6, dims=-1))
+    expected = ask(model, inputs).roll(6, dims=-1)
+    torch.testing.assert_close(ask(model, turned), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
 
 
 @torch.no_grad()
@@ -176,7 +183,10 @@ def test_weights_go_from_variable_to_variable_and_to_another_local_path_not_at_a
     torch.testing.assert_close(ask(fresh, state().select(CHANNELS)), ask(trained, state()))
     for width in (0, 4):
         with pytest.raises(CheckpointError, match=f"has local_width: 8, this one {width}"):
-            new(local_width=width).adopt(trained)
+            new(local_width=width, local_half=False).adopt(trained)
+    half = SIZES["local_half"]
+    with pytest.raises(CheckpointError, match=f"has local_half: {half}, this one {not half}; make them equal"):
+        new(local_half=not half).adopt(trained)
 
 
 def test_what_is_local_can_be_tuned_alone() -> None:
@@ -189,4 +199,10 @@ def test_what_is_local_can_be_tuned_alone() -> None:
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(RecipeError, match="local_width=7 must be a multiple of heads=2"):
-        new(local_width=7)
+        new(local_width=7, local_half=False)
+
+
+@pytest.mark.parametrize("options", [{"patch": 3}, {"local_width": 0}])
+def test_half_a_resolution_needs_an_even_patch_and_a_local_path(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="local_half needs a local_width and a patch of even sides"):
+        new(**{"local_half": True} | options)

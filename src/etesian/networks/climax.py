@@ -49,6 +49,7 @@ class Tokens:
         grid: that the positions are of.
         patch: rows and columns that make up a token.
         local_width: features of a point; 0 without a local path.
+        local_half: whether the local path has a level at half the resolution.
     """
 
     variables: tuple[Channel, ...]
@@ -56,6 +57,7 @@ class Tokens:
     grid: Grid
     patch: tuple[int, int]
     local_width: int
+    local_half: bool
 
 
 def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Transfer:
@@ -74,10 +76,10 @@ def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Tra
     Raises:
         CheckpointError: if the transformers are of different sizes, or the local paths.
     """
-    if here.local_width != there.local_width:
-        raise CheckpointError(
-            f"the trained ClimaX has local_width: {there.local_width}, this one {here.local_width}; make them equal"
-        )
+    for option in ("local_width", "local_half"):
+        wanted, known = getattr(here, option), getattr(there, option)
+        if wanted != known:
+            raise CheckpointError(f"the trained ClimaX has {option}: {known}, this one {wanted}; make them equal")
     own, theirs = network.state_dict(), source.state_dict()
     outcomes: dict[str, str] = {}
     new: set[str] = set()
@@ -175,6 +177,7 @@ class ClimaX(Network):
         local_width: features of each point of the grid that 3×3 convolutions pass on, a multiple of `heads`; 0, as in
             the original, for none. On the embedded planet (32×64 points, depth 4, width 128) a training step of one
             lead takes one and a half times as long with 32 of them, and one of five leads less than half as long.
+        local_half: convolve at half the grid's resolution as well, with twice as many features.
 
     Raises:
         RecipeError: if the layout asks for forcings or for another target grid, sizes do not fit one another, or there
@@ -201,6 +204,7 @@ class ClimaX(Network):
         checkpoint_blocks: bool = False,
         lora_rank: int = 0,
         local_width: int = 0,
+        local_half: bool = False,
     ) -> None:
         super().__init__()
         if layout.forcings:
@@ -213,10 +217,14 @@ class ClimaX(Network):
             raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 4")
         if local_width % heads or local_width % 2:
             raise RecipeError(f"local_width={local_width} must be a multiple of heads={heads} and of 2")
+        self.patch = (patch, patch) if isinstance(patch, int) else patch
+        if local_half and (not local_width or any(size % 2 for size in self.patch)):
+            raise RecipeError(
+                f"local_half needs a local_width and a patch of even sides, not {local_width} and {patch}"
+            )
         named = tuple(dict.fromkeys((*layout.inputs, *layout.statics, *layout.targets)))
         self.layout = layout
         self.variables = named if variables is None else variables
-        self.patch = (patch, patch) if isinstance(patch, int) else patch
         self.validity, self.any_grid, self.checkpoint_blocks = validity, any_grid, checkpoint_blocks
         self.takes_holes = validity
         self._number = {channel: i for i, channel in enumerate(self.variables)}
@@ -238,7 +246,7 @@ class ClimaX(Network):
         self.norm = nn.LayerNorm(dim)
         hidden = [layer for _ in range(head_depth) for layer in (nn.Linear(dim, dim), nn.GELU())]
         self.head = nn.Sequential(*hidden)
-        self.local = LocalPath(local_width, self.patch, dim, dropout) if local_width else None
+        self.local = LocalPath(local_width, self.patch, dim, dropout, halfway=local_half) if local_width else None
         self.to_pixels = nn.Linear(2 * local_width or dim, len(self.variables) * pixels)
         self.noise_embed: NoiseEmbedding | None = None
         self.last_modulation: Modulation | None = None
@@ -264,7 +272,7 @@ class ClimaX(Network):
         for embedding in (self.position, self.aggregation.variable_embed):
             embedding.mul_(EMBEDDING_SIZE)
         if self.local is not None:
-            self.local.reset(self.lead_time)
+            self.local.begin(self.lead_time)
             self.begin_with_nothing()
 
     def accept_noise(self) -> None:
@@ -341,9 +349,9 @@ class ClimaX(Network):
         """Predict points from their features, of which only the last layer knows the lead."""
         position, plane = self._position(target.grid), Plane(*target.grid.shape, target.grid.is_periodic)
         fine = None if noise is None else between(noise, target.grid.shape, periodic=plane.periodic).flatten(1, 2)
-        features, tokens, seen = local.down(features, plane, keys, fine)
+        levels, tokens, seen = local.down(features, plane, keys, fine)
         tokens = self._transformed(tokens + position.flatten(0, 1), seen, position, target.grid, noise)
-        hidden = local.up(features, tokens, plane, keys, fine)
+        hidden = local.up(levels, tokens, fine)
         weight, bias = self._last_layer(target.channels)
         weight = local.gain(lead).unsqueeze(-1) * weight[0].T
         values = torch.einsum("bph,bthc->btcp", hidden, weight) + bias[0].unsqueeze(-1)
@@ -413,7 +421,8 @@ class ClimaX(Network):
         """Return what the tokens stand for."""
         ages = self.aggregation.token_bias.shape[0] // len(self.variables)
         width = 0 if self.local is None else self.aggregation.query.shape[0]
-        return Tokens(self.variables, ages, self.layout.grid, self.patch, width)
+        half = self.local is not None and self.local.middle is not None
+        return Tokens(self.variables, ages, self.layout.grid, self.patch, width, half)
 
     def _position(self, grid: Grid) -> Float[Tensor, "row column dim"]:
         """Return the position embedding of a grid's patches."""
