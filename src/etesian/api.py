@@ -18,8 +18,11 @@ from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from etesian.baselines import Baseline
     from etesian.run import Run
+    from etesian.scores.drawing import Units
     from etesian.simulation.atmosphere import Truncation
     from etesian.simulation.ocean import Calendar
     from etesian.store.reader import Store
@@ -318,7 +321,7 @@ def baseline(name: str, store: "str | Path | Store | None" = None) -> "Baseline"
 
 def plot(
     path: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     channel: str | None = None,
     time: str | None = None,
@@ -327,27 +330,38 @@ def plot(
     truth: str | Path | None = None,
     score: str = "rmse",
     region: str | None = None,
-) -> Path:
-    """Draw a picture of data, forecasts or scores.
+    projection: str | None = None,
+    units: "Units" = "data",
+    coastlines: bool | None = None,
+) -> "Figure":
+    """Draw a picture of data, forecasts or scores, and return it as a Matplotlib figure.
 
     Args:
         path: scores.nc of `evaluate`, forecasts, a training store, or any file that can be opened.
-        out: picture to write; its ending tells the format, such as .png or .pdf.
+        out: picture to write; its ending tells the format, such as .png, or .pdf and .svg, in which everything but the
+            cells of maps is drawn with lines.
         channel: such as geopotential_500; the first one by default.
         time: initial time of forecasts, or time of data, as YYYY-MM-DDTHH; the first one by default.
         lead: hours, for forecasts; up to three are chosen by default.
         member: of an ensemble, the member to draw; by default the mean of all, which the title says.
         truth: what really happened, to draw beside forecasts.
         score: to draw: rmse, mae, bias, acc or activity.
-        region: of scores; the first one by default.
+        region: of scores, one of theirs, the first by default; of maps, a name such as Europe, or
+            south,north,west,east in degrees.
+        projection: of maps: equirectangular, equal_earth, north_polar, south_polar, orthographic, or
+            orthographic:50,10 with its middle in degrees north and east; by default Equal Earth for whole globes,
+            polar for bands around a pole, and regions as they are.
+        units: data, as the data have them, or reader, as they are said: °C, hPa, dam, mm/day.
+        coastlines: whether maps show the Earth's; by default where the data are of the Earth.
 
     Raises:
-        EtesianError: if the path cannot be read or has no such channel, time or lead.
+        EtesianError: if the path cannot be read or has no such channel, time or lead, or there is no such region or
+            projection.
     """
-    from etesian.scores.plots import plot as draw
+    from etesian.scores.drawing import plot as draw
 
-    draw(
-        str(path), str(out), channel=channel, time=time, lead=None if lead is None else list(lead),
-        member=member, truth=None if truth is None else str(truth), score=score, region=region,
+    return draw(
+        str(path), None if out is None else str(out), channel=channel, time=time, lead=lead, member=member,
+        truth=None if truth is None else str(truth), score=score, region=region, projection=projection, units=units,
+        coastlines=coastlines,
     )  # fmt: skip
-    return Path(out)

@@ -17,7 +17,7 @@ from etesian.forecast.baselines import Persistence
 from etesian.forecast.run import predict_to
 from etesian.forecast.task import ForecastTask
 from etesian.samples.windows import Period, WindowReader
-from etesian.scores.plots import plot
+from etesian.scores.drawing import plot
 from etesian.scores.score import score
 from etesian.store.format import to_dataset
 from etesian.store.prepare import prepare

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from etesian.core.errors import DataError
-from etesian.scores import pairs, plots
+from etesian.scores import drawing, pairs
 from etesian.scores.ensembles import energy_score, ensemble_crps, member_facts
 from etesian.scores.score import score
 from etesian.scores.series import open_forecast
@@ -163,14 +163,14 @@ def test_a_picture_of_members_is_that_of_their_mean_or_of_one(
     weather: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[str, np.ndarray]] = []
-    monkeypatch.setattr(plots, "_panels", lambda rows, *_, **__: drawn.append(rows) or Figure())
+    monkeypatch.setattr(drawing, "_maps", lambda rows, *_, **__: drawn.append(rows) or Figure())
     members = ensemble(weather, 3)
     members.to_zarr(tmp_path / "m.zarr")
     options = {"channel": "temperature_850", "lead": [24]}
     titles = []
     monkeypatch.setattr(Figure, "suptitle", lambda _, text, **__: titles.append(text))
-    plots.plot(str(tmp_path / "m.zarr"), str(tmp_path / "mean.png"), **options)
-    plots.plot(str(tmp_path / "m.zarr"), str(tmp_path / "one.png"), member=2, **options)
+    drawing.plot(str(tmp_path / "m.zarr"), str(tmp_path / "mean.png"), **options)
+    drawing.plot(str(tmp_path / "m.zarr"), str(tmp_path / "one.png"), member=2, **options)
     field = (
         members.temperature.sel(level=850)
         .isel(time=0, prediction_timedelta=0)
@@ -181,10 +181,10 @@ def test_a_picture_of_members_is_that_of_their_mean_or_of_one(
     assert titles[0].endswith("UTC, mean of 3 members")
     assert titles[1].endswith("UTC, member 2")
     with pytest.raises(DataError, match="has no member 7; its members are 0, 1, 2"):
-        plots.plot(str(tmp_path / "m.zarr"), str(tmp_path / "none.png"), member=7, **options)
+        drawing.plot(str(tmp_path / "m.zarr"), str(tmp_path / "none.png"), member=7, **options)
     # Analyses with members: the mean of what happened is drawn as well.
     states = weather.truth(4)[["temperature"]].expand_dims(member=2)
     states = states.assign(temperature=states.temperature.assign_attrs(units="K", levels=[500, 850]))
     states.to_netcdf(tmp_path / "states.nc")
-    plots.plot(str(tmp_path / "states.nc"), str(tmp_path / "states.png"), channel="temperature_850")
+    drawing.plot(str(tmp_path / "states.nc"), str(tmp_path / "states.png"), channel="temperature_850")
     assert drawn[-1][0][0] == "2020-12-01T00:00 UTC, mean of 2 members"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from etesian.core.errors import ChannelError, DataError
 from etesian.core.outputs import mark
-from etesian.scores.plots import plot
+from etesian.scores.drawing import plot
 from etesian.scores.report import write_report
 from etesian.scores.tables import summary, verdict, verdicts
 

@@ -249,11 +249,17 @@ def plot(
     truth: str | None = None,
     score: Literal["rmse", "mae", "bias", "acc", "activity"] = "rmse",
     region: str | None = None,
+    projection: str | None = None,
+    units: Literal["data", "reader"] = "data",
+    coastlines: bool | None = None,
 ) -> None:
     """Maps of data and forecasts, and curves of scores."""
     import etesian as et
 
-    et.plot(path, out, channel=channel, time=time, lead=lead, member=member, truth=truth, score=score, region=region)
+    et.plot(
+        path, out, channel=channel, time=time, lead=lead, member=member, truth=truth, score=score, region=region,
+        projection=projection, units=units, coastlines=coastlines,
+    )  # fmt: skip
 
 
 def _named(text: str) -> tuple[str, str]:

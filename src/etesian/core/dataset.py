@@ -17,6 +17,18 @@ LEAD = "prediction_timedelta"
 """WeatherBench 2's dimension of the time after the initial one."""
 MEMBER = "number"
 """WeatherBench 2's dimension of the members of an ensemble."""
+PLANET = "planet"
+"""Attribute of data that are of no place on Earth, such as what `simulate` makes; what is made from them keeps it."""
+
+
+def planet_of(dataset: xr.Dataset) -> dict[str, str]:
+    """Return the attribute by which data, or any of their variables, say that they are not of the Earth; else nothing.
+
+    >>> planet_of(xr.Dataset(attrs={"planet": "simulated", "title": "weather"})), planet_of(xr.Dataset())
+    ({'planet': 'simulated'}, {})
+    """
+    said = [dataset.attrs, *(array.attrs for array in dataset.data_vars.values())]
+    return next(({PLANET: str(attrs[PLANET])} for attrs in said if PLANET in attrs), {})
 
 
 def levels_of(channels: Sequence[Channel], name: str) -> list[int | None]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etesian.core import Fields, Frame, Grid
+from etesian.core.dataset import planet_of
 from etesian.core.errors import RecipeError
 from etesian.downscale.task import SuperResolutionTask
 from etesian.samples.windows import WindowReader
@@ -76,7 +77,7 @@ def downscale_to(
     identity = source | {"store": coarse.fingerprint} | ({} if members is None else {"seed": seed})
     writer = PredictionWriter(
         path, layout.targets, layout.output_grid, times, None, coarse.calendar, identity,
-        units=channel_units(task, [coarse]), members=members, overwrite=overwrite,
+        units=channel_units(task, [coarse]), planet=planet_of(coarse.dataset), members=members, overwrite=overwrite,
     )  # fmt: skip
 
     def answer(some: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from etesian.core.channels import CATALOGUE, canonical_name
+from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError
 from etesian.files import diagnosis
 from etesian.files.accumulations import named_by_period
@@ -69,6 +70,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         array = array.drop_vars([c for c in array.coords if array[c].ndim == 0 and c not in scalars[name]])
         for place, part in _layers(array, label, notes):
             field = _field(name, place, part, label, notes)
+            field.attrs |= planet_of(raw)
             fields.setdefault(str(field.name), []).append(field)
     if not fields:
         raise DataError(f"{label} holds no numbers on its latitude–longitude grid")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, end_of, month_start, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
+from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.core.outputs import claim, complete_or_absent
 from etesian.core.resumable import is_finished, plan_text, write_store
@@ -86,7 +87,7 @@ def fill_baseline(
             "latitude": ("latitude", store.grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("longitude", store.grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
         },
-        {"Conventions": "CF-1.11", "source": f"{name} of {store.path}"},
+        {"Conventions": "CF-1.11", "source": f"{name} of {store.path}"} | planet_of(store.dataset),
     )
 
 

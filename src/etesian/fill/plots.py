@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time
+from etesian.core.dataset import planet_of
 from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.scores.definitions import LEVELS
-from etesian.scores.plots import (
+from etesian.scores.maps import (
     DIVERGING,
-    MODEL_COLOURS,
     STYLE,
-    band,
-    colour_bar,
+    draw_cells,
     draw_map,
-    dress,
     largest_value,
     map_height,
-    plain_logarithm,
+    shown_cells,
     value_range,
 )
+from etesian.scores.plots import MODEL_COLOURS, band, colour_bar, dress, plain_logarithm
+from etesian.scores.projections import Projection
 from etesian.scores.tables import pretty_units, squared, title
 
 _STRIP = 5
@@ -268,7 +268,7 @@ def film(pairs: FilledPairs, number: int, channel: Channel, path: Path) -> None:
     with writer.saving(figure, str(path), 72):
         for day, seconds in enumerate(times):
             for image, fields_of in zip(images, rows.values(), strict=True):
-                image.set_array(fields_of[day])
+                image.set_array(shown_cells(fields_of[day], pairs.grid, Projection.of(pairs.grid)))
             heading.set_text(_date(pairs, int(seconds)))
             writer.grab_frame()
 
@@ -287,22 +287,16 @@ def _days(pairs: FilledPairs, number: int, channel: Channel) -> dict[str, NDArra
 
 def _map(panel: Axes, values: NDArray[np.floating], pairs: FilledPairs, colours: str, low: float, high: float) -> Any:
     """Draw a map with land grey and clouds white."""
-    image = draw_map(panel, values, _grid(pairs), colours, low, high)
-    panel.set_facecolor(_CLOUD)
+    image = draw_map(panel, values, _grid(pairs), colours, low, high, missing=_CLOUD)
     land = np.where(pairs.sea, np.nan, 1.0)
-    panel.pcolormesh(
-        pairs.grid.longitude,
-        pairs.grid.latitude,
-        land,
-        cmap=ListedColormap([_LAND]),
-        shading="nearest",
-        rasterized=True,
-    )
+    draw_cells(panel, land, pairs.grid, Projection.of(pairs.grid), cmap=ListedColormap([_LAND]))
     return image
 
 
 def _grid(pairs: FilledPairs) -> xr.Dataset:
-    return xr.Dataset(coords={"latitude": pairs.grid.latitude, "longitude": pairs.grid.longitude})
+    land = ("latitude", "longitude"), ~pairs.sea
+    axes = {"latitude": pairs.grid.latitude, "longitude": pairs.grid.longitude}
+    return xr.Dataset({"land_sea_mask": land}, axes, planet_of(pairs.truth.dataset))
 
 
 def _colours(scores: xr.Dataset) -> dict[str, str]:

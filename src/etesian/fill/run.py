@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from etesian.core import Batch, Channel, Fields, Frame
 from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
-from etesian.core.dataset import MEMBER
+from etesian.core.dataset import MEMBER, planet_of
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
 from etesian.fill.members import Scatter
@@ -387,4 +387,5 @@ class Filler:
             "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
         }
-        return xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11", "source": f"gaps of {self.store.path}"})
+        said = {"Conventions": "CF-1.11", "source": f"gaps of {self.store.path}"} | planet_of(self.store.dataset)
+        return xr.Dataset(variables, coordinates, said)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etesian.core import Channel, Fields, Layout
+from etesian.core.dataset import planet_of
 from etesian.core.errors import GridError, RecipeError
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
@@ -123,7 +124,7 @@ def predict_to(
         identity |= {"sources": sources, "weights": list(weights)}
     writer = PredictionWriter(
         path, targets, grid, initial, leads, store.calendar, identity, units=units, averaging_hours=averaging,
-        members=members, overwrite=overwrite,
+        planet=planet_of(store.dataset), members=members, overwrite=overwrite,
     )  # fmt: skip
 
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:

@@ -1,7 +1,7 @@
 """ClimateBench's files, and pairs of climate simulations, as years of emissions and maps (doi 10.1029/2021MS002954)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
 from etesian.core.constants import SECONDS_PER_DAY
+from etesian.core.dataset import planet_of
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.files.open import open_store
@@ -57,6 +58,7 @@ class Scenarios:
         units: of the targets.
         grid: of both.
         runs: the scenarios by name.
+        planet: what `planet_of` told of the targets.
     """
 
     inputs: tuple[Channel, ...]
@@ -64,6 +66,7 @@ class Scenarios:
     units: tuple[str, ...]
     grid: Grid
     runs: dict[str, Scenario]
+    planet: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_climatebench(
@@ -90,20 +93,20 @@ def read_climatebench(
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; ClimateBench's files are at doi 10.5281/zenodo.5196512")
     read = {name: _read_scenario(folder, name, inputs, targets) for name in dict.fromkeys(names)}
-    starts = {name: int(run.years[0]) for name, (run, _, _) in read.items()}
+    starts = {name: int(run.years[0]) for name, (run, *_) in read.items()}
     continuing = [name for name, start in starts.items() if start > FIRST_YEAR and name != HISTORICAL]
     if continuing and HISTORICAL not in read:
         read[HISTORICAL] = _read_scenario(folder, HISTORICAL, inputs, targets)
-    grids = {name: grid for name, (_, grid, _) in read.items()}
+    grids = {name: grid for name, (_, grid, *_) in read.items()}
     first = next(iter(grids))
     if different := [name for name, grid in grids.items() if grid != grids[first]]:
         raise GridError(f"{folder}: {different[0]} is on {grids[different[0]]}, {first} on {grids[first]}")
-    units = {name: found for name, (_, _, found) in read.items()}
+    units = {name: found for name, (_, _, found, _) in read.items()}
     if different := [name for name, found in units.items() if found != units[first]]:
         raise DataError(
             f"{folder}: targets are in {units[different[0]]} in {different[0]}, in {units[first]} in {first}"
         )
-    runs = {name: run for name, (run, _, _) in read.items()}
+    runs = {name: run for name, (run, *_) in read.items()}
     runs |= {name: _continued(runs[HISTORICAL], runs[name]) for name in continuing}
     return Scenarios(
         tuple(Channel(name) for name in inputs),
@@ -111,6 +114,7 @@ def read_climatebench(
         units[first],
         grids[first],
         {name: runs[name] for name in dict.fromkeys(names)},
+        read[first][3],
     )
 
 
@@ -190,7 +194,7 @@ def read_simulations(
 
 def _read_scenario(
     folder: Path, name: str, inputs: Sequence[str], targets: Sequence[str]
-) -> tuple[Scenario, Grid, tuple[str, ...]]:
+) -> tuple[Scenario, Grid, tuple[str, ...], dict[str, str]]:
     driving = _open(folder / f"inputs_{name}.nc", inputs, folder)
     responding = _open(folder / f"outputs_{name}.nc", targets, folder)
     if "member" in responding.dims:
@@ -218,7 +222,7 @@ def _read_scenario(
         np.stack(given, axis=1).astype(np.float32),
         np.stack(wanted, axis=1).astype(np.float32),
     )
-    return run, grid, tuple(units)
+    return run, grid, tuple(units), planet_of(responding)
 
 
 def _open(path: Path, variables: Sequence[str], folder: Path) -> xr.Dataset:

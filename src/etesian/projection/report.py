@@ -15,12 +15,12 @@ from rich.progress import track
 from rich.table import Table
 
 from etesian.core.errors import RecipeError, suggest
-from etesian.core.grid import Grid
 from etesian.projection.data import YearData
 from etesian.projection.emulators import EMULATORS
 from etesian.projection.scores import PROJECTION_SCORES, score_projections
 from etesian.projection.task import ProjectionTask
-from etesian.scores.plots import DIVERGING, STYLE, colour_bar, draw_map, map_height
+from etesian.scores.maps import DIVERGING, STYLE, draw_map, map_height
+from etesian.scores.plots import colour_bar
 from etesian.scores.report import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.tables import models, number, references, title, verdicts, with_best
 
@@ -70,8 +70,12 @@ class ProjectionReport(Callback):
         scores.to_netcdf(folder / "scores.nc")
         score_table(scores).to_csv(folder / "scores.csv", index=False)
         means = {name: values.mean(0) for name, values in {"truth": truth, **maps}.items()}
+        grid = data.layout.grid
+        axes = xr.Dataset(
+            coords={"latitude": grid.latitude, "longitude": grid.longitude}, attrs=dict(data.scenarios.planet)
+        )
         figures = (
-            (target, mean_maps({name: m[number] for name, m in means.items()}, target, units, data.layout.grid))
+            (target, mean_maps({name: m[number] for name, m in means.items()}, target, units, axes))
             for number, (target, units) in enumerate(zip(targets, data.scenarios.units, strict=True))
         )
         (folder / "report.html").write_text(render(scores, save_pictures(figures, folder)), encoding="utf-8")
@@ -127,9 +131,9 @@ def _rows(scores: xr.Dataset) -> list[list[str]]:
     return rows
 
 
-def mean_maps(means: dict[str, Float[np.ndarray, "lat lon"]], target: str, units: str, grid: Grid) -> Figure:
+def mean_maps(means: dict[str, Float[np.ndarray, "lat lon"]], target: str, units: str, axes: xr.Dataset) -> Figure:
     """Draw the mean over the years of the truth, and the error of every forecast beneath its map."""
-    names, axes = list(means), xr.Dataset(coords={"latitude": grid.latitude, "longitude": grid.longitude})
+    names = list(means)
     figure = Figure(figsize=(3.6 * len(names), 2 * map_height(axes, 3.4) + 1.6), layout="constrained")
     panels = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey=True)
     largest = max(float(np.abs(values).max()) for values in means.values())

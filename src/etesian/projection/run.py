@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from etesian.core.clock import decode_time
-from etesian.core.dataset import to_dataset
+from etesian.core.dataset import planet_of, to_dataset
 from etesian.core.errors import DataError
 from etesian.core.fields import Batch, Fields, Frame
 from etesian.core.outputs import claim, complete_or_absent
@@ -59,10 +59,12 @@ def project(
         with task.answering():
             maps.append(task.predict(batch.to(task.device), target).values[:, 0].cpu().numpy())
     when = decode_time(middle(wanted), CALENDAR)
+    with xr.open_dataset(Path(folder) / f"inputs_{scenario}.nc") as driving:
+        planet = planet_of(driving)
     return to_dataset(
         np.concatenate(maps), {"time": ("time", when, {"standard_name": "time"})}, layout.targets, layout.grid,
         dict(zip(layout.targets, task.provenance.get("units", ()), strict=False)),
-    )  # fmt: skip
+    ).assign_attrs(planet)  # fmt: skip
 
 
 def project_to(

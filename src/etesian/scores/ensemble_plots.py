@@ -9,16 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from etesian.scores.plots import (
-    STYLE,
-    band,
-    colour_bar,
-    colours,
-    draw_map,
-    dress,
-    map_height,
-    value_range,
-)
+from etesian.scores.maps import STYLE, draw_map, draw_outline, earths_coasts, grid_of, map_height, value_range
+from etesian.scores.plots import band, colour_bar, colours, dress
+from etesian.scores.projections import Projection
 from etesian.scores.tables import days, headline, number, pretty_units, references, title
 
 _MOST_EVENTS = 6
@@ -282,19 +275,14 @@ def probability_maps(scores: xr.Dataset) -> Figure:
     rows = -(-len(events) // columns)
     figure = Figure(figsize=(5.6 * columns, rows * map_height(scores, 5.2) + 1.3), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    # Coasts are easily told from the red lines, the outline of a mask is not.
+    outlines = scores if earths_coasts(scores) else scores.drop_vars("land_sea_mask", errors="ignore")
     for panel, event in zip(panels.ravel(), events, strict=False):
         part = scores.sel(event=event)
-        image = draw_map(
-            panel,
-            100 * part.event_probability.values,
-            scores.drop_vars("land_sea_mask", errors="ignore"),
-            "Blues",
-            0,
-            100,
-        )
-        happened = part.event_happened.values
-        if np.nanmin(happened) < 0.5 < np.nanmax(happened):
-            panel.contour(scores.longitude, scores.latitude, happened, levels=[0.5], colors="#9a031e", linewidths=1.2)
+        image = draw_map(panel, 100 * part.event_probability.values, outlines, "Blues", 0, 100)
+        grid = grid_of(scores)
+        happened = {"color": "#9a031e", "linewidth": 1.2}
+        draw_outline(panel, part.event_happened.values, grid, Projection.of(grid), **happened)
         panel.set_title(_told(event, scores), loc="left", fontsize=10, color=STYLE["text"])
     for panel in panels.ravel()[len(events) :]:
         panel.set_visible(False)

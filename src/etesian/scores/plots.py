@@ -1,7 +1,6 @@
-"""Pictures: maps, colours and scales of all of them, score curves, and forecasts beside the truth."""
+"""Pictures: score curves, and forecasts beside the truth; frames and colours that all curves share."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,81 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from etesian.core.channels import Channel, parse_channels
-from etesian.core.clock import parse_time
-from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.dataset import LEAD, MEMBER
-from etesian.core.errors import DataError, RecipeError
-from etesian.files.open import open_store
-from etesian.scores.series import FieldSeries, find_lead, open_any, open_forecast, open_truth
-from etesian.scores.tables import DISTANCE, days, headline, number, pretty_units, references, title
-from etesian.store.reader import is_training_store
-
-DIVERGING = "RdBu_r"
-
-_SEQUENTIAL = {
-    "geopotential": "viridis",
-    "mean_sea_level_pressure": "viridis",
-    "surface_pressure": "viridis",
-    "specific_humidity": "YlGnBu",
-    "total_precipitation": "YlGnBu",
-}
-
-_SIGNED = ("u_component", "v_component", "vorticity", "divergence", "vertical_velocity", "anomaly")
-
-STYLE = {"spines": "#9aa3a8", "grid": "#e3e7ea", "text": "#22292e"}
-
-
-def draw_map(panel: Axes, field: NDArray[np.floating], grid: xr.Dataset, colours: str, low: float, high: float) -> Any:
-    """Draw one field on latitudes and longitudes, with the outline of land where it is known; missing is grey."""
-    longitude, latitude = grid.longitude.values, grid.latitude.values
-    panel.set_facecolor("#d5d9dc")
-    image = panel.pcolormesh(
-        longitude, latitude, field, cmap=colours, vmin=low, vmax=high, shading="nearest", rasterized=True
-    )
-    land = grid.get("land_sea_mask")
-    if land is not None and float(land.min()) < 0.5 and float(land.max()) > 0.5:
-        panel.contour(longitude, latitude, land.values, levels=[0.5], colors="#222222", linewidths=0.7)
-    middle = np.radians(np.abs(latitude).min() if latitude[0] < 0 < latitude[-1] else latitude.mean())
-    panel.set_aspect(1 / max(float(np.cos(middle)), 0.3))
-    panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 1.5, 3, 6, 9]))
-    panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 1.5, 3, 6, 9]))
-    panel.xaxis.set_major_formatter(lambda value, _: _east(value))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}°{'N' if value > 0 else 'S' if value < 0 else ''}")
-    panel.label_outer()
-    panel.tick_params(labelsize=8, color=STYLE["spines"], labelcolor=STYLE["text"])
-    for spine in panel.spines.values():
-        spine.set_color(STYLE["spines"])
-    return image
-
-
-def value_range(channel: str, fields: Sequence[NDArray[np.floating]]) -> tuple[str, float, float]:
-    """Return a colour map and its limits: symmetric where the sign matters."""
-    if any(part in channel for part in _SIGNED):
-        largest = largest_value(fields)
-        return DIVERGING, -largest, largest
-    finite = np.concatenate([field[np.isfinite(field)] for field in fields])
-    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
-    name = Channel.parse(channel).name
-    return _SEQUENTIAL.get(name, "Spectral_r" if "temperature" in name else "viridis"), float(low), float(high)
-
-
-def largest_value(fields: Sequence[NDArray[np.floating]]) -> float:
-    """Return the amount that all but one in 200 values stay below."""
-    finite = np.concatenate([np.abs(field[np.isfinite(field)]).ravel() for field in fields])
-    return float(np.percentile(finite, 99.5)) or 1.0 if finite.size else 1.0
-
-
-def map_height(grid: xr.Dataset, width: float) -> float:
-    """Return the height in inches of a map with its title."""
-    latitude, longitude = grid.latitude.values, grid.longitude.values
-    middle = 0.0 if latitude[0] < 0 < latitude[-1] else np.radians(latitude.mean())
-    return float(width * np.ptp(latitude) / max(np.ptp(longitude) * max(np.cos(middle), 0.3), 1e-6)) + 0.35
-
-
-def _east(value: float) -> str:
-    degrees = (value + 180) % 360 - 180
-    return f"{abs(degrees):g}°{'E' if 0 < degrees < 180 else 'W' if -180 < degrees < 0 else ''}"
+from etesian.scores.maps import DIVERGING, STYLE, draw_map, largest_value, map_height, value_range
+from etesian.scores.tables import DISTANCE, days, number, pretty_units, references, title
 
 
 def dress(panel: Axes) -> None:
@@ -130,14 +56,6 @@ def colour_bar(
     bar.ax.xaxis.set_major_locator(MaxNLocator(5))
     bar.outline.set_visible(False)
 
-
-_DRAWN_BY = "drawn by etesian plot"
-
-_NOTED = {
-    ".png": {"Software": _DRAWN_BY},
-    **{ending: {"Creator": _DRAWN_BY} for ending in (".pdf", ".svg", ".ps", ".eps")},
-}
-"""Where each format of pictures says who drew it."""
 
 MODEL_COLOURS = (
     "#0b6e99", "#c8553d", "#6a4c93", "#2a9d6f", "#b5179e", "#e09f3e",
@@ -247,7 +165,11 @@ def example_maps(scores: xr.Dataset, model: str, channel: str) -> Figure:
 
 
 def forecast_and_truth(
-    rows: Sequence[tuple[str, NDArray[np.floating], NDArray[np.floating]]], channel: str, units: str, grid: xr.Dataset
+    rows: Sequence[tuple[str, NDArray[np.floating], NDArray[np.floating]]],
+    channel: str,
+    units: str,
+    grid: xr.Dataset,
+    **drawn: Any,
 ) -> Figure:
     """Draw rows of forecast, truth and their difference; all rows share their colours.
 
@@ -256,8 +178,9 @@ def forecast_and_truth(
         channel: what is drawn.
         units: of it.
         grid: holds `latitude`, `longitude` and perhaps `land_sea_mask`.
+        drawn: how, as `draw_map` takes it.
     """
-    height = map_height(grid, 3.9)
+    height = map_height(grid, 3.9, drawn.get("projection"))
     figure = Figure(figsize=(13, len(rows) * height + 1.3), layout="constrained")
     panels = figure.subplots(len(rows), 3, squeeze=False, sharex=True, sharey=True)
     colour_map, lowest, highest = value_range(channel, [field for row in rows for field in row[1:]])
@@ -267,9 +190,9 @@ def forecast_and_truth(
             line, (forecast, truth, forecast - truth), ("Forecast", "Truth", "Error"), strict=True
         ):
             if name == "Error":
-                errors = draw_map(panel, field, grid, DIVERGING, -error, error)
+                errors = draw_map(panel, field, grid, DIVERGING, -error, error, **drawn)
             else:
-                shown = draw_map(panel, field, grid, colour_map, lowest, highest)
+                shown = draw_map(panel, field, grid, colour_map, lowest, highest, **drawn)
             panel.set_title(f"{name}, {label}", loc="left", fontsize=10, color=STYLE["text"])
     colour_bar(figure, shown, panels[:, :2], title(channel), units)
     colour_bar(figure, errors, panels[:, 2:], "Forecast − truth", units, shrink=0.9)
@@ -296,170 +219,3 @@ def error_maps(scores: xr.Dataset, channel: str, quantity: str) -> Figure:
     colour_bar(figure, image, panels, "Mean error" if is_bias else "RMSE", units, extend="both" if is_bias else "max")
     figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
     return figure
-
-
-def plot(
-    path: str,
-    out: str,
-    *,
-    channel: str | None = None,
-    time: str | None = None,
-    lead: list[int] | None = None,
-    member: int | None = None,
-    truth: str | None = None,
-    score: str = "rmse",
-    region: str | None = None,
-) -> None:
-    """Draw a picture of data, forecasts or scores.
-
-    Scores (a scores.nc) give curves over lead time; forecasts give maps, beside the truth and their error if a truth is
-    given; anything else gives a map at one time.
-
-    `etesian.plot` says what the options mean.
-
-    Raises:
-        DataError: if the path cannot be read or has no such time or lead, or the picture would replace something
-            that was not drawn by this command.
-        ChannelError: if there is no such channel.
-    """
-    target = Path(out)
-    if target.exists() and not _is_drawn_here(target):
-        raise DataError(f"{out} exists and is no picture that etesian drew: choose another name, or remove it yourself")
-    dataset = open_any(path)
-    if "mse_by_initial_time" in dataset:
-        figure = _score_figure(dataset, score, channel, region)
-    elif find_lead(dataset) is not None:
-        figure = _forecast_figure(dataset, channel, time, lead, member, truth)
-    else:
-        series, told = _states(path, member)
-        what = _channel(series, channel)
-        index = _time_index(series, time)
-        field = series.read([what], time=np.array([index]))[0, 0]
-        when = str(series.dataset.time.values[index])[:16]
-        figure = _single(field, str(what), series.units(what), series.dataset, f"{when} UTC{told}")
-    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
-    try:
-        figure.savefig(temporary, dpi=150, metadata=_NOTED.get(target.suffix.lower()))
-    except (ValueError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write '{out}': {error}") from None
-    temporary.replace(target)
-
-
-def _is_drawn_here(picture: Path) -> bool:
-    """Whether a picture says that `plot` drew it; formats without a place for that are never replaced."""
-    return picture.is_file() and _DRAWN_BY.encode() in picture.read_bytes()
-
-
-def _score_figure(scores: xr.Dataset, score: str, channel: str | None, region: str | None) -> Figure:
-    names = [Channel.parse(name) for name in scores.channel.values.tolist()]
-    channels = [str(c) for c in parse_channels([channel], names)] if channel else headline(scores)
-    where = region or str(scores.region.values[0])
-    if where not in scores.region.values:
-        raise RecipeError(f"the scores have no region '{where}'; they have {', '.join(scores.region.values)}")
-    if score not in scores or f"{score}_by_initial_time" == score:
-        raise RecipeError(f"there is no score '{score}'; draw rmse, mae, bias, acc or activity")
-    return score_curves(scores, score, channels, where)
-
-
-def _forecast_figure(
-    dataset: xr.Dataset,
-    channel: str | None,
-    time: str | None,
-    leads: list[int] | None,
-    member: int | None,
-    truth: str | None,
-) -> Figure:
-    series = open_forecast("the forecast", dataset)
-    chosen_member, told = _which_member(series.dataset, MEMBER, member, series.name)
-    what = _channel(series, channel)
-    start = _time_index(series, time)
-    known = (series.dataset[LEAD].values / np.timedelta64(1, "h")).astype(int).tolist()
-    chosen = leads or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})]
-    if missing := [hours for hours in chosen if hours not in known]:
-        raise DataError(f"the forecast has no lead of {missing[0]} h; its leads are {', '.join(map(str, known))} h")
-    fields = series.read([what], time=np.array([start]), prediction_timedelta=[known.index(h) for h in chosen])
-    if MEMBER in series.dims:
-        fields = fields.mean(0) if chosen_member is None else fields[chosen_member]
-    fields = fields[0, :, 0]
-    units, initial = series.units(what), str(series.dataset.time.values[start])[:16]
-    if truth is None:
-        figure = _panels(
-            [(f"+{days(h)}", f) for h, f in zip(chosen, fields, strict=True)], str(what), units, series.dataset
-        )
-    else:
-        verification = open_truth(truth)
-        rows = []
-        for hours, field in zip(chosen, fields, strict=True):
-            position = np.flatnonzero(verification.times[0] == series.times[0][start] + hours * SECONDS_PER_HOUR)
-            if position.size == 0:
-                raise DataError(f"'{truth}' has no time {hours} h after {initial}; choose an earlier time or lead")
-            rows.append((f"+{days(hours)}", field, verification.read([what], time=position)[0, 0]))
-        figure = forecast_and_truth(rows, str(what), units, verification.dataset)
-    figure.suptitle(
-        f"{title(str(what))}, from {initial} UTC{told}", fontsize=12, fontweight="bold", color=STYLE["text"]
-    )
-    return figure
-
-
-def _states(path: str, member: int | None) -> tuple[FieldSeries, str]:
-    """Open fields by time, of an ensemble one member or the mean of all, with words that say which."""
-    if is_training_store(path) or "member" not in (data := open_store(path)).dims:
-        series = open_truth(path)
-        return series, _which_member(series.dataset, "member", member, path)[1]
-    which, told = _which_member(data, "member", member, path)
-    return open_truth(
-        data.mean("member", keep_attrs=True) if which is None else data.isel(member=which, drop=True)
-    ), told
-
-
-def _which_member(data: xr.Dataset, dim: str, member: int | None, name: str) -> tuple[int | None, str]:
-    """Return the position of a member, None for the mean of all, and words that say which it is.
-
-    Raises:
-        DataError: if there is no such member.
-    """
-    if dim not in data.dims:
-        if member is not None:
-            raise DataError(f"{name} has no members; leave member {member} out")
-        return None, ""
-    numbers = data[dim].values.tolist() if dim in data.coords else list(range(data.sizes[dim]))
-    if member is None:
-        return None, f", mean of {len(numbers)} members"
-    if member not in numbers:
-        raise DataError(f"{name} has no member {member}; its members are {', '.join(map(str, numbers))}")
-    return numbers.index(member), f", member {member}"
-
-
-def _single(field: NDArray[np.floating], channel: str, units: str, grid: xr.Dataset, when: str) -> Figure:
-    figure = _panels([(when, field)], channel, units, grid, width=8.5)
-    figure.suptitle(title(channel), fontsize=12, fontweight="bold", color=STYLE["text"])
-    return figure
-
-
-def _panels(
-    fields: Sequence[tuple[str, NDArray[np.floating]]], channel: str, units: str, grid: xr.Dataset, width: float = 4.5
-) -> Figure:
-    figure = Figure(figsize=(width * len(fields), map_height(grid, width - 0.6) + 1.2), layout="constrained")
-    panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
-    colour_map, lowest, highest = value_range(channel, [field for _, field in fields])
-    for panel, (label, field) in zip(panels, fields, strict=True):
-        image = draw_map(panel, field, grid, colour_map, lowest, highest)
-        panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
-    colour_bar(figure, image, panels, "", units)
-    return figure
-
-
-def _channel(series: FieldSeries, name: str | None) -> Channel:
-    return series.channels[0] if name is None else parse_channels([name], series.channels)[0]
-
-
-def _time_index(series: FieldSeries, text: str | None) -> int:
-    if text is None:
-        return 0
-    seconds, calendar = series.times
-    found = np.flatnonzero(seconds == parse_time(text, calendar))
-    if found.size == 0:
-        first, last = series.dataset.time.values[[0, -1]]
-        raise DataError(f"{series.name} has no time {text}; it runs from {str(first)[:16]} to {str(last)[:16]}")
-    return int(found[0])

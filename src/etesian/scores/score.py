@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
 from etesian.core.clock import decode_time
+from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Grid
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
@@ -331,7 +332,7 @@ def _describe(scores: xr.Dataset, pairs: Pairs, weights: Weighting) -> None:
         "channels_left_out": ", ".join(
             {str(c): None for series in pairs.forecasts.values() for c in series.channels if c not in pairs.channels}
         ),
-    }
+    } | planet_of(pairs.truth.dataset)
 
 
 def _units(truth: FieldSeries, channel: Channel) -> str:

@@ -11,18 +11,8 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, Region
-from etesian.scores.plots import (
-    STYLE,
-    band,
-    colour_bar,
-    colours,
-    draw_map,
-    dress,
-    line_style,
-    map_height,
-    plain_logarithm,
-    value_range,
-)
+from etesian.scores.maps import STYLE, draw_map, earths_coasts, map_height, value_range
+from etesian.scores.plots import band, colour_bar, colours, dress, line_style, plain_logarithm
 from etesian.scores.structure import TRUTH
 from etesian.scores.tables import days, headline, number, pretty_units, squared, title
 from etesian.store.derive import high_pass, power_spectrum
@@ -170,12 +160,13 @@ def views(scores: xr.Dataset, channel: str) -> Figure:
     heights = [map_height(grid.to_dataset(name="field"), 4.2) for grid in grids]
     figure = Figure(figsize=(4.2 * len(fields), sum(heights) + 0.8 * len(rows) + 0.6), layout="constrained")
     panels = figure.subplots(len(rows), len(fields), squeeze=False, height_ratios=heights)
+    coasts = earths_coasts(scores)
     for line, row, label in zip(panels, rows, labels, strict=True):
         values = [np.asarray(field.values, dtype=np.float64) for field in row.values()]
         palette, low, high = value_range("anomaly" if label == "fine scales" else channel, values[:1])
         for panel, name, field in zip(line, row, values, strict=True):
             grid = row[name].to_dataset(name="field")
-            image = draw_map(panel, field, grid, palette, low, high)
+            image = draw_map(panel, field, grid, palette, low, high, coasts=coasts)
             panel.set_title(f"{name}{f', {label}' if label else ''}", loc="left", fontsize=10, color=STYLE["text"])
             panel.tick_params(labelbottom=True)  # rows show different places
         units = str(scores.units.sel(channel=channel).values)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from etesian.core.channels import CATALOGUE
 from etesian.core.constants import STANDARD_GRAVITY
+from etesian.core.dataset import PLANET
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim
@@ -357,6 +358,7 @@ def _create(store: Path, model: Planet, plan: dict[str, Any]) -> None:
         {
             "Conventions": "CF-1.11",
             "title": "Weather of an idealised planet",
+            PLANET: "simulated",
             "source": "dinosaur-dycore, dry primitive equations with Held-Suarez forcing over idealised mountains",
             "plan": plan_text(plan),
         },

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from etesian.core.constants import SECONDS_PER_DAY
+from etesian.core.dataset import PLANET
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim, complete_or_absent
@@ -86,6 +87,7 @@ def _write_scenarios(folder: Path, grid: Grid, members: int, random: np.random.G
                 "BC": (axes, sources[1][shown], {"units": "kg m-2 s-1"}),
             },
             coordinates,
+            {PLANET: "simulated"},
         ).to_netcdf(folder / f"inputs_{name}.nc")
         response = {key: (maps[shown], units) for key, (maps, units) in _response(rates, sources[0], grid).items()}
         _write_members(folder / f"outputs_{name}.nc", response, years[shown], grid, members, random)
@@ -193,4 +195,4 @@ def _write_members(
         "latitude": grid.latitude,
         "longitude": grid.longitude,
     }
-    xr.Dataset(variables, coordinates).to_netcdf(path)
+    xr.Dataset(variables, coordinates, {PLANET: "simulated"}).to_netcdf(path)

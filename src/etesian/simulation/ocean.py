@@ -14,7 +14,7 @@ from scipy import fft, ndimage
 from etesian.core.channels import CATALOGUE
 from etesian.core.clock import decode_time, parse_time, year_phase
 from etesian.core.constants import EARTH_RADIUS, SECONDS_PER_DAY
-from etesian.core.dataset import channels_of
+from etesian.core.dataset import PLANET, channels_of
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim
@@ -274,7 +274,7 @@ def _write(
             "latitude": ("latitude", sea.grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("longitude", sea.grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
         },
-        {"Conventions": "CF-1.11", "title": title, "plan": plan_text(plan)},
+        {"Conventions": "CF-1.11", "title": title, PLANET: "simulated", "plan": plan_text(plan)},
     )
     encoding = {"time": {"units": "seconds since 1970-01-01", "dtype": "int64"}, SST: {"chunks": (32, *sea.grid.shape)}}
     with work_folder(target, "fields") as place:

@@ -1,8 +1,8 @@
 """The training store: what lies where in its Zarr group, and the way back to a canonical dataset."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import Seconds, decode_time, encode_time
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.files.canonical import side_by_side
@@ -38,6 +39,7 @@ class Axes:
         grid: latitudes and longitudes.
         statics: channels of `statics`.
         static_units: one per channel of `statics`.
+        planet: what `planet_of` told of the data.
     """
 
     time: Seconds
@@ -47,6 +49,7 @@ class Axes:
     grid: Grid
     statics: tuple[Channel, ...] = ()
     static_units: tuple[str, ...] = ()
+    planet: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def points(self) -> int:
@@ -88,7 +91,7 @@ def write_array(group: zarr.Group, name: str, values: Any, dimensions: Sequence[
 
 def create(path: Path, axes: Axes) -> None:
     """Write coordinates and the description of `fields` into an empty store."""
-    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group = zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(axes.planet))
     shape = (axes.time.size, len(axes.channels), *axes.grid.shape)
     group.create_array(
         "fields", shape=shape, dtype="<f4", chunks=(1, *shape[1:]), shards=(axes.steps_per_shard, *shape[1:]),
@@ -146,7 +149,7 @@ def to_dataset(path: str | Path) -> xr.Dataset:
         kept = store["static_units"].values.tolist() if "static_units" in store else []
         units = dict(zip(store["static"].values.tolist(), kept, strict=False))
         variables |= _unstack(store["statics"], "static", units)
-    dataset = side_by_side(variables.values())
+    dataset = side_by_side(variables.values()).assign_attrs(planet_of(store))
     for name in ("latitude", "longitude"):
         dataset[name].attrs = dict(store[name].attrs)
     return dataset
@@ -178,7 +181,7 @@ def axes_of(dataset: xr.Dataset, channels: dict[Channel, str], statics: dict[Cha
     time, calendar = encode_time(dataset["time"].values)
     grid = Grid(dataset["latitude"].values, dataset["longitude"].values)
     units, static_units = tuple(channels.values()), tuple(statics.values())
-    return Axes(time, calendar, tuple(channels), units, grid, tuple(statics), static_units)
+    return Axes(time, calendar, tuple(channels), units, grid, tuple(statics), static_units, planet_of(dataset))
 
 
 def write_climatology(path: Path, hours: Sequence[int], first: int, values: NDArray[np.float32]) -> None:

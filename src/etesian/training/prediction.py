@@ -76,6 +76,7 @@ class PredictionWriter(ResumableStore):
         calendar: of the times.
         source: what the predictions are made from, as plain data; an unfinished attempt from others is discarded.
         units: of the channels; those of the catalogue where nothing is said.
+        planet: what `planet_of` told of the data that the predictions are made from.
         averaging_hours: predictions are means over so many hours up to the lead; None for states at the lead.
         members: of the ensemble from each initial time; None for one prediction without a dimension for it.
         overwrite: replace an existing store when the new one is complete.
@@ -95,6 +96,7 @@ class PredictionWriter(ResumableStore):
         source: dict[str, Any],
         *,
         units: Mapping[Channel, str] | None = None,
+        planet: Mapping[str, str] | None = None,
         averaging_hours: int | None = None,
         members: int | None = None,
         overwrite: bool = False,
@@ -118,7 +120,7 @@ class PredictionWriter(ResumableStore):
 
         def describe() -> xr.Dataset:
             template = _template(channels, grid, decode_time(initial, calendar), leads, units or {}, members)
-            template.attrs["source"] = json.dumps(source)
+            template.attrs |= {"source": json.dumps(source)} | dict(planet or {})
             if averaging_hours is not None:
                 for name in template.data_vars:
                     template[name].attrs[AVERAGING_HOURS] = averaging_hours
