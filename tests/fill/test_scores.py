@@ -1,6 +1,7 @@
 """Filled fields scored: against loops written out, laws of scores, and what must be refused."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.errors import DataError, GridError
-from etesian.fill.report import tidy
+from etesian.fill import plots
+from etesian.fill.pairs import FilledPairs
+from etesian.fill.report import render, tidy
 from etesian.fill.scores import score_filled
 from etesian.scores.tables import verdicts
 
@@ -238,3 +241,107 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(world: dict[str, xr.Dataset
         score_filled({"months": monthly, "ours": ours}, truth, observed)
     with pytest.raises(DataError, match="a truth with gaps has no means over months"):
         score_filled({"months": monthly}, observed.where(observed.time.dt.day > 3), observed, progress=False)
+
+
+@pytest.fixture(scope="module")
+def drawn(world: dict[str, xr.Dataset]) -> dict[str, np.ndarray]:
+    """Members and a truth that are equally likely, errors of which are alike all over a day and within blocks."""
+    random = np.random.default_rng(4)
+    alike = 0.5 * random.standard_normal((9, 59, 1, 1)) + random.standard_normal((9, 59, 4, 4)).repeat(5, 2).repeat(
+        6, 3
+    )
+    return {"truth": world["truth"][NAME].values + alike[0], "members": world["truth"][NAME].values + alike[1:]}
+
+
+def ensemble(members: np.ndarray) -> xr.Dataset:
+    time = pd.date_range("2001-01-01", periods=59)
+    stack = xr.concat([dataset(member, time) for member in members], "number").transpose("time", "number", ...)
+    return stack.assign_coords(number=np.arange(len(members))).drop_vars("land_sea_mask")
+
+
+@pytest.fixture(scope="module")
+def scored_members(world: dict[str, xr.Dataset], drawn: dict[str, np.ndarray]) -> tuple[xr.Dataset, FilledPairs]:
+    mean, deviation = drawn["members"].mean(0), drawn["members"].std(0, ddof=1)
+    filled = {
+        "members": ensemble(drawn["members"]),
+        "gaussian": dataset(mean, world["truth"].time.values, standard_deviation=deviation),
+    }
+    truth = dataset(drawn["truth"], world["truth"].time.values)
+    return score_filled(filled, truth, world["observed"], progress=False), FilledPairs(filled, truth, world["observed"])
+
+
+def test_members_have_the_fair_score_their_spread_and_coverage_written_out(
+    world: dict[str, xr.Dataset], drawn: dict[str, np.ndarray], scored_members: tuple[xr.Dataset, FilledPairs]
+) -> None:
+    use = np.isfinite(drawn["truth"]) & np.isnan(world["observed"][NAME].values)
+    weight, truth = np.broadcast_to(AREA, use.shape)[use], drawn["truth"][use]
+    members = drawn["members"][:, use]
+    apart = np.abs(members[:, None] - members).sum((0, 1)) / (8 * 7) / 2
+    found = scored_members[0].sel(channel=NAME, region="gaps", forecast="members")
+    assert_allclose(found.crps, np.average(np.abs(members - truth).mean(0) - apart, weights=weight))
+    assert_allclose(found.rmse, np.sqrt(np.average((members.mean(0) - truth) ** 2, weights=weight)))
+    assert_allclose(found.spread, np.sqrt(np.average(members.var(0, ddof=1) * 9 / 8, weights=weight)))
+    assert_allclose(found.spread / found.rmse_where_spread, 1, atol=0.05)
+    assert_allclose(found.coverage_50, 0.5, atol=0.03)
+    assert np.isnan(found.coverage_90)
+    assert np.isnan(found.log_score)
+    rank = (members < truth).sum(0)
+    share = np.bincount(rank, weight) / weight.sum()
+    assert_allclose(scored_members[0].rank_frequency.sel(forecast="members", channel=NAME), share)
+    assert_allclose(share, 1 / 9, atol=0.03)
+    assert float(scored_members[0].rank_p_value.sel(forecast="members", channel=NAME)) > 0.001
+    assert np.isnan(scored_members[0].rank_frequency.sel(forecast="gaussian")).all()
+    assert int(scored_members[0].points_by_deviation.sel(forecast="members", channel=NAME).sum()) == use.sum()
+
+
+def test_members_tell_the_error_of_means_and_independent_deviations_do_not(
+    drawn: dict[str, np.ndarray], scored_members: tuple[xr.Dataset, FilledPairs]
+) -> None:
+    scores = scored_members[0].sel(channel=NAME)
+    sea = np.isfinite(drawn["truth"][0])
+    weight = AREA[sea] / AREA[sea].sum()
+    over_area = drawn["members"][..., sea] @ weight
+    wrong = over_area.mean(0) - drawn["truth"][:, sea] @ weight
+    found = scores.sel(forecast="members")
+    assert_allclose(found.rmse_of_area_mean, np.sqrt(np.mean(wrong**2)))
+    assert_allclose(found.spread_of_area_mean, np.sqrt(np.mean(over_area.var(0, ddof=1)) * 9 / 8))
+    assert_allclose(found.spread_skill_of_area_mean, found.spread_of_area_mean / found.rmse_of_area_mean)
+    assert float(found.spread_skill_of_area_mean) == pytest.approx(1, abs=0.2)
+    months = [slice(0, 31), slice(31, 59)]
+    over_month = np.stack([drawn["members"][:, month][..., sea].mean(1) for month in months])
+    wrong = over_month.mean(1) - np.stack([drawn["truth"][month][:, sea].mean(0) for month in months])
+    assert_allclose(found.rmse_of_month_mean, np.sqrt((wrong**2 @ weight).mean()))
+    assert_allclose(found.spread_of_month_mean, np.sqrt((over_month.var(1, ddof=1) @ weight).mean() * 9 / 8))
+    # The same means, and as if errors were independent.
+    alone, variance = scores.sel(forecast="gaussian"), drawn["members"].var(0, ddof=1)[:, sea]
+    assert_allclose(alone.rmse_of_area_mean, found.rmse_of_area_mean)
+    assert_allclose(alone.spread_of_area_mean, np.sqrt((variance @ weight**2).mean()))
+    assert float(alone.spread_skill_of_area_mean) < 0.2
+    each = [variance[month].sum(0) / (month.stop - month.start) ** 2 for month in months]
+    assert_allclose(alone.spread_of_month_mean, np.sqrt((np.stack(each) @ weight).mean()))
+
+
+def test_the_report_shows_members_and_the_errors_of_means(scored_members: tuple[xr.Dataset, FilledPairs]) -> None:
+    scores, pairs = scored_members
+    page = render(scores, defaultdict(bytes, {f"members_{NAME}": b"members"}))
+    assert "Members beside their mean and the truth" in page
+    assert "spread / RMSE of month means" in page
+    figure = plots.members(pairs, pairs.channels[0], pairs.case(3, pairs.channels[0]), "2001-01-04")
+    titles = [axes.get_title("left") for axes in figure.axes[:6]]
+    assert titles == ["Truth, 2001-01-04", "Mean of 8", *(f"Member {number}" for number in range(4))]
+    plots.reliability(scores.sel(channel=NAME))
+    rows = tidy(scores).query("forecast == 'members' and binning == 'area_mean'")
+    assert rows.score.tolist() == ["rmse", "spread", "spread_skill"]
+    assert (rows.low < rows.value).all()
+
+
+def test_months_have_no_means_and_one_member_is_a_field(
+    world: dict[str, xr.Dataset], drawn: dict[str, np.ndarray]
+) -> None:
+    one = score_filled({"one": ensemble(drawn["members"][:1])}, world["truth"], world["observed"], progress=False)
+    same = dataset(drawn["members"][0], world["truth"].time.values)
+    plain = score_filled({"one": same}, world["truth"], world["observed"], progress=False)
+    assert_allclose(one.rmse, plain.rmse, rtol=1e-6)
+    assert "rank_frequency" not in one
+    assert np.isnan(one.crps).all()
+    assert np.isnan(one.spread_of_area_mean).all()

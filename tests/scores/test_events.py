@@ -15,7 +15,7 @@ from etesian.core.channels import Channel
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.scores import events, pairs
 from etesian.scores.events import economic_value, sedi
-from etesian.scores.members import _ranked
+from etesian.scores.members import ranked
 from etesian.scores.report import write_report
 from etesian.scores.score import score
 from etesian.store.prepare import prepare_dataset
@@ -58,10 +58,9 @@ def scored(weather: ModuleType) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def test_a_truth_that_equals_members_has_all_ranks_that_it_may_have() -> None:
-    below, equal = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0, 1, 1]]])
-    found = _ranked(
-        below, equal, torch.tensor([[[True, True, False]]]), torch.tensor([[2.0], [1.0], [9.0]]).double(), 3
-    )
+    members = [torch.tensor([[each]]) for each in ([6.0, 4.0, 4.0], [6.0, 5.0, 4.0], [6.0, 6.0, 5.0])]
+    use, weights = torch.tensor([[[True, True, False]]]), torch.tensor([[2.0], [1.0], [9.0]]).double()
+    found = ranked(members, torch.full((1, 1, 3), 5.0), use, weights)
     np.testing.assert_allclose(found, [[[[2, 0.5, 0.5, 0]]]])
 
 

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from etesian.core.channels import Channel
 from etesian.core.clock import Seconds, count_alike, decode_time, month_start
 from etesian.core.constants import EARTH_RADIUS
+from etesian.core.dataset import MEMBER
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.scores.series import FieldSeries, find_lead, open_any, open_truth
 
@@ -52,8 +53,9 @@ class FilledCase:
     """One time, a day or a month, of one channel.
 
     Attributes:
-        filled: by name.
-        deviation: standard deviation of the error, of those who give one.
+        filled: by name; of members, their mean.
+        deviation: standard deviation of the error, of those who give one and no members.
+        members: of those who have them.
         truth: NaN where it is not known.
         observed: whether anything was observed at a point: on the day, or on any day of the month.
         count: times at which a point was observed in the whole month.
@@ -64,6 +66,7 @@ class FilledCase:
 
     filled: dict[str, Field]
     deviation: dict[str, Field]
+    members: dict[str, Float[np.ndarray, "member lat lon"]]
     truth: Field
     observed: Mask
     count: Int[np.ndarray, "lat lon"]
@@ -198,12 +201,15 @@ class FilledPairs:
 
     def case(self, number: int, channel: Channel) -> FilledCase:
         """Return one time of one channel."""
-        filled, deviation = {}, {}
+        filled, deviation, members = {}, {}, {}
         for name, series in self.filled.items():
             position = int(np.flatnonzero(series.times[0] == self.time[number])[0])
-            filled[name] = series.read([channel], time=position)[0].astype(np.float64)
+            maps = series.read([channel], time=position)
+            filled[name] = maps.reshape(-1, *self.grid.shape).mean(0, dtype=np.float64)
             spread = Channel(f"{channel}{DEVIATION}")
-            if spread in series.channels:
+            if series.members > 1:
+                members[name] = maps[:, 0]
+            elif spread in series.channels:
                 deviation[name] = series.read([spread], time=position)[0].astype(np.float64)
         count, cloud_share = self._count(number, channel)
         observed = count > 0
@@ -211,7 +217,7 @@ class FilledPairs:
             observed = np.isfinite(self.observations(number, channel)[0]) & self.sea
             cloud_share = float(1 - observed.sum() / max(self.sea.sum(), 1))
         return FilledCase(
-            filled, deviation, self.true_fields(number, channel).mean(0), observed, count, cloud_share,
+            filled, deviation, members, self.true_fields(number, channel).mean(0), observed, count, cloud_share,
             self._distance(observed), self.sea,
         )  # fmt: skip
 
@@ -263,7 +269,7 @@ class FilledPairs:
 
 
 def open_filled(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
-    """Open filled fields: dimensions time, latitude, longitude.
+    """Open filled fields: dimensions time, latitude, longitude, and number where they have members.
 
     Raises:
         DataError: if the path holds forecasts or something else.
@@ -280,7 +286,7 @@ def open_filled(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
         )
     if "time" not in dataset.dims:
         raise DataError(f"'{name}' holds no filled fields, which have the dimensions time, latitude and longitude")
-    return FieldSeries(f"filled fields '{name}'", dataset, ("time",))
+    return FieldSeries(f"filled fields '{name}'", dataset, ("time", MEMBER) if MEMBER in dataset.dims else ("time",))
 
 
 def _as(series: FieldSeries, channel: Channel) -> Channel:

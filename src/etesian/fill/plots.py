@@ -34,6 +34,8 @@ from etesian.scores.tables import pretty_units, squared, title
 
 _STRIP = 5
 
+_MEMBERS = 4
+
 _FRAMES = 31
 
 _CLOUD = "#ffffff"
@@ -50,6 +52,8 @@ def gapfill_figures(scores: xr.Dataset, pairs: FilledPairs) -> Iterator[tuple[st
         yield f"fields_{channel}", fields(pairs, number, channel, case, when)
         if len(case.filled) > 1:
             yield f"models_{channel}", models(pairs, channel, case, when)
+        if case.members:
+            yield f"members_{channel}", members(pairs, channel, case, when)
         yield f"errors_{channel}", error_maps(scores, pairs, str(channel))
         yield f"bins_{channel}", bins(scores.sel(channel=str(channel)))
         if np.isfinite(scores.spread.sel(channel=str(channel))).any():
@@ -130,6 +134,29 @@ def models(pairs: FilledPairs, channel: Channel, case: FilledCase, when: str) ->
     return figure
 
 
+def members(pairs: FilledPairs, channel: Channel, case: FilledCase, when: str) -> Figure:
+    """Draw the truth and the mean of the first members, some of them, and how far each lies from the mean."""
+    name, maps = next(iter(case.members.items()))
+    mean, shown = case.filled[name], maps[:_MEMBERS]
+    figure = Figure(figsize=(3.3 * (2 + len(shown)), 2 * map_height(_grid(pairs), 3.1) + 2.4), layout="constrained")
+    panels = figure.subplots(2, 2 + len(shown), sharex=True, sharey=True)
+    colours, low, high = value_range(str(channel), [case.truth, mean, *shown])
+    deviation = maps.std(0, ddof=1)
+    apart = [np.where(np.isfinite(case.truth), case.truth - mean, np.nan), deviation, *(each - mean for each in shown)]
+    largest = largest_value(apart)
+    labels = [f"Truth, {when}", f"Mean of {len(maps)}", *(f"Member {number}" for number in range(len(shown)))]
+    beneath = ["Truth − mean", "Standard deviation", *["Member − mean"] * len(shown)]
+    for column, (above, below) in enumerate(zip([case.truth, mean, *shown], apart, strict=True)):
+        image = _map(panels[0, column], above, pairs, colours, low, high)
+        drawn = _map(panels[1, column], below, pairs, DIVERGING, -largest, largest)
+        for panel, label in zip(panels[:, column], (labels[column], beneath[column]), strict=True):
+            panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
+    units = pairs.truth.units(channel)
+    colour_bar(figure, image, panels[0], title(str(channel)), units)
+    colour_bar(figure, drawn, panels[1], "Difference", units)
+    return figure
+
+
 def error_maps(scores: xr.Dataset, pairs: FilledPairs, channel: str) -> Figure:
     """Draw the root-mean-square error of every model point by point, over all times."""
     maps = scores.rmse_map.sel(channel=channel)
@@ -176,7 +203,10 @@ def bins(scores: xr.Dataset) -> Figure:
 
 
 def reliability(scores: xr.Dataset) -> Figure:
-    """Draw coverage of intervals, error against stated deviation, and where the truth lies in the distribution."""
+    """Draw coverage of intervals, error against stated deviation, and where the truth lies in the distribution.
+
+    Of members that is its rank among them.
+    """
     figure = Figure(figsize=(14, 4.6), layout="constrained")
     covering, spread, ranks = figure.subplots(1, 3)
     known = {
@@ -189,7 +219,10 @@ def reliability(scores: xr.Dataset) -> Figure:
         covered = [100 * float(here[f"coverage_{round(100 * level)}"]) for level in LEVELS]
         covering.plot(100 * np.array(LEVELS), covered, color=colour, marker="o", label=label)
         spread.plot(part.spread_by_deviation, part.rmse_where_spread_by_deviation, color=colour, marker="o")
-        ranks.stairs(20 * part.pit.values, np.linspace(0, 1, 21), color=colour, linewidth=1.8)
+        density = part.pit.values
+        if "rank_frequency" in part and np.isfinite(part.rank_frequency[0]):
+            density = part.rank_frequency.dropna("rank").values
+        ranks.stairs(density.size * density, np.linspace(0, 1, density.size + 1), color=colour, linewidth=1.8)
     covering.plot([40, 100], [40, 100], color=STYLE["spines"], linewidth=1)
     covering.set(xlabel="Probability of the interval (%)", ylabel="Truth inside (%)")
     units = pretty_units(str(scores.units.values))
@@ -279,7 +312,8 @@ def _days(pairs: FilledPairs, number: int, channel: Channel) -> dict[str, NDArra
     name, series = next(iter(pairs.filled.items()))
     own = series.times[0]
     if not pairs.monthly and np.isin(times, own).all():
-        rows[f"Filled by {name}"] = series.read([channel], time=np.searchsorted(own, times))[:, 0].astype(np.float64)
+        maps = series.read([channel], time=np.searchsorted(own, times))
+        rows[f"Filled by {name}"] = maps.reshape(len(times), -1, *pairs.grid.shape).mean(1, dtype=np.float64)
     if np.isin(times, pairs.truth.times[0]).all():
         rows["Truth"] = pairs.true_fields(number, channel, whole_month=True)
     return rows

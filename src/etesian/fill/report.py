@@ -8,6 +8,7 @@ import xarray as xr
 from rich.table import Table
 
 from etesian.core.outputs import complete_or_absent
+from etesian.fill.means import MEAN_SCORES, MEANS
 from etesian.fill.pairs import FilledPairs
 from etesian.fill.plots import example, film, gapfill_figures, strip
 from etesian.scores.definitions import FILLED_SCORES
@@ -29,7 +30,8 @@ _NOTES = {
     "bins": "Distance bins hold all points of the sea; where single times are scored, the other two hold those without "
     "an observation.",
     "reliability": "Left: intervals should hold as much truth as their probability says. Middle: the error found "
-    "should equal the deviation stated. Right: flat is calibrated, a hump is too wide, a trough too narrow.",
+    "should equal the deviation stated. Right: flat is calibrated, a hump is too wide, a trough too narrow; of members "
+    "it is the rank of the truth among them.",
 }
 
 
@@ -66,11 +68,19 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
         parts.append(picture(pictures[f"fields_{channel}"], f"{title(channel)}: observed, filled, truth and error"))
         if f"models_{channel}" in pictures:
             parts.append(picture(pictures[f"models_{channel}"], "Every model beside the truth"))
+        if f"members_{channel}" in pictures:
+            parts.append(picture(pictures[f"members_{channel}"], "Members beside their mean and the truth"))
         for kind, heading in _ABOUT.items():
             if f"{kind}_{channel}" in pictures:
                 parts += [f"<h3>{heading}</h3>", picture(pictures[f"{kind}_{channel}"], heading)]
                 parts += [f"<p class='note'>{_NOTES[kind]}</p>"] if kind in _NOTES else []
         parts.append(_bin_table(part))
+        if f"rmse_of_{MEANS[0]}" in part:
+            parts += ["<h3>Means over the area and over months</h3>", _mean_table(part)]
+            parts.append(
+                "<p class='note'>Over all points of the sea that are scored. Members tell the error of a mean; what "
+                "states deviations only is taken to err independently from point to point.</p>"
+            )
     parts.append("<h2>Spectra</h2>")
     if "spectra" in pictures:
         parts.append(picture(pictures["spectra"], "Spectra of truth, filled fields and errors"))
@@ -120,7 +130,8 @@ def filled_summary(scores: xr.Dataset) -> Table:
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
     """Return one row per forecast, channel, binning, bin and score, with the number of points and its interval.
 
-    Bins of wavenumber (km⁻¹) hold the spectra of the truth, of the forecasts and of their errors.
+    Bins of wavenumber (km⁻¹) hold the spectra of the truth, of the forecasts and of their errors; `area_mean` and
+    `month_mean` scores of means.
     """
     frames = []
     for binning in _BINNINGS:
@@ -132,6 +143,11 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
                 columns |= {end: scores[f"{score}_{end}"].to_series() for end in ("low", "high")}
             part = pd.DataFrame(columns).reset_index().rename(columns={binning: "bin"})
             frames.append(part.assign(score=score, binning=binning, bin=part["bin"].astype(str)))
+    for mean in MEANS if f"rmse_of_{MEANS[0]}" in scores else ():
+        for score in MEAN_SCORES:
+            columns = {"value": scores[f"{score}_of_{mean}"].to_series()}
+            columns |= {end: scores[f"{score}_of_{mean}_{end}"].to_series() for end in ("low", "high")}
+            frames.append(pd.DataFrame(columns).reset_index().assign(score=score, binning=mean, bin=mean))
     for score, name in (("spectrum", "power"), ("spectral_ratio", "spectral_ratio")):
         if name in scores:
             columns = {"value": scores[name].to_series()}
@@ -183,6 +199,17 @@ def _score_table(scores: xr.Dataset) -> str:
                 ]
             )
     return table(["", *head], rows, 2)
+
+
+def _mean_table(scores: xr.Dataset) -> str:
+    rows = []
+    for name in scores.forecast.values.tolist():
+        here = scores.sel(forecast=name)
+        rows.append(
+            [text(name), *(digits(float(here[f"{score}_of_{mean}"])) for mean in MEANS for score in MEAN_SCORES)]
+        )
+    head = [f"{score} of {mean.replace('_', ' ')}s" for mean in MEANS for score in ("RMSE", "spread", "spread / RMSE")]
+    return table(["", *head], rows, 1)
 
 
 def _bin_table(scores: xr.Dataset) -> str:

@@ -17,9 +17,11 @@ from torch import Tensor
 from etesian.core.clock import decode_time
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError, RecipeError, suggest
+from etesian.fill.means import MeanSums
 from etesian.fill.pairs import FilledCase, FilledPairs
 from etesian.fill.report import write_gapfill_report
 from etesian.scores.definitions import FILLED_SCORES
+from etesian.scores.members import rank_scores, ranked
 from etesian.scores.registry import MapPair, collect, estimates, score_named, skill, statistics_of
 from etesian.scores.views import isotropic_spectrum, largest_rectangle
 from etesian.scores.weights import WHOLE_DOMAIN, point_weights
@@ -68,7 +70,8 @@ def score_filled(
 
     Returns:
         Scores over (forecast, channel, region) with 95 % intervals (`…_low`, `…_high`) and skill, where a region is the
-        `gaps`, what was `observed`, or `all`; and by bins. docs/gapfill.md defines them.
+        `gaps`, what was `observed`, or `all`; by bins; of single times also those of means over the area and over
+        months, and of members the ranks of the truth among them. docs/gapfill.md defines them.
 
     Raises:
         DataError: if files cannot be read, are not filled fields, or nothing can be scored.
@@ -127,11 +130,17 @@ class GapSums:
         self.cloud_shares = np.zeros(pairs.time.size)
         self.missing = np.zeros(lead, dtype=np.int64)
         self.pit = np.zeros((*lead, 20))
+        self.ranks = {
+            name: np.zeros((pairs.time.size, lead[1], series.members + 1))
+            for name, series in pairs.filled.items()
+            if series.members > 1
+        }
         shape = (*lead, *pairs.grid.shape)
         self.map_error, self.map_squared = np.zeros(shape), np.zeros(shape)
         self.map_count = np.zeros((lead[1], *pairs.grid.shape), dtype=np.int64)
         weights, _ = point_weights(pairs.grid, (WHOLE_DOMAIN,), "area")
         self.area = weights[:, 0].numpy().reshape(pairs.grid.shape)
+        self.means = None if pairs.monthly else MeanSums(pairs, self.area)
         self.origin, self.truth_deviation = np.full(lead[1], np.nan), np.ones(lead[1])
         self.box: tuple[slice, slice] | None = None
         self.seen = ["truth", *self.names, *(f"error of {name}" for name in self.names)]
@@ -149,6 +158,8 @@ class GapSums:
             self.missing[i, channel] += int((known & ~has).sum())
             use &= has
         self._add_spectra(number, channel, case)
+        if self.means is not None:
+            self.means.add(number, channel, case, use)
         if not use.any():
             return
         truth = case.truth[use]
@@ -167,9 +178,12 @@ class GapSums:
             filled = case.filled[name][use]
             self.map_error[i, channel][use] += filled - truth
             self.map_squared[i, channel][use] += (filled - truth) ** 2
+            members = torch.from_numpy(case.members[name][:, use]) if name in case.members else None
             deviation = case.deviation[name][use] if name in case.deviation else np.full(truth.shape, np.nan)
             stated = counted & np.isfinite(deviation)
-            labels["deviation"] = _where(stated, _bins(deviation / self.truth_deviation[channel], _DEVIATIONS))
+            scatter = deviation if members is None else members.double().std(0).numpy()
+            label = _bins(scatter / self.truth_deviation[channel], _DEVIATIONS)
+            labels["deviation"] = _where(counted & np.isfinite(scatter), label)
             groups = _Bins(
                 [(~gap).astype(np.int64), *(labels[binning] for binning in self.edges)],
                 [2, *(edges.size for edges in self.edges.values())],
@@ -178,12 +192,17 @@ class GapSums:
             values, true, stated_deviation = (torch.from_numpy(part) for part in (filled, truth, deviation))
             pair = MapPair(
                 values, true, torch.ones_like(true, dtype=torch.bool), groups, (values - true).square(),
-                deviation=stated_deviation, origin=float(self.origin[channel]),
+                deviation=stated_deviation, members=members, origin=float(self.origin[channel]),
             )  # fmt: skip
             sums = np.stack([part.numpy() for part in collect(pair, _STATISTICS).values()], axis=-1)
             self.by_time[number, i, channel] = sums[:2]
             self.sums[i, channel] += sums[2:]
             self._add_pit(i, channel, ((truth - filled) / deviation)[stated], self.area[use][stated])
+            if members is not None:
+                where, area = torch.from_numpy(counted), torch.from_numpy(self.area[use])
+                each = (member[None, None] for member in members)
+                found = ranked(each, true[None, None], where[None, None], area[:, None])
+                self.ranks[name][number, channel] = found[0, 0, 0]
 
     def _add_pit(self, number: int, channel: int, standard: Array, weight: Array) -> None:
         label = np.minimum((ndtr(standard) * 20).astype(np.int64), 19)
@@ -241,6 +260,10 @@ class GapSums:
                 data[f"{name}_by_{binning}"] = (*dims[:2], binning), score_named(name).value(totals).numpy()
             data[f"points_by_{binning}"] = (*dims[:2], binning), sums["points"].astype(np.int64)
         data["pit"] = (*dims[:2], "pit_bin"), _share(self.pit, self.pit.sum(-1, keepdims=True))
+        if self.ranks:
+            data |= rank_scores(self.names, self.ranks, ("channel",))
+        if self.means is not None:
+            data |= self.means.result(dims[:2])
         data["missing_forecast"] = dims[:2], self.missing
         data["cloud_share_of_time"] = ("time",), self.cloud_shares
         maps = {"bias_map": _share(self.map_error, self.map_count)}
@@ -264,6 +287,8 @@ class GapSums:
         }
         if references:
             coordinates["reference"] = list(references)
+        if self.ranks:
+            coordinates["rank"] = np.arange(max(each.shape[-1] for each in self.ranks.values()))
         coordinates["wavenumber"] = "wavenumber", self.wavenumber, {"units": "km-1"}
         if self.wavenumber.size:
             coordinates["spectrum_of"] = self.seen

@@ -1,12 +1,12 @@
 """What is seen of the members of an ensemble: the ranks of the truth among them, and one case closely."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
@@ -60,52 +60,65 @@ class RankHistograms:
         """Take a chunk into account, at the points where all forecasts and the truth are there."""
         for name, members in chunk.members.items():
             for number, channel in enumerate(self.index):
-                truth, use = chunk.truth.values[:, :, channel], where[:, :, channel]
-                below, equal = torch.zeros_like(use, dtype=torch.int64), torch.zeros_like(use, dtype=torch.int64)
-                for member in members:
-                    below += member[:, :, channel] < truth
-                    equal += member[:, :, channel] == truth
-                found = _ranked(below.flatten(2), equal.flatten(2), use.flatten(2), self.weights, len(members))
-                self.ranks[name][chunk.initial, chunk.leads, number] = found
+                truth, use = (part[:, :, channel].flatten(2) for part in (chunk.truth.values, where))
+                several = (member[:, :, channel].flatten(2) for member in members)
+                self.ranks[name][chunk.initial, chunk.leads, number] = ranked(several, truth, use, self.weights)
 
     def result(self) -> xr.Dataset:
-        """Return the frequencies of ranks with their intervals, and χ² of their departure from even ones.
-
-        χ² compares the squared departures with the variances of the frequencies, which those of initial times tell, as
-        Rao and Scott (1981, doi 10.1080/01621459.1981.10477633) do for samples that are alike; with evenly likely
-        ranks it follows the χ² distribution with as many degrees of freedom as there are members.
-        """
-        forecasts, most = list(self.pairs.forecasts), max(each.shape[-1] for each in self.ranks.values())
-        dims = ("forecast", "lead_time", "map_channel", "region")
-        shape = (len(forecasts), *next(iter(self.ranks.values())).shape[1:-1])
-        data = {name: np.full((*shape, most), np.nan) for name in ("", "_low", "_high")}
-        square, probability = np.full(shape, np.nan), np.full(shape, np.nan)
-        for name, ranks in self.ranks.items():
-            at, count = forecasts.index(name), ranks.shape[-1]
-            total = np.broadcast_to(ranks.sum(-1, keepdims=True), ranks.shape)
-            found = estimates({"ranks": ranks, "ranked_weight": total}, ["rank_frequency"], ())
-            share, low, high = (found[f"rank_frequency{end}"][1] for end in data)
-            for part, values in zip(data.values(), (share, low, high), strict=True):
-                part[at, ..., :count] = values
-            variance = np.square((high - low) / 2 / stats.norm.ppf(0.975)).sum(-1)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                square[at] = (count - 1) * np.square(share - 1 / count).sum(-1) / variance
-            probability[at] = stats.chi2.sf(square[at], count - 1)
-        result: Variables = {f"rank_frequency{end}": ((*dims, "rank"), values) for end, values in data.items()}
-        result |= {"rank_chi_square": (dims, square), "rank_p_value": (dims, probability)}
-        return xr.Dataset(result, {"map_channel": [*map(str, self.channels)], "rank": np.arange(most)})
+        """Return the frequencies of ranks; see `rank_scores`."""
+        found = rank_scores(list(self.pairs.forecasts), self.ranks, ("lead_time", "map_channel", "region"))
+        ranks = np.arange(found["rank_frequency"][1].shape[-1])
+        return xr.Dataset(found, {"map_channel": [*map(str, self.channels)], "rank": ranks})
 
 
-def _ranked(
-    below: Int64[Tensor, "initial lead point"],
-    equal: Int64[Tensor, "initial lead point"],
+def rank_scores(
+    forecasts: Sequence[str], counts: Mapping[str, NDArray[np.float64]], dims: tuple[str, ...]
+) -> Variables:
+    """Return the frequencies of ranks with their intervals, and χ² of their departure from even ones.
+
+    χ² compares the squared departures with the variances of the frequencies, which those of initial times tell, as
+    Rao and Scott (1981, doi 10.1080/01621459.1981.10477633) do for samples that are alike; with evenly likely
+    ranks it follows the χ² distribution with as many degrees of freedom as there are members.
+
+    Args:
+        forecasts: names; those without members get NaN.
+        counts: by name of an ensemble, (time, *dims, rank).
+        dims: names of the axes between.
+    """
+    most, shape = max(each.shape[-1] for each in counts.values()), next(iter(counts.values())).shape[1:-1]
+    data = {name: np.full((len(forecasts), *shape, most), np.nan) for name in ("", "_low", "_high")}
+    square, probability = np.full((2, len(forecasts), *shape), np.nan)
+    for name, ranks in counts.items():
+        at, count = forecasts.index(name), ranks.shape[-1]
+        total = np.broadcast_to(ranks.sum(-1, keepdims=True), ranks.shape)
+        found = estimates({"ranks": ranks, "ranked_weight": total}, ["rank_frequency"], ())
+        share, low, high = (found[f"rank_frequency{end}"][1] for end in data)
+        for part, values in zip(data.values(), (share, low, high), strict=True):
+            part[at, ..., :count] = values
+        variance = np.square((high - low) / 2 / stats.norm.ppf(0.975)).sum(-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            square[at] = (count - 1) * np.square(share - 1 / count).sum(-1) / variance
+        probability[at] = stats.chi2.sf(square[at], count - 1)
+    dims = ("forecast", *dims)
+    result: Variables = {f"rank_frequency{end}": ((*dims, "rank"), values) for end, values in data.items()}
+    return result | {"rank_chi_square": (dims, square), "rank_p_value": (dims, probability)}
+
+
+def ranked(
+    members: Iterable[Tensor],
+    truth: Float[Tensor, "initial lead point"],
     use: Bool[Tensor, "initial lead point"],
     weights: Float64[Tensor, "point region"],
-    members: int,
 ) -> NDArray[np.float64]:
-    """Return how much of each map has each rank, (initial, lead, region, rank)."""
+    """Return how much of each map of the truth has each rank among the members, (initial, lead, region, rank)."""
+    below, equal = torch.zeros_like(use, dtype=torch.int64), torch.zeros_like(use, dtype=torch.int64)
+    count = 0
+    for member in members:
+        count += 1
+        below += member < truth
+        equal += member == truth
     share = use.double() / (equal + 1)
-    ends = [sums_by_bin(edge, share, weights, members + 2) for edge in (below, below + equal + 1)]
+    ends = [sums_by_bin(edge, share, weights, count + 2) for edge in (below, below + equal + 1)]
     return np.cumsum(ends[0] - ends[1], -1)[..., :-1]
 
 
