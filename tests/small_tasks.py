@@ -55,12 +55,14 @@ def weather(layout: Layout, leads: tuple[int, ...] = (6, 24), *, gaps: float = 0
     return Batch(
         fields(layout.inputs, start + HOUR * torch.tensor(layout.history), layout.grid, gaps=gaps),
         fields(layout.targets, later, layout.output_grid, gaps=gaps),
+        forcings=fields(layout.forcings, later, layout.grid, gaps=gaps) if layout.forcings else None,
         statics=fields(layout.statics, start, layout.output_grid) if layout.statics else None,
     )
 
 
 def known(layout: Layout) -> Statistics:
-    return statistics(tuple(dict.fromkeys((*layout.inputs, *layout.targets, *layout.statics))), layout.grid)
+    named = (*layout.inputs, *layout.targets, *layout.forcings, *layout.statics)
+    return statistics(tuple(dict.fromkeys(named)), layout.grid)
 
 
 def stirred(network: nn.Module) -> nn.Module:
@@ -101,6 +103,28 @@ def climax_history() -> Case:
 def climax_iterated() -> Case:
     layout = replace(SAME, history=(-6, 0))
     return climax(layout, step_hours=6, predict="change", conserve=["2m_temperature"]), weather(layout, (6, 12))
+
+
+SUN = Channel("toa_incident_solar_radiation")
+AHEAD = replace(SAME, inputs=(*STATE, RAIN), forcings=(SUN, RAIN))
+
+
+def climax_forced() -> Case:
+    return climax(AHEAD, network={"validity": True, "local_width": 4}), weather(AHEAD, gaps=0.3)
+
+
+def unet_forced() -> Case:
+    """A roll-out that is given something at each step, in a region whose edges are known."""
+    region = Grid(GLOBE.latitude[1:7], GLOBE.longitude[:7])
+    layout = replace(AHEAD, grid=region, forcings=(SUN, RAIN, *STATE), boundary=1)
+    task = et.ForecastTask(
+        lambda own: stirred(et.UNet(own, (6,), width=8, dropout=0.0, noise=0.0)), layout, known(layout), step_hours=6
+    )
+    batch = weather(layout, (6, 12))
+    assert batch.forcings is not None
+    valid = torch.ones_like(batch.forcings.values, dtype=torch.bool)
+    valid[:, :, 2:, 1:-1, 1:-1] = False
+    return task, replace(batch, forcings=replace(batch.forcings, valid=valid))
 
 
 def climax_members() -> Case:
@@ -260,9 +284,10 @@ def projected() -> Case:
 
 
 CASES = [
-    climax_plain, climax_local, climax_departure, climax_history, climax_iterated, climax_members, climax_pretrained,
-    climax_content, unet, mesh_flex, mesh_tiled, mesh_members, fill_monthly, fill_daily, fill_mean, fill_kriging,
-    fill_dincae, lags, inpaint, super_resolved, adversarial, adversarial_members, downscaled, projected,
+    climax_plain, climax_local, climax_departure, climax_history, climax_iterated, climax_forced, climax_members,
+    climax_pretrained, climax_content, unet, unet_forced, mesh_flex, mesh_tiled, mesh_members, fill_monthly, fill_daily,
+    fill_mean, fill_kriging, fill_dincae, lags, inpaint, super_resolved, adversarial, adversarial_members, downscaled,
+    projected,
 ]  # fmt: skip
 
 

@@ -15,11 +15,13 @@ from etesian.distance.distance import AtmoDistance, atmodistance
 from etesian.downscale.run import downscale_to, on_grids
 from etesian.fill.run import Empty, fill_to
 from etesian.fill.task import GapFillTask
+from etesian.forecast.driving import open_forcings
 from etesian.forecast.run import Analyses, predict_to
 from etesian.projection.run import project, project_to
 from etesian.projection.task import ProjectionTask
 from etesian.store.reader import Store
 from etesian.store.regrid import as_grid
+from etesian.store.states import States
 from etesian.training.checkpoint import find_checkpoint, load_task, read_description
 from etesian.training.device import choose_device, choose_precision
 from etesian.training.prediction import initial_times
@@ -119,6 +121,7 @@ class Run:
         beside: Sequence["Run | str | Path"] = (),
         source: str | None = None,
         blend: Mapping[str, tuple[Given, float]] | None = None,
+        forcings: str | Path | States | xr.Dataset | None = None,
         members: int | None = None,
         seed: int = 0,
         batch_size: int = 16,
@@ -136,6 +139,9 @@ class Run:
             source: which of the sources that the run has encoders for the store holds.
             blend: further stores with states of the same times and their weights, by the name of their source, blended
                 with those of the store, whose weight is what is left of 1, in the run's latent.
+            forcings: where the run's forcings that are not computed are read, if not from the store, such as a scenario
+                of the sea's temperature, or forecasts of a larger region that give the boundary of its own: training
+                store, file, canonical dataset, or forecasts in WeatherBench 2's layout from the same initial times.
             members: of the ensemble from each initial time, where the run was trained with `members`; by default 8.
             seed: of the members: another one gives others.
             batch_size: initial times at once; of an ensemble members.
@@ -147,7 +153,8 @@ class Run:
 
         Raises:
             RecipeError: if the run does not forecast, or was not trained for a lead or for members.
-            DataError: if the store has no such times, or `out` holds something else.
+            DataError: if the store has no such times, what the run knows of the target times is missing at one of them,
+                or `out` holds something else.
         """
         require(self.job, "forecast", str(self.path))
         runs = [self, *(each if isinstance(each, Run) else self._beside(each) for each in beside)]
@@ -163,12 +170,14 @@ class Run:
         }
         initial = initial_times(states, tuple(sorted(history)), period(init), every)
         identity: dict[str, object] = {"runs": [run.identity for run in runs]} if beside else self.identity
-        paths = [each for each in (store, *(run.path for run in runs)) if isinstance(each, str | Path)]
+        paths = [each for each in (store, forcings, *(run.path for run in runs)) if isinstance(each, str | Path)]
+        ahead = None if forcings is None else open_forcings(forcings)
 
         def write(path: str) -> None:
             predict_to(
-                task, states, path, initial, wanted, source=identity, analyses=analyses, members=members, seed=seed,
-                batch_size=batch_size, overwrite=overwrite, label=f"forecasting with {self.path.name}",
+                task, states, path, initial, wanted, source=identity, analyses=analyses, forcings=ahead,
+                members=members, seed=seed, batch_size=batch_size, overwrite=overwrite,
+                label=f"forecasting with {self.path.name}",
             )  # fmt: skip
 
         return streamed(write, out, paths)

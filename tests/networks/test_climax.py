@@ -253,7 +253,6 @@ def test_a_grid_or_calendar_that_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"forcings": (Z,)}, {}, "takes no forcings"),
         ({"target_grid": Grid.equiangular(11.25)}, {}, "predicts on the grid of its inputs"),
         ({}, {"heads": 3}, "dim=16 must be a multiple of heads=3"),
     ],

@@ -63,7 +63,6 @@ def test_on_a_region_nothing_passes_from_the_eastern_edge_to_the_western() -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"forcings": CHANNELS[1:]}, "UNet takes no forcings, but the layout has '2m_temperature'"),
         ({"target_grid": Grid.equiangular(10)}, "UNet predicts on the grid of its inputs"),
         ({"inputs": CHANNELS[1:]}, "its target 'mean_sea_level_pressure' is not among the inputs"),
         ({"grid": Grid.equiangular(180 / 9)}, "needs a multiple of 4 longitudes, not 18"),

@@ -43,6 +43,7 @@ def forecast(
     precision: str | None = None,
     source: str | None = None,
     blend: Words | None = None,
+    forcings: str | None = None,
     members: int | None = None,
     seed: int = 0,
     batch_size: int = 16,
@@ -58,7 +59,14 @@ def forecast(
     loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
         _only_for_runs(
-            beside=beside, source=source, blend=blend, members=members, seed=seed, device=device, precision=precision
+            beside=beside,
+            source=source,
+            blend=blend,
+            forcings=forcings,
+            members=members,
+            seed=seed,
+            device=device,
+            precision=precision,
         )
         loaded.forecast(
             store, init, leads, channels=channels, every=every, out=out, batch_size=batch_size, overwrite=overwrite
@@ -68,8 +76,8 @@ def forecast(
         raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
     further = dict(_blended(text) for text in blend or [])
     loaded.forecast(
-        store, init, leads, beside=beside or (), source=source, blend=further, members=members, seed=seed,
-        every=every, out=out, batch_size=batch_size, overwrite=overwrite,
+        store, init, leads, beside=beside or (), source=source, blend=further, forcings=forcings,
+        members=members, seed=seed, every=every, out=out, batch_size=batch_size, overwrite=overwrite,
     )  # fmt: skip
 
 

@@ -221,7 +221,20 @@ def solar_zenith_parts(
 ) -> tuple[Float[np.ndarray, "... lat"], Float[np.ndarray, "... lat"], Float[np.ndarray, "... lon"]]:
     """Return of which the cosine of the solar zenith angle is made: the first, and the second times the third."""
     times = np.asarray(seconds, dtype=np.int64)
-    angle = 2 * np.pi * year_phase(times, calendar)
+    declination, equation_of_time = sun_angles(2 * np.pi * year_phase(times, calendar))
+    solar_time = 2 * np.pi * hour_of_day(times) / 24 - np.pi + equation_of_time
+    hour_angle = solar_time[..., None] + np.radians(grid.longitude)
+    latitude = np.radians(grid.latitude)
+    constant = np.sin(latitude) * np.sin(declination)[..., None]
+    return constant, np.cos(latitude) * np.cos(declination)[..., None], np.cos(hour_angle)
+
+
+def sun_angles(angle: ArrayLike) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Return declination and equation of time, in radians, from how far the year has gone, 2π at its end.
+
+    Source: Spencer 1971, Search 2 (5), 172.
+    """
+    angle = np.asarray(angle)
     declination = (
         0.006918 - 0.399912 * np.cos(angle) + 0.070257 * np.sin(angle)
         - 0.006758 * np.cos(2 * angle) + 0.000907 * np.sin(2 * angle)
@@ -231,11 +244,13 @@ def solar_zenith_parts(
         0.000075 + 0.001868 * np.cos(angle) - 0.032077 * np.sin(angle)
         - 0.014615 * np.cos(2 * angle) - 0.040849 * np.sin(2 * angle)
     )  # fmt: skip
-    solar_time = 2 * np.pi * hour_of_day(times) / 24 - np.pi + equation_of_time
-    hour_angle = solar_time[..., None] + np.radians(grid.longitude)
-    latitude = np.radians(grid.latitude)
-    constant = np.sin(latitude) * np.sin(declination)[..., None]
-    return constant, np.cos(latitude) * np.cos(declination)[..., None], np.cos(hour_angle)
+    return np.asarray(declination), np.asarray(equation_of_time)
+
+
+def days_in_year(calendar: str) -> float:
+    """Return the mean length of a calendar's years in days."""
+    name = _NAMES.get(calendar, calendar)
+    return 365.25 if name == "julian" else _YEAR_DAYS.get(name, 365.2425)
 
 
 def _dates(numbers: Seconds, calendar: str) -> NDArray[Any]:

@@ -6,6 +6,9 @@ STANDARD_GRAVITY = 9.80665
 EARTH_RADIUS = 6.371229e6
 """Mean radius of the sphere that ECMWF and NCEP use in their models, m."""
 
+SOLAR_CONSTANT = 1361.0
+"""Solar radiation at the mean distance of the earth, W m⁻² (Kopp and Lean 2011, 1360.8 ± 0.5)."""
+
 ZERO_CELSIUS = 273.15
 """0 °C in kelvin."""
 

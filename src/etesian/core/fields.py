@@ -14,7 +14,7 @@ from torch import Tensor
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, encode_time
 from etesian.core.dataset import channels_of, forecast_times, from_dataset, to_dataset
-from etesian.core.device import positions
+from etesian.core.device import positions, sent
 from etesian.core.errors import ChannelError, DataError, suggest
 from etesian.core.grid import Grid
 
@@ -28,10 +28,11 @@ class Layout:
         targets: channels that are asked for.
         grid: the grid of both, unless `target_grid` is given.
         statics: channels that do not change in time, appended to the inputs.
-        forcings: channels that are known at the target time.
+        forcings: channels that are known at the target time; targets among them only on the boundary.
         history: hours of the input states relative to the initial time, ascending, the last one 0.
         target_grid: the grid of the targets where it differs (downscaling).
         other_grids: further grids that fields may be on, for networks that take several resolutions.
+        boundary: rows and columns along the edges of the grid where the targets are known and not predicted.
         source: name of the analyses that the inputs come from, for networks that tell several apart.
     """
 
@@ -44,11 +45,19 @@ class Layout:
     target_grid: Grid | None = None
     source: str | None = None
     other_grids: tuple[Grid, ...] = ()
+    boundary: int = 0
 
     @property
     def output_grid(self) -> Grid:
         """The grid of the targets."""
         return self.grid if self.target_grid is None else self.target_grid
+
+    @property
+    def predicted_grid(self) -> Grid:
+        """The grid of what is predicted: that of the targets without its boundary."""
+        grid = self.output_grid
+        rows, columns = grid.inside(self.boundary)
+        return Grid(grid.latitude[rows], grid.longitude[columns]) if self.boundary else grid
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,36 @@ class Fields:
             replace(self.frame, time=self.frame.time[:, span]),
             None if self.valid is None else self.valid[:, span],
         )
+
+    def at_times(self, time: Int64[Tensor, "batch when"]) -> "Fields":
+        """Return the fields of some times of each sample.
+
+        Raises:
+            DataError: if one is not there.
+        """
+        if torch.equal(time, self.frame.time):
+            return self
+        same = time[:, :, None] == self.frame.time[:, None]
+        if not bool(same.any(-1).all()):
+            wanted = decode_time(time[~same.any(-1)][:1].numpy(), self.frame.calendar)[0]
+            raise DataError(f"'{self.frame.channels[0]}' is not known at {wanted!s:.16}, one of the times that need it")
+        places = same.int().argmax(-1) + torch.arange(len(time))[:, None] * self.frame.time.shape[1]
+        index = sent(places.flatten(), self.values)
+
+        def taken(values: Tensor) -> Tensor:
+            return values.flatten(0, 1).index_select(0, index).view(*time.shape, *values.shape[2:])
+
+        valid = None if self.valid is None else taken(self.valid)
+        return Fields(taken(self.values), replace(self.frame, time=time), valid)
+
+    def inside(self, boundary: int) -> "Fields":
+        """Return the fields without so many rows and columns along the edges of their grid."""
+        if not boundary:
+            return self
+        rows, columns = grid_part = self.frame.grid.inside(boundary)
+        grid = Grid(self.frame.grid.latitude[rows], self.frame.grid.longitude[columns])
+        valid = None if self.valid is None else self.valid[..., *grid_part]
+        return Fields(self.values[..., *grid_part], replace(self.frame, grid=grid), valid)
 
     def filled(self, value: float = 0.0) -> Float[Tensor, "batch time channel lat lon"]:
         """Return the values with a number where they are not valid, so that no NaN enters a network."""

@@ -201,6 +201,41 @@ class Grid:
         longitude = self.longitude[columns]
         return Grid(self.latitude[rows], longitude + 360 * np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0))
 
+    def widened(self, part: "Grid", width: int) -> "Grid":
+        """Return a part of this grid with some more rows and columns on each side that has an edge.
+
+        A circle of longitudes has none, nor has a part that reaches a pole.
+
+        Raises:
+            GridError: if this grid, or the globe, ends before.
+        """
+        near = [int(np.abs(self.latitude - part.latitude[end]).argmin()) for end in (0, -1)]
+        at_pole = np.abs(self.latitude_bounds[[0, -1]]) > 90 - 1e-3
+        rows = self.latitude.size - int(at_pole[1] and near[1] != self.latitude.size - 1)
+        first = near[0] - (0 if at_pole[0] and near[0] == 0 else width)
+        last = near[1] + (0 if at_pole[1] and near[1] == rows - 1 else width)
+        west = int(np.abs((self.longitude - part.longitude[0] + 180) % 360 - 180).argmin())
+        columns = np.arange(west, west + part.longitude.size)
+        if not part.is_periodic:
+            columns = np.arange(west - width, columns[-1] + width + 1)
+        size = self.longitude.size
+        beyond = columns.size > size if self.is_periodic else columns[0] < 0 or columns[-1] >= size
+        # Rows next to a pole would be no edge.
+        if first < int(at_pole[0] and near[0] != 0) or last >= rows or (beyond and not part.is_periodic):
+            raise GridError(
+                f"{width} rows and columns around {part} reach beyond the grid {self}; choose a smaller region"
+            )
+        longitude = self.longitude[columns % size]
+        turns = np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0)
+        return Grid(self.latitude[first : last + 1], longitude + 360 * turns)
+
+    def inside(self, width: int) -> tuple[slice, slice]:
+        """Return the rows and columns that lie so many points or more from every edge; see `widened`."""
+        rows, columns = self.shape
+        south, north = (0 if abs(bound) > 90 - 1e-3 else width for bound in self.latitude_bounds[[0, -1]])
+        side = 0 if self.is_periodic else width
+        return slice(south, rows - north), slice(side, columns - side)
+
     def refined(self, factor: int) -> "Grid":
         """Return the grid with `factor` × `factor` points evenly around each point of this one.
 

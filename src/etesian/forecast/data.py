@@ -10,7 +10,9 @@ from jaxtyping import Float
 from etesian.core import Channel, Grid, Layout, Region
 from etesian.core.channels import parse_channels
 from etesian.core.errors import DataError, RecipeError
+from etesian.core.radiation import radiation_moments
 from etesian.core.statistics import HARMONICS, Statistics
+from etesian.samples.forcings import COMPUTED
 from etesian.samples.loading import Loading, StoreData, check_history
 from etesian.samples.windows import Horizon, RandomLeads, WindowDataset
 from etesian.store.reader import Store, observed_targets
@@ -23,7 +25,12 @@ class ForecastData(StoreData):
         stores: training stores made by `etesian prepare`. They may differ in channels, levels, calendar and, for
             networks that take any grid, in resolution: each gives what it has, and a batch comes from one of them.
         inputs: channels that are given, such as `temperature_850`; a bare name means all its levels; default all.
-        targets: channels that are asked for; default the inputs.
+        targets: channels that are asked for; default the inputs that are no forcings.
+        forcings: what is known at the target times: `toa_incident_solar_radiation`, which is computed from the clock
+            and the grid (`core.radiation`), and channels of the stores that are not predicted, such as
+            `sea_surface_temperature`. An iterated forecast is given them at every step.
+        boundary: rows and columns around the region where all targets are known at the target times, as from the
+            forecast of a larger region; they are given to the network as forcings, and not predicted.
         statics: static fields that are given as well; default all.
         history: hours of the input states relative to the initial time, ascending, the last one 0.
         leads: hours after the initial time.
@@ -46,8 +53,13 @@ class ForecastData(StoreData):
         workers: processes that read ahead; 0 reads in the training process, which is fastest for small grids.
         seed: of the order of samples and of random leads.
 
+    Attributes:
+        step_hours: between the times at which forcings are given on the way to a lead; a task that iterates sets it.
+
     Raises:
-        RecipeError: if the periods overlap, history or leads are out of order, or weights do not fit the stores.
+        RecipeError: if the periods overlap, history or leads are out of order, weights do not fit the stores, a forcing
+            is a target, or there is no region for a boundary to be around.
+        GridError: if the stores end within the boundary.
     """
 
     def __init__(
@@ -58,6 +70,8 @@ class ForecastData(StoreData):
         leads: list[int],
         inputs: list[str] | None = None,
         targets: list[str] | None = None,
+        forcings: list[str] = [],  # noqa: B006 — jsonargparse shows this default in --help
+        boundary: int = 0,
         statics: list[str] | None = None,
         history: list[int] = [0],  # noqa: B006 — jsonargparse shows this default in --help
         draw: Literal["all", "random"] = "random",
@@ -100,12 +114,28 @@ class ForecastData(StoreData):
         super().__init__(opened, train, validate, test, Loading(batch_size, workers, seed))
         channels = _union(store.channels for store in opened)
         chosen = channels if inputs is None else parse_channels(inputs, channels)
+        known = parse_channels(forcings, (*COMPUTED, *(c for c in channels if c not in COMPUTED)))
+        asked = tuple(c for c in chosen if c not in known) if targets is None else parse_channels(targets, channels)
+        if leaked := [c for c in known if c in asked]:
+            raise RecipeError(
+                f"'{leaked[0]}' is among the forcings and the targets, which gives away what is asked for"
+            )
+        if average_hours is not None and (known or boundary):
+            raise RecipeError(
+                "forcings are of the target time, not means up to it; leave out average_hours or forcings"
+            )
         fixed = _union(store.static_channels for store in opened)
         box = None if region is None else Region.parse(region)
         grids = [store.grid if box is None else store.grid.crop(box) for store in opened]
+        if boundary:
+            if boundary < 0 or box is None or any(grid != grids[0] for grid in grids):
+                raise RecipeError(f"boundary: {boundary} must be points around a region on one grid; name the region")
+            grids = [store.grid.widened(grid, boundary) for store, grid in zip(opened, grids, strict=True)]
         self.layout = Layout(
             inputs=chosen,
-            targets=chosen if targets is None else parse_channels(targets, channels),
+            targets=asked,
+            forcings=(*known, *asked) if boundary else known,
+            boundary=boundary,
             statics=fixed if statics is None else parse_channels(statics, fixed),
             history=check_history(history),
             grid=grids[0],
@@ -115,6 +145,7 @@ class ForecastData(StoreData):
         if sources is not None:
             self.layouts = [replace(part, source=name) for part, name in zip(self.layouts, sources, strict=True)]
         self.leads, self.every = tuple(leads), every
+        self.step_hours: int | None = None
         self.draw = RandomLeads(leads_per_sample, horizon) if draw == "random" else None
         self.weights, self.average_hours = weights, average_hours
         self.validate_leads = self.leads if validate_leads is None else tuple(validate_leads)
@@ -126,7 +157,10 @@ class ForecastData(StoreData):
         if not inputs or not targets:
             raise RecipeError(f"{store.path} has none of the {'targets' if inputs else 'inputs'}; leave it out")
         statics = tuple(c for c in whole.statics if c in store.static_channels)
-        return replace(whole, inputs=inputs, targets=targets, statics=statics, grid=grid, other_grids=())
+        forcings = tuple(c for c in whole.forcings if c in COMPUTED or c in store.channels)
+        return replace(
+            whole, inputs=inputs, targets=targets, statics=statics, forcings=forcings, grid=grid, other_grids=()
+        )
 
     @property
     def statistics(self) -> Statistics:
@@ -135,8 +169,8 @@ class ForecastData(StoreData):
         The seasonal cycle on each grid is that of the stores on it.
         """
         layout = self.layout
-        channels = tuple(dict.fromkeys((*layout.inputs, *layout.targets)))
-        parts = [self._pooled(channel) for channel in channels]
+        channels = tuple(dict.fromkeys((*layout.inputs, *layout.targets, *layout.forcings)))
+        parts = [self._computed() if c in COMPUTED else self._pooled(c) for c in channels]
         parts += [self._pooled_static(channel) for channel in layout.statics]
         by_grid = zip(*(part.cycles for part in parts), strict=True)
         own, *others = (np.concatenate(cycles, axis=1) for cycles in by_grid)
@@ -168,6 +202,11 @@ class ForecastData(StoreData):
             cycle = np.tensordot(count[here] / count[here].sum(), there, axes=1)
             cycles.append(cycle[:, :, rows][:, :, :, columns].astype(np.float32))
         return _Pooled(mean, std, share @ spreads, cycles)
+
+    def _computed(self) -> "_Pooled":
+        """Return the distribution of the solar radiation; about one mean, so that its day and year are seen."""
+        mean, std = radiation_moments(self.layout.grid, self.stores[0].calendar)
+        return _Pooled(mean, std, std, [_constant(mean, g) for g in (self.layout.grid, *self.layout.other_grids)])
 
     def _grid_of(self, store: Store) -> Grid:
         """Return the grid, or the part of it, that a store is read on."""
@@ -209,6 +248,7 @@ class ForecastData(StoreData):
             layouts=[self.layouts[number] for number in used],
             shares=[weights[number] for number in used] if training and self.weights else None,
             average_hours=self.average_hours,
+            step_hours=self.step_hours,
         )
         if training and (idle := [group.name for group in dataset.groups if not group.samples]):
             raise DataError(f"{idle[0]} has no window to train on; leave it out, or change the period or the leads")

@@ -72,6 +72,8 @@ class PretrainTask(ForecastTask):
             raise RecipeError(
                 f"{type(self.network).__name__} cannot tell hidden values from zeros; give ClimaX validity: true"
             )
+        if reconstruct_weight and self.layout.forcings:
+            raise RecipeError("forcings are known ahead of forecasts, not of what is reconstructed; leave out forcings")
         if reconstruct_weight and self.predicts != "state":
             raise RecipeError(f"a {self.predicts} says nothing at lead 0, where PretrainTask asks; use predict: state")
         self.forecast_weight, self.reconstruct_weight = forecast_weight, reconstruct_weight

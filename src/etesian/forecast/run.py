@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from etesian.core import Channel, Fields, Layout
+from etesian.core import Batch, Channel, Fields, Layout
+from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import planet_of
-from etesian.core.errors import GridError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
+from etesian.samples.forcings import Driving, Forcings
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
@@ -32,9 +34,28 @@ def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads
     Returns:
         Fields in physical units; the time axis holds the leads.
     """
-    batch = reader.start(initial).to(task.device)
+    known = None
+    if task.layout.forcings:
+        known = Forcings(reader.store, task.layout, reader.store.calendar)
+    batch = _start(task, reader, initial, leads, known)
     with task.answering():
-        return task.predict(batch, task.target_frame(batch, leads))
+        return task.predict(batch, task.target_frame(batch, leads)).inside(task.layout.boundary)
+
+
+def _start(
+    task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: Sequence[int], known: Forcings | None
+) -> Batch:
+    """Read what forecasts start from, with what is known on their way."""
+    batch = reader.start(initial)
+    if known is not None:
+        batch = replace(batch, forcings=known.at(initial, _times_known(task, initial, leads)))
+    return batch.to(task.device)
+
+
+def _times_known(task: Task, initial: NDArray[np.int64], leads: Sequence[int]) -> NDArray[np.int64]:
+    """Return the times at which forcings are needed."""
+    hours = task.hours_known(leads) if isinstance(task, ForecastTask) else leads
+    return np.asarray(initial[:, None] + np.array(hours, dtype=np.int64) * SECONDS_PER_HOUR)
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,7 @@ def predict_to(
     *,
     source: dict[str, object],
     analyses: Analyses = Analyses(),
+    forcings: States | Driving | None = None,
     members: int | None = None,
     seed: int = 0,
     batch_size: int = 16,
@@ -77,6 +99,7 @@ def predict_to(
         leads: hours after the initial time.
         source: what the forecasts are made from, as plain data.
         analyses: from which sources the states come.
+        forcings: what is known at the target times and not computed; by default the store's own later states.
         members: of an ensemble, where the run was trained for one; by default `DEFAULT_MEMBERS`.
         seed: of the members' noise.
         batch_size: forecasts at once: initial times, or members from them.
@@ -88,8 +111,8 @@ def predict_to(
         ChannelError: if the store lacks a channel that the run needs.
         RecipeError: if the tasks for different leads predict different things, a lead is beyond training, or members
             are asked for that were not trained.
-        DataError: if the path exists and may not be replaced, the store has a channel in other units than the run was
-            trained on, or there is not a single number to write.
+        DataError: if the path exists and may not be replaced, a store has a channel in other units than the run was
+            trained on, forcings are missing at a time that needs them, or there is not a single number to write.
     """
     parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
     given = [(analyses.source, store), *analyses.beside.items()]
@@ -111,9 +134,10 @@ def predict_to(
         units |= channel_units(each, [states for _, states in given])
     members = members_of([each for each, _ in parts], members, path)
     targets, averaging = first.layout.targets, first.provenance.get("average_hours")
-    grid = _on_grid(store, first.layout).output_grid
+    grid = _on_grid(store, first.layout).predicted_grid
+    ahead = [_known(each, asked, store, initial, forcings) for each, asked in parts]
     for each, (lead, *_) in parts:
-        own = (each.layout.targets, _on_grid(store, each.layout).output_grid, each.provenance.get("average_hours"))
+        own = (each.layout.targets, _on_grid(store, each.layout).predicted_grid, each.provenance.get("average_hours"))
         if own != (targets, grid, averaging):
             raise RecipeError(
                 f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
@@ -122,6 +146,10 @@ def predict_to(
     if analyses.source is not None or analyses.beside:
         sources = {str(name): states.fingerprint for name, states in given}
         identity |= {"sources": sources, "weights": list(weights)}
+    if forcings is not None:
+        if not any(known is not None and known.read for known in ahead):
+            raise RecipeError(f"the run reads nothing of the target times, but {forcings.path} is given as forcings")
+        identity |= {"forcings": forcings.fingerprint}
     writer = PredictionWriter(
         path, targets, grid, initial, leads, store.calendar, identity, units=units, averaging_hours=averaging,
         planet=planet_of(store.dataset), members=members, overwrite=overwrite,
@@ -129,10 +157,26 @@ def predict_to(
 
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
         noise = None if members is None else MemberNoise(seed, times.tolist(), numbers)
-        for (each, own), reading in zip(parts, readers, strict=True):
-            yield from stream(each, reading, times, own, weights, noise)
+        for (each, own), reading, known in zip(parts, readers, ahead, strict=True):
+            yield from stream(each, reading, times, own, weights, noise, known)
 
     writer.write_all(answer, batch_size, label)
+
+
+def _known(
+    task: Task, leads: Sequence[int], store: States, initial: NDArray[np.int64], given: States | Driving | None
+) -> Forcings | None:
+    """Return the reader of a task's forcings, None where it has none, having seen that all is there."""
+    if not task.layout.forcings:
+        return None
+    known = Forcings(given or store, _on_grid(store, task.layout), store.calendar)
+    trained: dict[str, str] = task.provenance.get("units", {})
+    for channel in known.read:
+        ours, theirs = trained.get(str(channel), ""), known.source.units.get(channel, "")
+        if ours and theirs and ours != theirs:
+            raise DataError(f"'{channel}' is in {theirs} in {known.source.path}, but the run knows it in {ours}")
+    known.check(initial, _times_known(task, initial, leads))
+    return known
 
 
 def _on_grid(states: States, layout: Layout) -> Layout:
@@ -166,6 +210,7 @@ def stream(
     leads: tuple[int, ...],
     weights: Sequence[float] = (),
     noise: Noise | None = None,
+    known: Forcings | None = None,
 ) -> Iterator[Fields]:
     """Forecast from some initial times, one part of the leads after the other.
 
@@ -176,8 +221,10 @@ def stream(
         leads: hours after the initial time.
         weights: of the stores.
         noise: of each forecast, where members were trained.
+        known: reads the forcings, where the task has any.
     """
-    first, *others = [reader.start(initial).to(task.device) for reader in readers]
+    first = _start(task, readers[0], initial, leads, known)
+    others = [reader.start(initial).to(task.device) for reader in readers[1:]]
     if noise is None:
         parts = iter(task.forecast(first, leads, others, weights))
     else:
@@ -189,4 +236,4 @@ def stream(
             part = next(parts, None)
         if part is None:
             return
-        yield part
+        yield part.inside(task.layout.boundary)

@@ -16,8 +16,10 @@ from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.conservation import Conservation
 from etesian.forecast.data import ForecastData
+from etesian.forecast.known import known_on_the_way, still_valid, with_known
 from etesian.forecast.regression import PatternRidge, Ridge
 from etesian.networks.network import lead_hours, shares
+from etesian.samples.windows import known_hours
 from etesian.training.checkpoint import load_task
 from etesian.training.ensemble_task import EnsembleTask
 from etesian.training.field_task import LossTerm, Values, WeightedError
@@ -126,9 +128,11 @@ class ForecastTask(EnsembleTask):
             if step_hours is not None and self.network.steps_in_time:
                 # A step inside of a step would have no noise of its own.
                 raise RecipeError(f"{type(self.network).__name__} makes steps of its own; leave out step_hours")
-        if step_hours is not None and not set(layout.inputs) <= set(layout.targets):
-            missing = next(c for c in layout.inputs if c not in layout.targets)
-            raise RecipeError(f"an iterated forecast feeds back its output, but '{missing}' is not among the targets")
+        if step_hours is not None and not set(layout.inputs) <= {*layout.targets, *layout.forcings}:
+            missing = next(c for c in layout.inputs if c not in (*layout.targets, *layout.forcings))
+            raise RecipeError(
+                f"an iterated forecast feeds back its output, but '{missing}' is not among the targets or forcings"
+            )
         if step_hours is not None and any(b - a != step_hours for a, b in pairwise(layout.history)):
             raise RecipeError(f"steps of {step_hours} h cannot refill a history at {list(layout.history)} h")
         if predict != "state" and not set(layout.targets) & set(layout.inputs):
@@ -156,6 +160,13 @@ class ForecastTask(EnsembleTask):
             raise RecipeError("a ridge tells longitudes apart; set roll_longitude: false, or leave ridge out")
         self.network.begin_with_nothing()
         return PatternRidge(self.layout, options)
+
+    def setup(self, stage: str) -> None:
+        """Let the data give forcings at every step of an iterated forecast; see `Task.setup`."""
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ForecastData):
+            data.step_hours = self.step_hours
 
     def on_fit_start(self) -> None:
         """Fit the regression that departures are from, if there is one, to the windows to train on."""
@@ -196,6 +207,10 @@ class ForecastTask(EnsembleTask):
                 f"the run was trained for {known}, not for {beyond[0]} h; ask for those, or train another run"
             )
 
+    def hours_known(self, leads: Sequence[int]) -> list[int]:
+        """Return the hours after the initial time at which forcings must be known on the way to some leads."""
+        return list(leads) if self.step_hours is None else known_hours(max(leads), self.step_hours)
+
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
         return super().options() | {
@@ -226,7 +241,8 @@ class ForecastTask(EnsembleTask):
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
         drawn = self._normals(noise, target, inputs.values, step)
-        values = self.network(inputs, target, forcings=batch.forcings, statics=batch.statics, **drawn)
+        forcings = None if batch.forcings is None else batch.forcings.at_times(target.time)
+        values = self.network(inputs, target, forcings=forcings, statics=batch.statics, **drawn)
         return self._completed(values, inputs, target)
 
     def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
@@ -277,25 +293,26 @@ class ForecastTask(EnsembleTask):
         wanted = positions([everything.index(c) for c in target.channels], self.device)
         for number in range(1, int(leads.max()) // step + 1):
             now = replace(target, channels=everything, time=initial + number * step)
-            state = Fields(self._ask(inputs, now, batch, noise, number), now)
+            known = None if batch.forcings is None else known_on_the_way(batch.forcings, now.time, target.time)
+            state = Fields(self._ask(inputs, now, replace(batch, forcings=known), noise, number), now)
             yield now.time, state.values.index_select(2, wanted)
-            inputs = self._advance(inputs, state)
+            inputs = self._advance(inputs, state, known)
 
-    def _advance(self, inputs: Fields, state: Fields) -> Fields:
+    def _advance(self, inputs: Fields, state: Fields, known: Fields | None = None) -> Fields:
         """Append a predicted state to the inputs, keeping the times of the history and the holes of the last state."""
-        fed_back = state.select(inputs.frame.channels)
         if self.limit is not None:
-            fed_back = replace(fed_back, values=fed_back.values.clamp(-self.limit, self.limit))
+            state = replace(state, values=state.values.clamp(-self.limit, self.limit))
+        fed_back = (state if known is None else with_known(state, known)).select(inputs.frame.channels)
         time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
         values = torch.cat([inputs.filled(), fed_back.values], dim=1)
         history = torch.tensor(self.layout.history) * SECONDS_PER_HOUR
         keep = [int((time[0] == moment).nonzero()[0, 0]) for moment in time[0, -1] + history]
         frame, kept = replace(inputs.frame, time=time[:, keep]), positions(keep, values.device)
-        if inputs.valid is None:
+        latest = still_valid(inputs, fed_back, self.layout.targets)
+        if latest is None:
             return Fields(values.index_select(1, kept), frame)
-        # What the network has never seen, such as land in a field of the sea, stays a hole at every step.
-        valid = torch.cat([inputs.valid, inputs.valid[:, -1:]], dim=1)
-        return Fields(values.index_select(1, kept), frame, valid.index_select(1, kept))
+        before = torch.ones_like(inputs.values, dtype=torch.bool) if inputs.valid is None else inputs.valid
+        return Fields(values.index_select(1, kept), frame, torch.cat([before, latest], dim=1).index_select(1, kept))
 
     def _prepared(self, batch: Batch) -> Batch:
         """Return the batch in normalised units, turned if the recipe asks for it."""
@@ -373,8 +390,9 @@ class ForecastTask(EnsembleTask):
         # Only what is left out of the state is added to what the network gives.
         mixed = others and self.predicts != "state"
         initial = _blended([batch.inputs, *others], shares(weights)) if mixed else batch.inputs
+        known = None if batch.forcings is None else batch.forcings.at_times(target.time)
         parts = self.network.stream(
-            batch.inputs, target, forcings=batch.forcings, statics=batch.statics, others=others, weights=weights,
+            batch.inputs, target, forcings=known, statics=batch.statics, others=others, weights=weights,
             **self._normals(noise, target, batch.inputs.values),
         )  # fmt: skip
         for places, values in parts:

@@ -1,6 +1,7 @@
 """ClimaX: one transformer for any variables and any lead time (Nguyen et al. 2023, arXiv 2301.10343)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +20,7 @@ from etesian.core.errors import ChannelError, CheckpointError, DataError, GridEr
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.networks.climax_local import LocalPath
-from etesian.networks.network import Network, Normals, Transfer, lead_hours
+from etesian.networks.network import Network, Normals, Transfer, by_lead, known_at, lead_hours
 from etesian.nn.attention import LowRank, TimeAggregation, TransformerBlock, VariableAggregation, initialise_linear
 from etesian.nn.convolution import Plane
 from etesian.nn.dropout import Dropout
@@ -158,7 +159,8 @@ class ClimaX(Network):
 
     Args:
         layout: what goes in and what comes out.
-        variables: everything the network can embed and predict, in order; by default what the layout names.
+        variables: everything the network can embed and predict, in order; by default what the layout names. Forcings
+            are variables of their own, with `_ahead` behind their name.
         patch: rows and columns of a patch, or one number for both.
         dim: width of a token.
         depth: number of transformer blocks.
@@ -180,7 +182,7 @@ class ClimaX(Network):
         local_half: convolve at half the grid's resolution as well, with twice as many features.
 
     Raises:
-        RecipeError: if the layout asks for forcings or for another target grid, sizes do not fit one another, or there
+        RecipeError: if the layout asks for another target grid, sizes do not fit one another, or there
             is no such way to take a history.
         ChannelError: if the layout names a channel that is not among `variables`.
     """
@@ -207,8 +209,6 @@ class ClimaX(Network):
         local_half: bool = False,
     ) -> None:
         super().__init__()
-        if layout.forcings:
-            raise RecipeError(f"ClimaX takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
         if layout.target_grid is not None and layout.target_grid != layout.grid:
             raise RecipeError("ClimaX predicts on the grid of its inputs; interpolate them to the target grid first")
         if history not in (ways := ("streams", "attention")):
@@ -223,6 +223,7 @@ class ClimaX(Network):
                 f"local_half needs a local_width and a patch of even sides, not {local_width} and {patch}"
             )
         named = tuple(dict.fromkeys((*layout.inputs, *layout.statics, *layout.targets)))
+        named += tuple(map(ahead, layout.forcings))
         self.layout = layout
         self.variables = named if variables is None else variables
         self.validity, self.any_grid, self.checkpoint_blocks = validity, any_grid, checkpoint_blocks
@@ -301,15 +302,22 @@ class ClimaX(Network):
         Raises:
             ChannelError: if a channel is unknown to the network or given twice.
             GridError: if the fields are on no part of the layout's grid that is made of whole patches.
-            DataError: if the number of input times is not that of the layout's history, or a sample has no valid value.
+            DataError: if the number of input times is not that of the layout's history, a sample has no valid value, or
+                forcings are missing.
         """
+        known = known_at(target, forcings, self.layout)
+        if known is not None and target.time.shape[1] > 1:
+            return by_lead(self.forward, inputs, target, known, statics, noise)
         grid = inputs.frame.grid
         for name, other in (("target", target), ("statics", statics.frame if statics is not None else target)):
             if other.grid != grid:
                 raise GridError(f"the inputs are on {grid}, but the {name} on {other.grid}; all must be on one grid")
         hours = sent(lead_hours(inputs, target), self.position)
         lead = self.lead_time(hours.unsqueeze(-1) / 100)
-        features, keys = self._aggregate(inputs, statics)
+        beside = [] if statics is None else [statics]
+        if known is not None:
+            beside.append(replace(known, frame=replace(known.frame, channels=tuple(map(ahead, known.frame.channels)))))
+        features, keys = self._aggregate(inputs, beside)
         embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise(0))
         if self.local is None:
             return self._by_patch(features, keys, lead, target, embedded)
@@ -443,19 +451,22 @@ class ClimaX(Network):
         return [self._number[c] for c in channels]
 
     def _aggregate(
-        self, inputs: Fields, statics: Fields | None
+        self, inputs: Fields, beside: Sequence[Fields]
     ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
-        """Turn inputs and statics into one token per patch, or features of points; also return which others may see."""
-        names = inputs.frame.channels + (() if statics is None else statics.frame.channels)
+        """Turn inputs and what is given beside them into one token per patch, or features of points.
+
+        Also return which of them others may see.
+        """
+        names = [channel for fields in (inputs, *beside) for channel in fields.frame.channels]
         if len(set(names)) < len(names):
             raise ChannelError(f"'{next(c for c in names if names.count(c) > 1)}' is given twice")
         times = inputs.values.shape[1]
         if times != len(self.layout.history):
             raise DataError(f"the inputs have {times} times, but the layout's history {self.layout.history}")
         if self.neck is None:
-            tokens, keys = self._embed(inputs, statics)
+            tokens, keys = self._embed(inputs, beside)
         else:
-            embedded = [self._embed(inputs.at(number), statics) for number in range(times)]
+            embedded = [self._embed(inputs.at(number), beside) for number in range(times)]
             present = [torch.ones_like(tokens[..., 0], dtype=torch.bool) if p is None else p for tokens, p in embedded]
             kept = None if all(p is None for _, p in embedded) else torch.stack(present, dim=2)
             hours = (inputs.frame.time[:, -1:] - inputs.frame.time).float() / SECONDS_PER_HOUR
@@ -470,15 +481,14 @@ class ClimaX(Network):
         return tokens, keys
 
     def _embed(
-        self, inputs: Fields, statics: Fields | None
+        self, inputs: Fields, beside: Sequence[Fields]
     ) -> tuple[Float[Tensor, "batch patch dim"], Bool[Tensor, "batch patch"] | None]:
-        """Turn some times, newest first, and statics into one token per patch; also return which hold valid inputs."""
+        """Turn some times, newest first, and more into one token per patch; also return which hold valid inputs."""
         numbers, count = self._numbers(inputs.frame.channels), len(self.variables)
         streams = [age * count + number for age in range(inputs.values.shape[1]) for number in numbers]
-        own, given = len(streams), [inputs]
-        if statics is not None:
-            streams += self._numbers(statics.frame.channels)
-            given.append(statics)
+        own, given = len(streams), [inputs, *beside]
+        for fields in beside:
+            streams += self._numbers(fields.frame.channels)
         pixels, index = self._cut(inputs.frame.grid, [fields.filled() for fields in given]), self._index(streams)
         if not self.validity or all(_complete(fields) for fields in given):
             return self.aggregation(pixels, index), None
@@ -514,6 +524,11 @@ class ClimaX(Network):
         weights["position"] = interpolate_position(weights["position"], self.layout.grid, grid, self.patch, self.patch)
         copy.load_state_dict(weights)
         return copy
+
+
+def ahead(channel: Channel) -> Channel:
+    """Return the variable that a channel is at the target time, where it is known beforehand."""
+    return Channel(f"{channel.name}_ahead", channel.level)
 
 
 def _complete(fields: Fields) -> bool:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +64,7 @@ class Network(nn.Module, Recorded):
         Args:
             inputs: normalised state at one time or a history of times, the last one the initial time.
             target: the channels, times and grid that are asked for.
-            forcings: normalised fields known at the target times.
+            forcings: normalised fields known at the target times, one for each of them.
             statics: normalised fields that do not change, with a time axis of length 1.
 
         Returns:
@@ -193,6 +193,54 @@ def lead_hours(inputs: Fields, target: Frame) -> Float[Tensor, "batch target"]:
     if inputs.frame.calendar != target.calendar:
         raise DataError(f"inputs are in the {inputs.frame.calendar} calendar, the target in {target.calendar}")
     return (target.time - inputs.frame.time[:, -1:]).float() / SECONDS_PER_HOUR
+
+
+def by_lead(
+    network: Callable[..., Tensor],
+    inputs: Fields,
+    target: Frame,
+    forcings: Fields,
+    statics: Fields | None,
+    noise: Normals | None,
+) -> Float[Tensor, "batch time channel lat lon"]:
+    """Ask a network for each target time as a sample of its own, with what is known of that time alone.
+
+    Args:
+        network: gives the answers for samples of one target time.
+        inputs: as in `Network.forward`.
+        target: as in `Network.forward`.
+        forcings: as in `Network.forward`, of the target times.
+        statics: as in `Network.forward`.
+        noise: of each sample, None where there is none.
+    """
+    count, alone = target.time.shape[1], target.time.reshape(-1, 1)
+
+    def repeated(fields: Fields) -> Fields:
+        frame = replace(fields.frame, time=fields.frame.time.repeat_interleave(count, dim=0))
+        valid = None if fields.valid is None else fields.valid.repeat_interleave(count, dim=0)
+        return Fields(fields.values.repeat_interleave(count, dim=0), frame, valid)
+
+    valid = None if forcings.valid is None else forcings.valid.flatten(0, 1)[:, None]
+    known = Fields(forcings.values.flatten(0, 1)[:, None], replace(forcings.frame, time=alone), valid)
+    drawn = {} if noise is None else {"noise": lambda step: noise(step).repeat_interleave(count, dim=0)}
+    fixed = None if statics is None else repeated(statics)
+    answers = network(repeated(inputs), replace(target, time=alone), forcings=known, statics=fixed, **drawn)
+    return answers[:, 0].unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def known_at(target: Frame, forcings: Fields | None, layout: Layout) -> Fields | None:
+    """Return the forcings of a network's target times; None for a network that has none.
+
+    Raises:
+        DataError: if they are missing or of other times.
+    """
+    if not layout.forcings:
+        return None
+    if forcings is None:
+        raise DataError(f"the network was built with '{layout.forcings[0]}', but is given no forcings")
+    if not torch.equal(forcings.frame.time, target.time):
+        raise DataError(f"the forcings ('{layout.forcings[0]}', …) are of other times than the target")
+    return forcings
 
 
 class Distribution(NamedTuple):

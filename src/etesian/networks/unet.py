@@ -13,7 +13,7 @@ from etesian.core.clock import seasonal_terms
 from etesian.core.device import positions, sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.grid import Grid
-from etesian.networks.network import Network, Normals, lead_hours
+from etesian.networks.network import Network, Normals, by_lead, known_at, lead_hours
 from etesian.nn.convolution import MapNorm, wrapped
 from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between
 
@@ -25,7 +25,8 @@ class UNet(Network):
 
     Sees the latest state, its changes over the history, the season, the static fields, and a few learned maps. Meant
     for anomalies: what it begins with is their damped persistence. On a grid that goes round the globe every layer is
-    periodic in longitude: without the learned maps, turning the inputs by four columns turns the answer.
+    periodic in longitude: without the learned maps, turning the inputs by four columns turns the answer. With forcings
+    it answers one lead after the other, each from what is known at its time.
 
     Args:
         layout: what goes in and what comes out.
@@ -36,7 +37,7 @@ class UNet(Network):
         noise: standard deviation of what is added to the normalised inputs in training.
 
     Raises:
-        RecipeError: if the layout has forcings, another target grid, targets that are not among the inputs, or a
+        RecipeError: if the layout has another target grid, targets that are not among the inputs, or a
             periodic grid whose longitudes are no multiple of 4.
     """
 
@@ -55,7 +56,7 @@ class UNet(Network):
         self.layout, self.leads, self.noise = layout, tuple(leads), noise
         self.periodic = periodic = layout.grid.is_periodic
         states = len(layout.inputs) * len(layout.history)
-        given = states + len(layout.statics) + 2 + maps
+        given = states + len(layout.statics) + 2 + maps + len(layout.forcings)
         self.maps = nn.Parameter(0.1 * torch.randn(maps, *layout.grid.shape))
         days = torch.tensor(self.leads) / 24
         self.persistence = nn.Parameter(torch.exp(-days / 3)[:, None].repeat(1, len(layout.targets)))
@@ -107,11 +108,14 @@ class UNet(Network):
         """Predict; see `Network.forward` and `Network.accept_noise`.
 
         Raises:
-            DataError: if a lead is asked for that the network was not built for.
+            DataError: if a lead is asked for that the network was not built for, or forcings are missing.
         """
+        known = known_at(target, forcings, self.layout)
+        if known is not None and target.time.shape[1] > 1:
+            return by_lead(self.forward, inputs, target, known, statics, noise)
         embedded = None if noise is None or self.noise_embed is None else self.noise_embed(noise(0))
-        answers = self._answers(self._features(inputs, statics), embedded)
-        known = positions([self.layout.targets.index(c) for c in target.channels], answers.device)
+        answers = self._answers(self._features(inputs, statics, known), embedded)
+        asked = positions([self.layout.targets.index(c) for c in target.channels], answers.device)
         initial = inputs.at(-1).select(self.layout.targets).filled()
         answers = answers + self.persistence[:, :, None, None] * initial
         hours = lead_hours(inputs, target)
@@ -119,7 +123,7 @@ class UNet(Network):
             sample * len(self.leads) + self._place(lead) for sample, row in enumerate(hours) for lead in row.tolist()
         ]
         chosen = answers.flatten(0, 1).index_select(0, positions(rows, answers.device))
-        return torch.unflatten(chosen, 0, hours.shape).index_select(2, known)
+        return torch.unflatten(chosen, 0, hours.shape).index_select(2, asked)
 
     def no_decay(self) -> set[str]:
         """Return everything but the kernels of the convolutions."""
@@ -135,7 +139,9 @@ class UNet(Network):
             raise DataError(f"this U-Net was built for leads of {list(self.leads)} h, not {lead:g} h")
         return self.leads.index(int(lead))
 
-    def _features(self, inputs: Fields, statics: Fields | None) -> Float[Tensor, "batch feature lat lon"]:
+    def _features(
+        self, inputs: Fields, statics: Fields | None, known: Fields | None
+    ) -> Float[Tensor, "batch feature lat lon"]:
         states = inputs.filled()
         changes = states[:, 1:] - states[:, :-1]
         parts = [torch.cat([states[:, -1:], changes.flip(1)], dim=1).flatten(1, 2)]
@@ -147,6 +153,8 @@ class UNet(Network):
         parts.append(season[:, :, None, None].expand(-1, -1, *grid))
         if statics is not None:
             parts.append(statics.filled()[:, 0])
+        if known is not None:
+            parts.append(known.select(self.layout.forcings).filled()[:, 0])
         parts.append(self.maps.expand(batch, -1, -1, -1))
         return torch.cat(parts, dim=1)
 
@@ -210,8 +218,6 @@ class _Block(nn.Module):
 
 
 def _check(layout: Layout) -> None:
-    if layout.forcings:
-        raise RecipeError(f"UNet takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
     if layout.target_grid is not None and layout.target_grid != layout.grid:
         raise RecipeError("UNet predicts on the grid of its inputs; interpolate them to the target grid first")
     if missing := [c for c in layout.targets if c not in layout.inputs]:

@@ -167,7 +167,10 @@ def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[
         RecipeError: if it cannot.
     """
     if layout.forcings:
-        raise RecipeError(f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input")
+        raise RecipeError(
+            f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input, or take "
+            "ClimaX or UNet"
+        )
     if layout.target_grid is not None and layout.target_grid != layout.grid:
         raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
     for grid in (layout.grid, *layout.other_grids):

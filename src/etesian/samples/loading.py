@@ -65,7 +65,7 @@ class TaskData(L.LightningDataModule):
         return self._loader("test")
 
     def holes(self) -> dict[Channel, float]:
-        """Return the share of values that are missing, for each input and static field that has any."""
+        """Return the share of values that are missing, for each input, forcing and static field that has any."""
         return {}
 
 
@@ -142,14 +142,14 @@ class StoreData(TaskData):
         }
 
     def holes(self) -> dict[Channel, float]:
-        """Return the share of missing values of each input and static field that has any, the largest of all stores.
+        """Return the share of missing values of each input, forcing and static field that has any: the largest.
 
         On a part of a store's grid, the share of points that were never observed.
         """
         found: dict[Channel, float] = {}
         for store in self.stores:
             for channel, share in store.holes(self.layout.grid).items():
-                if channel in (*self.layout.inputs, *self.layout.statics):
+                if channel in (*self.layout.inputs, *self.layout.forcings, *self.layout.statics):
                     found[channel] = max(share, found.get(channel, 0.0))
         return found
 

@@ -15,6 +15,7 @@ from etesian.core.clock import decode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.samples.batches import Group, group_of
+from etesian.samples.forcings import Forcings
 from etesian.store.reader import Index, Store, compact, positions
 from etesian.store.states import States
 
@@ -120,6 +121,8 @@ class WindowDataset:
             more or fewer is walked through again and again, each time in another order.
         average_hours: targets are means over the states of so many hours up to the lead, the lead included; None takes
             the state at the lead.
+        step_hours: of an iterated forecast, whose forcings are read at every step on the way to the leads; None reads
+            them at the leads alone.
 
     Attributes:
         picks: every window there is, in the order of stores and times.
@@ -142,10 +145,13 @@ class WindowDataset:
         layouts: Sequence[Layout] | None = None,
         shares: Sequence[float] | None = None,
         average_hours: int | None = None,
+        step_hours: int | None = None,
     ) -> None:
         self.stores, self.layout, self.leads, self.draw = list(stores), layout, tuple(leads), draw
         own = [layout] * len(stores) if layouts is None else layouts
-        self.readers = [WindowReader(store, each, average_hours) for store, each in zip(stores, own, strict=True)]
+        self.readers = [
+            WindowReader(store, each, average_hours, step_hours) for store, each in zip(stores, own, strict=True)
+        ]
         self.picks: list[WindowPick] = []
         for number, (store, reader) in enumerate(zip(stores, self.readers, strict=True)):
             inside = period.covers(store.time, store.calendar)
@@ -225,6 +231,7 @@ class WindowReader:
         layout: channels, history and grid.
         average_hours: targets are means over the states of so many hours up to the lead, the lead included, where at
             least half of them are valid; None takes the state at the lead.
+        step_hours: of an iterated forecast, at whose every step forcings are read.
 
     Raises:
         ChannelError: if the store lacks a channel of the layout.
@@ -232,8 +239,11 @@ class WindowReader:
         DataError: if static fields have gaps, or the averages are no whole number of steps.
     """
 
-    def __init__(self, store: States, layout: Layout, average_hours: int | None = None) -> None:
-        self.store, self.layout = store, layout
+    def __init__(
+        self, store: States, layout: Layout, average_hours: int | None = None, step_hours: int | None = None
+    ) -> None:
+        self.store, self.layout, self.step_hours = store, layout, step_hours
+        self.forcings = Forcings(store, layout, store.calendar) if layout.forcings else None
         if average_hours is not None and (store.step_hours < 1 or average_hours % store.step_hours):
             step = store.step_hours or "varying"
             raise DataError(f"averages over {average_hours} h are no whole number of steps of {store.path}, {step} h")
@@ -255,11 +265,33 @@ class WindowReader:
         """Read inputs, statics and targets of some samples."""
         initial = self.store.time[[pick.initial for pick in picks]]
         after = initial[:, None] + np.array([pick.leads for pick in picks]) * SECONDS_PER_HOUR
-        return replace(self.start(initial), targets=self._target_fields(after))
+        targets = self._predicted(self._target_fields(after))
+        if self.forcings is None:
+            return replace(self.start(initial), targets=targets)
+        # Where one sample has further to go than another, the other's last time is repeated: its steps beyond are no
+        # part of any answer.
+        steps = np.array(known_hours(int(max(max(pick.leads) for pick in picks)), self.step_hours), dtype=np.int64)
+        time = after if self.step_hours is None else np.minimum(
+            initial[:, None] + steps * SECONDS_PER_HOUR, after.max(axis=1, keepdims=True)
+        )  # fmt: skip
+        return replace(self.start(initial), targets=targets, forcings=self.forcings.at(initial, time))
 
     def hours(self, leads: Sequence[int]) -> list[int]:
-        """Return the hours after the initial time of all states that the targets at some leads are made of."""
-        return [lead + hour for lead in leads for hour in self.before]
+        """Return the hours after the initial time of all states that samples with some leads are made of."""
+        hours = [lead + hour for lead in leads for hour in self.before]
+        if self.forcings is not None and self.forcings.read and self.step_hours is not None:
+            hours += known_hours(max(leads), self.step_hours)
+        return hours
+
+    def _predicted(self, targets: Fields) -> Fields:
+        """Return targets that are missing on the boundary, where they are not to be predicted."""
+        if not self.layout.boundary:
+            return targets
+        rows, columns = targets.frame.grid.inside(self.layout.boundary)
+        inside = torch.zeros_like(targets.values, dtype=torch.bool)
+        inside[..., rows, columns] = True
+        valid = inside if targets.valid is None else targets.valid & inside
+        return Fields(targets.values.masked_fill(~valid, 0.0), targets.frame, valid)
 
     def _target_fields(self, after: NDArray[np.int64]) -> Fields:
         if self.before == (0,):
@@ -297,6 +329,11 @@ class WindowReader:
         valid = torch.isfinite(tensor) if self.store.has_gaps else None
         frame = Frame(names, torch.from_numpy(time), self.layout.grid, self.store.calendar, self.layout.source)
         return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
+
+
+def known_hours(lead: int, step_hours: int | None) -> list[int]:
+    """Return the hours after the initial time at which forcings are known on the way to a lead."""
+    return [lead] if step_hours is None else list(range(step_hours, lead + 1, step_hours))
 
 
 def exists(store: States, hours: Sequence[int], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

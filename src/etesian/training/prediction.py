@@ -59,7 +59,7 @@ def initial_times(store: States, history: tuple[int, ...], period: Period, every
 
 def starting_side(layout: Layout) -> Layout:
     """Return what of a layout is read to start from, without what is to be predicted."""
-    return replace(given_side(layout), targets=layout.inputs)
+    return replace(given_side(layout), targets=layout.inputs, forcings=(), boundary=0)
 
 
 class PredictionWriter(ResumableStore):
