@@ -7,9 +7,12 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
+import yaml
+from running import etesian
 from torch import Tensor
 
 import etesian as et
@@ -28,6 +31,7 @@ HOUR = 3600
 PRESSURE, WARM = Channel("surface_pressure"), Channel("temperature", 850)
 PERIODS = ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12")
 SUN = str(SOLAR_RADIATION)
+ROOT = Path(__file__).parents[2]
 
 
 def data(store: str, *, leads: tuple[int, ...] = (6, 12, 24), **options: Any) -> ForecastData:
@@ -346,6 +350,66 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(store: str, tmp_path: Path) ->
     assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.state_dict().items())
     a, b = (et.load(tmp_path / name / "last").forecast(store, INIT, LEADS) for name in ("through", "stopped"))
     xr.testing.assert_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def summer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of the channels and dates of the pages."""
+    folder = tmp_path_factory.mktemp("summer")
+    time = pd.date_range("2001-05-01", "2001-09-12", freq="D")
+    random = np.random.default_rng(0)
+    dims = ("time", "latitude", "longitude")
+    values = {name: (dims, random.standard_normal((len(time), 6, 8)).astype("f4") + 280, {"units": units}) for name, units
+              in (("2m_temperature", "K"), ("sea_surface_temperature", "K"), ("surface_pressure", "Pa"))}  # fmt: skip
+    place = {"latitude": np.linspace(-75, 75, 6), "longitude": np.arange(8) * 45.0}
+    et.prepare(xr.Dataset(values, {"time": time, **place}), folder / "ocean.zarr")
+    return folder
+
+
+def test_the_recipe_of_the_page_is_one(summer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(summer)
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("## What is known ahead")[1]
+    written = yaml.safe_load(page.split("```yaml")[1].split("```")[0])["data"]["init_args"]
+    made = ForecastData(
+        leads=[24], train=("2001-05-01", "2001-06-01"), validate=("2001-06-02", "2001-06-30"), **written
+    )
+    assert made.layout.forcings == (SOLAR_RADIATION, Channel("sea_surface_temperature"))
+    assert [str(channel) for channel in made.layout.targets] == ["2m_temperature", "surface_pressure"]
+    assert Channel("sea_surface_temperature") in made.layout.inputs
+
+
+def test_a_region_is_driven_as_the_page_has_it(summer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(summer)
+    store, page = "ocean.zarr", (ROOT / "docs" / "regions.md").read_text(encoding="utf-8")
+    text = RECIPE.format(store=store, data='region: "-20,20,90,200", boundary: 1', epochs=1).replace("6, 12", "24, 48")
+    text = text.replace("leads: [6]", "leads: [24]").replace("step_hours: 6", "step_hours: 24")
+    text = text.replace("2001-01-01, 2001-01-08", "2001-05-01, 2001-06-01").replace("2001-01-09", "2001-06-02")
+    Path("recipe.yaml").write_text(text.replace("2001-01-12", "2001-06-30"))
+    names: dict[str, Any] = {
+        "run": et.fit("recipe.yaml", run="region"),
+        "globe": et.baseline("persistence"),
+        "store": store,
+    }
+    exec(page.split("### Lateral boundaries")[1].split("```python")[1].split("```")[0], names)
+    assert dict(names["driving"].sizes)["prediction_timedelta"] == 5
+    dates, leads = ["--init", "2001-07-01", "2001-07-03"], ["--leads", "24", "72", "120"]
+    etesian("forecast", "region", store, "driven.zarr", *dates, *leads, "--forcings", "globe.zarr")
+    again = names["run"].forecast(store, ("2001-07-01", "2001-07-03"), [24, 72, 120], forcings="globe.zarr")
+    xr.testing.assert_equal(again, xr.open_zarr("driven.zarr", decode_timedelta=True))
+    etesian("forecast", "region", store, "driven.zarr", *dates, *leads, "--forcings", "globe.zarr")
+    with pytest.raises(AssertionError, match="baseline:persistence"):
+        etesian("forecast", "baseline:persistence", store, "other.zarr", *dates, *leads, "--forcings", "globe.zarr")
+
+
+def test_a_network_without_forcings_can_be_gone_on_with(store: str) -> None:
+    size = {"patch": 2, "dim": 16, "depth": 1, "heads": 2}
+    before, after = (data(store, inputs=["temperature"], forcings=given).layout for given in ([], [SUN]))
+    trained, network = et.ClimaX(before, **size), et.ClimaX(after, **size)
+    outcomes = network.adopt(trained).outcomes
+    assert outcomes["toa_incident_solar_radiation_ahead"] == "new"
+    assert outcomes["blocks.0.attention.qkv.weight"] == "loaded"
+    ours, theirs = network.aggregation.token_weight, trained.aggregation.token_weight
+    torch.testing.assert_close(ours[:2], theirs[:2])
 
 
 def test_a_region_is_driven_by_the_forecasts_of_a_larger_one(store: str, tmp_path: Path) -> None:

@@ -167,15 +167,15 @@ def test_a_history_of_one_time_passes_the_neck_as_a_linear_map_of_its_tokens() -
     model, plain = network(history="attention", validity=True), network(validity=True)
     assert model.neck is not None
     plain.load_state_dict({name: w for name, w in model.state_dict().items() if not name.startswith("neck.")})
-    tokens, _ = plain._aggregate(STATE, STATIC)
+    tokens, _ = plain._aggregate(STATE, (STATIC,))
     value_weight, value_bias = model.neck.attention.in_proj_weight[32:], model.neck.attention.in_proj_bias[32:]
     age = torch.from_numpy(sincos(16, np.zeros(1))).float()
     expected = model.neck.attention.out_proj((tokens + age) @ value_weight.T + value_bias)
-    found, keys = model._aggregate(STATE, STATIC)
+    found, keys = model._aggregate(STATE, (STATIC,))
     assert close(found, expected)
     assert keys is None
     model.neck.query.normal_()
-    assert close(model._aggregate(STATE, STATIC)[0], expected)
+    assert close(model._aggregate(STATE, (STATIC,))[0], expected)
 
 
 def test_a_way_to_take_a_history_that_there_is_not_is_refused() -> None:
@@ -316,7 +316,7 @@ def test_a_new_network_lets_its_input_count_more_than_where_and_when_it_is(
     torch.manual_seed(0)
     layout = replace(LAYOUT, history=times, statics=())
     model = ClimaX(layout, **({"dim": 64, "depth": 1, "heads": 4} | options))  # type: ignore[arg-type]
-    tokens, _ = model._aggregate(fields((Z, T, U), batch=64, times=times), None)
+    tokens, _ = model._aggregate(fields((Z, T, U), batch=64, times=times), ())
     from_input = float(tokens.var(dim=0).mean())
     # Three independent times, of which attention takes the mean, have a third of the variance of one.
     assert 0.05 < from_input < 1

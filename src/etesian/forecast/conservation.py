@@ -33,7 +33,7 @@ class Conservation:
             chosen = [c for c in layout.targets if name in (str(c), c.name)]
             if not chosen or not set(chosen) <= set(layout.inputs):
                 raise RecipeError(f"conserve names '{name}', which is not among the inputs and the targets")
-        if self.names and (not layout.grid.is_periodic or layout.output_grid != layout.grid):
+        if self.names and (not layout.grid.is_periodic or layout.output_grid != layout.grid or layout.boundary):
             raise RecipeError("an area mean is conserved on the whole globe only; leave out conserve")
 
     def __call__(
