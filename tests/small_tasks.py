@@ -110,7 +110,7 @@ AHEAD = replace(SAME, inputs=(*STATE, RAIN), forcings=(SUN, RAIN))
 
 
 def climax_forced() -> Case:
-    return climax(AHEAD, network={"validity": True, "local_width": 4}), weather(AHEAD, gaps=0.3)
+    return climax(AHEAD, network={"validity": True, "local_width": 4}, members=2), weather(AHEAD, gaps=0.3)
 
 
 def unet_forced() -> Case:

@@ -359,8 +359,11 @@ def summer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     time = pd.date_range("2001-05-01", "2001-09-12", freq="D")
     random = np.random.default_rng(0)
     dims = ("time", "latitude", "longitude")
-    values = {name: (dims, random.standard_normal((len(time), 6, 8)).astype("f4") + 280, {"units": units}) for name, units
-              in (("2m_temperature", "K"), ("sea_surface_temperature", "K"), ("surface_pressure", "Pa"))}  # fmt: skip
+    units = {"2m_temperature": "K", "sea_surface_temperature": "K", "surface_pressure": "Pa"}
+    values = {
+        name: (dims, random.standard_normal((len(time), 6, 8)).astype("f4") + 280, {"units": own})
+        for name, own in units.items()
+    }
     place = {"latitude": np.linspace(-75, 75, 6), "longitude": np.arange(8) * 45.0}
     et.prepare(xr.Dataset(values, {"time": time, **place}), folder / "ocean.zarr")
     return folder
