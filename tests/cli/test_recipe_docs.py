@@ -47,7 +47,8 @@ def test_the_tables_name_every_option_and_its_default(heading: str, owner: type,
 def test_the_example_of_callbacks_is_one_that_lightning_has() -> None:
     import lightning.pytorch.callbacks as callbacks
 
-    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, re.S)[1])  # type: ignore[index]
+    section = PAGE.split("## `trainer`")[1]
+    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.S)[1])  # type: ignore[index]
     for item in example["trainer"]["callbacks"]:
         callback = getattr(callbacks, item["class_path"].rpartition(".")[2])
         inspect.signature(callback).bind(**item["init_args"])

@@ -96,10 +96,11 @@ class Forcings:
                 values[:, :, place] = known[:, :, self.read.index(channel)]
         tensor = torch.from_numpy(values)
         frame = Frame(layout.forcings, torch.from_numpy(time), layout.grid, self.calendar)
-        has_gaps = bool(self.read) and not (isinstance(self.source, Store) and not self.source.has_gaps)
-        if not has_gaps and self.outside is None:
+        if not self.read or (isinstance(self.source, Store) and not self.source.has_gaps and self.outside is None):
             return Fields(tensor, frame)
         valid = torch.isfinite(tensor)
+        if self.outside is None and bool(valid.all()):
+            return Fields(tensor, frame)
         valid = valid if self.outside is None else valid & self.outside
         return Fields(tensor.masked_fill(~valid, 0.0), frame, valid)
 
