@@ -11,6 +11,7 @@ from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 import xarray as xr
 from rich.table import Table
 
@@ -19,6 +20,7 @@ from etesian.core.errors import RecipeError
 from etesian.core.outputs import claim, keep_apart
 from etesian.core.resumable import is_finished, plan_text
 from etesian.distance.distance import LearnedDistance
+from etesian.files.stations import read_reports
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
 from etesian.fill.pairs import FilledPairs, Resolution
 from etesian.fill.report import filled_summary, write_gapfill_report
@@ -29,6 +31,7 @@ from etesian.samples.windows import Period, exists
 from etesian.scores.report import write_report
 from etesian.scores.score import score
 from etesian.scores.series import averaging_hours, open_forecast
+from etesian.scores.stations import TOLERANCE, StationScores
 from etesian.scores.tables import summary as forecast_summary
 from etesian.scores.weights import Weighting
 from etesian.store.prepare import identity
@@ -57,6 +60,9 @@ def evaluate(
     thresholds: Mapping[str, Sequence[float]] | None = None,
     quantiles: Sequence[float] | None = None,
     windows: Sequence[int] | None = None,
+    stations: str | Path | pd.DataFrame | None = None,
+    tolerance: float = TOLERANCE,
+    lapse_rate: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> xr.Dataset:
@@ -90,6 +96,11 @@ def evaluate(
             from the climatology than these of the departures in the training period of the store, below it for
             quantiles under a half.
         windows: sizes in grid points, odd, of the neighbourhoods whose fractions of an event are compared (FSS).
+        stations: table of reports (CSV, Parquet or METAR's export) by which forecasts are scored as well;
+            docs/stations.md says which columns it has.
+        tolerance: minutes between a report and the time that it verifies, at most.
+        lapse_rate: K per km by which 2 m temperatures go from the model's height to that of a station; by default 6.5
+            where the truth or a forecast holds the orography, 0 for none.
         out: folder to write scores.nc, scores.csv, report.html and pictures into; without one there are scores only.
         overwrite: replace an evaluation of something else that is there already.
 
@@ -114,7 +125,10 @@ def evaluate(
         "quantiles": None if quantiles is None else list(quantiles),
         "windows": None if windows is None else list(windows),
     }
-    asked = _Comparison(named, truth, observed, baselines, references, channels, weights, distance, options)
+    at_stations = None if stations is None else _AtStations(stations, tolerance, lapse_rate)
+    asked = _Comparison(
+        named, truth, observed, baselines, references, channels, weights, distance, options, at_stations
+    )
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             return asked.score(Path(folder))
@@ -130,6 +144,21 @@ def summary(scores: xr.Dataset) -> Table:
 
 
 @dataclass(frozen=True)
+class _AtStations:
+    """What is said of stations."""
+
+    table: str | Path | pd.DataFrame
+    tolerance: float
+    lapse_rate: float | None
+
+    def plan(self) -> dict[str, Any]:
+        """Return all that scores at stations follow from, as plain data."""
+        table = self.table
+        told = dask.base.tokenize(table) if isinstance(table, pd.DataFrame) else _told_apart(table)
+        return {"stations": told, "tolerance": self.tolerance, "lapse_rate": self.lapse_rate}
+
+
+@dataclass(frozen=True)
 class _Comparison:
     """What `evaluate` is asked for; stores by their paths, `options` those that `score` alone takes."""
 
@@ -142,11 +171,13 @@ class _Comparison:
     weights: Weighting
     distance: str | Path | None
     options: dict[str, Any]
+    stations: _AtStations | None
 
     @property
     def inputs(self) -> list[str | Path]:
         """Paths of all that is read."""
         given = (*self.forecasts.values(), self.truth, self.observed, self.distance, self.options["climatology"])
+        given += () if self.stations is None else (self.stations.table,)
         return [each for each in given if isinstance(each, str | Path)]
 
     def plan(self) -> dict[str, Any]:
@@ -160,7 +191,8 @@ class _Comparison:
         }
         told |= {name: _told_apart(given) for name, given in further.items() if given is not None}
         own = {name: getattr(self, name) for name in ("baselines", "references", "channels", "weights")}
-        return self.options | dict.fromkeys(further) | own | told
+        # Nothing is said of stations where there are none, so that evaluations of earlier versions are still the same.
+        return self.options | dict.fromkeys(further) | own | told | (self.stations.plan() if self.stations else {})
 
     def score(self, beside: Path, out: str | Path | None = None, plan: str | None = None) -> xr.Dataset:
         """Make the baselines into a folder, score all, and write the report where there is a place for it."""
@@ -177,6 +209,8 @@ class _Comparison:
 
     def _score_forecasts(self, beside: Path) -> xr.Dataset:
         named, baselines = dict(self.forecasts), self.baselines
+        # A table that cannot be read is found before baselines are made.
+        reports = None if self.stations is None else read_reports(self.stations.table)
         like = next(iter(named.values()))
         fitted = _fitted(self.truth, baselines)
         if baselines is None:
@@ -186,15 +220,25 @@ class _Comparison:
             assert fitted is not None
             named[name] = keep_apart(beside / f"{name}.zarr", self.inputs)
             _forecast_as(name, like, fitted, beside / f"{name}.zarr", self.channels)
-        further = [] if self.distance is None else [partial(LearnedDistance, run=self.distance)]
+        further: list[Any] = [] if self.distance is None else [partial(LearnedDistance, run=self.distance)]
+        references = [*baselines, *(self.references or [])]
+        if reports is not None:
+            assert self.stations is not None
+            further.append(
+                partial(
+                    StationScores, reports=reports, regions=self.options["regions"], references=references,
+                    tolerance=self.stations.tolerance, lapse_rate=self.stations.lapse_rate,
+                )
+            )  # fmt: skip
         return score(
-            named, self.truth, references=[*baselines, *(self.references or [])], channels=self.channels,
+            named, self.truth, references=references, channels=self.channels,
             weights=self.weights, further=further, **self.options,
         )  # fmt: skip
 
     def _filled(self, observed: str | Path, beside: Path) -> dict[str, Forecast]:
         """Return the filled fields and, beside them, baselines made from the same observations."""
         unfit = {"weights": self.weights != "area", "references": self.references, "distance": self.distance}
+        unfit["stations"] = self.stations is not None
         if given := [name for name, value in (unfit | self.options).items() if value]:
             raise RecipeError(f"{given[0]} is for forecasts; filled gaps are scored without it")
         fitted = _fitted(observed, self.baselines)

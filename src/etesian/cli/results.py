@@ -220,6 +220,9 @@ def evaluate(
     thresholds: Words | None = None,
     quantiles: Annotated[list[float], Parameter(consume_multiple=True, negative=())] | None = None,
     windows: Numbers | None = None,
+    stations: str | None = None,
+    tolerance: float = 10,
+    lapse_rate: float | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Scores with intervals, baselines, and a report in one file: of forecasts, filled or fine fields.
@@ -236,7 +239,8 @@ def evaluate(
     scores = et.evaluate(
         named, truth, baselines=chosen, observed=observed, distance=distance, out=out, references=references,
         climatology=climatology, channels=channels, leads=leads, regions=regions, weights=weights, headline=headline,
-        structure=structure, locations=locations, quantiles=quantiles, windows=windows, overwrite=overwrite,
+        structure=structure, locations=locations, quantiles=quantiles, windows=windows, stations=stations,
+        tolerance=tolerance, lapse_rate=lapse_rate, overwrite=overwrite,
         thresholds=None if thresholds is None else dict(_limits(text) for text in thresholds),
     )  # fmt: skip
     console = Console()

@@ -68,10 +68,13 @@ _ATOMS: dict[str, Unit] = {
         ("hpa mb mbar millibar millibars hectopascal hectopascals", Unit(PRESSURE_DIMENSION, 100)),
         ("kpa", Unit(PRESSURE_DIMENSION, 1000)),
         ("dbar decibar", Unit(PRESSURE_DIMENSION, 1e4)),
+        ("inhg", Unit(PRESSURE_DIMENSION, 3386.389)),
+        ("mmhg", Unit(PRESSURE_DIMENSION, 133.3224)),
         ("n newton", Unit((1, 1, -2, 0, 0), 1)),
         ("j joule joules", Unit((2, 1, -2, 0, 0), 1)),
         ("w watt watts", Unit((2, 1, -3, 0, 0), 1)),
         ("kt knot knots", Unit((1, 0, -1, 0, 0), 1852 / 3600)),
+        ("mph", Unit((1, 0, -1, 0, 0), 0.44704)),
     )
     for spelling in spellings.split()
 }

@@ -12,7 +12,7 @@ from etesian.fill.means import MEAN_SCORES, MEANS
 from etesian.fill.pairs import FilledPairs
 from etesian.fill.plots import example, film, gapfill_figures, strip
 from etesian.scores.definitions import FILLED_SCORES
-from etesian.scores.report import page, picture, provenance, save_pictures, table, text, verdict_list
+from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.tables import number as digits
 from etesian.scores.tables import pretty_units, title, verdicts, with_best
 

@@ -20,8 +20,8 @@ from etesian.projection.emulators import EMULATORS
 from etesian.projection.scores import PROJECTION_SCORES, score_projections
 from etesian.projection.task import ProjectionTask
 from etesian.scores.maps import DIVERGING, STYLE, draw_map, map_height
+from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.plots import colour_bar
-from etesian.scores.report import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.tables import models, number, references, title, verdicts, with_best
 
 Maps = Float[np.ndarray, "year channel lat lon"]

@@ -16,7 +16,6 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
-from etesian.core.grid import Grid
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.events import Events, events_of
 from etesian.scores.members import MemberExample, RankHistograms
@@ -36,7 +35,7 @@ from etesian.scores.series import (
 )
 from etesian.scores.structure import Structure
 from etesian.scores.sums import MISSING, WIND_PAIRS, Sums, accumulate
-from etesian.scores.weights import WHOLE_DOMAIN, Weighting
+from etesian.scores.weights import Weighting, default_regions
 from etesian.store.reader import is_training_store
 
 Array = NDArray[np.float64]
@@ -134,7 +133,7 @@ def score(
             normal.window = verification.window
     compared = common_channels(opened, verification, channels)
     pairs = Pairs(opened, verification, normal, compared, leads)
-    boxes = tuple(regions) if regions else _default_regions(verification.grid)
+    boxes = tuple(regions) if regions else default_regions(verification.grid)
     shown = _headline(compared, headline)
     maps = Maps(pairs, shown)
     gathered: list[PairedScore] = [maps]
@@ -160,11 +159,14 @@ def score(
     sums = _accumulate(pairs, boxes, weights, names, gathered, progress)
     _refuse_nothing(sums)
     scores = _scores(sums, names, pairs, references)
+    notes: dict[str, Any] = {}
     for each in gathered:
         found = each.result()
+        notes |= found.attrs
         # What only some channels have is missing for the others.
         scores.update(found.reindex(channel=scores.channel.values) if "channel" in found.dims else found)
     _describe(scores, pairs, weights)
+    scores.attrs |= notes
     if hours is not None:
         scores.attrs[AVERAGING_HOURS] = hours
     if out is not None:
@@ -340,13 +342,6 @@ def _units(truth: FieldSeries, channel: Channel) -> str:
         if channel.name == vector:
             return CATALOGUE[eastward].units
     return truth.units(channel)
-
-
-def _default_regions(grid: Grid) -> tuple[str, ...]:
-    bounds = grid.latitude_bounds
-    if grid.is_periodic and bounds[0] < -89 and bounds[-1] > 89:
-        return ("global", "tropics", "extratropics_north", "extratropics_south")
-    return (WHOLE_DOMAIN,)
 
 
 def _headline(channels: tuple[Channel, ...], names: Sequence[str] | None) -> tuple[Channel, ...]:

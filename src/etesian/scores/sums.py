@@ -145,17 +145,71 @@ def accumulate(
     channels = prediction.frame.channels
     target = target.select(channels)
     _check_frames(prediction, target)
-    anomalies_of: set[Channel] = set()
     if climatology is not None:
         _check_frames(prediction, climatology)
-        anomalies_of = set(channels) & set(climatology.frame.channels)
     groups = RegionGroups(*point_weights(prediction.frame.grid, regions, weighting, prediction.values.device))
+    values, scored = sum_points(
+        PointValues.of(prediction),
+        PointValues.of(target),
+        groups,
+        statistics,
+        climatology=None if climatology is None else PointValues.of(climatology),
+        where=None if where is None else where.flatten(3),
+        members=None if members is None else members.flatten(4),
+    )
+    return Sums(values, scored, tuple(regions), statistics)
+
+
+@dataclass(frozen=True)
+class PointValues:
+    """Values at points, such as those of a grid one after the other, or stations.
+
+    Attributes:
+        channels: of the third axis.
+        values: in physical units.
+        valid: where they are known; None means wherever they are finite.
+    """
+
+    channels: tuple[Channel, ...]
+    values: Float[Tensor, "batch time channel point"]
+    valid: Bool[Tensor, "batch time channel point"] | None = None
+
+    @classmethod
+    def of(cls, fields: Fields) -> "PointValues":
+        """Return the values of fields at all points of their grid."""
+        valid = None if fields.valid is None else fields.valid.flatten(3)
+        return cls(fields.frame.channels, fields.values.flatten(3), valid)
+
+    def at(self, channel: int) -> Float64[Tensor, "batch time point"]:
+        """Return the values of one channel."""
+        return self.values[:, :, channel].double()
+
+    def known(self, channel: int) -> Bool[Tensor, "batch time point"]:
+        """Return where there is a value of one channel."""
+        finite = self.values[:, :, channel].isfinite()
+        return finite if self.valid is None else finite & self.valid[:, :, channel]
+
+
+@torch.no_grad()
+def sum_points(
+    prediction: PointValues,
+    target: PointValues,
+    groups: RegionGroups,
+    statistics: tuple[str, ...],
+    *,
+    climatology: PointValues | None = None,
+    where: Bool[Tensor, "batch time channel point"] | None = None,
+    members: Float[Tensor, "member batch time channel point"] | None = None,
+) -> tuple[Float64[Tensor, "batch time scored region statistic"], tuple[Channel, ...]]:
+    """Return the sums over points of each sample and lead, and of which channels they are: see `accumulate`."""
+    channels = prediction.channels
+    anomalies_of = set(channels) & set(() if climatology is None else climatology.channels)
     pairs = _wind_pairs(channels)
     components = {component for pair in pairs.values() for component in pair}
     of_component: dict[Channel, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     scored = (*channels, *pairs)
-    shape = (*prediction.frame.time.shape, len(scored), len(regions), len(statistics))
+    shape = (*prediction.values.shape[:2], len(scored), groups.weights.shape[1], len(statistics))
     values = torch.zeros(shape, dtype=torch.float64, device=prediction.values.device)
 
     def store(number: int, pair: MapPair, has_forecast: Tensor, has_truth: Tensor) -> None:
@@ -166,17 +220,17 @@ def accumulate(
             values[:, :, number, :, position] = sums[name]
 
     for number, channel in enumerate(channels):
-        forecast, truth = _points(prediction, number), _points(target, number)
-        has_forecast, has_truth = _known(prediction, number), _known(target, number)
+        forecast, truth = prediction.at(number), target.at(number)
+        has_forecast, has_truth = prediction.known(number), target.known(number)
         use = has_forecast & has_truth
         if where is not None:
-            use = use & where[:, :, number].flatten(2)
+            use = use & where[:, :, number]
         squared = torch.where(use, forecast - truth, 0.0).square()
         normal = None
         if climatology is not None and channel in anomalies_of:
-            position = climatology.frame.channels.index(channel)
-            normal = _points(climatology, position).where(_known(climatology, position), torch.nan)
-        each = forecast[None] if members is None else members[:, :, :, number].flatten(3)
+            position = climatology.channels.index(channel)
+            normal = climatology.at(position).where(climatology.known(position), torch.nan)
+        each = forecast[None] if members is None else members[:, :, :, number]
         pair = MapPair(forecast, truth, use, groups, squared, normal, members=each)
         store(number, pair, has_forecast, has_truth)
         if channel in components:
@@ -188,16 +242,7 @@ def accumulate(
         # Vectors have no value of their own, only the length of their difference.
         nothing = torch.full_like(squared, torch.nan)
         store(number, MapPair(nothing, nothing, use, groups, squared), has_forecast, has_truth)
-    return Sums(values, scored, tuple(regions), statistics)
-
-
-def _points(fields: Fields, channel: int) -> Float64[Tensor, "batch time point"]:
-    return fields.values[:, :, channel].flatten(2).double()
-
-
-def _known(fields: Fields, channel: int) -> Bool[Tensor, "batch time point"]:
-    finite = fields.values[:, :, channel].isfinite()
-    return (finite if fields.valid is None else finite & fields.valid[:, :, channel]).flatten(2)
+    return values, scored
 
 
 def _wind_pairs(channels: tuple[Channel, ...]) -> dict[Channel, tuple[Channel, Channel]]:

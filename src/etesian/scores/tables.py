@@ -200,6 +200,17 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
                 cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
             table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
         table.add_section()
+    if "station_channel" in scores.dims and not _downscaled(scores):
+        part = at_stations(scores).isel(region=0)
+        for channel in part.channel.values.tolist():
+            errors, best = (
+                each.sel(channel=channel) for each in (part.rmse, part.rmse.drop_sel(forecast="truth").min("forecast"))
+            )
+            units = pretty_units(str(part.units.sel(channel=channel).values))
+            for row, name in enumerate(part.forecast.values.tolist()):
+                cells = with_best(errors.sel(forecast=name).values, best.values, "[bold]{}[/]")
+                table.add_row(f"{channel} at stations ({units})" if row == 0 else "", name, *cells)
+            table.add_section()
     if DISTANCE in scores and not _downscaled(scores):
         learned = scores[DISTANCE]
         for row, name in enumerate(scores.forecast.values.tolist()):
@@ -275,6 +286,31 @@ def event_rows(scores: xr.Dataset) -> pd.DataFrame:
     return rows.assign(channel=rows["event"].str.split(" ").str[0])
 
 
+def at_stations(scores: xr.Dataset) -> xr.Dataset:
+    """Return the scores at stations under the names that those on the grid have; the truth is one of the references."""
+    named = {
+        name: name.removeprefix("station_")
+        for name in map(str, scores.data_vars)
+        if "station_channel" in scores[name].dims
+    }
+    part = scores[list(named)].rename(named | {"series": "forecast", "station_channel": "channel"})
+    part = part.drop_vars("units", errors="ignore").rename(station_units="units")
+    known = [*references(scores), "truth"]
+    return part.reindex(reference=known) if "reference" in part.dims else part.assign_coords(reference=known)
+
+
+def station_rows(scores: xr.Dataset) -> pd.DataFrame:
+    """Return one row for each score at stations, with its interval and its counts."""
+    part = at_stations(scores)
+    frames = []
+    for name in (each for each in part.data_vars if f"{each}_low" in part):
+        ends = xr.Dataset({"value": part[name], "low": part[f"{name}_low"], "high": part[f"{name}_high"]})
+        counts = part[["points", "missing_forecast", "missing_report"]].rename(missing_report="missing_truth")
+        table = xr.merge([ends, counts]).to_dataframe().reset_index()
+        frames.append(table.assign(score=name, binning="stations", bin=""))
+    return pd.concat(frames, ignore_index=True).dropna(subset="value")
+
+
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
     """Return one row per forecast, channel, region, lead, score and reference, with its interval and its counts.
 
@@ -297,6 +333,8 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
         table = pd.concat([table, structure_rows(scores)], ignore_index=True)
     if "event" in scores.dims:
         table = pd.concat([table, event_rows(scores)], ignore_index=True)
+    if "station_channel" in scores.dims:
+        table = pd.concat([table, station_rows(scores)], ignore_index=True)
     table = table.rename(columns={"lead_time": "lead_hours"})
     columns = ["forecast", "channel", "units", "region", "lead_hours", "score", "reference", "binning", "bin"]
     columns += ["value", "low", "high", "initial_times", "points", "missing_forecast", "missing_truth"]

@@ -28,6 +28,14 @@ def region_named(name: str) -> Region:
     return Region(-90, 90, 0, 360) if name == WHOLE_DOMAIN else Region.parse(name)
 
 
+def default_regions(grid: Grid) -> tuple[str, ...]:
+    """Return the regions that are scored where none are named."""
+    bounds = grid.latitude_bounds
+    if grid.is_periodic and bounds[0] < -89 and bounds[-1] > 89:
+        return ("global", "tropics", "extratropics_north", "extratropics_south")
+    return (WHOLE_DOMAIN,)
+
+
 class RegionGroups:
     """Sums over regions of a grid.
 
