@@ -16,6 +16,7 @@ from etesian.downscale.run import downscale_to, on_grids
 from etesian.fill.run import Empty, fill_to
 from etesian.fill.task import GapFillTask
 from etesian.forecast.driving import open_forcings
+from etesian.forecast.perturbations import Kind, asked_for
 from etesian.forecast.run import Analyses, predict_to
 from etesian.projection.run import project, project_to
 from etesian.projection.task import ProjectionTask
@@ -124,6 +125,11 @@ class Run:
         forcings: str | Path | States | xr.Dataset | None = None,
         members: int | None = None,
         seed: int = 0,
+        perturb: Kind | None = None,
+        amplitude: float | None = None,
+        length: float | None = None,
+        interval: int | None = None,
+        cycles: int | None = None,
         batch_size: int = 16,
         overwrite: bool = False,
     ) -> xr.Dataset:
@@ -142,8 +148,18 @@ class Run:
             forcings: where the run's forcings that are not computed are read, if not from the store, such as a scenario
                 of the sea's temperature, or forecasts of a larger region that give the boundary of its own: training
                 store, file, canonical dataset, or forecasts in WeatherBench 2's layout from the same initial times.
-            members: of the ensemble from each initial time, where the run was trained with `members`; by default 8.
+            members: of the ensemble from each initial time, where the run was trained with `members` or states are
+                perturbed; by default 8.
             seed: of the members: another one gives others.
+            perturb: how the initial states of members differ, for any run; member 0 starts from the state as it is.
+                `gaussian` noise at every grid point, noise that is `correlated` in space, vectors `bred` by the run
+                itself, or states of earlier times, `lagged`, from which the leads are as much longer.
+            amplitude: of what `perturb` adds, in standard deviations of each channel's anomalies; by default 0.1.
+            length: of correlated perturbations in km: their correlation at a distance d is exp(−d²/2 length²); by
+                default 1000.
+            interval: hours between the initial times of lagged members, or of a cycle of breeding; by default a step
+                of the run, or its shortest lead.
+            cycles: of breeding before each initial time; by default 5.
             batch_size: initial times at once; of an ensemble members.
             overwrite: replace forecasts that are there already.
 
@@ -153,12 +169,13 @@ class Run:
 
         Raises:
             RecipeError: if the run does not forecast, or was not trained for a lead or for members.
-            DataError: if the store has no such times, what the run knows of the target times is missing at one of them,
-                or `out` holds something else.
+            DataError: if the store has no such times or lacks states that `perturb` needs, what the run knows of the
+                target times is missing at one of them, or `out` holds something else.
         """
         require(self.job, "forecast", str(self.path))
         runs = [self, *(each if isinstance(each, Run) else self._beside(each) for each in beside)]
         wanted = hours(leads)
+        perturbation = asked_for(perturb, amplitude=amplitude, length=length, interval=interval, cycles=cycles)
         at_least_one(every=every, batch_size=batch_size, members=1 if members is None else members)
         states = opened(store)
         further = {name: opened(each) for name, (each, _) in (blend or {}).items()}
@@ -176,7 +193,7 @@ class Run:
         def write(path: str) -> None:
             predict_to(
                 task, states, path, initial, wanted, source=identity, analyses=analyses, forcings=ahead,
-                members=members, seed=seed, batch_size=batch_size, overwrite=overwrite,
+                members=members, seed=seed, perturbation=perturbation, batch_size=batch_size, overwrite=overwrite,
                 label=f"forecasting with {self.path.name}",
             )  # fmt: skip
 

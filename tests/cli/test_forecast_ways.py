@@ -124,8 +124,15 @@ def test_an_ensemble_goes_through_the_command_line(
         scores.mae.sel(forecast="persistence").item()
     )
     alone = ("forecast", runs["iterated"], store, tmp_path / "alone.zarr", *INIT, "--leads", 24, "--members", 3)
-    assert "the run was trained for one forecast" in refused(capsys, *alone)
+    assert "the run was trained without" in refused(capsys, *alone)
+    assert "amplitude is for perturbed states" in refused(capsys, *alone, "--amplitude", 0.2)
+    etesian(*alone, "--perturb", "gaussian", "--amplitude", 0.2)
+    perturbed = xr.open_zarr(tmp_path / "alone.zarr", decode_timedelta=True).load()
+    assert (perturbed.surface_pressure.std("number") > 0).all()
+    control = et.load(runs["iterated"]).forecast(store, INIT[1:], [24])
+    xr.testing.assert_allclose(perturbed.isel(number=0, drop=True), control, rtol=1e-5)
     baseline = ("forecast", "baseline:persistence", *alone[2:])
+    assert "--members is for runs" in refused(capsys, *baseline, "--perturb", "bred")
     assert "--members is for runs; a baseline has none" in refused(capsys, *baseline)
 
 

@@ -46,6 +46,11 @@ def forecast(
     forcings: str | None = None,
     members: int | None = None,
     seed: int = 0,
+    perturb: Literal["gaussian", "correlated", "bred", "lagged"] | None = None,
+    amplitude: float | None = None,
+    length: float | None = None,
+    interval: int | None = None,
+    cycles: int | None = None,
     batch_size: int = 16,
     overwrite: Switch = False,
 ) -> None:
@@ -59,15 +64,9 @@ def forecast(
     loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
         _only_for_runs(
-            beside=beside,
-            source=source,
-            blend=blend,
-            forcings=forcings,
-            members=members,
-            seed=seed,
-            device=device,
-            precision=precision,
-        )
+            beside=beside, source=source, blend=blend, forcings=forcings, members=members, seed=seed, perturb=perturb,
+            amplitude=amplitude, length=length, interval=interval, cycles=cycles, device=device, precision=precision,
+        )  # fmt: skip
         loaded.forecast(
             store, init, leads, channels=channels, every=every, out=out, batch_size=batch_size, overwrite=overwrite
         )
@@ -77,7 +76,8 @@ def forecast(
     further = dict(_blended(text) for text in blend or [])
     loaded.forecast(
         store, init, leads, beside=beside or (), source=source, blend=further, forcings=forcings,
-        members=members, seed=seed, every=every, out=out, batch_size=batch_size, overwrite=overwrite,
+        members=members, seed=seed, perturb=perturb, amplitude=amplitude, length=length, interval=interval,
+        cycles=cycles, every=every, out=out, batch_size=batch_size, overwrite=overwrite,
     )  # fmt: skip
 
 

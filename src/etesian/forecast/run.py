@@ -1,7 +1,8 @@
 """Forecasts from a trained run or a baseline, streamed to disk."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from etesian.core import Batch, Channel, Fields, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.forecast.perturbations import Perturbation, Perturbed, Read, prepared
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
 from etesian.samples.forcings import Driving, Forcings
@@ -17,7 +19,7 @@ from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
 from etesian.training.ensemble_task import members_of
-from etesian.training.members import MemberNoise, Noise
+from etesian.training.members import DEFAULT_MEMBERS, MemberNoise, Noise
 from etesian.training.prediction import PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 
@@ -85,6 +87,7 @@ def predict_to(
     forcings: States | Driving | None = None,
     members: int | None = None,
     seed: int = 0,
+    perturbation: Perturbation | None = None,
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "forecasting",
@@ -100,8 +103,10 @@ def predict_to(
         source: what the forecasts are made from, as plain data.
         analyses: from which sources the states come.
         forcings: what is known at the target times and not computed; by default the store's own later states.
-        members: of an ensemble, where the run was trained for one; by default `DEFAULT_MEMBERS`.
-        seed: of the members' noise.
+        members: of an ensemble, where the run was trained for one or states are perturbed; by default
+            `DEFAULT_MEMBERS`.
+        seed: of the members' noise and perturbations.
+        perturbation: how the initial states of members differ; None lets all start from one.
         batch_size: forecasts at once: initial times, or members from them.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
@@ -112,7 +117,8 @@ def predict_to(
         RecipeError: if the tasks for different leads predict different things, a lead is beyond training, or members
             are asked for that were not trained.
         DataError: if the path exists and may not be replaced, a store has a channel in other units than the run was
-            trained on, forcings are missing at a time that needs them, or there is not a single number to write.
+            trained on, forcings are missing at a time that needs them, or states that a perturbation needs, or there
+            is not a single number to write.
     """
     parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
     given = [(analyses.source, store), *analyses.beside.items()]
@@ -132,10 +138,20 @@ def predict_to(
             each.check_leads(asked)
             _know_observed(each, store)
         units |= channel_units(each, [states for _, states in given])
-    members = members_of([each for each, _ in parts], members, path)
+    trained = members_of([each for each, _ in parts], members if perturbation is None else None, path)
+    noisy, members = trained is not None, trained if perturbation is None else members or DEFAULT_MEMBERS
     targets, averaging = first.layout.targets, first.provenance.get("average_hours")
     grid = _on_grid(store, first.layout).predicted_grid
     ahead = [_known(each, asked, store, initial, forcings) for each, asked in parts]
+    perturbed: list[Perturbed | None] = [None] * len(parts)
+    if perturbation is not None:
+        if len(given) > 1:
+            raise RecipeError("members whose states are perturbed start from one analysis; leave out blend, or perturb")
+        perturbation = perturbation.settled(first)
+        perturbed = [
+            prepared(perturbation, seed, each, asked, store, _reading(each, reading[0], known), initial, members or 1)
+            for (each, asked), reading, known in zip(parts, readers, ahead, strict=True)
+        ]
     for each, (lead, *_) in parts:
         own = (each.layout.targets, _on_grid(store, each.layout).predicted_grid, each.provenance.get("average_hours"))
         if own != (targets, grid, averaging):
@@ -146,6 +162,8 @@ def predict_to(
     if analyses.source is not None or analyses.beside:
         sources = {str(name): states.fingerprint for name, states in given}
         identity |= {"sources": sources, "weights": list(weights)}
+    if perturbation is not None:
+        identity |= {"perturb": perturbation.plan()}
     if forcings is not None:
         if not any(known is not None and known.read for known in ahead):
             raise RecipeError(f"the run reads nothing of the target times, but {forcings.path} is given as forcings")
@@ -156,11 +174,22 @@ def predict_to(
     )  # fmt: skip
 
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
-        noise = None if members is None else MemberNoise(seed, times.tolist(), numbers)
-        for (each, own), reading, known in zip(parts, readers, ahead, strict=True):
-            yield from stream(each, reading, times, own, weights, noise, known)
+        noise = MemberNoise(seed, times.tolist(), numbers) if noisy else None
+        # Of lagged members, which are asked for one at a time.
+        late = 0 if perturbation is None else perturbation.lag(numbers[0])
+        begin = times - late * SECONDS_PER_HOUR
+        for (each, own), reading, known, states in zip(parts, readers, ahead, perturbed, strict=True):
+            hours = tuple(lead + late for lead in own)
+            start = None if states is None else partial(states.start, begin, numbers, hours)
+            yield from stream(each, reading, begin, hours, weights, noise, known, start)
 
-    writer.write_all(answer, batch_size, label)
+    lagged = perturbation is not None and perturbation.kind == "lagged"
+    writer.write_all(answer, batch_size, label, members_apart=lagged)
+
+
+def _reading(task: Task, reader: WindowReader, known: Forcings | None) -> Read:
+    """Return what reads a task's initial states at some times, with what is known on the way to some leads."""
+    return lambda initial, leads: _start(task, reader, initial, leads, known)
 
 
 def _known(
@@ -211,6 +240,7 @@ def stream(
     weights: Sequence[float] = (),
     noise: Noise | None = None,
     known: Forcings | None = None,
+    start: Callable[[], Batch] | None = None,
 ) -> Iterator[Fields]:
     """Forecast from some initial times, one part of the leads after the other.
 
@@ -222,8 +252,10 @@ def stream(
         weights: of the stores.
         noise: of each forecast, where members were trained.
         known: reads the forcings, where the task has any.
+        start: gives the states in place of the first reader.
     """
-    first = _start(task, readers[0], initial, leads, known)
+    with task.answering():
+        first = _start(task, readers[0], initial, leads, known) if start is None else start()
     others = [reader.start(initial).to(task.device) for reader in readers[1:]]
     if noise is None:
         parts = iter(task.forecast(first, leads, others, weights))

@@ -137,13 +137,14 @@ class PredictionWriter(ResumableStore):
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
 
-    def write_all(self, answer: Answer, batch_size: int, label: str) -> None:
+    def write_all(self, answer: Answer, batch_size: int, label: str, *, members_apart: bool = False) -> None:
         """Write what is left to be written, and give the complete store its name.
 
         Args:
             answer: returns what is predicted from some initial times, parts of the leads one after the other.
             batch_size: predictions at once.
             label: of the progress bar.
+            members_apart: ask for one member at a time, of as many initial times.
 
         Raises:
             DataError: if there is not a single number to write.
@@ -152,9 +153,14 @@ class PredictionWriter(ResumableStore):
             return
         done = self.done()
         left = [block for block in range(len(self.initial) * (self.members or 1)) if block not in done]
-        blocks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
-        for block in track(blocks, description=label, disable=len(blocks) < 2):
-            self.write(block, answer(*self._cases(block)))
+        groups: dict[int, list[int]] = {}
+        for block in left:
+            groups.setdefault(block % (self.members or 1) if members_apart else 0, []).append(block)
+        blocks = [
+            group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
+        ]
+        for some in track(blocks, description=label, disable=len(blocks) < 2):
+            self.write(some, answer(*self._cases(some)))
         self.finish()
 
     def _cases(self, blocks: list[int]) -> tuple[NDArray[np.int64], list[int]]:
