@@ -18,6 +18,21 @@ def test_self_attention_is_pytorchs() -> None:
     assert torch.allclose(ours(tokens), theirs(tokens, tokens, tokens)[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_wide_heads_of_many_tokens_differ_from_single_precision_by_rounding(training: bool) -> None:
+    torch.manual_seed(0)
+    attention, tokens, upstream = SelfAttention(64, 1), torch.randn(1, 200, 64), torch.randn(1, 200, 64)
+    with torch.set_grad_enabled(training):
+        exact = attention(tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = attention(tokens)
+    assert (found.float() - exact).norm() < 2**-7 * exact.norm()
+    if training:
+        wanted = torch.autograd.grad(exact, attention.qkv.weight, upstream)[0]
+        gradient = torch.autograd.grad(found, attention.qkv.weight, upstream.bfloat16())[0]
+        assert (gradient - wanted).norm() < 2**-6 * wanted.norm()
+
+
 def test_in_half_precision_attention_itself_computes_in_single() -> None:
     torch.manual_seed(0)
     attention, tokens = SelfAttention(32, 4), torch.randn(2, 9, 32)
@@ -94,6 +109,25 @@ def test_neighbours_are_dropped_independently_and_a_seed_repeats_them() -> None:
         assert abs(float(correlation)) < 0.01
     torch.manual_seed(0)
     assert torch.equal(Dropout(0.5)(torch.ones(200_000)).gt(0).double(), first)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.4, 0.95])
+def test_every_place_is_dropped_as_often_the_first_and_the_last_like_others(share: float) -> None:
+    torch.manual_seed(0)
+    drop, count = Dropout(share), 4000
+    dropped = torch.stack([drop(torch.ones(7)) == 0 for _ in range(count)]).double().mean(0)
+    deviation = (share * (1 - share) / count) ** 0.5
+    assert float((dropped - share).abs().max()) < 4 * deviation
+
+
+def test_what_is_dropped_follows_the_order_of_places_and_not_of_memory() -> None:
+    values = torch.ones(30, 40).T.requires_grad_()
+    torch.manual_seed(0)
+    out = Dropout(0.5)(values)
+    torch.manual_seed(0)
+    assert torch.equal(out, Dropout(0.5)(torch.ones(40, 30)))
+    out.sum().backward()
+    assert torch.equal(values.grad, out.detach())
 
 
 def test_nothing_is_dropped_outside_training() -> None:

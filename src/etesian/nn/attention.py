@@ -12,6 +12,9 @@ from etesian.nn.dropout import Dropout, DropPath
 from etesian.nn.noise import Modulation
 from etesian.nn.tokens import sincos
 
+_WIDE_HEAD, _MANY_TOKENS = 64, 192
+"""From which on a CPU's attention takes no longer in half precision than in single, backward pass included."""
+
 
 class LowRank(nn.Module):
     """A linear map of low rank without bias that begins as zero (Hu et al. 2021, arXiv 2106.09685)."""
@@ -65,8 +68,7 @@ class SelfAttention(nn.Module):
             projected = projected + self.lora_qkv(tokens)
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if keys is None else keys[:, None, None, :]
-        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-            # On a CPU its backward pass in half precision takes several times as long as in single precision.
+        if self._computes_wide(query):
             with torch.autocast("cpu", enabled=False):
                 wide = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
                 mixed = wide.to(projected.dtype)
@@ -77,6 +79,13 @@ class SelfAttention(nn.Module):
         if self.lora_out is not None:
             answer = answer + self.lora_out(mixed)
         return self.dropout(answer)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _computes_wide(query: Float[Tensor, "batch head token width"]) -> bool:
+        """Return whether single precision is faster: on a CPU, for the backward pass of narrow heads or few tokens."""
+        if query.device.type != "cpu" or query.dtype != torch.bfloat16 or not torch.is_grad_enabled():
+            return False
+        return query.shape[-1] < _WIDE_HEAD or query.shape[-2] < _MANY_TOKENS
 
 
 class Mlp(nn.Module):

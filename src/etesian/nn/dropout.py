@@ -1,20 +1,20 @@
 """Dropout: of single activations, and of a residual branch for whole samples."""
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-_STEPS = 1 << 16
 
 
 class Dropout(nn.Module):
     """Zeroes a share of activations in training and scales up the rest.
 
-    On a CPU, PyTorch's own draws one 64-bit number per activation and keeps a factor of the activations' type for the
-    backward pass; this one draws a quarter as many numbers and keeps one byte. The share is rounded to 1/65536.
+    On a CPU, PyTorch's own draws one number per activation and keeps a factor of the activations' type for the backward
+    pass; this one draws how far apart those lie that are dropped, which follows a geometric distribution, and keeps
+    their places.
 
     Args:
         share: of the activations, 0 ≤ share < 1.
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
             return values
         if values.device.type != "cpu":
             return F.dropout(values, self.share)
-        return _Drop.apply(values, round(self.share * _STEPS))  # type: ignore[no-any-return, no-untyped-call]
+        return _Drop.apply(values, self.share)  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:
         """Return the share, for printing the network."""
@@ -43,20 +43,36 @@ class Dropout(nn.Module):
 
 
 class _Drop(torch.autograd.Function):
-    """Drops `steps` of 65536 values."""
-
     @staticmethod
-    def forward(ctx: Any, values: Tensor, steps: int) -> Tensor:
-        bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
-        keep = bits.view(torch.int16)[: values.numel()].view(values.shape) >= steps - _STEPS // 2
-        ctx.save_for_backward(keep)
-        ctx.scale = _STEPS / (_STEPS - steps)
-        return torch.where(keep, values, 0).mul_(ctx.scale)
+    def forward(ctx: Any, values: Tensor, share: float) -> Tensor:
+        places = _places(values.numel(), share)
+        ctx.save_for_backward(places)
+        ctx.scale = 1 / (1 - share)
+        return _dropped(values, places, ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.where(keep, gradient, 0) * ctx.scale, None
+        (places,) = ctx.saved_tensors
+        return _dropped(gradient, places, ctx.scale), None
+
+
+def _places(count: int, share: float) -> Int[Tensor, " dropped"]:
+    """Draw which of so many values are dropped, each by itself."""
+    expected = count * share
+    draws = int(expected + 6 * math.sqrt(expected)) + 20
+    while True:
+        # How many are kept before the next one that is dropped, by inversion.
+        kept = torch.rand(draws).neg_().log1p_().div_(math.log1p(-share)).long()
+        places = kept.add_(1).cumsum_(0).sub_(1)
+        # Once in a thousand million times they do not reach the end.
+        if places[-1] >= count - 1:
+            return places[: int(torch.searchsorted(places, count))].to(torch.int32 if count < 1 << 31 else torch.int64)
+
+
+def _dropped(values: Tensor, places: Int[Tensor, " dropped"], scale: float) -> Tensor:
+    rest = (values * scale).contiguous()
+    rest.view(-1).index_fill_(0, places.long(), 0)
+    return rest
 
 
 class DropPath(nn.Module):
