@@ -1,10 +1,13 @@
 """The sun at the top of the atmosphere: hand numbers, laws and calendars."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import etesian as et
 from etesian.core import Grid
-from etesian.core.clock import cosine_solar_zenith, parse_time
+from etesian.core.clock import cosine_solar_zenith, encode_time, parse_time
 from etesian.core.radiation import incident_solar_radiation, radiation_moments
 
 GRID = Grid([-90, -70, 0, 70, 90], np.arange(24) * 15.0)
@@ -55,6 +58,18 @@ def test_seasons_are_where_the_calendar_has_them() -> None:
         np.testing.assert_allclose(flux(day, calendar=calendar), flux(day), atol=6)
     late = incident_solar_radiation(parse_time("2001-12-30T12", "360_day") + 86400, GRID, "360_day") / 3600
     np.testing.assert_allclose(late, flux("2002-01-01T12"), atol=3)
+
+
+def test_a_models_sunniest_days_are_four_fifths_of_it_in_every_season(shared: Path) -> None:
+    file = shared / "data" / "cmip6_cesm2waccm_daily_regional" / "rsds_test.nc"
+    found = et.open(file)["surface_solar_radiation_downwards"]
+    seconds, calendar = encode_time(found.time.values)
+    grid = Grid(found.latitude.values, found.longitude.values)
+    hours = seconds[:, None] // 86400 * 86400 + np.arange(1, 25) * 3600
+    share = found.values / (incident_solar_radiation(hours, grid, calendar).mean(1) / 3600)
+    assert share.max() < 0.86
+    for month in np.array_split(share, 12):
+        assert 0.73 < np.quantile(month, 0.95) < 0.83
 
 
 def test_the_moments_are_those_of_all_hours_of_a_year() -> None:

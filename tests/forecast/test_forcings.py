@@ -17,12 +17,16 @@ from torch import Tensor
 
 import etesian as et
 from etesian.core import Channel, Fields, Frame, Grid, Layout
+from etesian.core.clock import parse_time
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.core.radiation import SOLAR_RADIATION, incident_solar_radiation
 from etesian.forecast.data import ForecastData
+from etesian.forecast.driving import open_forcings
+from etesian.forecast.run import predict_to
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import Network
 from etesian.samples.windows import WindowPick
+from etesian.store.format import to_dataset
 from etesian.store.reader import Store
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, load_task
 
@@ -320,6 +324,44 @@ def test_a_run_trains_through_roll_outs_and_forecasts_until_the_store_ends(store
     run.forecast(store, INIT, LEADS, forcings=store, out=out)
     with pytest.raises(DataError, match="forcings"):
         run.forecast(store, INIT, LEADS, out=out)
+
+
+def test_a_scenario_in_other_units_dates_or_places_is_refused(store: str, tmp_path: Path) -> None:
+    made = data(store, inputs=["temperature"], forcings=["surface_pressure"])
+    task = ForecastTask(lambda layout: Repeats(layout, add=True), made.layout, made.statistics)
+    task.provenance = made.provenance
+    held = Store(store)
+    initial = held.time[held.time >= parse_time("2001-01-10", held.calendar)][:2]
+
+    def forecast(forcings: xr.Dataset | None, task: ForecastTask = task, number: list[int] = [0]) -> xr.Dataset:  # noqa: B006
+        number[0] += 1
+        given = None if forcings is None else open_forcings(forcings)
+        out = tmp_path / f"{number[0]}.zarr"
+        predict_to(task, held, str(out), initial, (6, 12), source={}, forcings=given)
+        return xr.open_zarr(out).load()
+
+    scenario = to_dataset(store)[["surface_pressure"]]
+    expected = forecast(None)
+    # North first, 180° W first, and more of the world than is needed.
+    turned = scenario.isel(latitude=slice(None, None, -1)).assign_coords(
+        longitude=(scenario.longitude + 180) % 360 - 180
+    )
+    xr.testing.assert_equal(forecast(turned.sortby("longitude")), expected)
+    wrong = scenario.copy()
+    wrong["surface_pressure"] = scenario["surface_pressure"].assign_attrs(units="hPa")
+    with pytest.raises(DataError, match="'surface_pressure' is in hPa in the forcings, but the run knows it in Pa"):
+        forecast(wrong)
+    noleap = scenario.convert_calendar("noleap", use_cftime=True)
+    with pytest.raises(DataError, match="the forcings counts time in the noleap calendar, the initial states in"):
+        forecast(noleap)
+    with pytest.raises(GridError, match="the forcings lies on"):
+        forecast(scenario.isel(longitude=slice(2, None)))
+    gappy = scenario.where((scenario.latitude > 0) | (scenario.longitude > 100))
+    filled = forecast(gappy)
+    assert np.isfinite(filled["temperature"]).all()
+    free = ForecastTask(lambda layout: Repeats(layout), replace(made.layout, forcings=()), made.statistics)
+    with pytest.raises(RecipeError, match="the run reads nothing of the target times, but the forcings is given"):
+        forecast(scenario, free)
 
 
 class Plug(L.Callback):

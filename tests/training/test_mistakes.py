@@ -64,6 +64,10 @@ NETWORK, TASK = "model.init_args.network", "model.init_args"
     ("changes", "said"),
     [
         ({"data.init_args.leeds": [24]}, "ForecastData has no option 'leeds'; did you mean 'leads'?"),
+        (
+            {"data.init_args": {"region": -20, 30: 5}},
+            "no option '30'; put what has commas in it, such as a region, in quotes",
+        ),
         ({f"{NETWORK}.init_args.heeds": 2}, "ClimaX has no option 'heeds'; did you mean 'heads'?"),
         ({"trainer.max_epoch": 2}, "Trainer has no option 'max_epoch'; did you mean 'max_epochs'?"),
         ({"modle": {"class_path": "x"}}, "a recipe has no part 'modle'; did you mean 'model'?"),

@@ -228,7 +228,9 @@ class _Look:
             raise _MistakeError(f"{place} is {given!r}; it holds options by name")
         for name in given:
             if name not in names and not is_open:
-                raise _MistakeError(f"{kind.__name__} has no option '{name}'{suggest(name, names)}")
+                quotes = "; put what has commas in it, such as a region, in quotes"
+                remedy = suggest(name, names) if isinstance(name, str) else quotes
+                raise _MistakeError(f"{kind.__name__} has no option '{name}'{remedy}")
         for name in names:
             if known[name][0] and name not in given:
                 raise _MistakeError(f"{place} lacks '{name}', without which there is no {kind.__name__}")
