@@ -72,8 +72,6 @@ def test_forcings_are_those_of_the_target_times_and_of_no_other(store: str) -> N
     made = data(store, inputs=["temperature"], forcings=[SUN, "surface_pressure"], leads_per_sample=2)
     assert made.layout.forcings == (SOLAR_RADIATION, PRESSURE)
     for batch in made.train_dataloader():
-        assert batch.forcings is not None
-        assert batch.targets is not None
         time = batch.targets.frame.time
         assert torch.equal(batch.forcings.frame.time, time)
         np.testing.assert_array_equal(batch.forcings.values[:, :, 1], true(store, PRESSURE, time.numpy()))
@@ -94,17 +92,14 @@ def test_statistics_are_the_stores_and_of_the_sun_its_own(store: str) -> None:
     batch = next(iter(known.val_dataloader()))
     task = ForecastTask(Repeats, known.layout, known.statistics, anomalies=True)
     forced = task.normalized(batch).forcings
-    assert forced is not None
     physical = task.normalizer.denormalize(forced.values, forced.frame)
-    torch.testing.assert_close(physical, batch.forcings.values, rtol=1e-4, atol=30.0)  # type: ignore[union-attr]
+    torch.testing.assert_close(physical, batch.forcings.values, rtol=1e-4, atol=30.0)
     assert 0.3 < float(forced.values.std()) < 3
 
 
 def test_missing_forcings_are_masked_and_counted_as_inputs_are(gappy_store: str) -> None:
     made = data(gappy_store, inputs=["surface_pressure"], forcings=["temperature_850"])
     batch = next(iter(made.val_dataloader()))
-    assert batch.forcings is not None
-    assert batch.forcings.valid is not None
     expected = true(gappy_store, WARM, batch.forcings.frame.time.numpy())
     np.testing.assert_array_equal(batch.forcings.valid[:, :, 0], np.isfinite(expected))
     assert (batch.forcings.values[~batch.forcings.valid] == 0).all()
@@ -136,11 +131,7 @@ def test_the_boundary_is_a_frame_around_the_region_in_which_alone_targets_are_kn
     assert layout.predicted_grid == Grid([-15, 15], [315, 360, 405])
     assert layout.forcings == (SOLAR_RADIATION, *layout.targets)
     batch = next(iter(made.val_dataloader()))
-    assert batch.forcings is not None
-    assert batch.targets is not None
     known, asked = batch.forcings.valid, batch.targets.valid
-    assert known is not None
-    assert asked is not None
     assert known[:, :, 0].all()
     assert (known[:, :, 1:] == ~asked).all()
     assert int(asked[0, 0, 0].sum()) == 6
@@ -168,12 +159,9 @@ def test_a_roll_out_is_given_the_forcings_of_every_step(store: str) -> None:
     made = data(store, leads=(12, 18), inputs=["temperature"], forcings=["surface_pressure"])
     task = iterated(made, lambda layout: Repeats(layout, add=True))
     batch = next(iter(made.val_dataloader()))
-    assert batch.forcings is not None
     initial = batch.inputs.frame.time[:, -1:]
     assert torch.equal(batch.forcings.frame.time, initial + torch.tensor([6, 12, 18]) * HOUR)
     normal = task.normalized(batch)
-    assert normal.forcings is not None
-    assert batch.targets is not None
     steps = normal.forcings.values.cumsum(1)
     expected = normal.inputs.values + steps[:, 1:]
     torch.testing.assert_close(task(normal, batch.targets.frame), expected, rtol=1e-5, atol=1e-5)
@@ -189,7 +177,6 @@ def test_a_samples_roll_out_does_not_depend_on_the_others_of_its_batch(store: st
     answers = []
     for picks in ((near, far), (near,), (far,)):
         batch = reader.batch(picks)
-        assert batch.targets is not None
         answers.append(task.predict(batch, batch.targets.frame).values)
     torch.testing.assert_close(answers[0], torch.cat(answers[1:]), rtol=0, atol=0)
 
@@ -199,8 +186,6 @@ def test_what_is_known_takes_the_place_of_what_was_fed_back(store: str) -> None:
     task = iterated(made, Repeats)
     batch = next(iter(made.val_dataloader()))
     normal = task.normalized(batch)
-    assert normal.forcings is not None
-    assert batch.targets is not None
     task(normal, batch.targets.frame)
     second = task.network.asked[1]
     assert second.frame.channels == made.layout.inputs
@@ -208,7 +193,6 @@ def test_what_is_known_takes_the_place_of_what_was_fed_back(store: str) -> None:
     at_six = normal.forcings.at(0)
     torch.testing.assert_close(pressure, at_six.select((PRESSURE,)).values[:, 0, 0])
     frame = at_six.select((WARM,))
-    assert frame.valid is not None
     outside = frame.valid[0, 0, 0]
     torch.testing.assert_close(warm[:, outside], frame.values[:, 0, 0][:, outside])
     # Inside is what the network has answered: the pressure again.
@@ -219,7 +203,6 @@ def test_forcings_of_other_steps_are_missed(store: str) -> None:
     made = data(store, leads=(24,), inputs=["temperature"], forcings=["surface_pressure"])
     task = ForecastTask(Repeats, made.layout, made.statistics, step_hours=6)
     batch = next(iter(made.val_dataloader()))
-    assert batch.targets is not None
     with pytest.raises(DataError, match="'surface_pressure' is not known at 2001-01-09T06:00"):
         task(task.normalized(batch), batch.targets.frame)
 
@@ -246,8 +229,6 @@ def test_networks_answer_from_the_forcings_of_each_lead(store: str, name: str) -
     network = networks(made)[name]
     task = ForecastTask(lambda _: network, made.layout, made.statistics)
     batch = task.normalized(next(iter(made.val_dataloader())))
-    assert batch.targets is not None
-    assert batch.forcings is not None
     frame = batch.targets.frame
     given = replace(batch.forcings, values=batch.forcings.values.clone().requires_grad_())
     answer = network(batch.inputs, frame, forcings=given, statics=batch.statics)
@@ -310,10 +291,7 @@ def test_a_run_trains_through_roll_outs_and_forecasts_until_the_store_ends(store
     with pytest.raises(DataError, match=r"'surface_pressure' must be known at 2001-01-16T00:00, but .* does not hold"):
         run.forecast(store, ("2001-01-14", "2001-01-15"), (24,))
     # A scenario that is the store's own says the same; another one does not.
-    held = xr.open_zarr(store)["fields"]
-    pressure = held.isel(channel=2, drop=True).rename("surface_pressure").drop_vars("source", errors="ignore")
-    scenario = pressure.to_dataset()
-    scenario["surface_pressure"].attrs["units"] = "Pa"
+    scenario = to_dataset(store)[["surface_pressure"]]
     same = run.forecast(store, INIT, LEADS, forcings=scenario)
     xr.testing.assert_equal(same, forecasts)
     other = run.forecast(store, INIT, LEADS, forcings=scenario + 3000.0)
