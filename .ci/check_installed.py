@@ -33,7 +33,8 @@ def main() -> None:
     """Import everything, then run the commands where nothing of the source tree is."""
     names = [module.name for module in pkgutil.walk_packages(etesian.__path__, "etesian.")]
     for name in names:
-        if not name.endswith("__main__"):
+        # The viewer's modules need its extra.
+        if not name.endswith("__main__") and not name.startswith("etesian.viewer."):
             importlib.import_module(name)
     recipes = [file for file in (importlib.resources.files("etesian") / "recipes").iterdir() if file.suffix == ".yaml"]
     if len(names) < 100 or len(recipes) < 10:

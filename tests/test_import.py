@@ -12,6 +12,7 @@ from etesian import core
 # Modules that Windows has not; NumPy 2.5's NDArray, which needs Python 3.12, as an alias that is no class.
 ELSEWHERE = """
 import pkgutil, sys
+from importlib.util import find_spec
 from typing import Any
 import numpy as np, numpy.typing
 from typing_extensions import TypeAliasType, TypeVar
@@ -23,6 +24,8 @@ numpy.typing.NDArray = TypeAliasType("NDArray", np.ndarray[tuple[Any, ...], np.d
 
 import etesian
 names = [module.name for module in pkgutil.walk_packages(etesian.__path__, "etesian.") if "__main__" not in module.name]
+if not find_spec("panel"):
+    names = [name for name in names if not name.startswith("etesian.viewer.")]
 failed = []
 for name in names:
     try:

@@ -9,6 +9,7 @@ from etesian.api import open as open
 from etesian.api import plot as plot
 from etesian.api import prepare as prepare
 from etesian.api import simulate as simulate
+from etesian.api import view as view
 from etesian.baselines import Baseline as Baseline
 from etesian.core.channels import Channel as Channel
 from etesian.core.errors import ChannelError as ChannelError

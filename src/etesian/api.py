@@ -365,3 +365,48 @@ def plot(
         truth=None if truth is None else str(truth), score=score, region=region, projection=projection, units=units,
         coastlines=coastlines,
     )  # fmt: skip
+
+
+def view(*paths: str | Path | xr.Dataset, truth: str | Path | xr.Dataset | None = None) -> Any:
+    """Return a page to look at stores, forecasts, filled fields and scores, as a Panel object that notebooks show.
+
+    Args:
+        paths: what to look at: training stores, forecasts, filled fields, scores.nc or the folder of an evaluation, any
+            file that can be opened, or canonical datasets.
+        truth: what really happened, to show beside the rest with the error; by default, beside forecasts, the first
+            fields without leads on their grid.
+
+    Raises:
+        RecipeError: if the extra `view` is not installed.
+        EtesianError: if something cannot be read.
+    """
+    return _viewer().build(paths, truth)
+
+
+def serve_view(
+    paths: Sequence[str | Path], *, truth: str | Path | None = None, port: int = 5006, browser: bool = True
+) -> None:
+    """Serve the page of `view` on this machine until it is interrupted.
+
+    Args:
+        paths: stores, forecasts, filled fields, scores.nc or the folder of an evaluation, any file that can be opened.
+        truth: what really happened, to show beside the rest with the error; by default, beside forecasts, the first
+            fields without leads on their grid.
+        port: of the page, http://127.0.0.1:PORT/view; 0 takes a free one.
+        browser: open it in a browser.
+
+    Raises:
+        RecipeError: if the extra `view` is not installed.
+        EtesianError: if something cannot be read, or the port is taken.
+    """
+    _viewer().serve(paths, truth, port=port, show=browser)
+
+
+def _viewer() -> Any:
+    try:
+        from etesian.viewer import app
+    except ImportError as error:
+        if error.name not in ("panel", "bokeh", "param"):
+            raise
+        raise RecipeError("the viewer needs the extra 'view': pip install 'etesian[view]'") from None
+    return app

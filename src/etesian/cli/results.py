@@ -274,6 +274,15 @@ def plot(
     )  # fmt: skip
 
 
+@app.command
+@explained("api.serve_view")
+def view(*paths: str, truth: str | None = None, port: int = 5006, browser: bool = True) -> None:
+    """A page in the browser, on this machine only: maps, series at a click, spectra and scores."""
+    from etesian import api
+
+    api.serve_view(paths, truth=truth, port=port, browser=browser)
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     return (name, path) if equals else (Path(text).name.removesuffix(".zarr"), text)

@@ -16,6 +16,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "plot",
         "prepare",
         "simulate",
+        "view",
     ),
     "evaluation": ("evaluate", "summary"),
     "baselines": ("Baseline",),
