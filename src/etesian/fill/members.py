@@ -114,9 +114,12 @@ class Scatter:
         wanted: Bool[np.ndarray, "time lat lon"],
     ) -> NDArray[np.float32]:
         kernels = torch.cat([self.kriging.kernels(), self.kriging.stretch()[:, :, None]], -1)[draw.channel]
-        points = np.flatnonzero((seen | wanted).any(0))
-        field = np.zeros((len(days), grid.latitude.size * grid.longitude.size), dtype=np.float32)
-        field[:, points] = random_field(draw, kernels.detach().cpu().numpy(), grid, days, points).numpy()
+        used = (seen | wanted).reshape(len(days), -1)
+        when, points = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
+        field = np.zeros(used.shape, dtype=np.float32)
+        field[np.ix_(when, points)] = random_field(
+            draw, kernels.detach().cpu().numpy(), grid, days[when], points
+        ).numpy()
         return field.reshape(seen.shape)
 
     def _noise(
