@@ -129,6 +129,18 @@ def test_forecasts_in_memory_are_those_on_disk_and_those_from_a_dataset(
     assert run.forecast(store, "2001-02-21", [24]).sizes["time"] == 1
 
 
+def test_a_run_forecasts_for_stations(run: et.Run, store: et.Store) -> None:
+    places = pd.DataFrame({"station": ["A"], "latitude": [-45.0], "longitude": [90.0], "elevation": [800.0]})
+    held = run.forecast(store, ("2001-02-21", "2001-02-25"), [24, 48], at=places)["2m_temperature"]
+    maps = run.forecast(store, ("2001-02-21", "2001-02-25"), [24, 48])["2m_temperature"]
+    np.testing.assert_array_equal(held.isel(station=0), maps.sel(latitude=-45, longitude=90))
+    assert held.attrs["height_correction"] == (
+        "not corrected, for there is neither orography nor geopotential_at_surface"
+    )
+    with pytest.raises(RecipeError, match="a lapse rate of 5 K/km needs the height of the model's surface"):
+        run.forecast(store, "2001-02-21", [24], at=places, lapse_rate=5)
+
+
 @pytest.mark.usefixtures("no_rendering")
 def test_scores_come_with_baselines_and_intervals(run: et.Run, store: et.Store, tmp_path: Path) -> None:
     span = ("2001-02-21", "2001-02-27")

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import xarray as xr
 
 from etesian.core.errors import RecipeError, suggest
 from etesian.downscale.baselines import INTERPOLATIONS, interpolation_task
 from etesian.downscale.run import downscale_to
+from etesian.files.stations import read_points
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
 from etesian.fill.pairs import Resolution
 from etesian.forecast.baselines import BASELINES, baseline_task
@@ -58,6 +60,8 @@ class Baseline:
         *,
         every: int = 24,
         channels: Sequence[str] | None = None,
+        at: str | Path | pd.DataFrame | None = None,
+        lapse_rate: float | None = None,
         out: str | Path | None = None,
         batch_size: int = 16,
         overwrite: bool = False,
@@ -70,6 +74,8 @@ class Baseline:
             leads: hours after the initial time.
             every: hours between initial times.
             channels: to predict; all by default.
+            at: table of stations to forecast for instead of maps.
+            lapse_rate: K per km to the height of the stations.
             out: Zarr store to stream into; None keeps the forecasts in memory.
             batch_size: initial times at once.
             overwrite: replace forecasts that are there already.
@@ -84,13 +90,16 @@ class Baseline:
         task = baseline_task(self.name, self.store or states, states.resolve(channels), wanted)
         initial = initial_times(states, task.layout.history, period(init), every)
 
+        stations = None if at is None else read_points(at)
+
         def write(path: str) -> None:
             predict_to(
-                task, states, path, initial, wanted, source={"baseline": self.name}, batch_size=batch_size,
+                task, states, path, initial, wanted, source={"baseline": self.name}, at=stations,
+                lapse_rate=lapse_rate, batch_size=batch_size,
                 overwrite=overwrite, label=self.name,
             )  # fmt: skip
 
-        return streamed(write, out, [states.path])
+        return streamed(write, out, [states.path, *([at] if isinstance(at, str | Path) else [])])
 
     def fill(
         self,

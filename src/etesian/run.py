@@ -13,6 +13,7 @@ from etesian.core.errors import RecipeError
 from etesian.core.outputs import keep_apart
 from etesian.distance.distance import AtmoDistance, atmodistance
 from etesian.downscale.run import downscale_to, on_grids
+from etesian.files.stations import read_points
 from etesian.fill.run import Empty, fill_to
 from etesian.fill.task import GapFillTask
 from etesian.forecast.driving import open_forcings
@@ -118,6 +119,8 @@ class Run:
         leads: Sequence[int],
         *,
         every: int = 24,
+        at: str | Path | pd.DataFrame | None = None,
+        lapse_rate: float | None = None,
         out: str | Path | None = None,
         beside: Sequence["Run | str | Path"] = (),
         source: str | None = None,
@@ -140,6 +143,10 @@ class Run:
             init: first and last initial time, such as ("2018-01-01", "2018-12-26"), or `2018` for all of it.
             leads: hours after the initial time.
             every: hours between initial times.
+            at: table of stations, as `etesian.evaluate` takes it or of their places alone, to forecast for in place of
+                maps.
+            lapse_rate: K per km by which 2 m temperatures go from the model's height to that of a station; by default
+                6.5 where the store holds the orography, 0 for none.
             out: Zarr store to stream into; interrupted, the same call goes on. None keeps the forecasts in memory.
             beside: further runs of direct models; each lead is then answered by the run that was trained for it.
             source: which of the sources that the run has encoders for the store holds.
@@ -165,12 +172,13 @@ class Run:
 
         Returns:
             Variables over `time` (initial), of an ensemble `number`, `prediction_timedelta`, `level` where they have
-            one, latitude and longitude; opened lazily from `out` where that is given.
+            one, latitude and longitude, or `station`; opened lazily from `out` where that is given.
 
         Raises:
             RecipeError: if the run does not forecast, or was not trained for a lead or for members.
+            GridError: if no station lies on the grid.
             DataError: if the store has no such times or lacks states that `perturb` needs, what the run knows of the
-                target times is missing at one of them, or `out` holds something else.
+                target times is missing at one of them, the table cannot be read, or `out` holds something else.
         """
         require(self.job, "forecast", str(self.path))
         runs = [self, *(each if isinstance(each, Run) else self._beside(each) for each in beside)]
@@ -187,14 +195,15 @@ class Run:
         }
         initial = initial_times(states, tuple(sorted(history)), period(init), every)
         identity: dict[str, object] = {"runs": [run.identity for run in runs]} if beside else self.identity
-        paths = [each for each in (store, forcings, *(run.path for run in runs)) if isinstance(each, str | Path)]
+        paths = [each for each in (store, forcings, at, *(run.path for run in runs)) if isinstance(each, str | Path)]
         ahead = None if forcings is None else open_forcings(forcings)
+        stations = None if at is None else read_points(at)
 
         def write(path: str) -> None:
             predict_to(
                 task, states, path, initial, wanted, source=identity, analyses=analyses, forcings=ahead,
-                members=members, seed=seed, perturbation=perturbation, batch_size=batch_size, overwrite=overwrite,
-                label=f"forecasting with {self.path.name}",
+                members=members, seed=seed, perturbation=perturbation, at=stations, lapse_rate=lapse_rate,
+                batch_size=batch_size, overwrite=overwrite, label=f"forecasting with {self.path.name}",
             )  # fmt: skip
 
         return streamed(write, out, paths)

@@ -56,7 +56,7 @@ def test_two_metre_temperature_falls_by_the_lapse_rate_and_others_stay() -> None
     channels = (Channel("2m_temperature"), Channel("temperature", 850), Channel("surface_pressure"))
     fields = np.full((3, *GLOBE.shape), 280.0)
     fields[2] = 101325.0
-    orography = np.broadcast_to(GLOBE.longitude, GLOBE.shape)  # 45 m at 45°E
+    orography = {"orography": np.broadcast_to(GLOBE.longitude, GLOBE.shape)}  # 45 m at 45°E
     place = points((0, 45), elevation=1045.0)
     found = AtPoints(GLOBE, place, orography)(fields, channels)
     assert found[0, 0] == pytest.approx(280 - 6.5)

@@ -186,16 +186,16 @@ def test_temperature_is_brought_to_the_height_of_the_station() -> None:
     raised = stations(reports, given, truth(orography=200.0))
     wanted = {"series": "mine", "station_channel": "2m_temperature", "region": "global"}
     np.testing.assert_allclose(raised.station_bias.sel(wanted), flat.station_bias.sel(wanted) - 6.5)
-    assert raised.attrs["stations_height_correction"].startswith("2m_temperature by 6.5 K/km from the height of the")
-    assert flat.attrs["stations_height_correction"] == "2m_temperature not corrected: lapse_rate is 0"
+    assert raised.attrs["stations_height_correction"] == (
+        "2m_temperature by 6.5 K/km from the height of orography to the station's"
+    )
+    assert flat.attrs["stations_height_correction"] == "2m_temperature not corrected, for the lapse rate is 0"
     np.testing.assert_allclose(raised.station_model_height, 200)
     unsaid = stations(reports, given, truth())
     xr.testing.assert_allclose(unsaid.station_bias, flat.station_bias)
-    assert (
-        "not corrected: neither the truth nor a forecast holds orography" in unsaid.attrs["stations_height_correction"]
-    )
+    assert "not corrected, for there is neither orography nor" in unsaid.attrs["stations_height_correction"]
     with pytest.raises(
-        RecipeError, match=r"a lapse rate of 6.5 K/km needs the height of the model's surface, but neither"
+        RecipeError, match=r"a lapse rate of 6.5 K/km needs the height of the model's surface, but there is neither"
     ):
         stations(reports, given, truth(), lapse_rate=6.5)
     geopotential = truth()
@@ -229,9 +229,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
             table().rename(columns={"2m_temperature [degC]": "msl [Pa]"}).assign(**{"msl [Pa]": 1e5}), given, usual
         )
     region = [each.sel(latitude=slice(0, 90), longitude=slice(60, 90)) for each in (forecast(1), usual)]
-    with pytest.raises(
-        GridError, match=r"no station of the table of stations lies on the grid .* A at -15°N, 30°E: see"
-    ):
+    with pytest.raises(GridError, match=r"no station lies on the grid .* A at -15°N, 30°E: see"):
         stations(table(), {"mine": region[0]}, region[1])
     with pytest.raises(DataError, match=r"no report .* \(2m_temperature: 36 missing\)"):
         stations(table().assign(**{"2m_temperature [degC]": "M"}), given, usual)

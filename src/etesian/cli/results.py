@@ -51,6 +51,8 @@ def forecast(
     length: float | None = None,
     interval: int | None = None,
     cycles: int | None = None,
+    at: str | None = None,
+    lapse_rate: float | None = None,
     batch_size: int = 16,
     overwrite: Switch = False,
 ) -> None:
@@ -68,8 +70,9 @@ def forecast(
             amplitude=amplitude, length=length, interval=interval, cycles=cycles, device=device, precision=precision,
         )  # fmt: skip
         loaded.forecast(
-            store, init, leads, channels=channels, every=every, out=out, batch_size=batch_size, overwrite=overwrite
-        )
+            store, init, leads, channels=channels, every=every, at=at, lapse_rate=lapse_rate, out=out,
+            batch_size=batch_size, overwrite=overwrite,
+        )  # fmt: skip
         return
     if channels is not None:
         raise RecipeError("a run predicts the channels it was trained on; --channels is for baselines")
@@ -77,7 +80,8 @@ def forecast(
     loaded.forecast(
         store, init, leads, beside=beside or (), source=source, blend=further, forcings=forcings,
         members=members, seed=seed, perturb=perturb, amplitude=amplitude, length=length, interval=interval,
-        cycles=cycles, every=every, out=out, batch_size=batch_size, overwrite=overwrite,
+        cycles=cycles, every=every, at=at, lapse_rate=lapse_rate, out=out, batch_size=batch_size,
+        overwrite=overwrite,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Places such as stations, and what fields on a grid say there: between points, and at another height."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
+from etesian.core.constants import STANDARD_GRAVITY
+from etesian.core.errors import GridError, RecipeError
 from etesian.core.grid import Grid
 
 LAPSE_RATE = 6.5
@@ -18,7 +20,10 @@ LAPSE_RATE = 6.5
 TO_HEIGHT = ("2m_temperature", "surface_pressure")
 """Variables that are taken from the model's height to that of the station."""
 
-_EXPONENT = 9.80665 * 0.0289644 / (8.31446 * LAPSE_RATE / 1000)
+SURFACES = {"orography": 1.0, "geopotential_at_surface": STANDARD_GRAVITY}
+"""Static fields that tell the height of the model's surface, and what they are divided by for metres."""
+
+_EXPONENT = STANDARD_GRAVITY * 0.0289644 / (8.31446 * LAPSE_RATE / 1000)
 """Of the pressure in the standard atmosphere: g M / (R L)."""
 
 _TOLERANCE = 1e-6
@@ -53,13 +58,17 @@ class Points:
     def coordinates(self) -> dict[str, tuple[str, Any, dict[str, str]]]:
         """Return names and places as coordinates of a dimension `station`, with the attributes of CF's point data."""
         return {
-            "station": ("station", np.array(self.names), {"cf_role": "timeseries_id", "long_name": "station"}),
+            "station": (
+                "station",
+                np.array(self.names, dtype=object),
+                {"cf_role": "timeseries_id", "long_name": "station"},
+            ),
             "latitude": ("station", self.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("station", self.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
             "elevation": (
                 "station",
                 self.elevation,
-                {"standard_name": "surface_altitude", "units": "m", "positive": "up", "axis": "Z"},
+                {"standard_name": "surface_altitude", "units": "m"},
             ),
         }
 
@@ -122,34 +131,59 @@ class AtPoints:
     Args:
         grid: of the fields.
         points: where.
-        orography: height of the model's surface on the grid, m; None where it is not known.
-        lapse_rate: K km⁻¹; 0 leaves temperatures as they are.
+        statics: fields of the grid by name, in the catalogue's units; `orography` or `geopotential_at_surface` counts.
+        lapse_rate: K km⁻¹, 0 leaves temperatures as they are; by default 6.5 where there is one of these fields.
 
     Attributes:
         inside: which points the grid holds.
         height: of the model's surface at the points, m; NaN where it is not known.
+
+    Raises:
+        GridError: if the grid holds none of the points.
+        RecipeError: if a lapse rate is asked for, and the height of the surface is not known.
     """
 
     def __init__(
         self,
         grid: Grid,
         points: Points,
-        orography: Float[np.ndarray, "lat lon"] | None = None,
-        lapse_rate: float = LAPSE_RATE,
+        statics: Mapping[str, Float[np.ndarray, "lat lon"]] | None = None,
+        lapse_rate: float | None = None,
     ) -> None:
-        self.points, self.lapse_rate = points, lapse_rate
+        self.points, self.lapse_rate = points, LAPSE_RATE if lapse_rate is None else lapse_rate
         self._interpolate = Bilinear(grid, points)
         self.inside = self._interpolate.inside
-        self.has_orography = orography is not None
-        nowhere = np.full(len(points.names), np.nan)
-        self.height: Float[np.ndarray, " point"] = nowhere if orography is None else self._interpolate(orography)
+        if not self.inside.any():
+            raise GridError(
+                f"no station lies on the grid {grid}; the first one is {points.names[0]} at {points.latitude[0]:g}°N, "
+                f"{points.longitude[0]:g}°E: see that latitude and longitude are not exchanged"
+            )
+        self.surface = next((name for name in SURFACES if name in (statics or {})), None)
+        self.height: Float[np.ndarray, " point"] = np.full(len(points.names), np.nan)
+        if statics and self.surface is not None:
+            self.height = self._interpolate(statics[self.surface]) / SURFACES[self.surface]
+        elif lapse_rate:
+            raise RecipeError(
+                f"a lapse rate of {lapse_rate:g} K/km needs the height of the model's surface, but there is neither "
+                f"{' nor '.join(SURFACES)}: prepare the store with one of them, or leave the lapse rate out"
+            )
 
     @cached_property
     def to_height(self) -> tuple[str, ...]:
         """Variables that are brought to the elevation of the points."""
-        if not self.has_orography:
+        if self.surface is None:
             return ()
         return tuple(name for name in TO_HEIGHT if name != "2m_temperature" or self.lapse_rate)
+
+    def said_of(self, name: str) -> str:
+        """Return in words what is done about height for a variable; empty where nothing needs to be."""
+        if name in self.to_height:
+            how = f"by {self.lapse_rate:g} K/km" if name == "2m_temperature" else "by the standard atmosphere"
+            return f"{how} from the height of {self.surface} to the station's"
+        if name not in TO_HEIGHT:
+            return ""
+        why = "the lapse rate is 0" if self.surface else f"there is neither {' nor '.join(SURFACES)}"
+        return f"not corrected, for {why}"
 
     def can_say(self, channel: Channel) -> Bool[np.ndarray, " point"]:
         """Return at which points there can be a value: inside the grid, and of known elevation where that counts."""

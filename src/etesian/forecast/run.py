@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from etesian.core import Batch, Channel, Fields, Layout
+from etesian.core import Batch, Channel, Fields, Grid, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError
+from etesian.core.points import AtPoints, Points
 from etesian.forecast.perturbations import Perturbation, Perturbed, Read, prepared
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
@@ -88,6 +89,8 @@ def predict_to(
     members: int | None = None,
     seed: int = 0,
     perturbation: Perturbation | None = None,
+    at: Points | None = None,
+    lapse_rate: float | None = None,
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "forecasting",
@@ -107,6 +110,8 @@ def predict_to(
             `DEFAULT_MEMBERS`.
         seed: of the members' noise and perturbations.
         perturbation: how the initial states of members differ; None lets all start from one.
+        at: stations to forecast for, in place of maps.
+        lapse_rate: by which 2 m temperatures are brought to the height of stations; see `AtPoints`.
         batch_size: forecasts at once: initial times, or members from them.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
@@ -171,6 +176,7 @@ def predict_to(
     writer = PredictionWriter(
         path, targets, grid, initial, leads, store.calendar, identity, units=units, averaging_hours=averaging,
         planet=planet_of(store.dataset), members=members, overwrite=overwrite,
+        at=None if at is None else AtPoints(grid, at, _statics(store, grid), lapse_rate),
     )  # fmt: skip
 
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
@@ -190,6 +196,13 @@ def predict_to(
 def _reading(task: Task, reader: WindowReader, known: Forcings | None) -> Read:
     """Return what reads a task's initial states at some times, with what is known on the way to some leads."""
     return lambda initial, leads: _start(task, reader, initial, leads, known)
+
+
+def _statics(store: States, grid: Grid) -> dict[str, NDArray[np.float32]]:
+    """Return the static fields of a store on a grid that is its own or a part of it."""
+    rows, columns = store.locate(grid)
+    names = [channel.name for channel in store.static_channels]
+    return {name: store.statics[number][rows][:, columns] for number, name in enumerate(names)}
 
 
 def _known(

@@ -219,6 +219,8 @@ def open_forecast(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
     """
     label = f"forecast '{name}'"
     dataset = data if isinstance(data, xr.Dataset) else _open(label, str(data))
+    if "station" in dataset.dims:
+        raise DataError(f"{label} is at stations; scores are made of maps: forecast those, and evaluate with stations")
     canonical = canonical_forecast(dataset, label)
     members = (MEMBER,) if MEMBER in canonical.dims else ()
     return FieldSeries(label, canonical, (*members, "time", LEAD))

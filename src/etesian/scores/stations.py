@@ -11,9 +11,9 @@ from torch import Tensor
 
 from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import Seconds, count_alike, decode_time
-from etesian.core.constants import SECONDS_PER_HOUR, STANDARD_GRAVITY
-from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
-from etesian.core.points import LAPSE_RATE, AtPoints, Points
+from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.errors import ChannelError, DataError, RecipeError
+from etesian.core.points import SURFACES, AtPoints, Points
 from etesian.files.stations import COUNTED, Reports
 from etesian.files.units import conversion, parse_units
 from etesian.scores.definitions import COVERAGES
@@ -78,14 +78,8 @@ class StationScores:
                 "in the calendar of the forecasts"
             )
         self.pairs, self.reports, self.references, self.tolerance = pairs, reports, references, tolerance
-        orography, self.said = _orography((pairs.truth, *pairs.forecasts.values()), lapse_rate)
-        rate = LAPSE_RATE if lapse_rate is None else lapse_rate
-        self.at = AtPoints(pairs.truth.grid, reports.points, orography, rate)
-        if not self.at.inside.any():
-            raise GridError(
-                f"no station of {reports.source} lies on the grid {pairs.truth.grid}; its first one is "
-                f"{_placed(reports.points, 0)}: see that latitude and longitude are not exchanged"
-            )
+        statics = _statics((pairs.truth, *pairs.forecasts.values()))
+        self.at = AtPoints(pairs.truth.grid, reports.points, statics, lapse_rate)
         self.channels = self._common()
         self.index = [pairs.channels.index(channel) for channel in self.channels]
         self.valid = np.unique(pairs.initial[:, None] + np.array(pairs.leads) * SECONDS_PER_HOUR)
@@ -111,7 +105,7 @@ class StationScores:
         common = tuple(
             channel
             for channel in self.pairs.channels
-            if channel in self.reports.values and (channel.name != "surface_pressure" or self.at.has_orography)
+            if channel in self.reports.values and (channel.name != "surface_pressure" or self.at.surface)
         )
         if not common:
             reported, held = ", ".join(map(str, self.reports.values)), ", ".join(map(str, self.pairs.channels))
@@ -242,49 +236,34 @@ class StationScores:
         known = {str(channel): self.reports.units[channel] for channel in self.channels}
         units = [known.get(str(channel), "m s-1") for channel in self.scored]
         result = result.assign_coords(station_units=("station_channel", units))
+        names = dict.fromkeys(channel.name for channel in self.channels)
+        said = [f"{name} {how}" for name in names if (how := self.at.said_of(name))]
         result.attrs = {
             "stations": self.reports.source,
             "stations_tolerance_minutes": self.tolerance,
-            "stations_height_correction": self._corrected(),
+            "stations_height_correction": "; ".join(said) or "none is needed",
             "stations_left_out": ", ".join(self.reports.left_out),
         }
         return result
 
-    def _corrected(self) -> str:
-        parts = []
-        for name in {channel.name: None for channel in self.channels}:
-            if name in self.at.to_height:
-                how = f"{self.at.lapse_rate:g} K/km" if name == "2m_temperature" else "the standard atmosphere"
-                parts.append(f"{name} by {how} from the height of the {self.said} to that of the station")
-            elif name == "2m_temperature":
-                parts.append(f"{name} not corrected: {self.said if not self.at.has_orography else 'lapse_rate is 0'}")
-        return "; ".join(parts) or "none is needed"
 
-
-def _orography(series: Sequence[FieldSeries], lapse_rate: float | None) -> tuple[NDArray[np.float64] | None, str]:
-    """Return the height of the model's surface, and where it is from, or why there is none.
+def _statics(series: Sequence[FieldSeries]) -> dict[str, NDArray[np.float64]]:
+    """Return the fields that tell the height of the surface, of whatever has them first, in the catalogue's units.
 
     Raises:
-        RecipeError: if a lapse rate is asked for and there is none.
+        DataError: if their units are those of something else.
     """
+    found: dict[str, NDArray[np.float64]] = {}
     for each in series:
-        for name in ("orography", "geopotential_at_surface"):
+        for name in SURFACES:
             field = each.dataset.get(name)
-            if field is None or set(field.dims) != {"latitude", "longitude"}:
+            if name in found or field is None or set(field.dims) != {"latitude", "longitude"}:
                 continue
             told = str(field.attrs.get("units") or CATALOGUE[name].units)
-            factor = conversion(told, CATALOGUE[name])
-            if factor is None:
+            if (changed := conversion(told, CATALOGUE[name])) is None:
                 raise DataError(f"{each.name}: '{name}' is in {told}, not {CATALOGUE[name].units}; correct its units")
-            values = field.transpose("latitude", "longitude").values.astype(np.float64) * factor[0]
-            return values / (STANDARD_GRAVITY if name == "geopotential_at_surface" else 1), f"{name} of {each.name}"
-    lacking = "neither the truth nor a forecast holds orography or geopotential_at_surface"
-    if lapse_rate:
-        raise RecipeError(
-            f"a lapse rate of {lapse_rate:g} K/km needs the height of the model's surface, but {lacking}: prepare the "
-            "truth with one of them, or leave the lapse rate out"
-        )
-    return None, lacking
+            found[name] = field.transpose("latitude", "longitude").values.astype(np.float64) * changed[0]
+    return found
 
 
 def _nearest(times: Seconds, valid: Seconds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -301,7 +280,3 @@ def _inside(points: Points, region: str) -> NDArray[np.bool_]:
     rows = (points.latitude >= box.south) & (points.latitude <= box.north)
     width = 360 if box.east - box.west >= 360 else (box.east - box.west) % 360
     return np.asarray(rows & ((points.longitude - box.west) % 360 <= width))
-
-
-def _placed(points: Points, number: int) -> str:
-    return f"{points.names[number]} at {points.latitude[number]:g}°N, {points.longitude[number]:g}°E"

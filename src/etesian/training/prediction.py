@@ -19,6 +19,7 @@ from etesian.core.clock import decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import CONVENTIONS, LEAD, MEMBER, attributes, coordinates, forecast_times, levels_of
 from etesian.core.errors import DataError
+from etesian.core.points import AtPoints
 from etesian.core.resumable import ResumableStore
 from etesian.samples.windows import Period, exists, given_side
 from etesian.store.states import States
@@ -79,6 +80,7 @@ class PredictionWriter(ResumableStore):
         planet: what `planet_of` told of the data that the predictions are made from.
         averaging_hours: predictions are means over so many hours up to the lead; None for states at the lead.
         members: of the ensemble from each initial time; None for one prediction without a dimension for it.
+        at: points at which predictions are written, in place of maps.
         overwrite: replace an existing store when the new one is complete.
 
     Raises:
@@ -99,9 +101,10 @@ class PredictionWriter(ResumableStore):
         planet: Mapping[str, str] | None = None,
         averaging_hours: int | None = None,
         members: int | None = None,
+        at: AtPoints | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.members = members
+        self.members, self.at = members, at
         self.initial, self.has_leads = initial, leads is not None
         # A plan without leads says 0, as it did when such stores were first made: they are still the same.
         self.leads = [0] if leads is None else list(leads)
@@ -117,9 +120,11 @@ class PredictionWriter(ResumableStore):
         }
         if members is not None:
             plan["members"] = members
+        if at is not None:
+            plan["at"] = at.points.to_dict() | {"lapse_rate": at.lapse_rate}
 
         def describe() -> xr.Dataset:
-            template = _template(channels, grid, decode_time(initial, calendar), leads, units or {}, members)
+            template = _template(channels, grid, decode_time(initial, calendar), leads, units or {}, members, at)
             template.attrs |= {"source": json.dumps(source)} | dict(planet or {})
             if averaging_hours is not None:
                 for name in template.data_vars:
@@ -187,6 +192,8 @@ class PredictionWriter(ResumableStore):
             after = fields.frame.time.cpu().numpy() - initial[:, None]
             leads = (after[0] // SECONDS_PER_HOUR).tolist()
             values = fields.filled(float("nan")).cpu().numpy()
+            if self.at is not None:
+                values = self.at(values, fields.frame.channels).astype(np.float32)
             self.has_numbers = self.has_numbers or bool(np.isfinite(values).any())
             for name, levels in self.levels.items():
                 index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
@@ -249,6 +256,7 @@ def _template(
     leads: tuple[int, ...] | None,
     units: Mapping[Channel, str],
     members: int | None,
+    at: AtPoints | None,
 ) -> xr.Dataset:
     """Describe the store without any values."""
     times: dict[str, Any] = {"time": ("time", initial, {"standard_name": "time"})}
@@ -258,14 +266,27 @@ def _template(
         time, *after = times.items()
         times = dict([time, (MEMBER, (MEMBER, np.arange(members), {"standard_name": "realization"})), *after])
     known = {**times, **coordinates(grid, channels)}
+    horizontal: tuple[str, ...] = ("latitude", "longitude")
+    if at is not None:
+        known |= at.points.coordinates()
+        horizontal = ("station",)
     variables = {}
     for name in dict.fromkeys(c.name for c in channels):
         on_levels = levels_of(channels, name) != [None]
-        dims = (*times, *(("level",) if on_levels else ()), "latitude", "longitude")
+        dims = (*times, *(("level",) if on_levels else ()), *horizontal)
         shape = tuple(len(known[dim][1]) for dim in dims)
         together = max(1, min(len(leads or (0,)), CHUNK_BYTES // (4 * math.prod(shape[len(times) :]))))
         leading = [together if dim == LEAD else 1 for dim in times]
         chunks = (*leading, *shape[len(times) :])
         values = dask.array.full(shape, np.nan, dtype=np.float32, chunks=chunks)
-        variables[name] = (dims, values, attributes(name, channels, units))
-    return xr.Dataset(variables, known, CONVENTIONS)
+        said = attributes(name, channels, units)
+        if at is not None and (height := at.said_of(name)):
+            said["height_correction"] = height
+        variables[name] = (dims, values, said)
+    return xr.Dataset(variables, known, CONVENTIONS | _outside(at))
+
+
+def _outside(at: AtPoints | None) -> dict[str, str]:
+    """Name the points that predictions say nothing of."""
+    left = [] if at is None else [name for name, inside in zip(at.points.names, at.inside, strict=True) if not inside]
+    return {"stations_outside": ", ".join(left)} if left else {}
