@@ -7,7 +7,7 @@ seconds.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
@@ -108,7 +108,7 @@ def prepare(
     every: int | None = None,
     resampling: "Resampling" = "instant",
     region: str | None = None,
-    member: int | None = None,
+    member: int | Literal["mean"] | None = None,
     derive: Sequence[str] | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,
@@ -139,7 +139,7 @@ def prepare(
         every: hours between times, counted from 00 UTC; the times of the source by default.
         resampling: with every, whether to pick instants or average from each time to the next.
         region: south,north,west,east in degrees, or a name such as Europe.
-        member: the ensemble member to keep, where there are several.
+        member: the ensemble member to keep, where there are several, by its number, or the `mean` of all.
         derive: variables to add, by spherical harmonics on the grid of the source: vorticity, divergence,
             streamfunction or velocity_potential from winds, or winds from vorticity and divergence; orography from
             geopotential_at_surface; latitude_field; temperature_anomaly from temperature, and so on: the departure

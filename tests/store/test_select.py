@@ -10,6 +10,7 @@ import xarray as xr
 from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError
 from etesian.store.select import resample, select_channels, select_member, select_period, select_region, unchanging
+from etesian.store.states import DatasetStates
 
 
 def states(steps: int = 24, freq: str = "3h") -> xr.Dataset:
@@ -50,13 +51,24 @@ def test_a_missing_variable_or_level_is_refused_with_the_closest() -> None:
         select_channels(states(), levels=[700])
 
 
-def test_one_member_is_picked_and_several_are_never_averaged() -> None:
+def test_one_member_is_picked_and_several_are_averaged_only_if_that_is_asked_for() -> None:
     ensemble = xr.concat([states(), states() + 1], dim=pd.Index([3, 7], name="member"))
     xr.testing.assert_equal(select_member(ensemble, 7), states() + 1)
-    with pytest.raises(DataError, match=r"the data hold 2 members \(3, 7\); name the member to keep"):
+    with pytest.raises(DataError, match=r"the data hold 2 members \(3, 7\), .*; name the member to keep \(--member 3"):
         select_member(ensemble, None)
     with pytest.raises(DataError, match="there is no member 4; there are 3, 7"):
         select_member(ensemble, 4)
+    ensemble = ensemble.where((ensemble.member == 3) | (ensemble.latitude > ensemble.latitude[0]))
+    mean = select_member(ensemble, "mean")
+    assert mean.temperature.attrs == states().temperature.attrs
+    np.testing.assert_allclose(mean.temperature[..., 1:, :], states().temperature[..., 1:, :] + 0.5, rtol=1e-6)
+    assert mean.temperature[..., 0, :].isnull().all()
+    with pytest.raises(DataError, match="there is no member 'mean': the data are no ensemble"):
+        select_member(states(), "mean")
+    unnamed = ensemble.rename(member="number")
+    xr.testing.assert_equal(select_member(unnamed, 7), select_member(ensemble, 7))
+    with pytest.raises(DataError, match=r"the dataset holds 2 members, .* dataset\.isel\(number=0\)"):
+        DatasetStates(unnamed)
 
 
 def test_a_period_includes_all_of_the_day_that_ends_it() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import dask.array as da
@@ -68,7 +68,7 @@ def prepare(
     every: int | None = None,
     resampling: Resampling = "instant",
     region: str | None = None,
-    member: int | None = None,
+    member: int | Literal["mean"] | None = None,
     derive: Sequence[str] | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,

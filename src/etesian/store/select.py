@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import parse_channels
 from etesian.core.clock import decode_time, encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.dataset import channels_of
+from etesian.core.dataset import MEMBER, channels_of
 from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid, Region
 from etesian.files.times import is_static, is_timed, without_time
@@ -65,23 +65,30 @@ def _is_still(array: xr.DataArray) -> bool:
     return "time" not in array.dims or is_static(str(array.name))
 
 
-def select_member(dataset: xr.Dataset, member: int | None) -> xr.Dataset:
-    """Pick one member of an ensemble.
+def select_member(dataset: xr.Dataset, member: int | Literal["mean"] | None) -> xr.Dataset:
+    """Pick one member of an ensemble, or the mean of them, which is missing where any of them is.
 
     Raises:
-        DataError: if there are several and none is named, or it is not there.
+        DataError: if there are several and neither is named, or the member is not there.
     """
-    if "member" not in dataset.dims:
+    # Datasets that no file reader has named have them under the name of forecasts.
+    name = next((name for name in ("member", MEMBER) if name in dataset.dims), None)
+    if name is None:
         if member is not None:
-            raise DataError(f"there is no member {member}: the data are no ensemble; leave member out")
+            raise DataError(f"there is no member '{member}': the data are no ensemble; leave member out")
         return dataset
-    there = dataset["member"].values.tolist() if "member" in dataset.coords else list(range(dataset.sizes["member"]))
-    names = ", ".join(str(name) for name in there)
+    there = dataset[name].values.tolist() if name in dataset.coords else list(range(dataset.sizes[name]))
+    names = ", ".join(map(str, there))
+    if member == "mean":
+        return dataset.mean(name, skipna=False, keep_attrs=True)
     if member is None and len(there) > 1:
-        raise DataError(f"the data hold {len(there)} members ({names}); name the member to keep")
+        raise DataError(
+            f"the data hold {len(there)} members ({names}), and a training store holds one state for each time; name "
+            f"the member to keep (--member {there[0]}), make a store of each to train on all, or take --member mean"
+        )
     if member is not None and member not in there:
         raise DataError(f"there is no member {member}; there are {names}")
-    return dataset.isel(member=0 if member is None else there.index(member), drop=True)
+    return dataset.isel({name: 0 if member is None else there.index(member)}, drop=True)
 
 
 def unchanging(dataset: xr.Dataset) -> xr.Dataset:

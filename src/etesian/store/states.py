@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from etesian.core.clock import encode_time
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.dataset import channels_of, from_dataset
+from etesian.core.dataset import MEMBER, channels_of, from_dataset
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.store.reader import Index, Located, Store
@@ -25,12 +25,17 @@ class DatasetStates(Located):
         name: what it is called in messages.
 
     Raises:
-        DataError: if it has no times.
+        DataError: if it has no times, or several members.
     """
 
     def __init__(self, dataset: xr.Dataset, name: str = "the dataset") -> None:
         if "time" not in dataset.dims:
             raise DataError(f"{name} has no dimension 'time'; open files with etesian.open, or expand_dims('time')")
+        if member := next((dim for dim in ("member", MEMBER) if dim in dataset.dims), None):
+            raise DataError(
+                f"{name} holds {dataset.sizes[member]} members, and a forecast starts from one state; select one, as "
+                f"dataset.isel({member}=0), or take dataset.mean('{member}')"
+            )
         self.path = name
         ordered = dataset.sortby("latitude")
         static = [str(name) for name, array in ordered.data_vars.items() if "time" not in array.dims]
