@@ -13,7 +13,7 @@ from etesian.interop.gapfill import load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sst_prototype.npz"
 SST = Channel("sea_surface_temperature")
-GRID = Grid(np.arange(24) * 0.25, 5 + np.arange(40) * 0.25)
+GRID = Grid(np.arange(16) * 0.25, 5 + np.arange(24) * 0.25)
 APRIL = (np.datetime64("2001-04-01", "s") + np.arange(30) * np.timedelta64(86400, "s")).astype(np.int64)
 
 
