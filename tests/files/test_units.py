@@ -22,6 +22,9 @@ from etesian.files.units import conversion, parse_units
         ("1e-5 s-1|10^-5 s-1|1.0E-5 /s", "s-1", 1e-5, 0),
         ("gpm|m|geopotential_meters|metres", "m", 1, 0),
         ("in|inches", "m", 0.0254, 0),
+        ("inHg", "Pa", 3386.389, 0),
+        ("mmHg", "Pa", 133.3224, 0),
+        ("mph", "m s-1", 0.44704, 0),
         ("0.1 degC", "K", 0.1, 273.15),
     ],
 )

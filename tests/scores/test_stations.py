@@ -233,6 +233,10 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         stations(table(), {"mine": region[0]}, region[1])
     with pytest.raises(DataError, match=r"no report .* \(2m_temperature: 36 missing\)"):
         stations(table().assign(**{"2m_temperature [degC]": "M"}), given, usual)
+    with pytest.raises(
+        RecipeError, match="'truth' is what forecasts are compared with; give the forecast another name"
+    ):
+        stations(table(), {"truth": forecast(1)}, usual)
     with pytest.raises(RecipeError, match="tolerance = -1 must be minutes"):
         stations(table(), given, usual, tolerance=-1)
 

@@ -31,10 +31,8 @@ MISSING = ("", "M", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "-", "/",
 _PLACES = {"lat": "latitude", "lon": "longitude", "valid": "time"}
 
 _METAR = {
-    "tmpf": "2m_temperature [degF]",
-    "tmpc": "2m_temperature [degC]",
-    "dwpf": "2m_dewpoint_temperature [degF]",
-    "dwpc": "2m_dewpoint_temperature [degC]",
+    **{f"tmp{unit}": f"2m_temperature [deg{unit}]" for unit in "fc"},
+    **{f"dwp{unit}": f"2m_dewpoint_temperature [deg{unit}]" for unit in "fc"},
     "sknt": "10m_wind_speed [knots]",
     "drct": "10m_wind_direction [degrees]",
     "mslp": "mean_sea_level_pressure [hPa]",
@@ -96,19 +94,13 @@ def read_points(source: Source) -> Points:
     Raises:
         DataError: if the table cannot be read, or a station has no place or several.
     """
-    table = _Table(source)
-    return table.stations()[0]
+    return _Table(source).stations()[0]
 
 
 def read_reports(source: Source) -> Reports:
     """Read a table of reports, one row for each station and time.
 
-    Columns are `station`, `latitude`, `longitude`, `elevation` (m), `time` (UTC where it says nothing else), and
-    variables with their units in the header, such as `2m_temperature [degC]`; `10m_wind_speed [m s-1]` and
-    `10m_wind_direction [degrees]`, from which the wind blows, become components. A column with the same name and
-    `_flag` or `_qc` behind it says which values passed quality control: those whose flag is empty, 0, or among those
-    in its own brackets, such as `2m_temperature_flag [1 2]`. METAR's columns (`valid`, `lat`, `lon`, `tmpf`, `dwpf`,
-    `drct`, `sknt`, `mslp`, `alti`, `p01i`) are known with their units.
+    docs/stations.md says which columns it has, how units and flags stand in headers, and how METAR's are read.
 
     Raises:
         DataError: if the table cannot be read, or a column, place, time or value cannot be used.

@@ -58,9 +58,9 @@ def station_section(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]
     told = scores.attrs
     where = text(
         f"RMSE over all reports of {told['stations']} within {told['stations_tolerance_minutes']:g} min of the valid "
-        f"time, each of the same weight, in {str(scores.region.values[0]).replace('_', ' ')}. The truth is what the "
-        "forecasts are compared with elsewhere, interpolated as they are: what remains of its error is that of the "
-        "stations and of the grid. The lowest of the others is bold."
+        f"time, all of one weight, region {scores.region.values[0]}. The truth is what forecasts are compared with "
+        "elsewhere, interpolated as they are: its error is that of the stations and of the grid. The lowest of the "
+        "others is bold."
     )
     parts = ["<h2>At stations</h2>", f"<p class='note'>{where}</p>", _by_lead(scores, "rmse")]
     parts.append(f"<p class='note'>Height: {text(told['stations_height_correction'])}.</p>")

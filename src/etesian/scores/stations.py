@@ -70,6 +70,10 @@ class StationScores:
     ) -> None:
         if not tolerance >= 0:
             raise RecipeError(f"tolerance = {tolerance:g} must be minutes from 0 on")
+        if TRUTH in pairs.forecasts:
+            raise RecipeError(
+                f"at stations '{TRUTH}' is what forecasts are compared with; give the forecast another name"
+            )
         if isinstance(pairs.truth, MeanSeries):
             raise RecipeError("the forecasts are means over hours, and stations report instants; score them without")
         if not count_alike(pairs.initial, pairs.calendar, reports.time, reports.calendar):
