@@ -100,7 +100,7 @@ def test_every_slider_moves_the_images(page, data):
     np.testing.assert_allclose(image(page, "shown"), true["2m_temperature"].values[8][:, columns] - 273.15, rtol=1e-4)
 
 
-def test_a_click_shows_the_plume_of_a_forecast_and_the_series_of_data(page, data):
+def test_a_click_shows_the_plume_of_a_forecast_and_the_series_of_data(page, data, monkeypatch):
     made, true = data
     page.widgets["time"].value = 1
     page.click(50.0, -170.0)  # row 9 of 12; 190° E is nearest to the column at 195°
@@ -114,6 +114,10 @@ def test_a_click_shows_the_plume_of_a_forecast_and_the_series_of_data(page, data
     page.widgets["data"].value = "analysis"
     np.testing.assert_allclose(page.curves.lines["values"].data["y"], true.geopotential.values[:, 0, row, column])
     assert page.curves.lines["values"].data["x"][0] == TIMES[0].astype("datetime64[ms]").astype(int)
+    # The series is read once; the mark of the time moves along it.
+    monkeypatch.setattr(Source, "series_at", lambda *_: pytest.fail("read again"))
+    page.widgets["time"].value = 7
+    assert page.curves.span.location == TIMES[7].astype("datetime64[ms]").astype(int)
 
 
 def test_the_address_brings_the_same_view_back(page, data):
@@ -150,7 +154,7 @@ def test_no_more_is_read_than_the_window_shows(monkeypatch):
     )
     page._ranges[0].update(start=0, end=20)
     page._ranges[1].update(start=40, end=50)
-    page._redraw()
+    page._redraw(moved=True)
     assert asked == [[20, 41]]  # of the column at 0° a half
 
 
@@ -186,6 +190,13 @@ def test_dates_of_other_calendars_are_days(data):
     assert page.widgets["time"].value == 2
     page.widgets["date"].value = "yesterday"
     assert page.message.visible
+
+
+def test_a_place_is_found_whichever_way_its_longitude_is_counted(data):
+    region = Source("region", data[1].isel(longitude=slice(18, 24)))  # 270 to 345° E
+    assert region.nearest(50.0, -30.0) == region.nearest(50.0, 330.0) == (9, 4)
+    globe = Source("globe", data[1])
+    assert globe.nearest(50.0, -170.0) == globe.nearest(50.0, 190.0) == (9, 13)
 
 
 def test_spectra_are_those_of_the_fields(page, data):

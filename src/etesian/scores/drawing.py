@@ -231,7 +231,7 @@ def _maps(
     drawn, grid, reading = _shown([field for _, field in fields], channel, series, look)
     how = _drawn(grid, look)
     height = map_height(grid, width - 0.6, how["projection"])
-    figure = Figure(figsize=(width * len(fields), height + 1.2), layout="constrained")
+    figure = Figure(figsize=(width * len(fields), height + 1.5), layout="constrained")
     panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
     colour_map, lowest, highest = value_range(str(channel), drawn)
     for panel, (label, _), field in zip(panels, fields, drawn, strict=True):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from etesian.core.channels import Channel
 from etesian.core.clock import parse_time
-from etesian.core.errors import EtesianError
+from etesian.core.errors import DataError, EtesianError
 from etesian.scores.maps import DIVERGING, STYLE, largest_value, value_range
 from etesian.scores.readers_units import Spoken, spoken
 from etesian.scores.series import check_match
@@ -181,10 +181,12 @@ class FieldPage:
             for name in names
         }
         for panel in self.maps.values():
-            panel.on(self._redraw, self.click)
+            panel.on(lambda: self._redraw(moved=True), self.click)
         dated = source.calendar in _DATED
         axis = "Lead (days)" if source.is_forecast else "Time" if dated else f"Days since {source.times[0]}"
         options = {} if source.is_forecast or not dated else {"x_axis_type": "datetime"}
+        self._asked: tuple[Any, ...] | None = None
+        self._when = np.zeros(0, dtype=np.int64)
         self.curves = Curves("Click on a map", axis, **options)
         self.spectrum = Curves("Spectrum", "Total wavenumber", x_axis_type="log", y_axis_type="log")
         self._top.objects = [pn.pane.Bokeh(panel.figure) for panel in self.maps.values()]
@@ -203,16 +205,19 @@ class FieldPage:
         width, height = self.maps["shown"].size
         return window(source.latitude_edges, south, north, height), window(source.longitude_edges, west, east, width)
 
-    def _redraw(self, *, rescale: bool = False) -> None:
+    def _redraw(self, *, rescale: bool = False, moved: bool = False) -> None:
         if self._settling:
             return
         self.message.visible = False
         try:
             self._draw_maps(rescale=rescale)
-            self._draw_series()
-            self._draw_spectra()
+            if not moved:
+                self._draw_series()
+                self._draw_spectra()
         except EtesianError as error:
             self.message.param.update(object=str(error), visible=True)
+        # On a page of one's own the changes go there by themselves; a notebook has to be told.
+        pn.io.push_notebook(self.view)
         self.changed()
 
     def _draw_maps(self, *, rescale: bool) -> None:
@@ -272,14 +277,21 @@ class FieldPage:
         time, lead, _ = self._chosen()
         row, column = source.nearest(*self.place)
         reading = self._spoken(source, channel)
+        now = int(source.seconds[time])
+        asked = (source.name, channel, row, column, reading, now if source.leads else None)
+        if asked == self._asked and (source.leads or self._when[0] <= now <= self._when[-1]):
+            # A series is long to read where files hold whole maps; while it holds the time, the mark moves along it.
+            self._mark(lead)
+            return
         when, read = source.series_at(channel, row, column, time)
+        self._asked, self._when = asked, when
         values = reading(read)
-        x = self._axis(when, int(source.seconds[time]))
+        x = self._axis(when, now)
         curves, names = self.curves, ["values"]
         north, east = source.grid.latitude[row], (source.grid.longitude[column] + 180) % 360 - 180
         curves.figure.title.text = f"{title(str(channel))} at {north:.2f}°N, {east:.2f}°E"
         curves.figure.yaxis.axis_label = reading.units
-        curves.span.location = x[lead] if source.leads else self._axis(source.seconds[[time]], 0)[0]
+        self._mark(lead)
         style = {"color": "#0b6e99", "line_width": 2, "dots": True}
         if source.members:
             apart = [x] * values.shape[1], list(values.T)
@@ -293,6 +305,12 @@ class FieldPage:
             curves.line("truth", x, seen.mean(axis=1), color=STYLE["text"], line_width=1.5, dots=True)
             names.append("truth")
         curves.keep(names)
+
+    def _mark(self, lead: int) -> None:
+        """Mark the time that the map shows."""
+        time = self.widgets["time"].value
+        shown = self.source.seconds[[time]] if not self.source.leads else self._when[[lead]]
+        self.curves.span.location = self._axis(shown, int(self.source.seconds[time]))[0]
 
     def _axis(self, when: NDArray[np.int64], start: int) -> list[float]:
         """Return times as the axis of a series has them: days after the initial time, or dates in milliseconds."""
@@ -319,6 +337,8 @@ class FieldPage:
         self, name: str, source: Source, channel: Channel, field: Float[np.ndarray, "lat lon"], **style: Any
     ) -> None:
         axes = {"latitude": source.grid.latitude, "longitude": source.grid.longitude}
+        if not np.isfinite(field).all():
+            raise DataError(f"{source.name} has missing values on this map; spectra are of whole globes")
         values = self._spoken(source, channel)(field)
         power = power_spectrum(xr.DataArray(np.asarray(values, dtype=np.float64), axes, ("latitude", "longitude")))
         waves = np.arange(1, power.sizes["wavenumber"])

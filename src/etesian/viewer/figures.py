@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 from bokeh.events import RangesUpdate, Tap
-from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper, Range1d, Span, Whisker
+from bokeh.models import (
+    ColorBar,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    HoverTool,
+    LinearColorMapper,
+    Range1d,
+    Span,
+    Whisker,
+)
 from bokeh.plotting import figure
 from contourpy import contour_generator
 from jaxtyping import Float
@@ -17,6 +26,13 @@ from etesian.scores.projections import Projection, coastlines
 from etesian.viewer.sources import Source, Window, axes_of
 
 _TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
+
+_EAST = """
+const east = parseFloat(((tick % 360 + 540) % 360 - 180).toFixed(3))
+return Math.abs(east) + "°" + (east > 0 ? "E" : east < 0 && east > -180 ? "W" : "")
+"""
+
+_NORTH = 'return parseFloat(Math.abs(tick).toFixed(3)) + "°" + (tick > 0 ? "N" : tick < 0 ? "S" : "")'
 
 _TEXT = {"text_color": STYLE["text"], "text_font_size": "10pt", "text_font_style": "normal"}
 
@@ -48,6 +64,8 @@ class MapPanel:
         )  # fmt: skip
         self.figure.title.update(**_TEXT)
         self.figure.grid.visible = False
+        self.figure.xaxis.formatter = CustomJSTickFormatter(code=_EAST)
+        self.figure.yaxis.formatter = CustomJSTickFormatter(code=_NORTH)
         self.cells = ColumnDataSource(
             {"image": [np.zeros((1, 1))], "x": [west], "y": [south], "dw": [1.0], "dh": [1.0]}
         )

@@ -189,7 +189,8 @@ class Source:
     def nearest(self, latitude: float, longitude: float) -> tuple[int, int]:
         """Return row and column of the data at a place on the map."""
         row = np.searchsorted(self.latitude_edges, latitude, side="right") - 1
-        place = np.searchsorted(self.longitude_edges, longitude, side="right") - 1
+        west = self.longitude_edges[0]
+        place = np.searchsorted(self.longitude_edges, west + (longitude - west) % 360, side="right") - 1
         return int(row.clip(0, self.grid.shape[0] - 1)), int(self.columns[place.clip(0, len(self.columns) - 1)])
 
     def _values(self, channel: Channel, row: int, column: int, times: NDArray[np.int64]) -> NDArray[np.float64]:
