@@ -287,6 +287,22 @@ def view(*paths: str, truth: str | None = None, port: int = 5006, browser: bool 
     api.serve_view(paths, truth=truth, port=port, browser=browser)
 
 
+@app.command
+@explained("exporting.export.export")
+def export(
+    source: str,
+    out: str,
+    *,
+    variables: Words | None = None,
+    bits: int | None = None,
+    overwrite: Switch = False,
+) -> None:
+    """Forecasts, filled or fine fields as NetCDF (.nc) or GRIB 2 (.grib2)."""
+    import etesian as et
+
+    et.export(source, out, variables=variables, bits=bits, overwrite=overwrite)
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     return (name, path) if equals else (Path(text).name.removesuffix(".zarr"), text)

@@ -188,12 +188,12 @@ def _variables() -> Iterable[Variable]:
             (f"total_precipitation_{hours}hr", "lwe_thickness_of_precipitation_amount", "m", "", -1e-5, 2.0)
             for hours in ACCUMULATED
         ),
-        ("precipitation_flux", "precipitation_flux", "kg m-2 s-1", "pr", -1e-8, 0.05),
+        ("precipitation_flux", "precipitation_flux", "kg m-2 s-1", "pr tprate", -1e-8, 0.05),
         (
             "surface_solar_radiation_downwards",
             "surface_downwelling_shortwave_flux_in_air",
             "W m-2",
-            "rsds",
+            "rsds sdswrf",
             -1,
             1500,
         ),

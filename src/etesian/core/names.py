@@ -19,6 +19,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "view",
     ),
     "evaluation": ("evaluate", "summary"),
+    "exporting.export": ("export",),
     "baselines": ("Baseline",),
     "run": ("Run",),
     "core.channels": ("Channel",),

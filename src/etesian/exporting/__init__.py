@@ -1,0 +1,1 @@
+"""What leaves the library: fields and runs in the formats of others."""
