@@ -11,12 +11,13 @@ import torch
 import xarray as xr
 
 from etesian import ClimaX, ForecastTask, Layout, WeatherMesh
-from etesian.core import Channel, Fields, Grid
+from etesian.core import Channel, Fields, Frame, Grid
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError, RecipeError
 from etesian.forecast.latent import LatentForecastTask
 from etesian.forecast.perturbations import Perturbation, Perturbed, anomaly_std, asked_for, correlated_noise
 from etesian.forecast.run import predict_to
+from etesian.networks.network import Network
 from etesian.networks.weathermesh_sizes import SIZES
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store
@@ -224,6 +225,45 @@ def test_a_network_with_a_latent_and_one_with_noise_are_perturbed_too(store: str
         )
         spread = xr.open_zarr(made, decode_timedelta=True).surface_pressure.std("number")
         assert spread.min() > 0
+
+
+class Driven(Network):
+    """Adds what it knows of the target time to the state that it starts from."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def forward(
+        self, inputs: Fields, target: Frame, *, forcings: Fields | None = None, statics: Fields | None = None
+    ) -> torch.Tensor:
+        assert forcings is not None
+        return forcings.filled()[:, :, :1] + inputs.at(-1).select(target.channels).filled()
+
+
+@pytest.mark.parametrize("kind", ["bred", "lagged"])
+def test_what_is_known_at_target_times_is_known_to_earlier_and_perturbed_states_too(
+    store: str, tmp_path: Path, kind: Any
+) -> None:
+    given = Store(store)
+    warm = tuple(c for c in given.channels if c.name == "temperature")
+    layout = Layout(warm, warm, given.grid, forcings=(Channel("surface_pressure"),))
+    task = ForecastTask(Driven, layout, given.statistics, step_hours=6)
+
+    def write(name: str, shift: int = 0, **options: Any) -> xr.Dataset:
+        initial, leads = given.time[[20, 24]] - shift * 3600, (6 + shift, 12 + shift)
+        predict_to(task, given, str(tmp_path / name), initial, leads, source={}, **options)
+        return xr.open_zarr(tmp_path / name, decode_timedelta=True).load()
+
+    found = write("members", members=2, perturbation=Perturbation(kind)).temperature
+    np.testing.assert_array_equal(found.isel(number=0), write("control").temperature)
+    if kind == "lagged":
+        np.testing.assert_array_equal(found.isel(number=1), write("earlier", shift=6).temperature)
+    else:
+        # The forcings are the same with and without what was added, which goes on as it is.
+        apart = found.isel(number=1) - found.isel(number=0)
+        np.testing.assert_allclose(apart[:, 1], apart[:, 0], atol=1e-3)
+        assert float(abs(apart).mean()) > 0.1
 
 
 def test_what_makes_no_sense_says_what_to_do(store: str, tmp_path: Path) -> None:
