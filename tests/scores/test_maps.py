@@ -149,6 +149,7 @@ def test_the_verb_returns_a_figure_and_writes_it_where_it_is_told(tmp_path):
     np.testing.assert_allclose(np.ma.getdata(panel.collections[0].get_array()), expected[rows][:, columns])
     assert bar.get_xlabel() == "hPa"
     assert panel.lines  # coasts
+    assert figure._repr_png_().startswith(b"\x89PNG")
     et.plot(tmp_path / "earth.nc", tmp_path / "globe.svg", projection="orthographic:50,10")
     assert (tmp_path / "globe.svg").read_text().count("<path") > 50
     with pytest.raises(et.GridError, match="no grid point lies inside"):

@@ -16,7 +16,7 @@ from etesian.core.dataset import LEAD, MEMBER, planet_of
 from etesian.core.errors import DataError, RecipeError
 from etesian.files.open import open_store
 from etesian.scores.maps import STYLE, draw_map, grid_of, map_height, value_range
-from etesian.scores.plots import colour_bar, forecast_and_truth, score_curves
+from etesian.scores.plots import Picture, colour_bar, forecast_and_truth, score_curves
 from etesian.scores.projections import Projection
 from etesian.scores.readers_units import Spoken, spoken
 from etesian.scores.series import FieldSeries, check_match, find_lead, open_any, open_forecast, open_truth
@@ -231,7 +231,7 @@ def _maps(
     drawn, grid, reading = _shown([field for _, field in fields], channel, series, look)
     how = _drawn(grid, look)
     height = map_height(grid, width - 0.6, how["projection"])
-    figure = Figure(figsize=(width * len(fields), height + 1.5), layout="constrained")
+    figure = Picture(figsize=(width * len(fields), height + 1.5), layout="constrained")
     panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
     colour_map, lowest, highest = value_range(str(channel), drawn)
     for panel, (label, _), field in zip(panels, fields, drawn, strict=True):

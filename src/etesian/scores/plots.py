@@ -1,5 +1,6 @@
 """Pictures: score curves, and forecasts beside the truth; frames and colours that all curves share."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,6 +66,15 @@ MODEL_COLOURS = (
 REFERENCE_COLOURS = ("#5f6b73", "#a3a9ad", "#8a7b66", "#7f8fa6")
 
 
+class Picture(Figure):
+    """A figure that notebooks show, also where pyplot is not loaded."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region: str) -> Figure:
     """Draw a score against lead time, one panel per channel, with 95 % bands.
 
@@ -76,7 +86,7 @@ def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region
     """
     columns = min(2, len(channels))
     rows = -(-len(channels) // columns)
-    figure = Figure(figsize=(5.4 * columns, 3.5 * rows + 0.5), layout="constrained")
+    figure = Picture(figsize=(5.4 * columns, 3.5 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(channels) :]:
         panel.set_visible(False)
@@ -181,7 +191,7 @@ def forecast_and_truth(
         drawn: how, as `draw_map` takes it.
     """
     height = map_height(grid, 3.9, drawn.get("projection"))
-    figure = Figure(figsize=(13, len(rows) * height + 1.3), layout="constrained")
+    figure = Picture(figsize=(13, len(rows) * height + 1.3), layout="constrained")
     panels = figure.subplots(len(rows), 3, squeeze=False, sharex=True, sharey=True)
     colour_map, lowest, highest = value_range(channel, [field for row in rows for field in row[1:]])
     error = largest_value([forecast - truth for _, forecast, truth in rows])
