@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(chromium.found() is None, reason="there is no Ch
 
 # The model of a kind in the page, and the title of the figure that was made for series.
 MODELS = "Bokeh.documents[0]._all_models ? Array.from(Bokeh.documents[0]._all_models.values()) : []"
-SERIES = f"({MODELS}).filter(m => m.type == 'Title').map(m => m.text).find(t => t && t.includes('°N'))"
+SERIES = f"({MODELS}).filter(m => m.type == 'Title').map(m => m.text).find(t => t && t.includes('°N, '))"
 
 
 @pytest.fixture

@@ -111,6 +111,8 @@ def test_a_click_shows_the_plume_of_a_forecast_and_the_series_of_data(page, data
     np.testing.assert_allclose(curves["values"].data["y"], members.mean(0))
     np.testing.assert_allclose(curves["truth"].data["y"], true.geopotential.values[[2, 4], 0, row, column])
     assert curves["values"].data["x"] == [1, 3]
+    assert page.curves.figure.title.text == "Geopotential at 500 hPa at 52.50°N, 165.00°W"
+    assert page.maps["error"].bar.title == "m² s⁻²"
     page.widgets["data"].value = "analysis"
     np.testing.assert_allclose(page.curves.lines["values"].data["y"], true.geopotential.values[:, 0, row, column])
     assert page.curves.lines["values"].data["x"][0] == TIMES[0].astype("datetime64[ms]").astype(int)

@@ -16,7 +16,7 @@ from etesian.core.errors import DataError, EtesianError
 from etesian.scores.maps import DIVERGING, STYLE, largest_value, value_range
 from etesian.scores.readers_units import Spoken, spoken
 from etesian.scores.series import check_match
-from etesian.scores.tables import days, title
+from etesian.scores.tables import days, pretty_units, title
 from etesian.store.derive import power_spectrum
 from etesian.viewer.figures import Curves, MapPanel
 from etesian.viewer.sources import MEAN, Source, Window, axes_of, window
@@ -247,11 +247,11 @@ class FieldPage:
         if rescale:
             compared = [values for name, (_, values) in fields.items() if name != "error"]
             colours = value_range(str(channel), compared)
-            self.maps["shown"].colour(*_apart(*colours), reading.units)
+            self.maps["shown"].colour(*_apart(*colours), pretty_units(reading.units))
             if truth is not None:
-                self.maps["truth"].colour(*_apart(*colours), reading.units)
+                self.maps["truth"].colour(*_apart(*colours), pretty_units(reading.units))
                 largest = largest_value([fields["error"][1]])
-                self.maps["error"].colour(*_apart(DIVERGING, -largest, largest), reading.units)
+                self.maps["error"].colour(*_apart(DIVERGING, -largest, largest), pretty_units(reading.units))
 
     def _true(
         self, truth: Source, channel: Channel, valid: int, rows: Window, columns: Window
@@ -289,8 +289,9 @@ class FieldPage:
         x = self._axis(when, now)
         curves, names = self.curves, ["values"]
         north, east = source.grid.latitude[row], (source.grid.longitude[column] + 180) % 360 - 180
-        curves.figure.title.text = f"{title(str(channel))} at {north:.2f}°N, {east:.2f}°E"
-        curves.figure.yaxis.axis_label = reading.units
+        where = f"{abs(north):.2f}°{'S' if north < 0 else 'N'}, {abs(east):.2f}°{'W' if east < 0 else 'E'}"
+        curves.figure.title.text = f"{title(str(channel))} at {where}"
+        curves.figure.yaxis.axis_label = pretty_units(reading.units)
         self._mark(lead)
         style = {"color": "#0b6e99", "line_width": 2, "dots": True}
         if source.members:
