@@ -7,12 +7,13 @@ IS_NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("etesian needs Python 3.11 or
 # Where the wheel is tried, away from the source tree.
 TRIAL := .wheel
 
-.PHONY: help setup quickstart test lint wheel-test format clean
+.PHONY: help setup quickstart test lint docs wheel-test format clean
 
 help:
 	@echo "make setup       make .venv with everything in it"
 	@echo "make quickstart  set up, then run the main job on the embedded planet"
 	@echo "make test        set up, then run every check"
+	@echo "make docs        set up, then build the site into docs/_build/html; its notebooks are executed"
 	@echo "make wheel-test  build the wheel, install it without constraints and try it; PYTHON=python3.13 names another Python"
 
 setup: $(VENV)/.ready
@@ -36,6 +37,12 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
+# A broken link, a docstring that is no reStructuredText or a notebook that fails is an error. What has been executed is kept
+# in docs/_build, until a notebook or the library changes.
+docs: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+
 # What a user gets today: the newest releases that pyproject.toml allows. Only torch is the tested one, whose newest build
 # would be gigabytes of CUDA.
 wheel-test:
@@ -53,4 +60,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TRIAL) build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TRIAL) build docs/_build .mypy_cache .pytest_cache .ruff_cache

@@ -119,7 +119,7 @@ class Statistics:
         std: per channel, over time and space.
         harmonics: seasonal cycle at every grid point, by term of `core.clock.seasonal_terms`; None if not wanted.
         anomaly_std: per channel, about the seasonal cycle of each grid point; None if not wanted.
-        log1p_mean: per channel, of sign(z)·log1p(0.2·|z|) of the standardised values z; None if not wanted.
+        log1p_mean: per channel, of `sign(z)·log1p(0.2·|z|)` of the standardised values z; None if not wanted.
         log1p_std: per channel, of the same.
         observed: where training has seen a value at any time, on the grid of the targets; None where that is everywhere
             or is not known.
