@@ -96,6 +96,33 @@ def test_a_training_store_is_truth_and_climatology_at_once(weather: ModuleType, 
     assert 0.5 < scores.acc.sel(channel="geopotential_500", region="global", lead_time=24).item() < 1
 
 
+def test_a_regional_forecast_is_scored_within_a_truth_of_the_globe(
+    weather: ModuleType, forecasts: dict[str, xr.Dataset], tmp_path: Path
+) -> None:
+    truth, store = weather.truth(400), tmp_path / "store.zarr"
+    prepare_dataset(truth, store)
+    few = {name: forecasts[name].isel(time=slice(2, 9)) for name in ("model", "persistence")}
+
+    def cut(data: xr.Dataset) -> xr.Dataset:
+        # Across the seam, with longitudes east of 360 as a run of such a region writes them.
+        part = data.isel(latitude=slice(4, 10), longitude=[29, 30, 31, 0, 1, 2])
+        return part.assign_coords(longitude=np.where(part.longitude < 180, part.longitude + 360, part.longitude))
+
+    own = score({"model": cut(few["model"]), "persistence": few["persistence"]}, store, progress=False)
+    with xr.open_zarr(store) as stored:
+        climatology = cut(stored[["climatology"]].load())
+    expected = score(
+        {name: cut(each) for name, each in few.items()}, cut(truth), climatology=climatology, progress=False
+    )
+    assert own.sizes["latitude"] == own.sizes["longitude"] == 6
+    for name in ("rmse", "bias", "acc", "points", "rmse_map"):
+        assert_allclose(own[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    asked = {"quantiles": [0.9], "headline": ["geopotential_500"], "regions": ["-30,10,330,20"], "progress": False}
+    events, whole = (score({"model": each}, store, **asked) for each in (cut(few["model"]), few["model"]))
+    assert float(whole.brier_score.min()) > 0
+    assert_allclose(events.brier_score, whole.brier_score, rtol=1e-6)
+
+
 def test_what_cannot_be_scored_is_refused_in_one_sentence(
     forecasts: dict[str, xr.Dataset], weather: ModuleType, tmp_path: Path
 ) -> None:

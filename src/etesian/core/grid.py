@@ -201,6 +201,30 @@ class Grid:
         longitude = self.longitude[columns]
         return Grid(self.latitude[rows], longitude + 360 * np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0))
 
+    def locate(self, part: "Grid") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row and column numbers of the points of a grid that is this one or a region of it.
+
+        Raises:
+            GridError: if it is not.
+        """
+        latitude, longitude = part.latitude, part.longitude
+        box = Region(latitude[0] - 1e-4, latitude[-1] + 1e-4, longitude[0] - 1e-4, longitude[-1] + 1e-4)
+        rows, columns = self.region(box)
+        if (rows.size, columns.size) != part.shape or not (
+            np.allclose(self.latitude[rows], latitude, rtol=0, atol=1e-4)
+            and np.allclose((self.longitude[columns] - longitude + 180) % 360, 180, rtol=0, atol=1e-4)
+        ):
+            raise GridError(f"the grid {part} is no region of {self}")
+        return rows, columns
+
+    def holds(self, part: "Grid") -> bool:
+        """Return whether a grid is this one or a region of it."""
+        try:
+            self.locate(part)
+        except GridError:
+            return False
+        return True
+
     def widened(self, part: "Grid", width: int) -> "Grid":
         """Return a part of this grid with some more rows and columns on each side that has an edge.
 

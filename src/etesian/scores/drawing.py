@@ -19,6 +19,7 @@ from etesian.scores.maps import STYLE, draw_map, grid_of, map_height, value_rang
 from etesian.scores.plots import Picture, colour_bar, forecast_and_truth, score_curves
 from etesian.scores.projections import Projection
 from etesian.scores.readers_units import Spoken, spoken
+from etesian.scores.region import part_of
 from etesian.scores.series import FieldSeries, check_match, find_lead, open_any, open_forecast, open_truth
 from etesian.scores.tables import days, headline, title
 from etesian.store.reader import is_training_store
@@ -158,7 +159,7 @@ def _forecast_figure(
     if truth is None:
         figure = _maps([(f"+{days(h)}", field) for h, field in zip(chosen, fields, strict=True)], what, series, look)
     else:
-        verification = open_truth(truth)
+        verification = part_of(open_truth(truth), series.grid)
         check_match(series, verification, [what])
         true = []
         for hours in chosen:

@@ -283,10 +283,13 @@ class Events:
                 "truth nor the climatology is one; make one with `etesian prepare`, or give thresholds"
             )
         store, found = Store(path), dict[Event, Tensor]()
+        rows, columns = store.grid.locate(self.pairs.truth.grid)
         positions([*wanted], self.pairs.climatology.channels, "the climatology")
         for channel, events in wanted.items():
             maps = departure_quantiles(store, channel, [event.limit for event in events])
-            found |= {event: torch.from_numpy(each) for event, each in zip(events, maps, strict=True)}
+            found |= {
+                event: torch.from_numpy(each[rows[:, None], columns]) for event, each in zip(events, maps, strict=True)
+            }
         return found
 
     def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:

@@ -20,6 +20,7 @@ from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.events import Events, events_of
 from etesian.scores.members import MemberExample, RankHistograms
 from etesian.scores.pairs import Chunk, PairedScore, Pairs
+from etesian.scores.region import on_one_grid
 from etesian.scores.registry import estimates, skill, statistics_of
 from etesian.scores.report import write_report
 from etesian.scores.seeps import Seeps, rain_classes
@@ -127,6 +128,7 @@ def score(
     normal = None if climatology is None else Normals(climatology)
     if normal is not None and normal.grid != verification.grid:
         raise GridError(f"the climatology is on the grid {normal.grid}, the truth on {verification.grid}")
+    opened, verification, normal = on_one_grid(opened, verification, normal)
     if (hours := averaging_hours(opened)) is not None:
         verification = MeanSeries(verification, hours)
         if normal is not None:

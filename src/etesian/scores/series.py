@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,17 @@ class Normals:
         self.window = np.zeros(1, dtype=np.int64)
         self._hours = [int(hour) for hour in dataset["hour"].values]
         self._days = {int(day): i for i, day in enumerate(dataset["dayofyear"].values)}
+
+    def within(self, grid: Grid) -> "Normals":
+        """Return those on a region of the grid.
+
+        Raises:
+            GridError: if it is none.
+        """
+        rows, columns = self.grid.locate(grid)
+        part, whole = copy(self), self._read
+        part.grid, part._read = grid, lambda hour, day: whole(hour, day)[..., rows[:, None], columns]
+        return part
 
     def at(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
         """Return the climatology at times of any shape, averaged over the window: (…, channel, latitude, longitude).

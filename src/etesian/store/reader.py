@@ -19,7 +19,7 @@ from etesian.core.clock import day_of_year, decode_time, hour_of_day, settle_cal
 from etesian.core.dataset import facts_table
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.fields import Layout
-from etesian.core.grid import Grid, Region
+from etesian.core.grid import Grid
 from etesian.core.statistics import Statistics, anomaly_std
 
 Index = NDArray[np.int64]
@@ -91,16 +91,12 @@ class Located:
         """
         if grid == self.grid:
             return slice(None), slice(None)
-        latitude, longitude = grid.latitude, grid.longitude
-        box = Region(latitude[0] - 1e-4, latitude[-1] + 1e-4, longitude[0] - 1e-4, longitude[-1] + 1e-4)
-        rows, columns = self.grid.region(box)
-        if (rows.size, columns.size) != grid.shape or not (
-            np.allclose(self.grid.latitude[rows], latitude, rtol=0, atol=1e-4)
-            and np.allclose((self.grid.longitude[columns] - longitude + 180) % 360, 180, rtol=0, atol=1e-4)
-        ):
+        try:
+            rows, columns = self.grid.locate(grid)
+        except GridError:
             raise GridError(
                 f"{self.path} lies on {self.grid}, the run on {grid}; regrid it with `etesian prepare --grid`"
-            )
+            ) from None
         return compact(rows.tolist()), compact(columns.tolist())
 
 
