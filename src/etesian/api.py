@@ -144,7 +144,8 @@ def prepare(
             streamfunction or velocity_potential from winds, or winds from vorticity and divergence; orography from
             geopotential_at_surface; latitude_field; temperature_anomaly from temperature, and so on: the departure
             from the mean of each grid point over the training years.
-        scheduler: address of a Dask cluster (tcp://host:8786); threads of this machine by default.
+        scheduler: address of a Dask cluster (tcp://host:8786), or `local` for a process on each core of this machine;
+            its threads by default.
         memory_limit: memory that this machine's threads may use, such as 4GB; at least 1 GB is needed.
         overwrite: replace a store that was made otherwise.
 

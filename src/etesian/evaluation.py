@@ -19,6 +19,7 @@ from etesian.core.clock import decode_time, encode_time, month_start
 from etesian.core.errors import RecipeError
 from etesian.core.outputs import claim, keep_apart
 from etesian.core.resumable import is_finished, plan_text
+from etesian.core.workers import Workers
 from etesian.distance.distance import LearnedDistance
 from etesian.files.stations import read_reports
 from etesian.fill.baselines import GAP_BASELINES, fill_baseline_to
@@ -37,6 +38,7 @@ from etesian.scores.weights import Weighting
 from etesian.store.prepare import identity
 from etesian.store.reader import Store, is_training_store
 from etesian.training.checkpoint import WEIGHTS, find_checkpoint
+from etesian.verbs import in_reach
 
 Forecast = str | Path | xr.Dataset
 
@@ -64,6 +66,7 @@ def evaluate(
     tolerance: float = TOLERANCE,
     lapse_rate: float | None = None,
     out: str | Path | None = None,
+    scheduler: str | None = None,
     overwrite: bool = False,
 ) -> xr.Dataset:
     """Score forecasts, filled or fine fields against the truth and baselines, with intervals and a report.
@@ -102,6 +105,8 @@ def evaluate(
         lapse_rate: K per km by which 2 m temperatures go from the model's height to that of a station; by default 6.5
             where the truth or a forecast holds the orography, 0 for none.
         out: folder to write scores.nc, scores.csv, report.html and pictures into; without one there are scores only.
+        scheduler: who reads and sums up: address of a Dask cluster (tcp://host:8786), or `local` for a process on
+            each core; this process by default. The scores are the same.
         overwrite: replace an evaluation of something else that is there already.
 
     Returns:
@@ -125,9 +130,12 @@ def evaluate(
         "quantiles": None if quantiles is None else list(quantiles),
         "windows": None if windows is None else list(windows),
     }
+    if observed is not None and scheduler is not None:
+        raise RecipeError("scheduler is for forecasts; filled gaps are scored without it")
+    in_reach(out, scheduler)
     at_stations = None if stations is None else _AtStations(stations, tolerance, lapse_rate)
     asked = _Comparison(
-        named, truth, observed, baselines, references, channels, weights, distance, options, at_stations
+        named, truth, observed, baselines, references, channels, weights, distance, options, at_stations, scheduler
     )
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -172,6 +180,7 @@ class _Comparison:
     distance: str | Path | None
     options: dict[str, Any]
     stations: _AtStations | None
+    scheduler: str | None
 
     @property
     def inputs(self) -> list[str | Path]:
@@ -216,10 +225,6 @@ class _Comparison:
         if baselines is None:
             first = open_forecast(next(iter(named)), like)
             baselines = ["persistence", "seasonal_cycle"] if fitted and first.leads.any() else []
-        for name in baselines:
-            assert fitted is not None
-            named[name] = keep_apart(beside / f"{name}.zarr", self.inputs)
-            _forecast_as(name, like, fitted, beside / f"{name}.zarr", self.channels)
         further: list[Any] = [] if self.distance is None else [partial(LearnedDistance, run=self.distance)]
         references = [*baselines, *(self.references or [])]
         if reports is not None:
@@ -230,10 +235,15 @@ class _Comparison:
                     tolerance=self.stations.tolerance, lapse_rate=self.stations.lapse_rate,
                 )
             )  # fmt: skip
-        return score(
-            named, self.truth, references=references, channels=self.channels,
-            weights=self.weights, further=further, **self.options,
-        )  # fmt: skip
+        with Workers(self.scheduler) as workers:
+            for name in baselines:
+                assert fitted is not None
+                named[name] = keep_apart(beside / f"{name}.zarr", self.inputs)
+                _forecast_as(name, like, fitted, beside / f"{name}.zarr", self.channels)
+            return score(
+                named, self.truth, references=references, channels=self.channels, weights=self.weights,
+                further=further, workers=workers, **self.options,
+            )  # fmt: skip
 
     def _filled(self, observed: str | Path, beside: Path) -> dict[str, Forecast]:
         """Return the filled fields and, beside them, baselines made from the same observations."""

@@ -1,7 +1,7 @@
 """A trained run, with one verb for its job."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import xarray as xr
 from etesian.core.dataset import facts_table
 from etesian.core.errors import RecipeError
 from etesian.core.outputs import keep_apart
+from etesian.core.workers import Workers
 from etesian.distance.distance import AtmoDistance, atmodistance
 from etesian.downscale.run import downscale_to, on_grids
 from etesian.files.stations import read_points
@@ -36,6 +37,7 @@ from etesian.verbs import (
     at_least_one,
     dataset_of,
     hours,
+    in_reach,
     opened,
     period,
     require,
@@ -79,6 +81,11 @@ class Run:
         self.description = read_description(self.checkpoint)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device, self.description.get("precision", FLOAT32))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process, which may work elsewhere, loads the weights by itself.
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("task", "log")}
+        return kept | {"checkpoint": self.checkpoint.absolute()}
 
     @cached_property
     def task(self) -> Task:
@@ -217,6 +224,7 @@ class Run:
         members: int | None = None,
         seed: int = 0,
         out: str | Path | None = None,
+        scheduler: str | None = None,
         overwrite: bool = False,
     ) -> xr.Dataset:
         """Fill the gaps of whole months, with a standard deviation, a count of observations and a flag beside them.
@@ -229,6 +237,8 @@ class Run:
                 days whose network has `residual: kriging`; by default none.
             seed: of the members: another one gives others.
             out: Zarr store to stream into; interrupted, the same call goes on. None keeps the fields in memory.
+            scheduler: who fills: address of a Dask cluster (tcp://host:8786), `local` for a process on each core,
+                `gpus` for one on each GPU of this machine; this process by default.
             overwrite: replace fields that are there already.
 
         Raises:
@@ -236,14 +246,16 @@ class Run:
             DataError: if no whole month lies in the span, or `out` holds something else.
         """
         require(self.job, "fill", str(self.path))
+        in_reach(out, scheduler)
         gappy = training_store(store)
 
         def write(path: str) -> None:
-            task = cast(GapFillTask, self.task)
-            fill_to(
-                task, gappy, path, period(months), source=self.identity, empty=empty, members=members, seed=seed,
-                overwrite=overwrite,
-            )  # fmt: skip
+            with Workers(scheduler) as workers:
+                fill_to(
+                    cast(GapFillTask, self.task), gappy, path, period(months), source=self.identity, empty=empty,
+                    members=members, seed=seed, overwrite=overwrite, workers=workers,
+                    again=partial(_task_of, self, [type(self.task), type(self.task.network)]),
+                )  # fmt: skip
 
         return streamed(write, out, [gappy.path, self.path])
 
@@ -391,6 +403,11 @@ def answering(runs: Sequence[Run], leads: Sequence[int]) -> dict[int, Task]:
             raise RecipeError(f"no run was trained for {lead} h: {known}")
         answers[lead] = claims[0].task
     return answers
+
+
+def _task_of(run: Run, kinds: Sequence[type]) -> Task:
+    """Return the task of a run, in a process that has imported the modules of the classes as it was given them."""
+    return run.task
 
 
 def _listed(items: Any) -> str:

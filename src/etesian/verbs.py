@@ -94,6 +94,16 @@ def at_least_one(**numbers: int) -> None:
         raise RecipeError(f"{wrong[0]} = {numbers[wrong[0]]} must be at least 1")
 
 
+def in_reach(out: str | Path | None, scheduler: str | None) -> None:
+    """See that what a cluster of several machines writes has a place that all of them reach.
+
+    Raises:
+        RecipeError: if it has none.
+    """
+    if out is None and scheduler not in (None, "local", "gpus"):
+        raise RecipeError(f"the cluster at {scheduler} needs a place that all of its machines reach; give out")
+
+
 def times_of(coarse: States, task: Task, times: Span | None, every: int) -> NDArray[np.int64]:
     """Return the times of coarse fields that fine ones are made of, in seconds; all within the span.
 

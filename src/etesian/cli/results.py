@@ -111,6 +111,7 @@ def fill(
     checkpoint: str | None = None,
     device: str | None = None,
     precision: str | None = None,
+    scheduler: str | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Gaps filled, month by month, with standard deviations and flags; interrupted, the same command goes on."""
@@ -118,12 +119,15 @@ def fill(
 
     loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
-        _only_for_runs(empty=empty, members=members, seed=seed, device=device, precision=precision)
+        _only_for_runs(empty=empty, members=members, seed=seed, device=device, precision=precision, scheduler=scheduler)
         loaded.fill(store, months, target=target or "monthly", channels=channels, out=out, overwrite=overwrite)
         return
     if target is not None or channels is not None:
         raise RecipeError("a run knows its target and channels; --target and --channels are for baselines")
-    loaded.fill(store, months, empty=empty or "missing", members=members, seed=seed or 0, out=out, overwrite=overwrite)
+    loaded.fill(
+        store, months, empty=empty or "missing", members=members, seed=seed or 0, out=out, scheduler=scheduler,
+        overwrite=overwrite,
+    )  # fmt: skip
 
 
 @app.command
@@ -227,6 +231,7 @@ def evaluate(
     stations: str | None = None,
     tolerance: float = 10,
     lapse_rate: float | None = None,
+    scheduler: str | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Scores with intervals, baselines, and a report in one file: of forecasts, filled or fine fields.
@@ -244,7 +249,7 @@ def evaluate(
         named, truth, baselines=chosen, observed=observed, distance=distance, out=out, references=references,
         climatology=climatology, channels=channels, leads=leads, regions=regions, weights=weights, headline=headline,
         structure=structure, locations=locations, quantiles=quantiles, windows=windows, stations=stations,
-        tolerance=tolerance, lapse_rate=lapse_rate, overwrite=overwrite,
+        tolerance=tolerance, lapse_rate=lapse_rate, scheduler=scheduler, overwrite=overwrite,
         thresholds=None if thresholds is None else dict(_limits(text) for text in thresholds),
     )  # fmt: skip
     console = Console()

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class WorkFolder:
 
     def __init__(self, target: Path, kind: Kind) -> None:
         self.target, self.kind = target, kind
-        self.folder = unfinished(target)
+        self.folder = unfinished(target).absolute()  # workers of a cluster may work in another folder
         self.result = self.folder / "result"
         self.old = self.folder / "old"
         self.begun = False
@@ -189,7 +190,6 @@ class ResumableStore:
 
     Attributes:
         is_complete: whether the store is there already, made from the same; nothing is left to do then.
-        group: the store in the making.
 
     Raises:
         DataError: if a store that was made from something else exists and may not be replaced.
@@ -218,7 +218,16 @@ class ResumableStore:
             described = describe().assign_attrs(plan=plan_text(plan))
             write_store(described, self.partial, compute=False)
             known.write_text(self.plan)
-        self.group = zarr.open_group(self.partial, mode="r+")
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        """The store in the making."""
+        return zarr.open_group(self.partial, mode="r+")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process, which may work elsewhere, opens it anew.
+        kept = {name: value for name, value in self.__dict__.items() if name != "group"}
+        return kept | {"partial": self.partial.absolute()}
 
     def done(self) -> set[int]:
         """Return the numbers of the blocks that an earlier attempt has written."""

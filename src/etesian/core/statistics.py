@@ -54,7 +54,8 @@ class Moments:
                 with np.errstate(invalid="ignore"):  # infinite values are refused by `check`, with their channel's name
                     mean = values.mean()
                     values -= mean
-                    result.mean[i], result.squares[i] = mean, np.dot(values, values)
+                    values *= values  # summed as the mean is: a dot product depends on the number of threads
+                    result.mean[i], result.squares[i] = mean, values.sum()
         return result
 
     def __add__(self, other: "Moments") -> "Moments":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from etesian.core.errors import ChannelError, CheckpointError, GridError, Recipe
 from etesian.distance.task import InpaintTask, TimeLagTask
 from etesian.networks.atmodist import StateEncoder
 from etesian.nn.normalizer import Normalizer
-from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.pairs import ByInitialTime, Chunk, Pairs
 from etesian.scores.registry import estimates, register_score
 from etesian.scores.tables import DISTANCE
 from etesian.training.checkpoint import load_task
@@ -249,7 +250,7 @@ def _mean_distance(distance: Tensor, complete_cases: Tensor) -> Tensor:
     return distance / complete_cases
 
 
-class LearnedDistance:
+class LearnedDistance(ByInitialTime):
     """Mean AtmoDistance of every forecast at every lead, over the cases that are complete in all of them.
 
     Args:
@@ -277,6 +278,10 @@ class LearnedDistance:
             for number, forecast in enumerate(chunk.forecasts.values()):
                 apart = self.distance(forecast, chunk.truth).masked_fill(~complete, torch.nan)
                 self.values[number, chunk.initial, chunk.leads] = apart.double().numpy()
+
+    def kept(self) -> list[tuple[NDArray[Any], int]]:
+        """Return arrays, each with the number of its axis of initial times."""
+        return [(self.values, 1)]
 
     def result(self) -> xr.Dataset:
         """Return mean distances with 95 % intervals, and each case's."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import dask.array
 import numpy as np
@@ -18,6 +19,7 @@ from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
 from etesian.core.dataset import MEMBER, planet_of
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
+from etesian.core.workers import Workers
 from etesian.fill.members import Scatter
 from etesian.fill.months import (
     MonthAxis,
@@ -33,7 +35,7 @@ from etesian.fill.pairs import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERV
 from etesian.fill.task import GapFillTask
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
-from etesian.training.task import channel_units
+from etesian.training.task import Task, channel_units
 
 Empty = Literal["missing", "climatology"]
 
@@ -73,6 +75,8 @@ def fill_to(
     seed: int = 0,
     overwrite: bool = False,
     label: str = "filling gaps",
+    workers: Workers | None = None,
+    again: Callable[[], Task] | None = None,
 ) -> None:
     """Write the gap-free fields of some months; run again after an interruption, it goes on.
 
@@ -93,6 +97,8 @@ def fill_to(
         seed: of the members.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
+        workers: who fills; by default this process.
+        again: makes the task anew for each of them; see `Workers.each`.
 
     Raises:
         RecipeError: if the run fills no gaps, or has no members.
@@ -104,7 +110,7 @@ def fill_to(
     scatter = None if members is None else Scatter(task, daily=filler.daily, count=members, seed=seed)
     stretches = filler.stretches(period)
     times = np.concatenate([filler.asked(stretch) for stretch in stretches])
-    edges = np.cumsum([0, *(len(filler.asked(stretch)) for stretch in stretches)])
+    edges = np.cumsum([0, *(len(filler.asked(stretch)) for stretch in stretches)]).tolist()
     plan = {
         "times": times.tolist(),
         "grid": task.layout.grid.to_dict(),
@@ -120,21 +126,60 @@ def fill_to(
     target = ResumableStore(path, "filled fields", plan, describe, overwrite=overwrite)
     if target.is_complete:
         return
-    done = target.done()
+    done, tiles = target.done(), len(filler.tiling.tiles)
+    blocks = [
+        _Block(number, stretch, *ends)
+        for number, (stretch, ends) in enumerate(zip(stretches, pairwise(edges), strict=True))
+        if number not in done
+    ]
+    workers = workers or Workers()
     with Progress(transient=True) as progress:
-        bar = progress.add_task(label, total=len(stretches) * len(filler.tiling.tiles))
-        for number, (stretch, (first, last)) in enumerate(zip(stretches, pairwise(edges), strict=True)):
-            if number not in done:
-                variables = filler.fill(stretch, lambda: progress.advance(bar))
-                if scatter is not None:
-                    for numbers, name, values in filler.members(stretch, variables, scatter):
-                        target.group[name][first:last, numbers.start : numbers.stop] = values
-                for name, values in variables.items():
-                    if scatter is None or target.group[name].ndim == values.ndim:
-                        target.group[name][first:last] = values
-                target.mark([number])
-            progress.update(bar, completed=(number + 1) * len(filler.tiling.tiles))
+        bar = progress.add_task(label, total=len(stretches) * tiles, completed=(len(stretches) - len(blocks)) * tiles)
+        here = filler, scatter, target, lambda: progress.advance(bar)
+        build = (
+            partial(_filling, again, store, empty, members, seed, target)
+            if workers.elsewhere and again is not None
+            else lambda: here
+        )
+        for number in workers.each(build, _fill_block, blocks):
+            target.mark([number])
+            if workers.elsewhere:
+                progress.advance(bar, tiles)
     target.finish()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A stretch of months that is written from one position on the time axis to another."""
+
+    number: int
+    stretch: Stretch
+    first: int
+    last: int
+
+
+_Filling = tuple["Filler", Scatter | None, ResumableStore, Callable[[], object]]
+
+
+def _filling(
+    again: Callable[[], Task], store: Store, empty: Empty, members: int | None, seed: int, target: ResumableStore
+) -> _Filling:
+    task = cast(GapFillTask, again())
+    filler = Filler(task, store, empty)
+    scatter = None if members is None else Scatter(task, daily=filler.daily, count=members, seed=seed)
+    return filler, scatter, target, lambda: None
+
+
+def _fill_block(job: _Filling, block: _Block) -> int:
+    filler, scatter, target, advance = job
+    variables, place = filler.fill(block.stretch, advance), slice(block.first, block.last)
+    if scatter is not None:
+        for numbers, name, values in filler.members(block.stretch, variables, scatter):
+            target.group[name][place, numbers.start : numbers.stop] = values
+    for name, values in variables.items():
+        if scatter is None or target.group[name].ndim == values.ndim:
+            target.group[name][place] = values
+    return block.number
 
 
 class Filler:

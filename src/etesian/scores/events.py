@@ -16,7 +16,7 @@ from torch import Tensor
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.clock import parse_time
 from etesian.core.errors import RecipeError
-from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.pairs import ByInitialTime, Chunk, Pairs
 from etesian.scores.registry import Score, Variables, estimates, register_score
 from etesian.scores.sums import sums_by_bin
 from etesian.scores.weights import Weighting, point_weights
@@ -228,7 +228,7 @@ def departure_quantiles(
     return found
 
 
-class Events:
+class Events(ByInitialTime):
     """Sums what forecasts say of events and whether they happened, for every lead and region.
 
     An ensemble says the share of its members for which the event happens, a single forecast 0 or 1.
@@ -328,6 +328,11 @@ class Events:
         assert chunk.climatology is not None
         normal = chunk.climatology.frame.channels.index(event.channel)
         return chunk.climatology.values[:, :, normal] + self.departures[event]
+
+    def kept(self) -> list[tuple[NDArray[Any], int]]:
+        """Return arrays, each with the number of its axis of initial times."""
+        parts = (self.issued, self.happened, self.single, self.fractions)
+        return [(sums, 0) for part in parts for sums in part.values()]
 
     def result(self) -> xr.Dataset:
         """Return scores of events with their intervals, and the curves that diagrams show."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from etesian.core.channels import Channel
 from etesian.core.dataset import MEMBER
 from etesian.scores.events import Events, beyond
-from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.pairs import ByInitialTime, Chunk, Pairs
 from etesian.scores.registry import Variables, estimates, register_score
 from etesian.scores.structure import cities_inside, nearest_points
 from etesian.scores.sums import sums_by_bin
@@ -33,7 +33,7 @@ def rank_frequency(ranks: Tensor, ranked_weight: Tensor) -> Tensor:
     return ranks / ranked_weight
 
 
-class RankHistograms:
+class RankHistograms(ByInitialTime):
     """Counts how many members lie below the truth, for a few channels, every lead and region.
 
     Where the truth equals some of the members, it counts in equal parts for each rank that it may have.
@@ -63,6 +63,10 @@ class RankHistograms:
                 truth, use = (part[:, :, channel].flatten(2) for part in (chunk.truth.values, where))
                 several = (member[:, :, channel].flatten(2) for member in members)
                 self.ranks[name][chunk.initial, chunk.leads, number] = ranked(several, truth, use, self.weights)
+
+    def kept(self) -> list[tuple[NDArray[Any], int]]:
+        """Return arrays, each with the number of its axis of initial times."""
+        return [(ranks, 0) for ranks in self.ranks.values()]
 
     def result(self) -> xr.Dataset:
         """Return the frequencies of ranks; see `rank_scores`."""
@@ -175,6 +179,18 @@ class MemberExample:
             ):
                 share = beyond(values, own, event.below).double().mean(0)
                 maps[number] = torch.where(values.isfinite().all(0), share, torch.nan).numpy()
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [self.plume, self.plume_truth, self.stamps, self.mean, self.truth, self.probability, self.happened]
+
+    def part(self, block: slice) -> list[NDArray[Any]] | None:
+        """Return what the chunks of a block hold of the case, None if they do not hold it."""
+        return self._arrays() if block.start <= self.initial < block.stop else None
+
+    def take(self, block: slice, part: list[NDArray[Any]] | None) -> None:
+        """Keep what another process has found in a block."""
+        for array, values in zip(self._arrays(), part or (), strict=part is not None):
+            array[...] = values
 
     def result(self) -> xr.Dataset:
         """Return the case with its coordinates."""

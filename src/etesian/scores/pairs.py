@@ -1,8 +1,9 @@
 """Which forecasts are compared with which truth, and both of them in chunks that fit into memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -151,18 +152,24 @@ class Pairs:
         values = self.climatology.at(valid, self.calendar, channels)
         return Fields(torch.from_numpy(values), Frame(channels, frame.time, self.climatology.grid, self.calendar))
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Read everything, chunk by chunk."""
+    def _at_once(self) -> tuple[int, int]:
+        """Return how many initial times and leads make a chunk."""
         rows, columns = self.truth.grid.shape
         maps = sum(series.members for series in self.forecasts.values()) + 2
         pair = 4 * len(self.channels) * rows * columns * maps
         pairs = max(1, CHUNK_BYTES // pair)
-        times, leads = max(1, pairs // len(self.leads)), min(pairs, len(self.leads))
-        for start in range(0, self.initial.size, times):
-            for lead in range(0, len(self.leads), leads):
-                yield self.chunk(
-                    slice(start, min(start + times, self.initial.size)), slice(lead, min(lead + leads, len(self.leads)))
-                )
+        return max(1, pairs // len(self.leads)), min(pairs, len(self.leads))
+
+    def blocks(self) -> list[slice]:
+        """Return the initial times that are read together, in order."""
+        times, _ = self._at_once()
+        return [slice(a, min(a + times, self.initial.size)) for a in range(0, self.initial.size, times)]
+
+    def chunks(self, block: slice) -> Iterator[Chunk]:
+        """Read the initial times of a block, chunk by chunk."""
+        _, leads = self._at_once()
+        for lead in range(0, len(self.leads), leads):
+            yield self.chunk(block, slice(lead, min(lead + leads, len(self.leads))))
 
 
 @runtime_checkable
@@ -172,5 +179,28 @@ class PairedScore(Protocol):
     def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
         """Take a chunk into account, at the points where all forecasts and the truth are there."""
 
+    def part(self, block: slice) -> Any:
+        """Return what the chunks of a block have added, which were the last, to be taken over in another process."""
+
+    def take(self, block: slice, part: Any) -> None:
+        """Take over what another process has made of a block; blocks come in order."""
+
     def result(self) -> xr.Dataset:
         """Return what became of all chunks, as variables of the scores."""
+
+
+class ByInitialTime(ABC):
+    """A paired score that keeps everything by initial time, so that a part of it has its places in the whole."""
+
+    @abstractmethod
+    def kept(self) -> Iterable[tuple[NDArray[Any], int]]:
+        """Return arrays, each with the number of its axis of initial times."""
+
+    def part(self, block: slice) -> list[NDArray[Any]]:
+        """Return what the chunks of a block have added."""
+        return [array[(*[slice(None)] * axis, block)].copy() for array, axis in self.kept()]
+
+    def take(self, block: slice, part: list[NDArray[Any]]) -> None:
+        """Take over what another process has made of a block."""
+        for (array, axis), values in zip(self.kept(), part, strict=True):
+            array[(*[slice(None)] * axis, block)] = values

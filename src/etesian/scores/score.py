@@ -1,7 +1,8 @@
 """Score forecasts: the same initial times, leads and points for all of them, with intervals and skill."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from etesian.core.channels import AVERAGING_HOURS, CATALOGUE, Channel, parse_cha
 from etesian.core.clock import decode_time
 from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
+from etesian.core.workers import Workers
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.events import Events, events_of
 from etesian.scores.members import MemberExample, RankHistograms
@@ -73,6 +75,7 @@ def score(
     further: Sequence[str | Callable[[Pairs], PairedScore]] = (),
     out: str | Path | None = None,
     progress: bool = True,
+    workers: Workers | None = None,
 ) -> xr.Dataset:
     """Score forecasts against the truth, and against each other.
 
@@ -102,6 +105,7 @@ def score(
             is compared, such as `partial(LearnedDistance, run=RUN)`.
         out: folder for scores.nc, scores.csv, report.html and pictures.
         progress: show a progress bar.
+        workers: who reads and sums up; this process by default. The scores are the same.
 
     Returns:
         Scores over (forecast, lead_time [h], channel, region) with 95 % intervals (`…_low`, `…_high`), skill, counts,
@@ -113,6 +117,70 @@ def score(
         ChannelError: if a channel is missing.
         RecipeError: if a reference is no forecast, a location is unknown, or there can be no such event.
     """
+    options: dict[str, Any] = {
+        "references": references, "channels": channels, "leads": leads, "regions": regions, "weights": weights,
+        "headline": headline, "structure": structure, "locations": locations, "thresholds": thresholds,
+        "quantiles": quantiles, "windows": windows, "further": further,
+    }  # fmt: skip
+    found = _gather(forecasts, truth, climatology, **options)
+    everywhere = {name: _travelling(forecast) for name, forecast in forecasts.items()}
+    again = partial(_gather, everywhere, _travelling(truth), _travelling(climatology), **options)
+    _accumulate(found, again, workers or Workers(), progress)
+    _refuse_nothing(found.sums)
+    scores = _scores(found.sums, found.names, found.pairs, references)
+    notes: dict[str, Any] = {}
+    for each in found.gathered:
+        variables = each.result()
+        notes |= variables.attrs
+        # What only some channels have is missing for the others.
+        scores.update(variables.reindex(channel=scores.channel.values) if "channel" in variables.dims else variables)
+    _describe(scores, found.pairs, weights)
+    scores.attrs |= notes
+    if found.hours is not None:
+        scores.attrs[AVERAGING_HOURS] = found.hours
+    if out is not None:
+        write_report(scores, out)
+    return scores
+
+
+@dataclass
+class _Gathered:
+    """What is compared and what is summed of it."""
+
+    pairs: Pairs
+    gathered: list[PairedScore]
+    names: tuple[str, ...]
+    regions: tuple[str, ...]
+    weights: Weighting
+    hours: int | None
+    sums: dict[str, Sums] = field(default_factory=dict)
+
+
+def _travelling(data: Any) -> Any:
+    """Return data as processes find them that work in another folder."""
+    is_local = isinstance(data, str | Path) and "://" not in str(data)
+    return Path(data).absolute() if is_local else data
+
+
+def _gather(
+    forecasts: Mapping[str, str | Path | xr.Dataset],
+    truth: str | Path | xr.Dataset,
+    climatology: str | Path | xr.Dataset | None,
+    *,
+    references: Sequence[str],
+    channels: Sequence[str] | None,
+    leads: Sequence[int] | None,
+    regions: Sequence[str] | None,
+    weights: Weighting,
+    headline: Sequence[str] | None,
+    structure: bool,
+    locations: Sequence[str] | None,
+    thresholds: Mapping[str, Sequence[float]] | None,
+    quantiles: Sequence[float] | None,
+    windows: Sequence[int] | None,
+    further: Sequence[str | Callable[[Pairs], PairedScore]],
+) -> _Gathered:
+    """Open what is compared, and prepare what is summed; see `score`."""
     if windows and not thresholds and not quantiles:
         raise RecipeError("windows are the neighbourhoods of events; give thresholds or quantiles as well")
     if locations is not None and not structure:
@@ -158,22 +226,7 @@ def score(
     gathered += [build(pairs) for build in further if not isinstance(build, str)]
     own = FORECAST_SCORES + (ENSEMBLE_SCORES if has_members else ())
     names = tuple(dict.fromkeys((*own, *(name for name in further if isinstance(name, str)))))
-    sums = _accumulate(pairs, boxes, weights, names, gathered, progress)
-    _refuse_nothing(sums)
-    scores = _scores(sums, names, pairs, references)
-    notes: dict[str, Any] = {}
-    for each in gathered:
-        found = each.result()
-        notes |= found.attrs
-        # What only some channels have is missing for the others.
-        scores.update(found.reindex(channel=scores.channel.values) if "channel" in found.dims else found)
-    _describe(scores, pairs, weights)
-    scores.attrs |= notes
-    if hours is not None:
-        scores.attrs[AVERAGING_HOURS] = hours
-    if out is not None:
-        write_report(scores, out)
-    return scores
+    return _Gathered(pairs, gathered, names, boxes, weights, hours)
 
 
 class Maps:
@@ -211,6 +264,20 @@ class Maps:
                 if example is not None:
                     self.forecast[number, position] = values[example]
 
+    def part(self, block: slice) -> list[Any]:
+        """Return the sums over a block, which begin anew, and the example if the block holds it."""
+        sums = [self.error.copy(), self.squared.copy(), self.count.copy()]
+        for each in (self.error, self.squared, self.count):
+            each[...] = 0
+        return [*sums, *((self.forecast, self.truth) if block.start <= self.example < block.stop else ())]
+
+    def take(self, block: slice, part: list[Any]) -> None:
+        """Add the sums over a block; one after the other, as if they had been made here."""
+        for total, own in zip((self.error, self.squared, self.count), part[:3], strict=True):
+            total += own
+        for example, own in zip((self.forecast, self.truth), part[3:], strict=False):
+            example[...] = own
+
     def result(self) -> xr.Dataset:
         """Return the maps with their coordinates."""
         dims = ("map_lead_time", "map_channel", "latitude", "longitude")
@@ -237,40 +304,60 @@ class Maps:
         return result
 
 
-def _accumulate(
-    pairs: Pairs,
-    regions: tuple[str, ...],
-    weights: Weighting,
-    names: Sequence[str],
-    gathered: Sequence[PairedScore],
-    progress: bool,
-) -> dict[str, Sums]:
-    """Return the sums of each forecast by initial time: (initial, lead, channel, region, statistic)."""
+def _accumulate(found: _Gathered, again: Callable[[], _Gathered], workers: Workers, progress: bool) -> None:
+    """Sum up all blocks, here or by workers that open the same."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    sums: dict[str, Sums] = {}
-    options: dict[str, Any] = {
-        "regions": regions,
-        "weighting": weights,
-        "statistics": tuple(dict.fromkeys((*statistics_of(names), "points", *MISSING))),
-    }
+    pairs, blocks = found.pairs, found.pairs.blocks()
     with Progress(*columns, disable=not progress, transient=True) as bar:
         task = bar.add_task("Scoring forecasts", total=pairs.position.size)
-        for chunk in pairs.chunks():
-            where = torch.isfinite(chunk.truth.values)
-            for forecast in chunk.forecasts.values():
-                where &= torch.isfinite(forecast.values)
-            for name, forecast in chunk.forecasts.items():
-                members = chunk.members.get(name)
-                part = accumulate(forecast, chunk.truth, chunk.climatology, where=where, members=members, **options)
-                part.values[~chunk.verified] = 0
-                if name not in sums:
-                    shape = (*pairs.position.shape, *part.values.shape[2:])
-                    sums[name] = replace(part, values=torch.zeros(shape, dtype=torch.float64))
-                sums[name].values[chunk.initial, chunk.leads] = part.values
-            for each in gathered:
-                each.add(chunk, where)
-            bar.advance(task, chunk.verified.numel())
-    return sums
+        if not workers.elsewhere:
+            for block in blocks:
+                for done in _add(found, block):
+                    bar.advance(task, done)
+            return
+        for block, (sums, parts) in zip(blocks, workers.each(again, _part, blocks), strict=True):
+            for name, part in sums.items():
+                _placed(found, name, part)[block] = part.values
+            for each, own in zip(found.gathered, parts, strict=True):
+                each.take(block, own)
+            bar.advance(task, (block.stop - block.start) * len(pairs.leads))
+
+
+def _part(found: _Gathered, block: slice) -> tuple[dict[str, Sums], list[Any]]:
+    """Return what another process needs of a block."""
+    for _ in _add(found, block):
+        pass
+    sums = {name: replace(part, values=part.values[block].clone()) for name, part in found.sums.items()}
+    return sums, [each.part(block) for each in found.gathered]
+
+
+def _add(found: _Gathered, block: slice) -> Iterator[int]:
+    """Sum up the chunks of a block, and yield how many fields each held."""
+    options: dict[str, Any] = {
+        "regions": found.regions,
+        "weighting": found.weights,
+        "statistics": tuple(dict.fromkeys((*statistics_of(found.names), "points", *MISSING))),
+    }
+    for chunk in found.pairs.chunks(block):
+        where = torch.isfinite(chunk.truth.values)
+        for forecast in chunk.forecasts.values():
+            where &= torch.isfinite(forecast.values)
+        for name, forecast in chunk.forecasts.items():
+            members = chunk.members.get(name)
+            part = accumulate(forecast, chunk.truth, chunk.climatology, where=where, members=members, **options)
+            part.values[~chunk.verified] = 0
+            _placed(found, name, part)[chunk.initial, chunk.leads] = part.values
+        for each in found.gathered:
+            each.add(chunk, where)
+        yield chunk.verified.numel()
+
+
+def _placed(found: _Gathered, name: str, like: Sums) -> torch.Tensor:
+    """Return the sums of a forecast by initial time: (initial, lead, channel, region, statistic)."""
+    if name not in found.sums:
+        shape = (*found.pairs.position.shape, *like.values.shape[2:])
+        found.sums[name] = replace(like, values=torch.zeros(shape, dtype=torch.float64))
+    return found.sums[name].values
 
 
 def _refuse_nothing(sums: Mapping[str, Sums]) -> None:

@@ -1,15 +1,17 @@
 """SEEPS: dry, light and heavy precipitation, told apart by the climatology of each place."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from etesian.core.channels import Channel
-from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.pairs import ByInitialTime, Chunk, Pairs
 from etesian.scores.registry import estimates, register_score
 from etesian.scores.weights import Weighting, point_weights
 
@@ -26,7 +28,7 @@ def seeps(class_errors: Tensor, classed_weight: Tensor) -> Tensor:
     return class_errors / classed_weight
 
 
-class Seeps:
+class Seeps(ByInitialTime):
     """Compares dry, light and heavy precipitation (Rodwell et al. 2010, doi 10.1002/qj.656), as WeatherBench-X does.
 
     A climatology in WeatherBench 2's layout says how often it is dry, `…_seeps_dry_fraction`, whose mean over the year
@@ -65,6 +67,10 @@ class Seeps:
                     found += torch.where((ours == said) & (theirs == was), penalty, 0.0)
                 for sums, values in ((self.errors, torch.where(use, found, 0.0)), (self.weight, use.double())):
                     sums[name][chunk.initial, chunk.leads, number] = (values.flatten(2) @ self.weights).numpy()
+
+    def kept(self) -> list[tuple[NDArray[Any], int]]:
+        """Return arrays, each with the number of its axis of initial times."""
+        return [(sums, 0) for part in (self.errors, self.weight) for sums in part.values()]
 
     def result(self) -> xr.Dataset:
         """Return the score with its interval, for the channels that have one."""

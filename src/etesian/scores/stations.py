@@ -1,6 +1,7 @@
 """Forecasts beside what stations report: which report verifies which time, and the scores of all of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,6 +202,24 @@ class StationScores:
             self.error[number, chunk.leads] += error.sum(0)
             self.squared[number, chunk.leads] += (error**2).sum(0)
             self.count[number, chunk.leads] += known.sum(0)
+
+    def part(self, block: slice) -> tuple[dict[str, NDArray[np.float64]], list[NDArray[Any]], tuple[Channel, ...]]:
+        """Return the sums over a block by initial time, those by station, which begin anew, and what was scored."""
+        totals = [each.copy() for each in (self.error, self.squared, self.count)]
+        for each in (self.error, self.squared, self.count):
+            each[...] = 0
+        return {name: sums[block].copy() for name, sums in self.sums.items()}, totals, self.scored
+
+    def take(
+        self, block: slice, part: tuple[dict[str, NDArray[np.float64]], list[NDArray[Any]], tuple[Channel, ...]]
+    ) -> None:
+        """Put the sums over a block into their places, and add those by station."""
+        by_time, totals, self.scored = part
+        for name, sums in by_time.items():
+            empty = np.zeros((*self.pairs.position.shape, *sums.shape[2:]))
+            self.sums.setdefault(name, empty)[block] = sums
+        for total, own in zip((self.error, self.squared, self.count), totals, strict=True):
+            total += own
 
     def result(self) -> xr.Dataset:
         """Return scores with their intervals, what became of the reports, and the errors of each station."""

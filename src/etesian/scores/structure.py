@@ -13,7 +13,7 @@ from torch import Tensor
 from etesian.core.channels import Channel
 from etesian.core.errors import RecipeError, suggest
 from etesian.core.grid import Grid
-from etesian.scores.pairs import Chunk, Pairs
+from etesian.scores.pairs import ByInitialTime, Chunk, Pairs
 from etesian.scores.registry import MapPair, collect, estimates, register_score, statistics_of
 from etesian.scores.views import PAIRS, DistantPoints, Gradients, Values, View, Waves, WindWaves, waves
 
@@ -118,7 +118,7 @@ def wasserstein(transport: Tensor, complete_fields: Tensor) -> Tensor:
     return transport / complete_fields
 
 
-class Structure:
+class Structure(ByInitialTime):
     """Gathers the structure of forecasts and truth from the chunks that are scored, for a few channels and leads.
 
     A field counts where the truth and all forecasts are complete, so that all are made of the same cases. The truth is
@@ -149,7 +149,7 @@ class Structure:
         self.area = Values(grid)
         cases = (pairs.initial.size, len(self.names), len(self.leads))
         self.complete = np.zeros((cases[0], len(self.leads), len(self.channels)), dtype=bool)
-        self.origin = np.full(self.complete.shape[1:], np.nan)
+        self.origin = self._origins()
         self.moments = _Seen(self.area, MOMENT_SCORES, (*cases, len(self.channels)))
         self.gradients = _Seen(Gradients(grid), ("mean_gradient",), (*cases, len(self.channels)))
         self.semivariance = _Seen(self.distant, ("semivariance",), (*cases, len(self.channels)))
@@ -157,6 +157,26 @@ class Structure:
         self.spectra = None if self.waves is None else _Seen(self.waves, SPECTRAL_SCORES, (*cases, of))
         shape = (*cases[1:], len(self.channels), len(self.locations), pairs.initial.size)
         self.values = np.full(shape, np.nan, np.float32)
+
+    def _origins(self) -> Array:
+        """Return a number near the mean for each lead and channel, so that sums of powers lose no digits."""
+        found = np.zeros(self.complete.shape[1:])
+        for number, lead in enumerate(self.leads):
+            position = self.pairs.position[:, lead]
+            truth = self.pairs.truth.read(self.channels, time=position[position >= 0][:1]).astype(np.float64)
+            for channel in range(len(self.channels) if truth.size else 0):
+                values = self.area(truth[:, channel])
+                there = values.isfinite()
+                if there.any():
+                    total = self.area.total(torch.where(there, values, 0.0)) / self.area.total(there.double())
+                    found[number, channel] = float(total)
+        return found
+
+    def kept(self) -> list[tuple[NDArray[Any], int]]:
+        """Return arrays, each with the number of its axis of initial times."""
+        seen = (self.moments, self.gradients, self.semivariance, self.spectra)
+        sums = [part for each in seen if each is not None for part in each.sums.values()]
+        return [(self.complete, 0), (self.values, self.values.ndim - 1), *((part, 0) for part in sums)]
 
     def add(self, chunk: Chunk, where: Bool[Tensor, "initial lead channel lat lon"]) -> None:
         """Take a chunk into account."""
@@ -183,10 +203,6 @@ class Structure:
 
     def _add(self, at: "_Place", fields: Sequence[tuple[Array, ...]]) -> None:
         times, lead, channel = at
-        truth = fields[0][0]
-        if np.isnan(self.origin[lead, channel]):  # Near the mean, so that sums of powers lose no digits.
-            first = self.area(truth[:1])
-            self.origin[lead, channel] = float(self.area.total(first) / self.area.total(torch.ones_like(first)))
         self.complete[times, lead, channel] = True
         self.moments.add(at, fields, origin=self.origin[lead, channel])
         for seen in (self.gradients, self.semivariance, self.spectra):

@@ -22,6 +22,7 @@ from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim, unfinished
 from etesian.core.resumable import work_folder
+from etesian.core.workers import Workers
 from etesian.files.arrays import companions
 from etesian.files.checks import Watched
 from etesian.files.open import Source, expand, open_store
@@ -43,7 +44,7 @@ from etesian.store.select import (
     unchanging,
     within,
 )
-from etesian.store.write import Workers, describe, iso_date, write_fields, write_seasons, write_statics
+from etesian.store.write import describe, iso_date, write_fields, write_seasons, write_statics
 
 
 def as_list(source: Source) -> list[str]:
@@ -143,7 +144,7 @@ def prepare_dataset(
         store: the Zarr store to make.
         train_start: first date of the training period.
         train_end: last date of the training period.
-        scheduler: address of a Dask cluster; None means threads.
+        scheduler: address of a Dask cluster, or `local`; None means threads.
         memory_limit: memory that the threads may use.
         overwrite: replace a store that was made otherwise.
         sources: what tells the dataset from others, as JSON data; None means the values themselves.

@@ -133,8 +133,9 @@ class Store(Located):
         self._shards: dict[int, tuple[NDArray[np.uint64], mmap.mmap]] = {}
         self._steps_per_shard = self._mappable()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_shards": {}}
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        # Another process, which may work elsewhere, opens it anew.
+        return type(self), (self.path if "://" in self.path else str(Path(self.path).absolute()),)
 
     def _facts(self) -> dict[str, str]:
         begin, end = (str(date)[:16] for date in self.times([0, -1]))
