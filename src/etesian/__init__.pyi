@@ -40,6 +40,7 @@ from etesian.downscale.task import SuperResolutionTask as SuperResolutionTask
 from etesian.evaluation import evaluate as evaluate
 from etesian.evaluation import summary as summary
 from etesian.exporting.export import export as export
+from etesian.files.data import data as data
 from etesian.fill.data import GapFillData as GapFillData
 from etesian.fill.task import GapFillTask as GapFillTask
 from etesian.forecast.baselines import Climatology as Climatology

@@ -4,7 +4,7 @@ from typing import Literal
 
 from cyclopts import App
 
-from etesian.cli.app import Numbers, Switch, Words, app, explained
+from etesian.cli.app import Dates, Numbers, Switch, Words, app, explained
 from etesian.core.errors import RecipeError
 
 simulate = App(name="simulate", help="An atmosphere, an ocean or a climate, no download.")
@@ -70,6 +70,42 @@ def climate(out: str, *, resolution: float = 11.25, members: int = 3, seed: int 
     import etesian as et
 
     et.simulate("climate", out, resolution=resolution, members=members, seed=seed, overwrite=overwrite)
+
+
+@app.command
+@explained("files.data.data")
+def data(
+    name: str | None = None,
+    out: str | None = None,
+    *,
+    years: Dates | None = None,
+    resolution: float | None = None,
+    channels: Words | None = None,
+    region: str | None = None,
+    every: int | None = None,
+    model: str | None = None,
+    experiment: str | None = None,
+    member: str | None = None,
+    table: str | None = None,
+    grid: str | None = None,
+    base: str | None = None,
+    overwrite: Switch = False,
+) -> None:
+    """Public data by name: all listed, one described, or a part of it copied; interrupted, the same command goes on."""
+    import etesian as et
+
+    if name is None:
+        print(repr(et.data()))
+    elif out is None and not any((years, resolution, channels, region, every, model, experiment, member, table, grid)):
+        print(et.data(name))
+    elif out is None:
+        raise RecipeError(f"say where the part of {name} is to be copied to")
+    else:
+        et.data(
+            name, out, years=years, resolution=resolution, channels=channels, region=region, every=every, model=model,
+            experiment=experiment, member=member, table=table, grid=grid, base=base,
+            overwrite=overwrite,
+        )  # fmt: skip
 
 
 @app.command

@@ -20,6 +20,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     ),
     "evaluation": ("evaluate", "summary"),
     "exporting.export": ("export",),
+    "files.data": ("data",),
     "baselines": ("Baseline",),
     "run": ("Run",),
     "core.channels": ("Channel",),

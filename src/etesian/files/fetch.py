@@ -60,9 +60,9 @@ def fetch(
 ) -> None:
     """Copy part of a remote Zarr store into a local one.
 
-    The remote store has WeatherBench 2's or ARCO-ERA5's layout (dimensions time, latitude, longitude and
-    level); the local one gets canonical names and units. An interrupted copy continues where it stopped when
-    the same command runs again; a finished one is left as it is.
+    The remote store has WeatherBench 2's or ARCO-ERA5's layout (dimensions time, latitude, longitude and level), or
+    CMIP6's (time, lat, lon and plev); the local one gets canonical names and units. An interrupted copy continues where
+    it stopped when the same command runs again; a finished one is left as it is.
 
     `etesian.fetch` says what the options mean; `anonymous` is the contrary of its `credentials`.
 
@@ -91,7 +91,7 @@ def fetch(
     target = claim(path, "fields", [url], overwrite=overwrite)
     if is_finished(target, plan, overwrite=overwrite):
         return
-    raw = _pick_variables(open_remote(url, retries=retries, anonymous=anonymous), variables, url)
+    raw = _pick_variables(_renamed(open_remote(url, retries=retries, anonymous=anonymous)), variables, url)
     raw = _pick_points(_pick_levels(raw, levels, url), region, url)
     steps = _pick_times(raw, start, end, every, url)
     for name in raw.data_vars:
@@ -101,6 +101,10 @@ def fetch(
             # One that changes keeps its time, so that nothing is lost.
             if steps.size == 1 or first.equals(last):
                 raw[name] = first
+    amount = sum(array.nbytes // array.sizes.get("time", 1) * max(1, steps.size) for array in raw.values())
+    if "license" in raw.attrs:
+        print(f"licence of {url}: {raw.attrs['license']}")
+    print(f"{in_words(amount)} to copy from {url}, before compression")
     failure: str | None = None
     with work_folder(target, "fields") as place:
         times = raw["time"].values[steps] if "time" in raw.dims else np.array([], "datetime64[s]")
@@ -117,6 +121,30 @@ def fetch(
             place.finish()
     if failure:
         raise DataError(failure)
+
+
+def in_words(amount: int) -> str:
+    """Return a number of bytes with a unit.
+
+    >>> in_words(11_960_320), in_words(512)
+    ('12 MB', '512 B')
+    """
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if amount >= 10**power:
+            value = amount / 10**power
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+    return f"{amount} B"
+
+
+def _renamed(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the dimensions of CMIP6 and GHRSST the names of WeatherBench 2's, and pressures hPa."""
+    names = {"lat": "latitude", "lon": "longitude", "plev": "level"}
+    found = {old: new for old, new in names.items() if old in dataset.indexes and new not in dataset.variables}
+    dataset = dataset.rename(found)
+    if "level" in dataset.indexes and dataset["level"].attrs.get("units") == "Pa":
+        pressures = np.round(dataset["level"].values / 100, 6)
+        dataset = dataset.assign_coords(level=("level", pressures, {"units": "hPa", "standard_name": "air_pressure"}))
+    return dataset
 
 
 def _pick_variables(dataset: xr.Dataset, variables: Sequence[str], url: str) -> xr.Dataset:

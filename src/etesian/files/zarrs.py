@@ -204,6 +204,27 @@ class PersistentStore(WrapperStore):
         raise AssertionError
 
 
+def access(url: str, *, anonymous: bool) -> dict[str, Any]:
+    """Return fsspec's options for an address.
+
+    Args:
+        url: gs://, s3://, http(s)://, file://, anything else that fsspec knows, or a local path.
+        anonymous: whether to ask public buckets without credentials.
+    """
+    options: dict[str, dict[str, Any]] = {
+        "gs": {"token": "anon"} if anonymous else {},
+        "gcs": {"token": "anon"} if anonymous else {},
+        "s3": {"anon": anonymous},
+        "http": {"client_kwargs": {"timeout": _TIMEOUT}},
+        "https": {"client_kwargs": {"timeout": _TIMEOUT}},
+    }
+    return options.get(_scheme(url), {})
+
+
+def _scheme(url: str) -> str:
+    return urlsplit(url).scheme if "://" in url else "file"
+
+
 def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
     """Open a Zarr store, reading its metadata and coordinates only; without Dask, so that size does not matter.
 
@@ -215,19 +236,12 @@ def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
     Raises:
         DataError: if the store cannot be reached or read.
     """
-    scheme = urlsplit(url).scheme if "://" in url else "file"
-    options: dict[str, dict[str, Any]] = {
-        "gs": {"token": "anon"} if anonymous else {},
-        "gcs": {"token": "anon"} if anonymous else {},
-        "s3": {"anon": anonymous},
-        "http": {"client_kwargs": {"timeout": _TIMEOUT}},
-        "https": {"client_kwargs": {"timeout": _TIMEOUT}},
-    }
+    scheme = _scheme(url)
     try:
         if scheme == "file":
             inner: Any = LocalStore(url2pathname(urlsplit(url).path) if "://" in url else url, read_only=True)
         else:
-            inner = FsspecStore.from_url(url, storage_options=options.get(scheme, {}), read_only=True)
+            inner = FsspecStore.from_url(url, storage_options=access(url, anonymous=anonymous), read_only=True)
         dataset = open_zarr(PersistentStore(inner, retries), url)
     except ImportError as error:
         raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
