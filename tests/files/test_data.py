@@ -32,6 +32,7 @@ def era5(place: Path) -> xr.Dataset:
         {
             "temperature": (dims, random.normal(250, 9, shape).astype("f4"), {"units": "K"}),
             "geopotential": (dims, random.normal(5e4, 9, shape).astype("f4"), {"units": "m**2 s**-2"}),
+            "land_sea_mask": (dims[2:], np.ones((16, 8), "f4"), {"units": "1"}),
             "2m_temperature": (("time", *dims[2:]), random.normal(280, 9, (12, 16, 8)).astype("f4"), {"units": "K"}),
         },
         {
@@ -124,16 +125,16 @@ def test_era5_is_copied_at_a_resolution_with_channels_on_their_levels(mirror, tm
     with pytest.raises(SystemExit, match="0"):
         main(
             ["data", "era5", str(tmp_path / "part.zarr"), "--years", "1959", "1959-01-02", "--resolution", "5.625",
-             "--channels", "temperature_850", "geopotential_500", "2m_temperature", "--region", "0,60,0,90",
-             "--every", "12"]
+             "--channels", "temperature_850", "geopotential_500", "2m_temperature", "land_sea_mask", "--region",
+             "0,60,0,90", "--every", "12"]
         )  # fmt: skip
     part = et.open(tmp_path / "part.zarr")
     assert dict(part.sizes) == {"time": 4, "level": 2, "latitude": 3, "longitude": 5}
     ours = there["temperature"].sel(level=[500, 850], time=part.time, latitude=part.latitude, longitude=part.longitude)
     np.testing.assert_array_equal(part["temperature"], ours.transpose(*part["temperature"].dims))
     said = capsys.readouterr().out
-    # 4 times × (2 variables × 2 levels + 1) × 15 points × 4 bytes.
-    assert "1.2 kB to copy" in said
+    # 4 times × (2 variables × 2 levels + 1) × 15 points × 4 bytes, and the mask once.
+    assert "1.3 kB to copy" in said
     assert said.index("Licence to Use Copernicus Products") < said.index("to copy")
     assert "doi 10.1029/2023MS004019" in said
     assert "every variable with levels is copied at 500, 850 hPa" in said

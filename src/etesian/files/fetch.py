@@ -101,7 +101,10 @@ def fetch(
             # One that changes keeps its time, so that nothing is lost.
             if steps.size == 1 or first.equals(last):
                 raw[name] = first
-    amount = sum(array.nbytes // array.sizes.get("time", 1) * max(1, steps.size) for array in raw.values())
+    amount = sum(
+        array.nbytes // array.sizes["time"] * steps.size if "time" in array.dims else array.nbytes
+        for array in raw.values()
+    )
     if "license" in raw.attrs:
         print(f"licence of {url}: {raw.attrs['license']}")
     print(f"{in_words(amount)} to copy from {url}, before compression")
