@@ -300,12 +300,14 @@ def export(
     *,
     variables: Words | None = None,
     bits: int | None = None,
+    leads: Numbers | None = None,
+    batch: int | None = None,
     overwrite: Switch = False,
 ) -> None:
-    """Forecasts, filled or fine fields as NetCDF (.nc) or GRIB 2 (.grib2)."""
+    """Fields as NetCDF (.nc) or GRIB 2 (.grib2), a run as a function of tensors (.pt2, .onnx)."""
     import etesian as et
 
-    et.export(source, out, variables=variables, bits=bits, overwrite=overwrite)
+    et.export(source, out, variables=variables, bits=bits, leads=leads, batch=batch, overwrite=overwrite)
 
 
 def _named(text: str) -> tuple[str, str]:

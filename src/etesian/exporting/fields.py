@@ -123,6 +123,9 @@ class ExportedFields:
         for dim in ("level", LEAD):
             own = own if dim in own.dims else own.expand_dims(dim)
         own = own.transpose(LEAD, "level", "latitude", "longitude")
+        if own.chunks is not None and len(own.chunksizes[LEAD]) == 1:
+            # All leads would be read for each piece of them.
+            own = own.compute()
         together = max(1, PIECE_BYTES // max(1, own[0].nbytes))
         for start in range(0, own.sizes[LEAD], together):
             yield Piece(name, (t, m, start), np.asarray(own[start : start + together].values))
@@ -178,12 +181,15 @@ def file_in_the_making(out: str | Path, inputs: Sequence[str | Path], *, overwri
 
 def _opened(source: str | Path | xr.Dataset, name: str) -> xr.Dataset:
     raw = source if isinstance(source, xr.Dataset) else open_any(str(source))
-    if find_lead(raw) is not None:
+    if set(raw.dims) <= {*_DIMENSIONS, "member"} and (isinstance(source, xr.Dataset) or "plan" in raw.attrs):
+        # This library's own: as they lie on disk, nothing is read beyond what is asked for.
+        dataset = raw
+    elif find_lead(raw) is not None:
         # As `evaluate` reads them, so that others' forecasts get their names and units too.
         dataset = open_forecast(name, raw).dataset.assign_attrs(raw.attrs)
     elif not isinstance(source, xr.Dataset) and is_training_store(source):
         dataset = to_dataset(source)
-    elif isinstance(source, xr.Dataset) or "plan" in raw.attrs:
+    elif isinstance(source, xr.Dataset):
         dataset = raw
     else:
         dataset = open_store(source)

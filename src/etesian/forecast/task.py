@@ -305,7 +305,7 @@ class ForecastTask(EnsembleTask):
         fed_back = (state if known is None else with_known(state, known)).select(inputs.frame.channels)
         time = torch.cat([inputs.frame.time, state.frame.time], dim=1)
         values = torch.cat([inputs.filled(), fed_back.values], dim=1)
-        history = torch.tensor(self.layout.history) * SECONDS_PER_HOUR
+        history = time.new_tensor(self.layout.history) * SECONDS_PER_HOUR
         keep = [int((time[0] == moment).nonzero()[0, 0]) for moment in time[0, -1] + history]
         frame, kept = replace(inputs.frame, time=time[:, keep]), positions(keep, values.device)
         latest = still_valid(inputs, fed_back, self.layout.targets)

@@ -2,19 +2,18 @@
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from etesian.core import Fields, Frame, Layout
-from etesian.core.clock import seasonal_terms
-from etesian.core.device import positions, sent
+from etesian.core.device import positions
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.grid import Grid
 from etesian.networks.network import Network, Normals, by_lead, known_at, lead_hours
 from etesian.nn.convolution import MapNorm, wrapped
+from etesian.nn.moment import seasons
 from etesian.nn.noise import NORMALS, Modulation, NoiseEmbedding, Places, between
 
 _STRIDE = 4
@@ -148,8 +147,7 @@ class UNet(Network):
         if self.training and self.noise:
             parts[0] = parts[0] + self.noise * torch.randn_like(parts[0])
         batch, grid = len(states), self.layout.grid.shape
-        initial = inputs.frame.time[:, -1].numpy()
-        season = sent(np.asarray(seasonal_terms(initial, inputs.frame.calendar))[:, 1:3], states)
+        season = seasons(inputs.frame.time[:, -1:], inputs.frame.calendar, states)[:, 0, 1:3]
         parts.append(season[:, :, None, None].expand(-1, -1, *grid))
         if statics is not None:
             parts.append(statics.filled()[:, 0])

@@ -17,6 +17,7 @@ from etesian.core.errors import RecipeError
 from etesian.core.fields import Frame
 from etesian.core.grid import Grid, cubic_longitude_weights, cubic_weights, linear_weights, overlap_weights
 from etesian.nn.convolution import GlobeConv, GlobeConvTranspose, MapNorm, Sides, pad_globe
+from etesian.nn.moment import clock_inside
 from etesian.nn.tokens import patch_counts
 
 CLOCK_FEATURES = 7
@@ -25,6 +26,8 @@ CLOCK_FEATURES = 7
 
 def clock_features(frame: Frame, like: Tensor) -> Float[Tensor, "batch feature lat lon"]:
     """Return what the clock tells about the last time of a frame, at every place, where another tensor is."""
+    if (known := clock_inside(frame.time[:, -1], frame.grid, frame.calendar)) is not None:
+        return known.to(like.dtype)
     time, wide = frame.time[:, -1].numpy(), torch.empty((), device=like.device)
     day = 2 * np.pi * hour_of_day(time) / 24
     terms = np.concatenate(

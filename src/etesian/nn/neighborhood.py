@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import flex_attention as flex
 
-from etesian.core.device import sent
+from etesian.core.device import at_once, sent
 
 Heads = Float[Tensor, "batch depth lat lon head dim"]
 
@@ -188,15 +188,16 @@ class _Rows:
 
     def mask(self, queries: Box, keys: Box, like: Tensor) -> Tensor | None:
         """Return which keys of a tile each of its queries sees, None if all, the same for all tiles of a row."""
-        parts = [
-            axis.contains(torch.arange(asked.start, asked.stop)[:, None], torch.arange(seen.start, seen.stop)[None])
-            for axis, asked, seen in zip((self.depth, self.lat), queries[1:], keys[1:], strict=True)
-        ]
-        parts.append(self.lon.contains(torch.arange(self.tile[2])[:, None], torch.arange(self.keys) - self.before))
-        if all(bool(part.all()) for part in parts):
-            return None
-        depth, lat, lon = parts
-        whole = depth[:, None, None, :, None, None] & lat[:, None, None, :, None] & lon[:, None, None, :]
+        with at_once():
+            parts = [
+                axis.contains(torch.arange(asked.start, asked.stop)[:, None], torch.arange(seen.start, seen.stop)[None])
+                for axis, asked, seen in zip((self.depth, self.lat), queries[1:], keys[1:], strict=True)
+            ]
+            parts.append(self.lon.contains(torch.arange(self.tile[2])[:, None], torch.arange(self.keys) - self.before))
+            if all(bool(part.all()) for part in parts):
+                return None
+            depth, lat, lon = parts
+            whole = depth[:, None, None, :, None, None] & lat[:, None, None, :, None] & lon[:, None, None, :]
         return sent(whole.flatten(3).flatten(0, 2), like)
 
     def cut_queries(self, row: Tensor) -> Float[Tensor, "tile head query dim"]:

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from etesian.core.channels import CATALOGUE, Channel
-from etesian.core.clock import seasonal_terms
 from etesian.core.device import positions, sent
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.core.statistics import LOG1P_SCALE, Statistics
+from etesian.nn.moment import seasons
 from etesian.nn.tokens import locate_patches
 
 Values = Float[Tensor, "batch time channel lat lon"]
@@ -102,7 +102,7 @@ class Normalizer(nn.Module):
         if not self.anomalies:
             return self.centre[0, index], scale
         centre = self._cycle(frame.grid)[:, index]
-        basis = sent(seasonal_terms(frame.time.numpy(), frame.calendar), centre)
+        basis = seasons(frame.time, frame.calendar, centre)
         # Half precision would round a surface pressure to 512 Pa.
         with torch.autocast(centre.device.type, enabled=False):
             if centre.device.type == "cpu":

@@ -134,7 +134,7 @@ class Task(L.LightningModule):
     def target_frame(self, batch: Batch, leads: Sequence[int]) -> Frame:
         """Return the frame of all target channels at some leads after the initial times of a batch."""
         initial = batch.inputs.frame
-        after = torch.tensor(leads, dtype=torch.int64) * SECONDS_PER_HOUR
+        after = initial.time.new_tensor(leads) * SECONDS_PER_HOUR
         grid = initial.grid if self.layout.target_grid is None else self.layout.target_grid
         return Frame(self.layout.targets, initial.time[:, -1:] + after, grid, initial.calendar)
 
