@@ -22,7 +22,7 @@ $(VENV)/.ready: $(MADE_FROM)
 	$(IS_NEW_ENOUGH)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulate,view,parquet,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulate,view,parquet,export,dev]"
 	touch $@
 
 quickstart: setup
