@@ -39,6 +39,7 @@ from etesian.downscale.task import DownscaleTask as DownscaleTask
 from etesian.downscale.task import SuperResolutionTask as SuperResolutionTask
 from etesian.evaluation import evaluate as evaluate
 from etesian.evaluation import summary as summary
+from etesian.exporting.earth2studio import Earth2Prognostic as Earth2Prognostic
 from etesian.exporting.export import export as export
 from etesian.files.data import data as data
 from etesian.fill.data import GapFillData as GapFillData

@@ -20,6 +20,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     ),
     "evaluation": ("evaluate", "summary"),
     "exporting.export": ("export",),
+    "exporting.earth2studio": ("Earth2Prognostic",),
     "files.data": ("data",),
     "baselines": ("Baseline",),
     "run": ("Run",),
