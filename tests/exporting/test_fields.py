@@ -287,6 +287,12 @@ def test_names_and_options_that_fit_nothing_are_refused(tmp_path: Path) -> None:
         et.export(forecasts(), tmp_path / "a.nc", bits=16)
     with pytest.raises(ChannelError, match="no variable 'temprature'; did you mean 'temperature'"):
         et.export(forecasts(), tmp_path / "a.nc", variables=["temprature"])
+    stations = forecasts().isel(longitude=0, drop=True).rename(latitude="station")
+    with pytest.raises(DataError, match="is at stations, and maps are exported"):
+        et.export(stations, tmp_path / "a.nc")
+    (tmp_path / "b.nc.partial").mkdir()
+    with pytest.raises(DataError, match=r"b.nc.partial is needed for the work on .* and is a folder"):
+        et.export(forecasts(), tmp_path / "b.nc")
     twice = forecasts().isel(time=[1, 0])
     with pytest.raises(DataError, match="time is not strictly ascending"):
         et.export(twice, tmp_path / "a.nc")

@@ -1,7 +1,5 @@
 """Forecasts, filled and fine fields, as they are written into other formats: piece by piece."""
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import LEAD, MEMBER
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
-from etesian.core.outputs import keep_apart
+from etesian.core.outputs import keep_apart, unfinished
 from etesian.files.open import open_store
 from etesian.scores.series import find_lead, open_any, open_forecast
 from etesian.store.format import to_dataset
@@ -164,15 +162,12 @@ def file_in_the_making(out: str | Path, inputs: Sequence[str | Path], *, overwri
         remedy = "use --overwrite to replace it" if place.is_file() else "it is no file; choose another place"
         raise DataError(f"{place} exists; {remedy}")
     place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent)
-    os.close(handle)
-    partial = Path(name)
+    # A name that follows from the file's, so that what a killed process has left behind is written over.
+    partial = unfinished(place)
+    if partial.is_dir():
+        raise DataError(f"{partial} is needed for the work on {out} and is a folder: move it elsewhere")
     try:
         yield partial
-        # A temporary file is for its owner alone; a result is for whom the process makes files for.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
         partial.replace(place)
     finally:
         with suppress(FileNotFoundError):
@@ -181,6 +176,8 @@ def file_in_the_making(out: str | Path, inputs: Sequence[str | Path], *, overwri
 
 def _opened(source: str | Path | xr.Dataset, name: str) -> xr.Dataset:
     raw = source if isinstance(source, xr.Dataset) else open_any(str(source))
+    if "station" in raw.dims:
+        raise DataError(f"{name} is at stations, and maps are exported: forecast without `at`")
     if set(raw.dims) <= {*_DIMENSIONS, "member"} and (isinstance(source, xr.Dataset) or "plan" in raw.attrs):
         # This library's own: as they lie on disk, nothing is read beyond what is asked for.
         dataset = raw
