@@ -23,7 +23,6 @@ html_title = "Etesian"
 html_show_sphinx = False
 html_copy_source = False
 
-myst_enable_extensions = ["dollarmath"]
 # Links to `page.md#heading`, as the pages have them on any host of the repository.
 myst_heading_anchors = 4
 
@@ -42,4 +41,5 @@ nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
-nb_remove_code_stderr = True
+# Progress bars, and what libraries warn of without a terminal.
+nb_output_stderr = "remove"

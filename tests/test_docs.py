@@ -8,6 +8,7 @@ import pytest
 from cyclopts import CycloptsError
 from running import commands
 
+import etesian as et
 from etesian.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,20 @@ def test_every_command_of_the_pages_and_recipes_is_one_that_there_is(page: Path)
 def test_the_pages_hold_commands_of_every_job() -> None:
     verbs = {line.split()[0] for page in PAGES for line in commands(page)}
     assert verbs >= {"prepare", "fit", "forecast", "fill", "downscale", "project", "evaluate", "simulate", "doctor"}
+
+
+def test_what_is_said_to_those_who_come_from_elsewhere_exists() -> None:
+    spans = re.findall(r"`([^`]+)`", (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8"))
+    lines = [span.split(" > ")[0].removeprefix("etesian ") for span in spans if span.startswith("etesian ")]
+    whole = [line for line in lines if " " in line and "…" not in line]
+    assert len(whole) > 20
+    for line in whole:
+        app.parse_args(shlex.split(line), exit_on_error=False, print_error=False)
+    shipped = {words[1] for line in lines if (words := line.split())[0] == "fit" and len(words) > 1}
+    assert shipped - {"-c"} <= set(et.recipes())
+    named = {name for span in spans for name in re.findall(r"\b(?:et|etesian)\.(\w+)", span)}
+    assert named > {"AtmoDistance", "evaluate", "GapFiller"}
+    assert [name for name in sorted(named) if not hasattr(et, name)] == []
 
 
 def test_the_house_is_drawn_as_it_is() -> None:
