@@ -1,21 +1,27 @@
 """What the workers of a cluster make is, byte for byte, what one process makes."""
 
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from conftest import MakeStore, weather
 from threadpoolctl import threadpool_limits
 
 import etesian as et
+from etesian import ClimaX, ForecastTask, Layout
 from etesian.core import workers
 from etesian.core.errors import RecipeError
 from etesian.core.workers import Workers
+from etesian.forecast.run import predict_to
 from etesian.store.prepare import prepare_dataset
+from etesian.training.prediction import PredictionWriter
 
 STORED = Path(__file__).parent / "stored"
 
@@ -58,6 +64,69 @@ def test_prepare_is_the_same_on_threads_and_on_a_cluster_and_for_other_chunks(cl
     assert files(tmp_path / "cluster.zarr") == files(tmp_path / "threads.zarr")
 
 
+STATIONS = pd.DataFrame({"station": ["a", "b"], "latitude": [3.0, -40.0], "longitude": [17.0, 200.0]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"perturb": "gaussian", "members": 3, "at": STATIONS},
+        {"perturb": "lagged", "members": 2, "interval": 24, "leads": [24]},
+    ],
+    ids=["maps", "members_at_stations", "lagged_members"],
+)
+def test_forecasts_are_the_same(
+    cluster: str, store: et.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = {"init": ("2001-01-05", "2001-01-11"), "leads": [24, 48], "batch_size": 2} | options
+    run = et.load(STORED / "forecast_climax")
+    run.forecast(store, **asked, out="here.zarr")
+    run.forecast(store, **asked, out="cluster.zarr", scheduler=cluster)
+    assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
+
+
+def test_members_of_a_network_that_draws_noise_are_the_same(cluster: str, store: et.Store, tmp_path: Path) -> None:
+    layout = Layout(store.channels, store.channels, store.grid)
+    network = partial(ClimaX, patch=2, dim=16, depth=1, heads=2, head_depth=0)
+    task = ForecastTask(network, layout, store.statistics, members=2, anomalies=True, predict="change").eval()
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    given: dict[str, Any] = {"source": {}, "members": 3, "batch_size": 2}
+    predict_to(task, store, str(tmp_path / "here.zarr"), store.time[3:7], (24,), **given)
+    with Workers(cluster) as workers:
+        given |= {"workers": workers, "again": partial(deepcopy, task)}
+        predict_to(task, store, str(tmp_path / "cluster.zarr"), store.time[3:7], (24,), **given)
+    assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
+    made = xr.open_zarr(tmp_path / "here.zarr", decode_timedelta=False)["temperature"]
+    assert float(made.std("number").mean()) > 0
+
+
+def test_forecasts_of_a_baseline_are_the_same_and_go_on_after_an_interruption(
+    cluster: str, store: et.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"init": ("2001-01-05", "2001-01-13"), "leads": [24, 72], "batch_size": 2}
+    baseline = et.baseline("damped_persistence")
+    baseline.forecast(store, **asked, out=tmp_path / "here.zarr")
+    real, blocks = PredictionWriter.mark, []
+
+    def mark(self: PredictionWriter, some: list[int]) -> None:
+        real(self, some)
+        blocks.extend(some)
+        if len(blocks) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PredictionWriter, "mark", mark)
+    with pytest.raises(KeyboardInterrupt):
+        baseline.forecast(store, **asked, out=tmp_path / "cluster.zarr", scheduler=cluster)
+    assert not (tmp_path / "cluster.zarr").exists()
+    baseline.forecast(store, **asked, out=tmp_path / "cluster.zarr", scheduler=cluster)
+    assert blocks == list(range(9))
+    assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
+
+
 def test_filled_months_are_the_same(cluster: str, store: et.Store, tmp_path: Path) -> None:
     run = et.load(STORED / "fill")
     run.fill(store, ("2001-01", "2001-03"), out=tmp_path / "here.zarr")
@@ -89,6 +158,8 @@ def test_what_no_cluster_can_do_is_said(cluster: str, store: et.Store, tmp_path:
         Workers("gpus")
     with pytest.raises(RecipeError, match="needs a place that all of its machines reach; give out"):
         et.load(STORED / "fill").fill(store, "2001-01", scheduler=cluster)
+    with pytest.raises(RecipeError, match="needs a place that all of its machines reach; give out"):
+        et.baseline("persistence").forecast(store, "2001-01", [24], scheduler=cluster)
     with pytest.raises(RecipeError, match="filled gaps are scored without it"):
         et.evaluate("a.zarr", store, observed=store, scheduler="local")
 

@@ -1,12 +1,14 @@
 """A simple answer that a network has to beat, with the verb of its job."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
 
 from etesian.core.errors import RecipeError, suggest
+from etesian.core.workers import Workers
 from etesian.downscale.baselines import INTERPOLATIONS, interpolation_task
 from etesian.downscale.run import downscale_to
 from etesian.files.stations import read_points
@@ -24,6 +26,7 @@ from etesian.verbs import (
     Span,
     at_least_one,
     hours,
+    in_reach,
     opened,
     period,
     require,
@@ -64,6 +67,7 @@ class Baseline:
         lapse_rate: float | None = None,
         out: str | Path | None = None,
         batch_size: int = 16,
+        scheduler: str | None = None,
         overwrite: bool = False,
     ) -> xr.Dataset:
         """Forecast from the states of a store; see `Run.forecast`.
@@ -78,26 +82,29 @@ class Baseline:
             lapse_rate: K per km to the height of the stations.
             out: Zarr store to stream into; None keeps the forecasts in memory.
             batch_size: initial times at once.
+            scheduler: who forecasts, as for `Run.forecast`; each process fits the baseline for itself.
             overwrite: replace forecasts that are there already.
 
         Raises:
             RecipeError: if the baseline does not forecast.
         """
         require(self.job, "forecast", f"the baseline {self.name}")
+        in_reach(out, scheduler)
         wanted = hours(leads)
         at_least_one(every=every, batch_size=batch_size)
         states = training_store(store)
-        task = baseline_task(self.name, self.store or states, states.resolve(channels), wanted)
+        again = partial(baseline_task, self.name, self.store or states, states.resolve(channels), wanted)
+        task = again()
         initial = initial_times(states, task.layout.history, period(init), every)
-
         stations = None if at is None else read_points(at)
 
         def write(path: str) -> None:
-            predict_to(
-                task, states, path, initial, wanted, source={"baseline": self.name}, at=stations,
-                lapse_rate=lapse_rate, batch_size=batch_size,
-                overwrite=overwrite, label=self.name,
-            )  # fmt: skip
+            with Workers(scheduler) as workers:
+                predict_to(
+                    task, states, path, initial, wanted, source={"baseline": self.name}, at=stations,
+                    lapse_rate=lapse_rate, batch_size=batch_size, overwrite=overwrite, label=self.name,
+                    workers=workers, again=again,
+                )  # fmt: skip
 
         return streamed(write, out, [states.path, *([at] if isinstance(at, str | Path) else [])])
 

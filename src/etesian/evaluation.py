@@ -239,7 +239,7 @@ class _Comparison:
             for name in baselines:
                 assert fitted is not None
                 named[name] = keep_apart(beside / f"{name}.zarr", self.inputs)
-                _forecast_as(name, like, fitted, beside / f"{name}.zarr", self.channels)
+                _forecast_as(name, like, fitted, beside / f"{name}.zarr", self.channels, workers)
             return score(
                 named, self.truth, references=references, channels=self.channels, weights=self.weights,
                 further=further, workers=workers, **self.options,
@@ -286,7 +286,9 @@ def _name(forecast: Forecast) -> str:
     return "forecast" if isinstance(forecast, xr.Dataset) else Path(forecast).name.removesuffix(".zarr")
 
 
-def _forecast_as(name: str, like: Forecast, store: Store, path: Path, channels: Sequence[str] | None) -> None:
+def _forecast_as(
+    name: str, like: Forecast, store: Store, path: Path, channels: Sequence[str] | None, workers: Workers
+) -> None:
     """Forecast with a baseline for the initial times, leads and channels of another forecast."""
     other = open_forecast(name, like)
     wanted = store.channels if channels is None else store.resolve(channels)
@@ -295,8 +297,12 @@ def _forecast_as(name: str, like: Forecast, store: Store, path: Path, channels: 
     if 0 in leads and name not in ("climatology", "seasonal_cycle"):
         raise RecipeError(f"at lead 0 {name} is the truth itself; compare downscaled fields with `interpolation`")
     initial, _ = encode_time(other.dataset["time"].values)
-    task = baseline_task(name, store, shared, leads, averaging_hours({name: other}))
+    again = partial(baseline_task, name, store, shared, leads, averaging_hours({name: other}))
+    task = again()
     usable = exists(store, task.layout.history, np.ones(len(store.time), dtype=bool))
     initial = initial[np.isin(initial, store.time[usable])]
     path.parent.mkdir(parents=True, exist_ok=True)
-    predict_to(task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name)
+    predict_to(
+        task, store, str(path), initial, leads, source={"baseline": name}, overwrite=True, label=name, workers=workers,
+        again=again,
+    )  # fmt: skip

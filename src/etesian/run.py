@@ -141,6 +141,7 @@ class Run:
         interval: int | None = None,
         cycles: int | None = None,
         batch_size: int = 16,
+        scheduler: str | None = None,
         overwrite: bool = False,
     ) -> xr.Dataset:
         """Forecast from the states of a store, in physical units, in WeatherBench 2's layout.
@@ -175,6 +176,9 @@ class Run:
                 of the run, or its shortest lead.
             cycles: of breeding before each initial time; by default 5.
             batch_size: initial times at once; of an ensemble members.
+            scheduler: who forecasts: address of a Dask cluster (tcp://host:8786), `local` for a process on each core,
+                `gpus` for one on each GPU of this machine; this process by default. Members, perturbed states,
+                forcings and stations are the same.
             overwrite: replace forecasts that are there already.
 
         Returns:
@@ -188,6 +192,7 @@ class Run:
                 target times is missing at one of them, the table cannot be read, or `out` holds something else.
         """
         require(self.job, "forecast", str(self.path))
+        in_reach(out, scheduler)
         runs = [self, *(each if isinstance(each, Run) else self._beside(each) for each in beside)]
         wanted = hours(leads)
         perturbation = asked_for(perturb, amplitude=amplitude, length=length, interval=interval, cycles=cycles)
@@ -196,7 +201,8 @@ class Run:
         further = {name: opened(each) for name, (each, _) in (blend or {}).items()}
         weights = [weight for _, weight in (blend or {}).values()]
         analyses = Analyses(source, further, [1 - sum(weights), *weights] if weights else ())
-        task = answering(runs, wanted) if beside else self.task
+        again = partial(_tasks_of, runs, wanted, _kinds(runs))
+        task = again()
         history = {
             hour for each in (task.values() if isinstance(task, dict) else [task]) for hour in each.layout.history
         }
@@ -207,11 +213,13 @@ class Run:
         stations = None if at is None else read_points(at)
 
         def write(path: str) -> None:
-            predict_to(
-                task, states, path, initial, wanted, source=identity, analyses=analyses, forcings=ahead,
-                members=members, seed=seed, perturbation=perturbation, at=stations, lapse_rate=lapse_rate,
-                batch_size=batch_size, overwrite=overwrite, label=f"forecasting with {self.path.name}",
-            )  # fmt: skip
+            with Workers(scheduler) as workers:
+                predict_to(
+                    task, states, path, initial, wanted, source=identity, analyses=analyses, forcings=ahead,
+                    members=members, seed=seed, perturbation=perturbation, at=stations, lapse_rate=lapse_rate,
+                    batch_size=batch_size, overwrite=overwrite, label=f"forecasting with {self.path.name}",
+                    workers=workers, again=again,
+                )  # fmt: skip
 
         return streamed(write, out, paths)
 
@@ -237,8 +245,7 @@ class Run:
                 days whose network has `residual: kriging`; by default none.
             seed: of the members: another one gives others.
             out: Zarr store to stream into; interrupted, the same call goes on. None keeps the fields in memory.
-            scheduler: who fills: address of a Dask cluster (tcp://host:8786), `local` for a process on each core,
-                `gpus` for one on each GPU of this machine; this process by default.
+            scheduler: who fills, as for `forecast`; this process by default.
             overwrite: replace fields that are there already.
 
         Raises:
@@ -254,7 +261,7 @@ class Run:
                 fill_to(
                     cast(GapFillTask, self.task), gappy, path, period(months), source=self.identity, empty=empty,
                     members=members, seed=seed, overwrite=overwrite, workers=workers,
-                    again=partial(_task_of, self, [type(self.task), type(self.task.network)]),
+                    again=partial(_tasks_of, [self], (), _kinds([self])),
                 )  # fmt: skip
 
         return streamed(write, out, [gappy.path, self.path])
@@ -405,9 +412,19 @@ def answering(runs: Sequence[Run], leads: Sequence[int]) -> dict[int, Task]:
     return answers
 
 
-def _task_of(run: Run, kinds: Sequence[type]) -> Task:
-    """Return the task of a run, in a process that has imported the modules of the classes as it was given them."""
-    return run.task
+def _tasks_of(runs: Sequence[Run], leads: Sequence[int], kinds: Sequence[type]) -> Any:
+    """Return the task of a run, or of several the one that was trained for each lead.
+
+    Args:
+        runs: at least one.
+        leads: that several are asked for.
+        kinds: classes whose modules a checkpoint may name, which another process has imported when it gets them.
+    """
+    return answering(runs, leads) if len(runs) > 1 else runs[0].task
+
+
+def _kinds(runs: Sequence[Run]) -> list[type]:
+    return [type(part) for run in runs for part in (run.task, run.task.network)]
 
 
 def _listed(items: Any) -> str:

@@ -175,11 +175,11 @@ def test_forecasts_do_not_depend_on_batches_and_go_on_to_the_last_bit(
 
     real, written = prediction.PredictionWriter.write, []
 
-    def interrupted(self: Any, blocks: list[int], parts: Any) -> None:
+    def interrupted(self: Any, blocks: list[int], parts: Any) -> bool:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(blocks)
-        real(self, blocks, parts)
+        return bool(real(self, blocks, parts))
 
     with monkeypatch.context() as patch:
         patch.setattr(prediction.PredictionWriter, "write", interrupted)

@@ -142,7 +142,8 @@ def test_levels_that_a_variable_is_not_predicted_at_are_missing_and_named(store:
     fields = forecast(task, WindowReader(reader, task.layout), reader.time[:1], (6,))
     frame = fields.select(reader.channels[:2]).frame
     values = fields.select(reader.channels[:2]).values
-    writer.write([0], [Fields(values, type(frame)(channels, frame.time, frame.grid, frame.calendar))])
+    assert writer.write([0], [Fields(values, type(frame)(channels, frame.time, frame.grid, frame.calendar))])
+    writer.mark([0])
     writer.finish()
     written = xr.open_zarr(tmp_path / "out.zarr").isel(time=0, prediction_timedelta=0)
     np.testing.assert_array_equal(written["temperature"].sel(level=500), values[0, 0, 0])

@@ -54,6 +54,7 @@ def forecast(
     at: str | None = None,
     lapse_rate: float | None = None,
     batch_size: int = 16,
+    scheduler: str | None = None,
     overwrite: Switch = False,
 ) -> None:
     """Forecasts from the states in a training store, in physical units, as a Zarr store in WeatherBench 2's layout.
@@ -71,7 +72,7 @@ def forecast(
         )  # fmt: skip
         loaded.forecast(
             store, init, leads, channels=channels, every=every, at=at, lapse_rate=lapse_rate, out=out,
-            batch_size=batch_size, overwrite=overwrite,
+            batch_size=batch_size, scheduler=scheduler, overwrite=overwrite,
         )  # fmt: skip
         return
     if channels is not None:
@@ -81,7 +82,7 @@ def forecast(
         store, init, leads, beside=beside or (), source=source, blend=further, forcings=forcings,
         members=members, seed=seed, perturb=perturb, amplitude=amplitude, length=length, interval=interval,
         cycles=cycles, every=every, at=at, lapse_rate=lapse_rate, out=out, batch_size=batch_size,
-        overwrite=overwrite,
+        scheduler=scheduler, overwrite=overwrite,
     )  # fmt: skip
 
 

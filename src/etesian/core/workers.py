@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from threading import Lock
 from types import TracebackType
 from typing import Any, TypeVar
@@ -92,7 +92,7 @@ class Workers:
 
     def each(
         self, build: Callable[[], Job], work: Callable[[Job, Block], Result], blocks: Sequence[Block]
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Yield what becomes of each block, in the order of the blocks, whoever is ready first.
 
         On a cluster every process builds the job once and works on one block at a time.

@@ -91,4 +91,4 @@ def downscale_to(
                 fine = task.predict(batch, target)
         yield fine
 
-    writer.write_all(answer, batch_size, label)
+    writer.write_all(lambda: answer, batch_size, label)

@@ -12,7 +12,8 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.points import AtPoints, Points
-from etesian.forecast.perturbations import Perturbation, Perturbed, Read, prepared
+from etesian.core.workers import Workers
+from etesian.forecast.perturbations import Perturbation, Read, prepared
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import shares
 from etesian.samples.forcings import Driving, Forcings
@@ -21,7 +22,7 @@ from etesian.store.reader import Store, observed_targets
 from etesian.store.states import States
 from etesian.training.ensemble_task import members_of
 from etesian.training.members import DEFAULT_MEMBERS, MemberNoise, Noise
-from etesian.training.prediction import PredictionWriter, starting_side
+from etesian.training.prediction import Answer, PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 
 
@@ -76,8 +77,41 @@ class Analyses:
     weights: Sequence[float] = ()
 
 
+Tasks = Task | Mapping[int, Task]
+"""A trained task, or the one that answers each lead."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What forecasts are made from beside the tasks; it travels to the workers of a cluster.
+
+    Attributes:
+        store: that holds the initial states.
+        initial: initial times of all forecasts.
+        leads: hours after the initial time.
+        readers: of the initial states, for each task.
+        ahead: reads what is known on the way, for each task that needs it.
+        weights: of the stores.
+        members: of the ensemble.
+        seed: of the members.
+        noisy: whether the networks draw noise.
+        perturbation: how the initial states of members differ.
+    """
+
+    store: States
+    initial: NDArray[np.int64]
+    leads: tuple[int, ...]
+    readers: Sequence[Sequence[WindowReader]]
+    ahead: Sequence[Forcings | None]
+    weights: Sequence[float]
+    members: int | None
+    seed: int
+    noisy: bool
+    perturbation: Perturbation | None
+
+
 def predict_to(
-    task: Task | Mapping[int, Task],
+    task: Tasks,
     store: States,
     path: str,
     initial: NDArray[np.int64],
@@ -94,6 +128,8 @@ def predict_to(
     batch_size: int = 16,
     overwrite: bool = False,
     label: str = "forecasting",
+    workers: Workers | None = None,
+    again: Callable[[], Tasks] | None = None,
 ) -> None:
     """Write forecasts in WeatherBench 2's layout; run again after an interruption, it goes on.
 
@@ -115,6 +151,8 @@ def predict_to(
         batch_size: forecasts at once: initial times, or members from them.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
+        workers: who forecasts; by default this process.
+        again: makes the tasks anew for each of them; see `Workers.each`.
 
     Raises:
         GridError: if the store lies on another grid than the run.
@@ -125,7 +163,7 @@ def predict_to(
             trained on, forcings are missing at a time that needs them, or states that a perturbation needs, or there
             is not a single number to write.
     """
-    parts = [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
+    parts = _parts(task, leads)
     given = [(analyses.source, store), *analyses.beside.items()]
     readers = [
         [WindowReader(states, starting_side(_on_grid(states, each.network.layout_of(name)))) for name, states in given]
@@ -141,22 +179,18 @@ def predict_to(
     for each, asked in parts:
         if isinstance(each, ForecastTask):
             each.check_leads(asked)
-            _know_observed(each, store)
         units |= channel_units(each, [states for _, states in given])
     trained = members_of([each for each, _ in parts], members if perturbation is None else None, path)
     noisy, members = trained is not None, trained if perturbation is None else members or DEFAULT_MEMBERS
     targets, averaging = first.layout.targets, first.provenance.get("average_hours")
     grid = _on_grid(store, first.layout).predicted_grid
     ahead = [_known(each, asked, store, initial, forcings) for each, asked in parts]
-    perturbed: list[Perturbed | None] = [None] * len(parts)
     if perturbation is not None:
         if len(given) > 1:
             raise RecipeError("members whose states are perturbed start from one analysis; leave out blend, or perturb")
         perturbation = perturbation.settled(first)
-        perturbed = [
-            prepared(perturbation, seed, each, asked, store, _reading(each, reading[0], known), initial, members or 1)
-            for (each, asked), reading, known in zip(parts, readers, ahead, strict=True)
-        ]
+    plan = _Plan(store, initial, leads, readers, ahead, weights, members, seed, noisy, perturbation)
+    here = _answering(lambda: task, plan)
     for each, (lead, *_) in parts:
         own = (each.layout.targets, _on_grid(store, each.layout).predicted_grid, each.provenance.get("average_hours"))
         if own != (targets, grid, averaging):
@@ -179,18 +213,44 @@ def predict_to(
         at=None if at is None else AtPoints(grid, at, _statics(store, grid), lapse_rate),
     )  # fmt: skip
 
+    elsewhere = workers is not None and workers.elsewhere
+    build = partial(_answering, again, plan) if elsewhere and again is not None else lambda: here
+    lagged = perturbation is not None and perturbation.kind == "lagged"
+    writer.write_all(build, batch_size, label, members_apart=lagged, workers=workers)
+
+
+def _parts(task: Tasks, leads: tuple[int, ...]) -> list[tuple[Task, tuple[int, ...]]]:
+    return [(task, leads)] if isinstance(task, Task) else [(task[lead], (lead,)) for lead in leads]
+
+
+def _answering(make: Callable[[], Tasks], plan: _Plan) -> Answer:
+    """Return what forecasts from initial times by the tasks that are made.
+
+    Raises:
+        RecipeError, DataError: if states cannot be perturbed as the plan has it.
+    """
+    parts, perturbation, seed = _parts(make(), plan.leads), plan.perturbation, plan.seed
+    starts = []
+    for (each, own), (reader, *_), known in zip(parts, plan.readers, plan.ahead, strict=True):
+        if isinstance(each, ForecastTask):
+            _know_observed(each, plan.store)
+        read = _reading(each, reader, known)
+        starts.append(
+            None if perturbation is None
+            else prepared(perturbation, seed, each, own, plan.store, read, plan.initial, plan.members or 1)
+        )  # fmt: skip
+
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
-        noise = MemberNoise(seed, times.tolist(), numbers) if noisy else None
+        noise = MemberNoise(seed, times.tolist(), numbers) if plan.noisy else None
         # Of lagged members, which are asked for one at a time.
         late = 0 if perturbation is None else perturbation.lag(numbers[0])
         begin = times - late * SECONDS_PER_HOUR
-        for (each, own), reading, known, states in zip(parts, readers, ahead, perturbed, strict=True):
+        for (each, own), reading, known, states in zip(parts, plan.readers, plan.ahead, starts, strict=True):
             hours = tuple(lead + late for lead in own)
             start = None if states is None else partial(states.start, begin, numbers, hours)
-            yield from stream(each, reading, begin, hours, weights, noise, known, start)
+            yield from stream(each, reading, begin, hours, plan.weights, noise, known, start)
 
-    lagged = perturbation is not None and perturbation.kind == "lagged"
-    writer.write_all(answer, batch_size, label, members_apart=lagged)
+    return answer
 
 
 def _reading(task: Task, reader: WindowReader, known: Forcings | None) -> Read:

@@ -4,7 +4,9 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import dask.array
@@ -21,6 +23,7 @@ from etesian.core.dataset import CONVENTIONS, LEAD, MEMBER, attributes, coordina
 from etesian.core.errors import DataError
 from etesian.core.points import AtPoints
 from etesian.core.resumable import ResumableStore
+from etesian.core.workers import Workers
 from etesian.samples.windows import Period, exists, given_side
 from etesian.store.states import States
 
@@ -135,21 +138,37 @@ class PredictionWriter(ResumableStore):
         if self.is_complete:
             return
         self.has_numbers = False
-        self.arrays = {name: self.group[name] for name in {c.name for c in channels}}
         self.levels = {c.name: levels_of(channels, c.name) for c in channels}
         every = sorted({c.level for c in channels if c.level is not None})
         self.level_positions = {
             name: [every.index(level) for level in own if level is not None] for name, own in self.levels.items()
         }
 
-    def write_all(self, answer: Answer, batch_size: int, label: str, *, members_apart: bool = False) -> None:
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """The arrays in the making, by name."""
+        return {name: self.group[name] for name in self.levels}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "arrays"}
+
+    def write_all(
+        self,
+        build: Callable[[], Answer],
+        batch_size: int,
+        label: str,
+        *,
+        members_apart: bool = False,
+        workers: Workers | None = None,
+    ) -> None:
         """Write what is left to be written, and give the complete store its name.
 
         Args:
-            answer: returns what is predicted from some initial times, parts of the leads one after the other.
+            build: makes what returns the predictions from some initial times, parts of the leads one after the other.
             batch_size: predictions at once.
             label: of the progress bar.
             members_apart: ask for one member at a time, of as many initial times.
+            workers: who predicts, each its own part of the store; see `Workers.each` for `build`.
 
         Raises:
             DataError: if there is not a single number to write.
@@ -164,11 +183,14 @@ class PredictionWriter(ResumableStore):
         blocks = [
             group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
         ]
-        for some in track(blocks, description=label, disable=len(blocks) < 2):
-            self.write(some, answer(*self._cases(some)))
+        # Closed at once when the work is interrupted, while there still is a cluster whose work can be cancelled.
+        with closing((workers or Workers()).each(partial(_with_answer, self, build), _write_answer, blocks)) as made:
+            for some, has_numbers in track(zip(blocks, made, strict=True), label, len(blocks), disable=len(blocks) < 2):
+                self.has_numbers = self.has_numbers or has_numbers
+                self.mark(some)
         self.finish()
 
-    def _cases(self, blocks: list[int]) -> tuple[NDArray[np.int64], list[int]]:
+    def cases(self, blocks: list[int]) -> tuple[NDArray[np.int64], list[int]]:
         """Return the initial times and members of some blocks."""
         times, numbers = zip(*(divmod(block, self.members or 1) for block in blocks), strict=True)
         return self.initial[list(times)], list(numbers)
@@ -177,8 +199,8 @@ class PredictionWriter(ResumableStore):
         """Return the index of a block in the leading dimensions of an array."""
         return (block,) if self.members is None else divmod(block, self.members)
 
-    def write(self, blocks: list[int], parts: Iterable[Fields]) -> None:
-        """Write the predictions of some blocks; NaN where they are not valid.
+    def write(self, blocks: list[int], parts: Iterable[Fields]) -> bool:
+        """Write the predictions of some blocks, NaN where they are not valid; return whether there is any number.
 
         Holds no more than the leads that make a chunk, if they come in order.
 
@@ -187,21 +209,22 @@ class PredictionWriter(ResumableStore):
             parts: predictions at some of the leads each, which hold every lead once.
         """
         waiting: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in self.levels}
-        initial, _ = self._cases(blocks)
+        initial, _ = self.cases(blocks)
+        has_numbers = False
         for fields in parts:
             after = fields.frame.time.cpu().numpy() - initial[:, None]
             leads = (after[0] // SECONDS_PER_HOUR).tolist()
             values = fields.filled(float("nan")).cpu().numpy()
             if self.at is not None:
                 values = self.at(values, fields.frame.channels).astype(np.float32)
-            self.has_numbers = self.has_numbers or bool(np.isfinite(values).any())
+            has_numbers = has_numbers or bool(np.isfinite(values).any())
             for name, levels in self.levels.items():
                 index = [fields.frame.channels.index(Channel(name, level)) for level in levels]
                 own = values[:, :, index[0]] if levels == [None] else values[:, :, index]
                 waiting[name] |= {self.leads.index(lead): own[:, i] for i, lead in enumerate(leads)}
                 self._write_chunks(name, blocks, waiting[name])
         assert not any(waiting.values()), "a prediction must hold every lead"
-        self.mark(blocks)
+        return has_numbers
 
     def finish(self) -> None:
         """Give the complete store its name.
@@ -247,6 +270,15 @@ class PredictionWriter(ResumableStore):
                 array[*self._place(block), start : leads.stop] = maps
             for lead in leads:
                 del waiting[lead]
+
+
+def _with_answer(writer: PredictionWriter, build: Callable[[], Answer]) -> tuple[PredictionWriter, Answer]:
+    return writer, build()
+
+
+def _write_answer(job: tuple[PredictionWriter, Answer], blocks: list[int]) -> bool:
+    writer, answer = job
+    return writer.write(blocks, answer(*writer.cases(blocks)))
 
 
 def _template(
