@@ -1,6 +1,7 @@
 """Public names for type checkers; `etesian.core.names` is the table that is read when the library runs."""
 
 from etesian.api import baseline as baseline
+from etesian.api import check as check
 from etesian.api import doctor as doctor
 from etesian.api import fetch as fetch
 from etesian.api import fit as fit

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from etesian.store.reader import Store
     from etesian.store.regrid import Method
     from etesian.store.select import Resampling
+    from etesian.training.preflight import Preflight
 
 
 def open(source: Source) -> xr.Dataset:
@@ -276,6 +277,36 @@ def fit(
     from etesian.training.recipes import fit as train
 
     return Run(train(recipe, run, stores, epochs, options or {}, trust))
+
+
+def check(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    run: str | Path | None = None,
+    stores: "Sequence[str | Path | Store] | None" = None,
+    epochs: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    trust: Sequence[str] = (),
+) -> "Preflight":
+    """Tell what training from a recipe will take: memory, time and disk, measured in a process that keeps nothing.
+
+    The process trains a few steps at the recipe's batch size and validates once. What `fit` would refuse is refused in
+    the same words. Memory and time are those of one process.
+
+    Args:
+        recipe: name of one that ships, a YAML file, or a mapping like it.
+        run: directory that the run would have; by default below runs/. Nothing is written there.
+        stores: training stores, instead of those that the recipe names.
+        epochs: to train, instead of the recipe's.
+        options: further options that take the place of the recipe's, by their dotted names.
+        trust: modules of your own that the recipe may name classes of.
+
+    Raises:
+        RecipeError: as `fit` does; if a loss is no number; if the process is ended for want of memory.
+    """
+    from etesian.training.preflight import preflight
+
+    return preflight(recipe, run, stores, epochs, options or {}, trust)
 
 
 def load(

@@ -1,8 +1,8 @@
 """Commands that train, and what training begins with."""
 
-import json
 from argparse import ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -108,6 +108,33 @@ def fit(
     _train("fit", words, config, run, stores, epochs, help_trainer)
 
 
+@app.command
+@explained("api.check", **TRAINING)
+def check(
+    *words: Option,
+    config: Recipes | None = None,
+    run: str | None = None,
+    stores: Words | None = None,
+    epochs: int | None = None,
+) -> int:
+    """What training from a recipe will take: a few steps at its batch size, measured in a process that keeps nothing.
+
+    Says parameters, samples, steps, the first loss, memory, time and disk, and what to change. Exit status 1 if memory
+    or disk is not enough.
+    """
+    from rich.console import Console
+
+    from etesian.training.preflight import measure
+
+    with _arguments("fit", words, config, run, stores, epochs) as arguments:
+        named = words[0] if words and not words[0].startswith("-") else ", ".join(config or [])
+        result = measure(arguments, TRUSTED, named)
+    if result is None:
+        return 0
+    Console().print(result)
+    return 0 if result.fits else 1
+
+
 def _scored_on(part: str, period: str) -> Callable[..., None]:
     """Return the command that scores a run on one of its periods."""
 
@@ -136,11 +163,27 @@ def _train(
     epochs: int | None = None,
     help_trainer: bool = False,
 ) -> None:
+    with _arguments(command, words, config, run, stores, epochs) as arguments:
+        from etesian.training.recipes import train
+
+        train([*arguments, *(["--help"] if help_trainer else [])], TRUSTED)
+
+
+@contextmanager
+def _arguments(
+    command: str,
+    words: tuple[str, ...],
+    config: list[str] | None,
+    run: str | None,
+    stores: list[str] | None,
+    epochs: int | None,
+) -> Iterator[list[str]]:
+    """Give what the trainer's command line takes, with recipes as files, which are there as long as the context is."""
     from tempfile import TemporaryDirectory
 
     rest = list(words)
     _refuse_wrong_words(rest)
-    from etesian.training.recipes import train, written_out
+    from etesian.training.recipes import as_words, written_out
 
     with TemporaryDirectory() as folder:
         recipes = list(config or [])
@@ -149,11 +192,7 @@ def _train(
         given = [f"--config={path}" for path in recipes]
         if run is not None:
             given.append(f"--run={run}")
-        if stores is not None:
-            given.append(f"--data.init_args.stores={json.dumps(stores)}")
-        if epochs is not None:
-            given.append(f"--trainer.max_epochs={epochs}")
-        train([command, *given, *rest, *(["--help"] if help_trainer else [])], TRUSTED)
+        yield [command, *given, *as_words(stores, epochs, {}), *rest]
 
 
 def _refuse_wrong_words(words: list[str]) -> None:

@@ -8,6 +8,7 @@ from etesian.core.errors import RecipeError, suggest
 HOMES: dict[str, tuple[str, ...]] = {
     "api": (
         "baseline",
+        "check",
         "doctor",
         "fetch",
         "fit",

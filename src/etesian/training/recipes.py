@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class SaveRecipe(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """Builds data, task and trainer from a recipe and gives the run a directory of its own."""
 
+    keeps: type[SaveConfigCallback] | None = SaveRecipe
+    """What keeps the recipe in the run directory."""
     run_directory: Path
     trusted: tuple[str, ...] = ()
     """Modules that the recipe may name something of beyond the known ones."""
@@ -155,14 +157,21 @@ class TrainingCLI(LightningCLI):
         if asked is None or asked is True:
             asked = TensorBoardLogger(str(run), name="tensorboard")
         loggers = asked if isinstance(asked, list) else [asked] if asked else []
+        return self._built(
+            default_root_dir=str(run),
+            logger=[CSVLogger(run, name="log"), *loggers],
+            plugins=[SafeCheckpoints()],
+            **kwargs,
+        )
+
+    def _built(self, **kwargs: Any) -> L.Trainer:
+        """Return the recipe's trainer with what this library asks for.
+
+        Raises:
+            RecipeError: if it cannot be made.
+        """
         try:
-            return super().instantiate_trainer(
-                default_root_dir=str(run),
-                logger=[CSVLogger(run, name="log"), *loggers],
-                plugins=[SafeCheckpoints()],
-                use_distributed_sampler=False,
-                **kwargs,
-            )
+            return super().instantiate_trainer(use_distributed_sampler=False, **kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise RecipeError(f"the trainer cannot be made: {first_line(error)}") from error
 
@@ -211,14 +220,7 @@ def fit(
     with tempfile.TemporaryDirectory() as folder:
         path = written_out(recipe, Path(folder))
         directory = Path(f"runs/{path.stem}" if run is None else run)
-        words = ["fit", f"--config={path}", f"--run={directory}"]
-        if stores is not None:
-            words.append(f"--data.init_args.stores={json.dumps([str(getattr(each, 'path', each)) for each in stores])}")
-        if epochs is not None:
-            words.append(f"--trainer.max_epochs={epochs}")
-        words += [
-            f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()
-        ]
+        words = ["fit", f"--config={path}", f"--run={directory}", *as_words(stores, epochs, options)]
         try:
             train(words, trust)
         except ArgumentError as error:
@@ -229,6 +231,16 @@ def fit(
                 raise error.__cause__ from None
             raise
     return directory
+
+
+def as_words(stores: Sequence[Any] | None, epochs: int | None, options: Mapping[str, Any]) -> Iterator[str]:
+    """Write what takes the place of a recipe's values as options of the command line."""
+    if stores is not None:
+        yield f"--data.init_args.stores={json.dumps([str(getattr(each, 'path', each)) for each in stores])}"
+    if epochs is not None:
+        yield f"--trainer.max_epochs={epochs}"
+    for name, value in options.items():
+        yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def told_of_holes(network: Network, holes: Mapping[Channel, float]) -> str:
@@ -261,12 +273,15 @@ def _summary(transfer: Transfer) -> str:
     return "\n".join([f"Begins with {loaded} trained tensors" + (", and" if rest else ""), *rest])
 
 
-def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
-    """Run one of the training commands.
+def train(
+    arguments: list[str], trusted: Sequence[str] = (), kind: type[TrainingCLI] = TrainingCLI
+) -> TrainingCLI | None:
+    """Run one of the training commands; return what has done it, None if nothing was left to be done.
 
     Args:
         arguments: the command and its options.
         trusted: modules that the recipe may name something of beyond the known ones.
+        kind: what builds data, task and trainer, and trains.
 
     Raises:
         RecipeError: if a recipe cannot be read, or names what is neither known nor trusted.
@@ -291,13 +306,13 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     try:
-        TrainingCLI(
+        return kind(
             Task,
             TaskData,
             args=arguments,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=SaveRecipe,
+            save_config_callback=kind.keeps,
             auto_configure_optimizers=False,
             seed_everything_default=0,
             parser_kwargs={"prog": "etesian", "exit_on_error": False}
@@ -305,5 +320,6 @@ def train(arguments: list[str], trusted: Sequence[str] = ()) -> None:
         )
     except _FinishedError as done:
         print(done)
+        return None
     except ArgumentError as error:
         raise ArgumentError(None, explain(error, arguments, trusted)) from error
