@@ -17,7 +17,8 @@ from etesian.core.clock import Seconds, decode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError
 from etesian.core.fields import Fields, Frame
-from etesian.scores.series import FieldSeries, Normals, check_match
+from etesian.scores.climatology import Climatology
+from etesian.scores.series import FieldSeries, check_match
 
 CHUNK_BYTES = 2**27
 """Size of the arrays of one chunk in memory, about; a chunk holds at least one lead of one initial time."""
@@ -67,7 +68,7 @@ class Pairs:
 
     forecasts: Mapping[str, FieldSeries]
     truth: FieldSeries
-    climatology: Normals | None
+    climatology: Climatology | None
     channels: tuple[Channel, ...]
     wanted_leads: Sequence[int] | None
     leads: list[int] = field(init=False)

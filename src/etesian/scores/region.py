@@ -7,7 +7,8 @@ import numpy as np
 
 from etesian.core.channels import Channel
 from etesian.core.grid import Grid
-from etesian.scores.series import Array, FieldSeries, Normals
+from etesian.scores.climatology import Climatology
+from etesian.scores.series import Array, FieldSeries
 
 
 class Part(FieldSeries):
@@ -43,8 +44,8 @@ class Part(FieldSeries):
 
 
 def on_one_grid(
-    forecasts: Mapping[str, FieldSeries], truth: FieldSeries, normals: Normals | None
-) -> tuple[dict[str, FieldSeries], FieldSeries, Normals | None]:
+    forecasts: Mapping[str, FieldSeries], truth: FieldSeries, normals: Climatology | None
+) -> tuple[dict[str, FieldSeries], FieldSeries, Climatology | None]:
     """Return forecasts, truth and climatology on the smallest grid of the forecasts, as far as it is a part of theirs.
 
     What lies on another grid stays as it is, to be refused where series are compared.

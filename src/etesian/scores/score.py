@@ -18,6 +18,7 @@ from etesian.core.clock import decode_time
 from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.workers import Workers
+from etesian.scores.climatology import Climatology
 from etesian.scores.definitions import ENSEMBLE_SCORES, FORECAST_SCORES
 from etesian.scores.events import Events, events_of
 from etesian.scores.members import MemberExample, RankHistograms
@@ -29,7 +30,6 @@ from etesian.scores.seeps import Seeps, rain_classes
 from etesian.scores.series import (
     FieldSeries,
     MeanSeries,
-    Normals,
     StoreSeries,
     averaging_hours,
     common_channels,
@@ -193,7 +193,7 @@ def _gather(
     verification = open_truth(truth)
     if climatology is None and isinstance(verification, StoreSeries) and verification.has_climatology:
         climatology = truth
-    normal = None if climatology is None else Normals(climatology)
+    normal = None if climatology is None else Climatology(climatology)
     if normal is not None and normal.grid != verification.grid:
         raise GridError(f"the climatology is on the grid {normal.grid}, the truth on {verification.grid}")
     opened, verification, normal = on_one_grid(opened, verification, normal)

@@ -1,8 +1,7 @@
 """Forecasts, truth and climatology as arrays of channels, read part by part, also as others write them."""
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from copy import copy
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS, CATALOGUE, Channel, parse_channels
-from etesian.core.clock import Seconds, count_alike, day_of_year, encode_time, hour_of_day
+from etesian.core.clock import Seconds, count_alike, encode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import LEAD, MEMBER
 from etesian.core.errors import ChannelError, DataError, GridError
@@ -140,7 +139,7 @@ class StoreSeries(FieldSeries):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__("the truth", to_dataset(path), ("time",))
-        store = _open("the truth", str(path))
+        store = open_as("the truth", str(path))
         self.has_climatology = "climatology" in store
         self._stacked = store["fields"]
         self.channels = tuple(Channel.parse(str(text)) for text in self._stacked["channel"].values)
@@ -219,7 +218,7 @@ def open_forecast(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
         GridError: if its grid cannot be read.
     """
     label = f"forecast '{name}'"
-    dataset = data if isinstance(data, xr.Dataset) else _open(label, str(data))
+    dataset = data if isinstance(data, xr.Dataset) else open_as(label, str(data))
     if "station" in dataset.dims:
         raise DataError(f"{label} is at stations; scores are made of maps: forecast those, and evaluate with stations")
     canonical = canonical_forecast(dataset, label)
@@ -234,83 +233,6 @@ def open_truth(data: str | Path | xr.Dataset) -> FieldSeries:
     if is_training_store(data):
         return StoreSeries(data)
     return FieldSeries("the truth", open_store(str(data)), ("time",))
-
-
-class Normals:
-    """Mean fields by hour and day of the year: of a training store, or in WeatherBench 2's layout.
-
-    Attributes:
-        channels: what it holds.
-        grid: on which grid.
-        window: seconds relative to each time over which it is averaged.
-    """
-
-    def __init__(self, data: str | Path | xr.Dataset) -> None:
-        dataset = data if isinstance(data, xr.Dataset) else _open("the climatology", str(data))
-        if "climatology" in dataset:
-            stacked = dataset["climatology"]
-            self.channels = tuple(Channel.parse(str(text)) for text in dataset["channel"].values)
-            self.grid = Grid(dataset.latitude.values, dataset.longitude.values)
-            self._read: Callable[[int, int], Array] = lambda hour, day: np.asarray(
-                stacked.isel(hour=hour, dayofyear=day).values
-            )
-        else:
-            if not {"hour", "dayofyear"} <= set(dataset.dims):
-                raise DataError(
-                    "the climatology needs the dimensions hour and dayofyear, as WeatherBench 2's or a training "
-                    f"store's have; it has {_listed(dataset.sizes)}"
-                )
-            maps = FieldSeries("the climatology", dataset, ("hour", "dayofyear"))
-            self.channels, self.grid = maps.channels, maps.grid
-            self._read = lambda hour, day: maps.read(maps.channels, hour=hour, dayofyear=day)
-        self.window = np.zeros(1, dtype=np.int64)
-        self._hours = [int(hour) for hour in dataset["hour"].values]
-        self._days = {int(day): i for i, day in enumerate(dataset["dayofyear"].values)}
-
-    def within(self, grid: Grid) -> "Normals":
-        """Return those on a region of the grid.
-
-        Raises:
-            GridError: if it is none.
-        """
-        rows, columns = self.grid.locate(grid)
-        part, whole = copy(self), self._read
-        part.grid, part._read = grid, lambda hour, day: whole(hour, day)[..., rows[:, None], columns]
-        return part
-
-    def at(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
-        """Return the climatology at times of any shape, averaged over the window: (…, channel, latitude, longitude).
-
-        Raises:
-            DataError: if it lacks an hour or a day of the year.
-        """
-        total = sum(self._maps(seconds + offset, calendar, channels) for offset in self.window)
-        return np.asarray(total / len(self.window))
-
-    def mean(self, channel: Channel) -> Array:
-        """Return the mean of a channel over all hours and days, (latitude, longitude)."""
-        position = self.channels.index(channel)
-        places = [(hour, day) for hour in range(len(self._hours)) for day in self._days.values()]
-        total = np.zeros(self.grid.shape)
-        for hour, day in places:
-            total += self._read(hour, day)[position]
-        return total / len(places)
-
-    def _maps(self, seconds: Seconds, calendar: str, channels: Sequence[Channel]) -> Array:
-        days, hours = day_of_year(seconds.ravel(), calendar), hour_of_day(seconds.ravel())
-        maps: dict[tuple[int, float], Array] = {}
-        index = [self.channels.index(channel) for channel in channels]
-        for day, hour in zip(days.tolist(), hours.tolist(), strict=True):
-            if (day, hour) in maps:
-                continue
-            if hour not in self._hours or day not in self._days:
-                raise DataError(
-                    f"the climatology has no map for day {day}, hour {hour:g}; its hours are {_listed(self._hours)}: "
-                    "score forecasts valid at these hours, or go without it"
-                )
-            maps[day, hour] = self._read(self._hours.index(int(hour)), self._days[day])[index]
-        found = [maps[key] for key in zip(days.tolist(), hours.tolist(), strict=True)]
-        return np.stack(found).reshape(*seconds.shape, len(index), *self.grid.shape)
 
 
 def check_match(forecast: FieldSeries, truth: FieldSeries, channels: Sequence[Channel]) -> None:
@@ -361,10 +283,15 @@ def open_any(path: str) -> xr.Dataset:
     """Open a path to see what it is: scores, forecasts, or something that only `open_store` can read (left empty)."""
     if not path.endswith(".nc") and not (Path(path) / "zarr.json").exists() and not (Path(path) / ".zgroup").exists():
         return xr.Dataset()
-    return _open("the data", path)
+    return open_as("the data", path)
 
 
-def _open(name: str, path: str) -> xr.Dataset:
+def open_as(name: str, path: str) -> xr.Dataset:
+    """Open Zarr or NetCDF, under a name for messages.
+
+    Raises:
+        DataError: if it is neither, or not there.
+    """
     is_file = path.endswith((".nc", ".nc4", ".h5"))
     if "://" not in path and not Path(path).exists():
         raise DataError(f"{name}: there is no '{path}'")
