@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -153,8 +152,7 @@ class GapFillTask(Task):
         if statics is not None:
             statics = self.constant.normalize(statics)
         given = self.normalizer.normalize(inputs)
-        periodic = target.grid.is_periodic
-        with kriging_only(self.network, lambda: _wanted(batch, target, wanted), periodic=periodic):
+        with kriging_only(self.network, lambda: _wanted(batch, target, wanted)):
             answer = self.network.distribution(given, target, statics=statics)
         variance = None if answer.variance is None else answer.variance.float()
         return Distribution(answer.mean.float(), variance)
@@ -272,17 +270,17 @@ def at_sea(batch: Batch) -> Fields:
     return replace(inputs, valid=seen)
 
 
-def _wanted(batch: Batch, target: Frame, wanted: Tensor | None) -> Bool[np.ndarray, "batch time lat lon"]:
+def _wanted(batch: Batch, target: Frame, wanted: Tensor | None) -> Bool[Tensor, "batch time lat lon"]:
     """Return where and at which of the inputs' times there is sea of which an answer is wanted."""
-    frame = batch.inputs.frame
-    asked = torch.ones((*frame.time.shape, *frame.grid.shape), dtype=torch.bool)
+    frame, device = batch.inputs.frame, batch.inputs.values.device
+    asked = torch.ones((*frame.time.shape, *frame.grid.shape), dtype=torch.bool, device=device)
     if batch.statics is not None and LAND in batch.statics.frame.channels:
-        asked &= batch.statics.select((LAND,)).filled(1.0)[:, :, 0].cpu() < 0.5
+        asked = asked & (batch.statics.select((LAND,)).filled(1.0)[:, :, 0] < 0.5)
     if wanted is not None:
-        each = wanted.expand(*target.time.shape, len(target.channels), *target.grid.shape).any(2).cpu()
+        each = wanted.expand(*target.time.shape, len(target.channels), *target.grid.shape).any(2)
         # The mean of a month is made of all of its times.
-        asked &= each if asks_for_each_time(frame, target) else each.any(1, keepdim=True)
-    return asked.numpy()
+        asked = asked & (each if asks_for_each_time(frame, target) else each.any(1, keepdim=True))
+    return asked
 
 
 def _targets(batch: Batch) -> Fields:

@@ -111,14 +111,14 @@ class LocalKriging(nn.Module):
         block: rows and columns of a block.
 
     Attributes:
-        asked: points that are wanted, None for all; blocks without any are left out, as if nothing had been observed.
+        asked: points that are wanted, None for all; blocks that reach none are left out, as if nothing were observed.
 
     Raises:
         ValueError: if a parameter of the covariance is not positive.
     """
 
     fitted: Tensor
-    asked: Bool[np.ndarray, "batch time lat lon"] | None = None
+    asked: Bool[Tensor, "batch time lat lon"] | None = None
 
     def __init__(
         self,
@@ -177,15 +177,17 @@ class LocalKriging(nn.Module):
             days: when, in days.
             grid: of the fields.
         """
-        # What is near is looked for by the host.
-        seen, paces = valid.cpu(), self.paces()
+        # What is near is looked for by the host, which waits once for all masks.
+        masks = valid if self.asked is None else torch.cat([valid, self.asked.unsqueeze(2)], dim=2)
+        seen, paces = masks.cpu(), self.paces()
+        asked = None if self.asked is None else _reached(seen[:, :, -1].numpy(), periodic=grid.is_periodic)
         with torch.autocast(values.device.type, enabled=False):
             parts = [
                 self._complete(
                     Observations(values[sample, :, channel], seen[sample, :, channel], days[sample], grid),
                     channel,
                     paces[channel],
-                    None if self.asked is None else self.asked[sample],
+                    None if asked is None else asked[sample],
                 )
                 for sample in range(values.shape[0])
                 for channel in range(values.shape[2])
@@ -267,22 +269,26 @@ class LocalKriging(nn.Module):
         return torch.stack([length, length * self.stretch()[channel], length, time], dim=-1)
 
 
+def _reached(
+    asked: Bool[np.ndarray, "batch time lat lon"], *, periodic: bool
+) -> Bool[np.ndarray, "batch time lat lon"]:
+    """Return the points that answers at some points depend on, by what follows kriging."""
+    size = (1, *(2 * reach + 1 for reach in (*REACH, REACH[1])))
+    beyond = ["constant", "constant", "constant", "wrap" if periodic else "constant"]
+    return np.asarray(maximum_filter(asked, size, mode=beyond))
+
+
 @contextmanager
-def kriging_only(
-    network: nn.Module, asked: Callable[[], Bool[np.ndarray, "batch time lat lon"]], *, periodic: bool
-) -> Iterator[None]:
+def kriging_only(network: nn.Module, asked: Callable[[], Bool[Tensor, "batch time lat lon"]]) -> Iterator[None]:
     """Let kriging within a network leave out what cannot reach the answers that are wanted; these stay the same.
 
     Args:
         network: may hold no kriging.
         asked: returns the points whose answers are wanted.
-        periodic: whether the longitudes close the circle.
     """
     parts = [part for part in network.modules() if isinstance(part, LocalKriging)]
     for part in parts:
-        size = (1, *(2 * reach + 1 for reach in (*REACH, REACH[1])))
-        beyond = ["constant", "constant", "constant", "wrap" if periodic else "constant"]
-        part.asked = maximum_filter(asked(), size, mode=beyond)
+        part.asked = asked()
     try:
         yield
     finally:

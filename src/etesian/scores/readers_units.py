@@ -28,14 +28,14 @@ def spoken(channel: str, units: str) -> Spoken:
     >>> spoken("geopotential_500", "m2 s-2").units, round(spoken("geopotential_500", "m2 s-2").factor * 54e3)
     ('dam', 551)
     >>> spoken("2m_temperature", "K"), spoken("mean_sea_level_pressure", "Pa")
-    (Spoken(units='°C', factor=1, offset=-273.15), Spoken(units='hPa', factor=0.01, offset=0.0))
+    (Spoken(units='°C', factor=1.0, offset=-273.15), Spoken(units='hPa', factor=0.01, offset=0.0))
     >>> spoken("total_precipitation_24hr", "m"), spoken("precipitation_flux", "kg m-2 s-1")
     (Spoken(units='mm/day', factor=1000.0, offset=0.0), Spoken(units='mm/day', factor=86400.0, offset=0.0))
     """
     unit, name = parse_units(units), Channel.parse(channel).name
     if unit is None:
         return Spoken(units)
-    one, is_mass = unit.scale, unit.dimension[1] != 0
+    one, is_mass = float(unit.scale), unit.dimension[1] != 0
     if name in CATALOGUE and unit.dimension == (0, 0, 0, 1, 0):
         # Of what the catalogue does not know, such as a deviation, nobody can tell whether it is a difference.
         return Spoken("°C", one, 0.0 if "anomaly" in name else unit.offset - ZERO_CELSIUS)
