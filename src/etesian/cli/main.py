@@ -43,11 +43,6 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{_one_sentence(str(error))} (see `etesian {command} --help`)".replace("  ", " "), status=2)
     except EtesianError as error:
         _fail(str(error))
-    except ValueError as error:
-        # The recipe's parser wraps what a constructor raises into a list of all it has tried.
-        if not isinstance(error.__cause__, EtesianError):
-            raise
-        _fail(str(error.__cause__))
     except ArgumentError as error:
         _fail(f"{error.message} (see `etesian {arguments[0]} --help`)", status=2)
     except KeyboardInterrupt:

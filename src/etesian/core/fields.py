@@ -55,9 +55,7 @@ class Layout:
     @property
     def predicted_grid(self) -> Grid:
         """The grid of what is predicted: that of the targets without its boundary."""
-        grid = self.output_grid
-        rows, columns = grid.inside(self.boundary)
-        return Grid(grid.latitude[rows], grid.longitude[columns]) if self.boundary else grid
+        return self.output_grid.without(self.boundary)
 
 
 @dataclass(frozen=True)
@@ -169,10 +167,9 @@ class Fields:
         """Return the fields without so many rows and columns along the edges of their grid."""
         if not boundary:
             return self
-        rows, columns = grid_part = self.frame.grid.inside(boundary)
-        grid = Grid(self.frame.grid.latitude[rows], self.frame.grid.longitude[columns])
-        valid = None if self.valid is None else self.valid[..., *grid_part]
-        return Fields(self.values[..., *grid_part], replace(self.frame, grid=grid), valid)
+        place = self.frame.grid.inside(boundary)
+        valid = None if self.valid is None else self.valid[..., *place]
+        return Fields(self.values[..., *place], replace(self.frame, grid=self.frame.grid.without(boundary)), valid)
 
     def filled(self, value: float = 0.0) -> Float[Tensor, "batch time channel lat lon"]:
         """Return the values with a number where they are not valid, so that no NaN enters a network."""

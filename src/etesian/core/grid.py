@@ -198,6 +198,10 @@ class Grid:
     def crop(self, box: Region) -> "Grid":
         """Return the part of the grid inside a box; across Greenwich its longitudes run on past 360."""
         rows, columns = self.region(box)
+        return self._part(rows, columns)
+
+    def _part(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64]) -> "Grid":
+        """Return the grid of some rows and columns, whose longitudes run on past 360 across Greenwich."""
         longitude = self.longitude[columns]
         return Grid(self.latitude[rows], longitude + 360 * np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0))
 
@@ -249,9 +253,7 @@ class Grid:
             raise GridError(
                 f"{width} rows and columns around {part} reach beyond the grid {self}; choose a smaller region"
             )
-        longitude = self.longitude[columns % size]
-        turns = np.cumsum(np.diff(longitude, prepend=longitude[0]) < 0)
-        return Grid(self.latitude[first : last + 1], longitude + 360 * turns)
+        return self._part(slice(first, last + 1), columns % size)
 
     def inside(self, width: int) -> tuple[slice, slice]:
         """Return the rows and columns that lie so many points or more from every edge; see `widened`."""
@@ -259,6 +261,11 @@ class Grid:
         south, north = (0 if abs(bound) > 90 - 1e-3 else width for bound in self.latitude_bounds[[0, -1]])
         side = 0 if self.is_periodic else width
         return slice(south, rows - north), slice(side, columns - side)
+
+    def without(self, width: int) -> "Grid":
+        """Return the grid without so many rows and columns at every edge; see `inside`."""
+        rows, columns = self.inside(width)
+        return Grid(self.latitude[rows], self.longitude[columns]) if width else self
 
     def refined(self, factor: int) -> "Grid":
         """Return the grid with `factor` × `factor` points evenly around each point of this one.

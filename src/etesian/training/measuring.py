@@ -45,11 +45,6 @@ def answer(asked: str, path: str) -> None:
         result = replace(done.result(), recipe=recipe)
     except (EtesianError, ArgumentError) as error:
         result = error
-    except ValueError as error:
-        # The parser wraps what a constructor raises into a list of all it has tried.
-        if not isinstance(error.__cause__, EtesianError):
-            raise
-        result = error.__cause__
     except SystemExit as stop:
         if stop.code:
             raise

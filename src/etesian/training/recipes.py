@@ -225,11 +225,6 @@ def fit(
             train(words, trust)
         except ArgumentError as error:
             raise RecipeError(error.message) from error
-        except ValueError as error:
-            # The parser wraps what a constructor raises into a list of all it has tried.
-            if isinstance(error.__cause__, EtesianError):
-                raise error.__cause__ from None
-            raise
     return directory
 
 
@@ -284,7 +279,7 @@ def train(
         kind: what builds data, task and trainer, and trains.
 
     Raises:
-        RecipeError: if a recipe cannot be read, or names what is neither known nor trusted.
+        EtesianError: if a recipe cannot be read, names what is neither known nor trusted, or asks for the impossible.
         ArgumentError: if a recipe or an option does not fit the classes that it names.
     """
     restrict(trusted)
@@ -323,3 +318,10 @@ def train(
         return None
     except ArgumentError as error:
         raise ArgumentError(None, explain(error, arguments, trusted)) from error
+    except ValueError as error:
+        # The parser wraps what a constructor raises into a list of all it has tried.
+        if not isinstance(error.__cause__, EtesianError):
+            raise
+        wrapped = error.__cause__
+    # Not within the handler, whose error would be the context of its own cause: a circle that cannot be pickled.
+    raise wrapped
