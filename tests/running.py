@@ -4,14 +4,18 @@ import os
 import re
 import runpy
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch.multiprocessing.spawn import start_processes
 
 from etesian.cli.main import main
+from etesian.training.prediction import PredictionWriter
 
 # One process imports the library, once, and all others are forked from it: each would take seconds to import it.
 get_context("forkserver").set_forkserver_preload(
@@ -34,6 +38,23 @@ def commands(page: Path) -> list[str]:
     text = re.sub(r"\\\n#?\s*", " ", page.read_text(encoding="utf-8"))
     lines = re.findall(r"^(?:#\s+|\s*)etesian ([^`\n]*)$", text, re.M)
     return [re.split(r"\s+[#>]\s", line)[0].replace("…", "") for line in lines]
+
+
+@contextmanager
+def interrupted_after(blocks: int) -> Iterator[list[list[int]]]:
+    """Interrupt what writes forecasts after so many blocks, which are given."""
+    real, written = PredictionWriter.write, list[list[int]]()
+
+    def write(self: PredictionWriter, some: list[int], parts: Any) -> bool:
+        if len(written) == blocks:
+            raise KeyboardInterrupt
+        written.append(some)
+        return real(self, some, parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PredictionWriter, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            yield written
 
 
 def train_together(processes: int, work: Callable[..., None], *arguments: object) -> None:

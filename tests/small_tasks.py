@@ -65,12 +65,19 @@ def known(layout: Layout) -> Statistics:
     return statistics(tuple(dict.fromkeys(named)), layout.grid)
 
 
-def stirred(network: nn.Module) -> nn.Module:
+def stirred(network: nn.Module, size: float = 0.03) -> nn.Module:
     """Give layers that begin as zero something to say."""
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.03 * torch.randn_like(parameter))
+            parameter.add_(size * torch.randn_like(parameter))
     return network
+
+
+def drawn(task: Any) -> Any:
+    """Return a task, to answer, with weights drawn, so that noise has a say."""
+    torch.manual_seed(1)
+    stirred(task.network, 0.1)
+    return task.eval()
 
 
 def climax(layout: Layout, task: type[Task] = et.ForecastTask, *, network: Any = None, **options: Any) -> Task:

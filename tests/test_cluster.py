@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import xarray as xr
 from conftest import MakeStore, weather
+from small_tasks import stirred
 from threadpoolctl import threadpool_limits
 
 import etesian as et
@@ -91,9 +91,7 @@ def test_members_of_a_network_that_draws_noise_are_the_same(cluster: str, store:
     layout = Layout(store.channels, store.channels, store.grid)
     network = partial(ClimaX, patch=2, dim=16, depth=1, heads=2, head_depth=0)
     task = ForecastTask(network, layout, store.statistics, members=2, anomalies=True, predict="change").eval()
-    with torch.no_grad():
-        for parameter in task.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    stirred(task, 0.1)
     given: dict[str, Any] = {"source": {}, "members": 3, "batch_size": 2}
     predict_to(task, store, str(tmp_path / "here.zarr"), store.time[3:7], (24,), **given)
     with Workers(cluster) as workers:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from small_tasks import drawn
 
 import etesian as et
 from etesian.core import Batch, Channel, Fields, Frame, Grid, Layout
@@ -50,15 +51,6 @@ TASKS: dict[str, Any] = {
 def task_of(name: str, layout: Layout = LAYOUT, statistics: Statistics = STATISTICS, **options: Any) -> Any:
     torch.manual_seed(0)
     return TASKS[name](layout=layout, statistics=statistics, **({"members": 2} | options))
-
-
-def drawn(task: Any) -> Any:
-    """Return a task with weights drawn, so that noise has a say."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in task.network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return task.eval()
 
 
 def batch_of(samples: int = 3) -> Batch:

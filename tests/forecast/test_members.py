@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from running import interrupted_after
+from small_tasks import drawn
 
 from etesian import Batch, ClimaX, ForecastTask, Layout, Persistence, UNet, WeatherMesh
 from etesian.core.errors import RecipeError
@@ -19,7 +21,6 @@ from etesian.networks.weathermesh_sizes import SIZES
 from etesian.nn.noise import NORMALS, between
 from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
-from etesian.training import prediction
 from etesian.training.checkpoint import SafeCheckpoints, load_task
 from etesian.training.members import ALMOST_FAIR, MemberNoise, repeated
 
@@ -40,15 +41,6 @@ def task_of(store: str, network: str = "points", kind: type[ForecastTask] = Fore
     layout = Layout(given.channels, given.channels, given.grid)
     kind = LatentForecastTask if network == "mesh" else kind
     return kind(NETWORKS.get(network, network), layout, given.statistics, **chosen)
-
-
-def drawn(task: ForecastTask) -> ForecastTask:
-    """Return a task with weights drawn, so that noise has a say."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in task.network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return task.eval()
 
 
 def batch_of(store: str, leads: tuple[int, ...] = (6, 12)) -> Batch:
@@ -173,18 +165,8 @@ def test_forecasts_do_not_depend_on_batches_and_go_on_to_the_last_bit(
     xr.testing.assert_allclose(write("fewer", members=2), whole.isel(number=slice(0, 2)), rtol=1e-4, atol=1e-3)
     assert not np.allclose(write("other", seed=6).temperature, whole.temperature, rtol=1e-4, atol=1e-3)
 
-    real, written = prediction.PredictionWriter.write, []
-
-    def interrupted(self: Any, blocks: list[int], parts: Any) -> bool:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(blocks)
-        return bool(real(self, blocks, parts))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prediction.PredictionWriter, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            write("again", batch_size=2)
+    with interrupted_after(2) as written:
+        write("again", batch_size=2)
     assert written == [[0, 1], [2, 3]]
     again, once = write("again", batch_size=2), xr.open_zarr(tmp_path / "by2", decode_timedelta=True)
     xr.testing.assert_identical(again, once)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from running import interrupted_after
+from small_tasks import stirred
 
 from etesian import ClimaX, ForecastTask, Layout, WeatherMesh
 from etesian.core import Channel, Fields, Frame, Grid
@@ -21,7 +23,6 @@ from etesian.networks.network import Network
 from etesian.networks.weathermesh_sizes import SIZES
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store
-from etesian.training import prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 SMALL = {"patch": 2, "dim": 16, "depth": 1, "heads": 2, "head_depth": 0, "dropout": 0.0, "drop_path": 0.0}
@@ -36,9 +37,7 @@ def task_of(store: str, **options: Any) -> ForecastTask:
         partial(ClimaX, **SMALL), layout, given.statistics, **({"step_hours": 6, "predict": "change"} | options)
     )
     task.provenance = {"leads": [6, 12]}
-    with torch.no_grad():
-        for parameter in task.network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    stirred(task.network, 0.1)
     return task.eval()
 
 
@@ -172,18 +171,8 @@ def test_forecasts_do_not_depend_on_batches_and_go_on_to_the_last_bit(
     xr.testing.assert_allclose(write("fewer", members=2), whole.isel(number=slice(0, 2)), rtol=1e-4, atol=1e-2)
     assert np.allclose(write("other", seed=6).temperature, whole.temperature) is (kind == "lagged")
 
-    real, written = prediction.PredictionWriter.write, []
-
-    def interrupted(self: Any, blocks: list[int], parts: Any) -> bool:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(blocks)
-        return bool(real(self, blocks, parts))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prediction.PredictionWriter, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            write("again", batch_size=1)
+    with interrupted_after(2):
+        write("again", batch_size=1)
     again, once = write("again", batch_size=1), xr.open_zarr(tmp_path / "by1", decode_timedelta=True)
     xr.testing.assert_identical(again, once)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_tasks import stirred
 from torch import Tensor, nn
 
 from etesian.core import Channel, Fields, Frame, Grid, Layout
@@ -25,10 +26,8 @@ def build(channels: tuple[Channel, ...] = (SST,), grid: Grid = GRID, **options: 
     torch.manual_seed(0)
     layout = Layout(channels, channels, grid, statics=(LAND,))
     network = GapFiller(layout, **({"dim": 16, "heads": 2, "depth": 1, "hidden": 16, "pooling_heads": 2} | options))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            # What begins as zero would hide what does not reach the answer.
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    # What begins as zero would hide what does not reach the answer.
+    stirred(network, 0.1)
     return network.eval()
 
 
