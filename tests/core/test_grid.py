@@ -74,3 +74,10 @@ def test_unit_vectors_point_to_where_the_grid_lies() -> None:
     np.testing.assert_allclose(found[0], [[0, 0, -1]] * 4, atol=1e-15)
     np.testing.assert_allclose(found[1], [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]], atol=1e-15)
     np.testing.assert_allclose(found[2, 1], [0, 0.5, 3**0.5 / 2], atol=1e-15)
+
+
+@pytest.mark.parametrize("rows", [slice(1, 12), slice(20, 31)])
+def test_a_part_that_ends_one_row_short_of_the_pole_has_no_room_for_a_boundary(rows: slice) -> None:
+    grid = Grid.equiangular(5.625)
+    with pytest.raises(GridError, match=r"2 rows and columns around 11×10 .* reach beyond the grid"):
+        grid.widened(Grid(grid.latitude[rows], grid.longitude[5:15]), 2)

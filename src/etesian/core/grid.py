@@ -235,14 +235,14 @@ class Grid:
         A circle of longitudes has none, nor has a part that reaches a pole.
 
         Raises:
-            GridError: if this grid, or the globe, ends before.
+            GridError: if the part is none, or this grid, or the globe, ends before.
         """
-        near = [int(np.abs(self.latitude - part.latitude[end]).argmin()) for end in (0, -1)]
+        held, own = self.locate(part)
+        near, west = held[[0, -1]].tolist(), int(own[0])
         at_pole = np.abs(self.latitude_bounds[[0, -1]]) > 90 - 1e-3
         rows = self.latitude.size - int(at_pole[1] and near[1] != self.latitude.size - 1)
         first = near[0] - (0 if at_pole[0] and near[0] == 0 else width)
-        last = near[1] + (0 if at_pole[1] and near[1] == rows - 1 else width)
-        west = int(np.abs((self.longitude - part.longitude[0] + 180) % 360 - 180).argmin())
+        last = near[1] + (0 if at_pole[1] and near[1] == self.latitude.size - 1 else width)
         columns = np.arange(west, west + part.longitude.size)
         if not part.is_periodic:
             columns = np.arange(west - width, columns[-1] + width + 1)
