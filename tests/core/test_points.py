@@ -52,6 +52,12 @@ def test_a_point_beside_a_missing_neighbour_is_missing_and_on_a_neighbour_it_is_
     np.testing.assert_array_equal(found[1, 2], [np.nan, 1, 1, 1])
 
 
+def test_a_point_on_a_column_but_for_rounding_needs_no_other_column() -> None:
+    grid = Grid([45.0, 47.5, 50.0], np.arange(-30, 38, 2.5))
+    field = np.where(grid.longitude == 10, 7.0, np.nan) + np.zeros((3, 1))
+    assert Bilinear(grid, points((50, 10), (50, 10.1)))(field).tolist() == pytest.approx([7, np.nan], nan_ok=True)
+
+
 def test_two_metre_temperature_falls_by_the_lapse_rate_and_others_stay() -> None:
     channels = (Channel("2m_temperature"), Channel("temperature", 850), Channel("surface_pressure"))
     fields = np.full((3, *GLOBE.shape), 280.0)

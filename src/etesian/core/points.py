@@ -119,7 +119,10 @@ def _between(
         return np.zeros(position.size, dtype=np.int64), np.zeros(position.size), inside
     at = np.clip(position, axis[0], axis[-1])
     below = np.clip(np.searchsorted(axis, at, side="right") - 1, 0, axis.size - 2).astype(np.int64)
-    return below, (at - axis[below]) / (axis[below + 1] - axis[below]), inside
+    share = (at - axis[below]) / (axis[below + 1] - axis[below])
+    # On a row or column by all but rounding is on it: the one beyond does not count.
+    near = np.round(share)
+    return below, np.where(np.abs(share - near) < _TOLERANCE, near, share), inside
 
 
 class AtPoints:
