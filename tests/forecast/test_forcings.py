@@ -97,6 +97,15 @@ def test_statistics_are_the_stores_and_of_the_sun_its_own(store: str) -> None:
     assert 0.3 < float(forced.values.std()) < 3
 
 
+def test_radiation_that_is_no_forcing_has_the_statistics_of_the_store(store: str, tmp_path: Path) -> None:
+    held = to_dataset(store)[["surface_pressure"]].rename(surface_pressure=SUN)
+    held[SUN].attrs = {"units": "J m-2"}
+    path = str(et.prepare(held, tmp_path / "sun.zarr").path)
+    found, expected = data(path).statistics, Store(path).statistics
+    for name in ("mean", "std", "anomaly_std", "harmonics"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)
+
+
 def test_missing_forcings_are_masked_and_counted_as_inputs_are(gappy_store: str) -> None:
     made = data(gappy_store, inputs=["surface_pressure"], forcings=["temperature_850"])
     batch = next(iter(made.val_dataloader()))

@@ -170,7 +170,7 @@ class ForecastData(StoreData):
         """
         layout = self.layout
         channels = tuple(dict.fromkeys((*layout.inputs, *layout.targets, *layout.forcings)))
-        parts = [self._computed() if c in COMPUTED else self._pooled(c) for c in channels]
+        parts = [self._computed() if c in COMPUTED and c in layout.forcings else self._pooled(c) for c in channels]
         parts += [self._pooled_static(channel) for channel in layout.statics]
         by_grid = zip(*(part.cycles for part in parts), strict=True)
         own, *others = (np.concatenate(cycles, axis=1) for cycles in by_grid)
