@@ -459,5 +459,8 @@ def test_a_region_is_driven_by_the_forecasts_of_a_larger_one(store: str, tmp_pat
     assert float(abs(ours - run.forecast(store, INIT, LEADS, forcings=globe + 5 * inside))["temperature"].max()) > 1e-3
     coarse = globe.isel(longitude=slice(None, None, 2))
     assert np.isfinite(run.forecast(store, INIT, LEADS, forcings=coarse)["temperature"]).all()
-    with pytest.raises(DataError, match="must be known at 2001-01-13T06:00, but the forcings does not hold"):
+    with pytest.raises(DataError, match="must be known at 2001-01-13T06:00, but the forcings does not hold") as told:
         run.forecast(store, "2001-01-13", LEADS, forcings=globe)
+    assert "forecasts from 2001-01-13T00:00" in str(told.value)
+    with pytest.raises(DataError, match="2001-01-10T18:00, but the forcings does not hold that time"):
+        run.forecast(store, INIT, (18,), forcings=globe)

@@ -72,7 +72,9 @@ class DrivingForecasts:
         rows, leads = np.searchsorted(known, initial), np.searchsorted(hours, after)
         wrong = (hours.take(leads, mode="clip") != after) | (known.take(rows, mode="clip") != initial)[:, None]
         if wrong.any():
-            raise not_known(channel, self.path, int(time[wrong][0]), self.calendar)
+            row, column = np.argwhere(wrong)[0]
+            lacking = None if initial[row] in known else int(initial[row])
+            raise not_known(channel, self.path, int(time[row, column]), self.calendar, lacking)
         return rows, leads
 
 

@@ -129,11 +129,12 @@ class Forcings:
         return values.reshape(*time.shape, *values.shape[1:])
 
 
-def not_known(channel: Channel, path: str, time: int, calendar: str) -> DataError:
-    """Return what is said of a time at which a forcing is to be known and is not."""
-    when = decode_time([time], calendar)[0]
+def not_known(channel: Channel, path: str, time: int, calendar: str, initial: int | None = None) -> DataError:
+    """Return what is said of a time at which a forcing is not known, for want of forecasts from an initial time."""
+    when, since = decode_time([time, time if initial is None else initial], calendar)
+    lacking = "that time" if initial is None else f"forecasts from {since!s:.16}"
     return DataError(
-        f"'{channel}' must be known at {when!s:.16}, but {path} does not hold that time; ask for earlier or shorter "
+        f"'{channel}' must be known at {when!s:.16}, but {path} does not hold {lacking}; ask for earlier or shorter "
         "forecasts, or give another dataset of what is known as forcings"
     )
 
