@@ -321,6 +321,20 @@ def test_members_tell_the_error_of_means_and_independent_deviations_do_not(
     assert_allclose(alone.spread_of_month_mean, np.sqrt((np.stack(each) @ weight).mean()))
 
 
+def test_of_means_only_those_with_a_point_without_a_deviation_state_none(world: dict[str, xr.Dataset]) -> None:
+    ours, name = world["ours"].copy(deep=True), f"{NAME}_standard_deviation"
+    ours[name][3, 10, 12] = np.nan
+    found = score_filled({"ours": ours}, world["truth"], world["observed"], progress=False).sel(channel=NAME)
+    sea = np.isfinite(world["truth"][NAME].values[0])
+    variance, weight = ours[name].values[:, sea] ** 2, AREA[sea] / AREA[sea].sum()
+    assert_allclose(found.spread_of_area_mean, np.sqrt(np.nanmean(variance @ weight**2)))
+    over_month = np.stack([variance[:31].sum(0) / 31**2, variance[31:].sum(0) / 28**2])
+    stated = np.isfinite(over_month)
+    assert stated.sum() == stated.size - 1
+    expected = np.average(over_month[stated], weights=np.broadcast_to(weight, stated.shape)[stated])
+    assert_allclose(found.spread_of_month_mean, np.sqrt(expected))
+
+
 def test_the_report_shows_members_and_the_errors_of_means(scored_members: tuple[xr.Dataset, FilledPairs]) -> None:
     scores, pairs = scored_members
     page = render(scores, defaultdict(bytes, {f"members_{NAME}": b"members"}))

@@ -101,9 +101,11 @@ class MeanSums:
         sums["squared_error"][at] += np.sum(weight * error**2)
         sums["weight"][at] += np.sum(weight)
         if variance is not None:
-            sums["stated_squared_error"][at] += np.sum(weight * error**2)
-            sums["stated_variance"][at] += np.sum(weight * variance)
-            sums["stated_weight"][at] += np.sum(weight)
+            # Of a mean a part of which states nothing, nothing is stated.
+            stated = np.isfinite(variance)
+            sums["stated_squared_error"][at] += np.sum(np.where(stated, weight * error**2, 0.0))
+            sums["stated_variance"][at] += np.sum(np.where(stated, weight * variance, 0.0))
+            sums["stated_weight"][at] += np.sum(np.where(stated, weight, 0.0))
 
     def result(self, dims: Sequence[str]) -> Variables:
         """Return error, spread and their ratio for both means, with 95 % intervals."""
