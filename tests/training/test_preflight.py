@@ -14,7 +14,7 @@ import xarray as xr
 import etesian as et
 from etesian.core.errors import RecipeError
 from etesian.training import preflight
-from etesian.training.measuring import _Measured, refuse_no_number, resident
+from etesian.training.measuring import _Measured, refuse_no_number, resident, total_steps
 from etesian.training.preflight import Preflight, measure
 
 RECIPE: dict[str, Any] = {
@@ -118,6 +118,14 @@ def test_what_fit_refuses_is_refused_in_its_words(store: str, tmp_path: Path) ->
     assert "overlap" in str(told.value)
     with pytest.raises(RecipeError, match="planet_climax"):
         et.check("planet_climx")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "limit", "steps"),
+    [(3, -1, 15), (3, 7, 7), (None, 7, 7), (-1, 7000, 7000), (None, -1, 5000), (-1, -1, 5000)],
+)
+def test_steps_end_with_the_epochs_or_at_the_limit(epochs: int | None, limit: int, steps: int) -> None:
+    assert total_steps(5, epochs, limit) == steps
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:

@@ -119,7 +119,6 @@ class CheckingCLI(TrainingCLI):
         batches, limit = len(self.picks) / (devices * nodes), asked.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else batches * (1.0 if limit is None else limit)
         epoch = max(1, math.ceil(batches / asked.accumulate_grad_batches))
-        whole = epoch * (asked.max_epochs or 1000)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         each = measured.sample_memory
         found = [Path(store.path) for store in getattr(self.datamodule, "stores", ()) if "://" not in store.path]
@@ -131,7 +130,7 @@ class CheckingCLI(TrainingCLI):
             samples=sum(map(len, self.picks)),
             batch_size=self.batch_size,
             measured=measured.count,
-            steps=(epoch, min(whole, asked.max_steps) if asked.max_steps > 0 else whole),
+            steps=(epoch, total_steps(epoch, asked.max_epochs, asked.max_steps)),
             loss=measured.loss,
             memory=int(measured.peak + each * (self.batch_size - measured.count)),
             sample_memory=int(each),
@@ -257,6 +256,18 @@ class _Measured(L.Callback):
         some, one = times[self.count], times[1]
         each = some if self.count == 1 else max(some - one, 0.0) / (self.count - 1)
         return some + each * (self.batch_size - self.count)
+
+
+def total_steps(epoch: int, epochs: int | None, limit: int) -> int:
+    """Return the steps of training: as many as epochs and limit allow, and 1000 epochs where neither does.
+
+    Args:
+        epoch: steps of one.
+        epochs: None or -1 for any number.
+        limit: of steps, -1 for none.
+    """
+    ends = [] if epochs is None or epochs < 0 else [epoch * epochs]
+    return min([*ends, limit] if limit > 0 else ends, default=1000 * epoch)
 
 
 def refuse_no_number(loss: float | None, step: int) -> None:
