@@ -139,6 +139,8 @@ def test_a_run_forecasts_for_stations(run: et.Run, store: et.Store) -> None:
     )
     with pytest.raises(RecipeError, match="a lapse rate of 5 K/km needs the height of the model's surface"):
         run.forecast(store, "2001-02-21", [24], at=places, lapse_rate=5)
+    with pytest.raises(RecipeError, match="lapse_rate = 5 is for stations; give their table"):
+        run.forecast(store, "2001-02-21", [24], lapse_rate=5)
 
 
 @pytest.mark.usefixtures("no_rendering")

@@ -25,6 +25,7 @@ from etesian.verbs import (
     Given,
     Span,
     at_least_one,
+    at_stations,
     hours,
     in_reach,
     opened,
@@ -90,6 +91,7 @@ class Baseline:
         """
         require(self.job, "forecast", f"the baseline {self.name}")
         in_reach(out, scheduler)
+        at_stations(at, lapse_rate)
         wanted = hours(leads)
         at_least_one(every=every, batch_size=batch_size)
         states = training_store(store)

@@ -38,7 +38,7 @@ from etesian.scores.weights import Weighting
 from etesian.store.prepare import identity
 from etesian.store.reader import Store, is_training_store
 from etesian.training.checkpoint import WEIGHTS, find_checkpoint
-from etesian.verbs import in_reach
+from etesian.verbs import at_stations, in_reach
 
 Forecast = str | Path | xr.Dataset
 
@@ -133,9 +133,10 @@ def evaluate(
     if observed is not None and scheduler is not None:
         raise RecipeError("scheduler is for forecasts; filled gaps are scored without it")
     in_reach(out, scheduler)
-    at_stations = None if stations is None else _AtStations(stations, tolerance, lapse_rate)
+    at_stations(stations, lapse_rate)
+    reported = None if stations is None else _AtStations(stations, tolerance, lapse_rate)
     asked = _Comparison(
-        named, truth, observed, baselines, references, channels, weights, distance, options, at_stations, scheduler
+        named, truth, observed, baselines, references, channels, weights, distance, options, reported, scheduler
     )
     if out is None:
         with tempfile.TemporaryDirectory() as folder:

@@ -35,6 +35,7 @@ from etesian.verbs import (
     Source,
     Span,
     at_least_one,
+    at_stations,
     dataset_of,
     hours,
     in_reach,
@@ -193,6 +194,7 @@ class Run:
         """
         require(self.job, "forecast", str(self.path))
         in_reach(out, scheduler)
+        at_stations(at, lapse_rate)
         runs = [self, *(each if isinstance(each, Run) else self._beside(each) for each in beside)]
         wanted = hours(leads)
         perturbation = asked_for(perturb, amplitude=amplitude, length=length, interval=interval, cycles=cycles)

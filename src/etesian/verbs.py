@@ -94,6 +94,16 @@ def at_least_one(**numbers: int) -> None:
         raise RecipeError(f"{wrong[0]} = {numbers[wrong[0]]} must be at least 1")
 
 
+def at_stations(stations: object, lapse_rate: float | None) -> None:
+    """See that a lapse rate is that of stations.
+
+    Raises:
+        RecipeError: if there are none.
+    """
+    if stations is None and lapse_rate is not None:
+        raise RecipeError(f"lapse_rate = {lapse_rate:g} is for stations; give their table as well, or leave it out")
+
+
 def in_reach(out: str | Path | None, scheduler: str | None) -> None:
     """See that what a cluster of several machines writes has a place that all of them reach.
 

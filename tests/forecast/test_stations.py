@@ -9,7 +9,7 @@ import xarray as xr
 from running import etesian
 
 import etesian as et
-from etesian.core.errors import DataError, GridError
+from etesian.core.errors import DataError, GridError, RecipeError
 
 PLACES = pd.DataFrame({
     "station": ["Point", "Date line", "Pole"], "latitude": [-45.0, 10.0, -90.0], "longitude": [90.0, -180.0, 0.0],
@@ -51,5 +51,9 @@ def test_what_cannot_be_forecast_is_refused(store: str) -> None:
         persistence.forecast(store, SPAN, [6], at=PLACES.iloc[2:])
     with pytest.raises(DataError, match="no column 'latitude'"):
         persistence.forecast(store, SPAN, [6], at=PLACES.drop(columns="latitude"))
+    with pytest.raises(RecipeError, match="lapse_rate = 5 is for stations; give their table as well"):
+        persistence.forecast(store, SPAN, [6], lapse_rate=5)
+    with pytest.raises(RecipeError, match="lapse_rate = 0 is for stations"):
+        et.evaluate(persistence.forecast(store, SPAN, [6]), store, baselines=[], lapse_rate=0)
     with pytest.raises(DataError, match="forecast 'forecast' is at stations; scores are made of maps"):
         et.evaluate(persistence.forecast(store, SPAN, [6], at=PLACES), store, baselines=[])
