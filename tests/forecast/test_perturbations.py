@@ -16,12 +16,14 @@ from etesian import ClimaX, ForecastTask, Layout, WeatherMesh
 from etesian.core import Channel, Fields, Frame, Grid
 from etesian.core.constants import EARTH_RADIUS
 from etesian.core.errors import DataError, RecipeError
+from etesian.forecast.driving import open_forcings
 from etesian.forecast.latent import LatentForecastTask
 from etesian.forecast.perturbations import Perturbation, Perturbed, anomaly_std, asked_for, correlated_noise
 from etesian.forecast.run import predict_to
 from etesian.networks.network import Network
 from etesian.networks.weathermesh_sizes import SIZES
 from etesian.samples.windows import WindowReader
+from etesian.store.format import to_dataset
 from etesian.store.reader import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -253,6 +255,12 @@ def test_what_is_known_at_target_times_is_known_to_earlier_and_perturbed_states_
         apart = found.isel(number=1) - found.isel(number=0)
         np.testing.assert_allclose(apart[:, 1], apart[:, 0], atol=1e-3)
         assert float(abs(apart).mean()) > 0.1
+    # What members need and the control does not is asked for before anything is written.
+    late = open_forcings(to_dataset(store).isel(time=slice(21, None)))
+    write("alone", forcings=late)
+    with pytest.raises(DataError, match="'surface_pressure' must be known at 2001-01-0"):
+        write("none", members=2, perturbation=Perturbation(kind), forcings=late)
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_what_makes_no_sense_says_what_to_do(store: str, tmp_path: Path) -> None:

@@ -191,6 +191,10 @@ def predict_to(
         perturbation = perturbation.settled(first)
     plan = _Plan(store, initial, leads, readers, ahead, weights, members, seed, noisy, perturbation)
     here = _answering(lambda: task, plan)
+    if perturbation is not None:
+        for (each, asked), known in zip(parts, ahead, strict=True):
+            if known is not None:
+                _check_earlier(each, asked, known, initial, perturbation, members or 1)
     for each, (lead, *_) in parts:
         own = (each.layout.targets, _on_grid(store, each.layout).predicted_grid, each.provenance.get("average_hours"))
         if own != (targets, grid, averaging):
@@ -279,6 +283,21 @@ def _known(
             raise DataError(f"'{channel}' is in {theirs} in {known.source.path}, but the run knows it in {ours}")
     known.check(initial, _times_known(task, initial, leads))
     return known
+
+
+def _check_earlier(
+    task: Task,
+    leads: Sequence[int],
+    known: Forcings,
+    initial: NDArray[np.int64],
+    perturbation: Perturbation,
+    members: int,
+) -> None:
+    """See that what is known ahead is so for the earlier states as well that perturbed members need."""
+    for late in perturbation.earlier(members):
+        begin = initial - late * SECONDS_PER_HOUR
+        hours = [perturbation.interval or 0] if perturbation.kind == "bred" else [lead + late for lead in leads]
+        known.check(begin, _times_known(task, begin, hours))
 
 
 def _on_grid(states: States, layout: Layout) -> Layout:
