@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from lightning import LightningModule
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -16,6 +18,8 @@ from pretended import PretendedError, pretend, real
 from small_tasks import (
     CASES,
     GLOBE,
+    SEA,
+    SST,
     Case,
     adversarial,
     adversarial_members,
@@ -33,7 +37,9 @@ from torch import Tensor
 
 import etesian as et
 from etesian.core import Batch, Frame
+from etesian.fill.run import Filler
 from etesian.nn import neighborhood
+from etesian.samples.windows import Period
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last
 from etesian.training.task import Task
 
@@ -138,6 +144,28 @@ def test_a_run_trains_goes_on_and_forecasts_on_a_gpu(store: str, tmp_path: Path)
     spread = exact.std()
     assert abs(single["temperature"].values - exact).max() < 1e-4 * spread
     assert 0 < abs(half["temperature"].values - exact).max() < 0.1 * spread
+
+
+def test_gaps_are_filled_on_a_gpu_as_on_the_cpu(tmp_path: Path) -> None:
+    task, _ = fill_kriging()
+    task.provenance = {"gap_filling": {"target": "daily", "months": 1, "margin": 0, "tile": [16, 16], "overlap": 0}}
+    time = np.arange("2001-03-01", "2001-04-01", dtype="datetime64[D]").astype("datetime64[ns]")
+    random = np.random.default_rng(0)
+    values = np.where(random.random((31, *SEA.shape)) < 0.05, 290 + random.standard_normal((31, *SEA.shape)), np.nan)
+    dims = ("time", "latitude", "longitude")
+    fields = {SST.name: (dims, values, {"units": "K"}), "land_sea_mask": (dims[1:], np.zeros(SEA.shape))}
+    sea = xr.Dataset(fields, {"time": time, "latitude": SEA.latitude, "longitude": SEA.longitude})
+    store = et.prepare(sea, tmp_path / "sea.zarr")
+
+    def filled(task: Task) -> dict[str, np.ndarray]:
+        filler = Filler(task.eval(), store, "missing")
+        return filler.fill(*filler.stretches(Period("2001-03", "2001-03")))
+
+    expected = filled(task)
+    with pretend():
+        found = filled(copy.deepcopy(task).to("cuda"))
+    for name, each in expected.items():
+        np.testing.assert_allclose(found[name], each, rtol=1e-5, err_msg=name)
 
 
 def test_times_come_back_to_the_host() -> None:

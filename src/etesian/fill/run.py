@@ -17,6 +17,7 @@ from rich.progress import Progress
 from etesian.core import Batch, Channel, Fields, Frame
 from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
 from etesian.core.dataset import MEMBER, planet_of
+from etesian.core.device import sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
 from etesian.core.workers import Workers
@@ -346,7 +347,7 @@ class Filler:
         valid: Bool[np.ndarray, "time channel lat lon"],
         wanted: Bool[torch.Tensor, "1 asked 1 1 1"],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        calendar, device = self.store.calendar, self.task.device
+        calendar = self.store.calendar
         when = torch.from_numpy(times[None])
         frame = Frame(self.layout.inputs, when, tile.grid, calendar)
         inputs = Fields(torch.from_numpy(np.nan_to_num(values)[None]), frame, torch.from_numpy(valid[None]))
@@ -354,10 +355,11 @@ class Filler:
         asked = when if self.daily else torch.from_numpy(stretch.months[None])
         target = Frame(self.layout.targets, asked, tile.grid, calendar)
         with self.task.answering():
-            mean, spread = self.task.distribution(Batch(inputs, statics=statics).to(device), target, wanted)
-        return mean.values[0].double().cpu().numpy(), None if spread is None else spread.values[
-            0
-        ].double().cpu().numpy()
+            batch = Batch(inputs, statics=statics).to(self.task.device)
+            answer = self.task.distribution(batch, target, sent(wanted, batch.inputs.values))
+        mean, spread = (None if each is None else each.values[0].double().cpu().numpy() for each in answer)
+        assert mean is not None
+        return mean, spread
 
     def _finish(
         self, filled: _Filled, stretch: Stretch, times: Seconds, month: NDArray[np.int64]
