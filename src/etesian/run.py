@@ -242,7 +242,8 @@ class Run:
         Args:
             store: training store with the gaps, or its path.
             months: first and last month, such as ("2006-01", "2006-12").
-            empty: what points hold that nothing was observed for: nothing, or the store's seasonal cycle.
+            empty: what points hold that nothing was observed for: nothing, or, without members, the store's seasonal
+                cycle.
             members: equally likely fields to give in place of the expected one, over a dimension `number`, of a run of
                 days whose network has `residual: kriging`; by default none.
             seed: of the members: another one gives others.

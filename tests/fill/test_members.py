@@ -147,12 +147,13 @@ def test_members_have_no_seams_between_tiles_and_go_on_from_month_to_month(store
         ({"residual": "analysis"}, {"members": 2}, "residual: kriging, or fill without members"),
         ({"variance": False}, {"members": 2}, "set variance: true"),
         ({"target": "monthly"}, {"members": 2}, "target: daily and take means of its members"),
+        ({}, {"members": 2, "empty": "climatology"}, "as if it were known exactly; leave out empty: climatology, or"),
         ({}, {"members": 0}, "members = 0 must be 1 or more"),
         ({}, {"members": 2, "seed": -1}, "seed = -1 must be 0 or more"),
     ],
 )
 def test_what_has_no_members_says_why(
-    options: dict[str, Any], asked: dict[str, int], message: str, store: Store, tmp_path: Path
+    options: dict[str, Any], asked: dict[str, Any], message: str, store: Store, tmp_path: Path
 ) -> None:
     if "residual" in options:
         options = options | {"kernels": None}

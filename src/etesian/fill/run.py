@@ -95,6 +95,7 @@ def fill_to(
         empty: what points hold that nothing was observed for: nothing, or the mean of the store's seasonal cycle (two
             harmonics fitted to its training period) over the month.
         members: that are written in place of the fields that are expected, over a dimension `number`; see `Scatter`.
+            They have no climatology where nothing was observed: it would be known exactly.
         seed: of the members.
         overwrite: replace an existing store when the new one is complete.
         label: of the progress bar.
@@ -102,13 +103,12 @@ def fill_to(
         again: makes the task anew for each of them; see `Workers.each`.
 
     Raises:
-        RecipeError: if the run fills no gaps, or has no members.
+        RecipeError: if the run fills no gaps, or has no members, or they are asked for with a climatology.
         GridError: if the store does not hold the run's grid.
         ChannelError: if the store lacks a channel that the run needs.
         DataError: if no whole month lies in the period, or the path exists and may not be replaced.
     """
-    filler = Filler(task, store, empty)
-    scatter = None if members is None else Scatter(task, daily=filler.daily, count=members, seed=seed)
+    filler, scatter = _parts(task, store, empty, members, seed)
     stretches = filler.stretches(period)
     times = np.concatenate([filler.asked(stretch) for stretch in stretches])
     edges = np.cumsum([0, *(len(filler.asked(stretch)) for stretch in stretches)]).tolist()
@@ -165,10 +165,26 @@ _Filling = tuple["Filler", Scatter | None, ResumableStore, Callable[[], object]]
 def _filling(
     again: Callable[[], Task], store: Store, empty: Empty, members: int | None, seed: int, target: ResumableStore
 ) -> _Filling:
-    task = cast(GapFillTask, again())
+    return *_parts(cast(GapFillTask, again()), store, empty, members, seed), target, lambda: None
+
+
+def _parts(
+    task: GapFillTask, store: Store, empty: Empty, members: int | None, seed: int
+) -> tuple["Filler", Scatter | None]:
+    """Return what fills, and what members differ by where they are asked for.
+
+    Raises:
+        RecipeError: if the run fills no gaps or has no members, or they are asked for with a climatology.
+    """
     filler = Filler(task, store, empty)
-    scatter = None if members is None else Scatter(task, daily=filler.daily, count=members, seed=seed)
-    return filler, scatter, target, lambda: None
+    if members is None:
+        return filler, None
+    if empty == "climatology":
+        raise RecipeError(
+            "members would all hold the same climatology where nothing was observed, as if it were known exactly; "
+            "leave out empty: climatology, or members"
+        )
+    return filler, Scatter(task, daily=filler.daily, count=members, seed=seed)
 
 
 def _fill_block(job: _Filling, block: _Block) -> int:
