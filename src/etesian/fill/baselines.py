@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import Channel
 from etesian.core.clock import decode_time, end_of, month_start, parse_time, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
-from etesian.core.dataset import planet_of
+from etesian.core.dataset import coordinates, planet_of
 from etesian.core.errors import DataError, RecipeError, suggest
 from etesian.core.outputs import claim, complete_or_absent
 from etesian.core.resumable import is_finished, plan_text, write_store
@@ -82,11 +82,7 @@ def fill_baseline(
     time = months if target == "monthly" else store.time[index]
     return xr.Dataset(
         fields,
-        {
-            "time": ("time", decode_time(time, store.calendar), {"standard_name": "time"}),
-            "latitude": ("latitude", store.grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-            "longitude": ("longitude", store.grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-        },
+        {"time": ("time", decode_time(time, store.calendar), {"standard_name": "time"}), **coordinates(store.grid, ())},
         {"Conventions": "CF-1.11", "source": f"{name} of {store.path}"} | planet_of(store.dataset),
     )
 

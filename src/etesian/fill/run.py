@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from etesian.core import Batch, Channel, Fields, Frame
 from etesian.core.clock import Seconds, decode_time, month_start, seasonal_terms
-from etesian.core.dataset import MEMBER, planet_of
+from etesian.core.dataset import MEMBER, coordinates, planet_of
 from etesian.core.device import sent
 from etesian.core.errors import DataError, RecipeError
 from etesian.core.resumable import ResumableStore
@@ -330,8 +330,10 @@ class Filler:
             weight[:] = 0
             for tile in self.tiling.tiles:
                 place = np.ix_(tile.rows, tile.columns)
+                if not self.sea[place].any():
+                    continue
                 _, valid = self._read(tile, index)
-                if not self.sea[place].any() or not valid.any():
+                if not valid.any():
                     continue
                 wanted = np.zeros((len(times), *tile.grid.shape), dtype=bool)
                 wanted[kept] = self.sea[place]
@@ -444,11 +446,7 @@ class Filler:
                 shape, chunks = (len(times), *several, *grid.shape), (1, *(1 for _ in several), *grid.shape)
                 values = dask.array.full(shape, nothing, dtype=kind, chunks=chunks)
                 variables[f"{channel}{suffix}"] = (dims[0], *(MEMBER for _ in several), *dims[1:]), values, attributes
-        coordinates: dict[str, Any] = {} if members is None else {MEMBER: np.arange(members)}
-        coordinates |= {
-            "time": ("time", decode_time(times, self.store.calendar), {"standard_name": "time"}),
-            "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-            "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-        }
+        axes: dict[str, Any] = {} if members is None else {MEMBER: np.arange(members)}
+        axes["time"] = "time", decode_time(times, self.store.calendar), {"standard_name": "time"}
         said = {"Conventions": "CF-1.11", "source": f"gaps of {self.store.path}"} | planet_of(self.store.dataset)
-        return xr.Dataset(variables, coordinates, said)
+        return xr.Dataset(variables, axes | coordinates(grid, ()), said)
