@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import golden_arrays
 import numpy as np
 import pytest
 import torch
+from golden_arrays import GOLDEN, Arrays, weights_of
 from torch import Tensor
 
 from etesian.core import Channel, Fields, Frame, Grid
@@ -14,8 +16,6 @@ from etesian.interop.climax import ORIGINAL_VARIABLES, load
 from etesian.networks.climax import ClimaX
 
 # Outputs of the original with random weights and a width of 16; `shared` has those of a width of 48.
-GOLDEN = Path(__file__).parents[1] / "golden"
-Arrays = Mapping[str, np.ndarray]
 
 
 @pytest.fixture(params=["narrow", "wide"])
@@ -24,16 +24,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def arrays_of(folder: Path) -> Arrays:
-    with np.load(folder / "climax_global.npz") as data:
-        return dict(data)
-
-
-def weights_of(arrays: Arrays) -> dict[str, Tensor]:
-    return {
-        key.removeprefix("weights/"): torch.from_numpy(value)
-        for key, value in arrays.items()
-        if key.startswith("weights/")
-    }
+    return golden_arrays.read(folder / "climax_global.npz")
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +81,8 @@ def test_gradients_of_the_originals_loss_are_the_originals(folder: Path) -> None
 
     report = load(weights, num_heads=4, variables=channels(golden["default_variables"]))[1]
     parameters = dict(network.named_parameters())
-    with np.load(folder / "climax_global_grads.npz") as data:
-        theirs = {key.removeprefix("grads/"): data[key] for key in data}
+    gradients = golden_arrays.read(folder / "climax_global_grads.npz")
+    theirs = {key.removeprefix("grads/"): gradient for key, gradient in gradients.items()}
     for key, gradient in theirs.items():
         name, _, number = report.keys[key].removeprefix("loaded as ").removesuffix(", reshaped").partition("[")
         ours = parameters[name].grad

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import golden_arrays
 import numpy as np
 import pytest
 import torch
+from golden_arrays import GOLDEN, Arrays, weights_of
 from torch import Tensor
 
 from etesian.core import Channel, Fields, Frame, Grid
@@ -13,21 +15,11 @@ from etesian.interop import climax
 from etesian.interop.climax_projection import load
 
 # Outputs of the original with random weights and a width of 16; `shared` has those of a width of 48.
-GOLDEN = Path(__file__).parents[1] / "golden"
 GRID = Grid.equiangular(11.25)
 
 
-def golden(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / "climax_projection.npz") as data:
-        return dict(data)
-
-
-def weights_of(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    return {
-        key.removeprefix("weights/"): torch.from_numpy(value)
-        for key, value in arrays.items()
-        if key.startswith("weights/")
-    }
+def golden(folder: Path) -> Arrays:
+    return golden_arrays.read(folder / "climax_projection.npz")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +27,7 @@ def weights() -> dict[str, Tensor]:
     return weights_of(golden(GOLDEN))
 
 
-def check_maps(arrays: dict[str, np.ndarray]) -> None:
+def check_maps(arrays: Arrays) -> None:
     network = load(weights_of(arrays), num_heads=4, target="tas", grid=GRID).eval()
     year = 365 * 86400
     time = (torch.arange(5) * year).expand(len(arrays["x"]), 5)

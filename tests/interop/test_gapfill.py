@@ -1,31 +1,29 @@
 """The prototype's weights give the prototype's maps."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden_arrays import GOLDEN, read, weights_of
 
 from etesian.core import Fields, Frame, Grid
 from etesian.core.channels import Channel
 from etesian.core.errors import CheckpointError
 from etesian.interop.gapfill import load
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "sst_prototype.npz"
+PROTOTYPE = GOLDEN / "sst_prototype.npz"
 SST = Channel("sea_surface_temperature")
 GRID = Grid(np.arange(16) * 0.25, 5 + np.arange(24) * 0.25)
 APRIL = (np.datetime64("2001-04-01", "s") + np.arange(30) * np.timedelta64(86400, "s")).astype(np.int64)
 
 
 def weights() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN) as golden:
-        return {key.removeprefix("weights/"): golden[key] for key in golden.files if key.startswith("weights/")}
+    return {key: weight.numpy() for key, weight in weights_of(read(PROTOTYPE)).items()}
 
 
 def test_maps_are_the_originals_with_its_own_zeros_on_land() -> None:
     network = load(weights(), channel=str(SST), grid=GRID).eval()
-    with np.load(GOLDEN) as golden:
-        daily, missing, land, expected = (golden[key] for key in ("daily", "daily_mask", "land", "pred"))
+    golden = read(PROTOTYPE)
+    daily, missing, land, expected = (golden[key] for key in ("daily", "daily_mask", "land", "pred"))
     values, valid = (
         torch.from_numpy(np.nan_to_num(daily))[None, :, None],
         torch.from_numpy(~missing[0, 0])[None, :, None],

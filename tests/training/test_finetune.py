@@ -8,6 +8,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from golden_arrays import GOLDEN, read, weights_of
 
 from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
@@ -212,8 +213,8 @@ def test_parts_that_are_not_there_are_named(trained: str) -> None:
 
 
 def test_an_imported_original_is_a_start(tmp_path: Path) -> None:
-    golden = np.load(Path(__file__).parents[1] / "golden" / "climax_global.npz")
-    weights = {name.removeprefix("weights/"): torch.from_numpy(golden[name]) for name in golden if "weights/" in name}
+    golden = read(GOLDEN / "climax_global.npz")
+    weights = weights_of(golden)
     torch.save({"state_dict": weights}, tmp_path / "original.ckpt")
     variables = [str(name) for name in golden["default_variables"]]
     with pytest.raises(SystemExit):
