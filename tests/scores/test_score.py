@@ -9,8 +9,11 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
+from etesian.core.grid import Region
 from etesian.scores import pairs
+from etesian.scores.region import part_of
 from etesian.scores.score import score
+from etesian.scores.series import MeanSeries, StoreSeries, open_truth
 from etesian.store.prepare import prepare_dataset
 
 Evaluated = tuple[xr.Dataset, Path]
@@ -121,6 +124,23 @@ def test_a_regional_forecast_is_scored_within_a_truth_of_the_globe(
     events, whole = (score({"model": each}, store, **asked) for each in (cut(few["model"]), few["model"]))
     assert float(whole.brier_score.min()) > 0
     assert_allclose(events.brier_score, whole.brier_score, rtol=1e-6)
+
+
+def test_of_a_store_that_holds_a_region_one_map_is_read_at_once(
+    weather: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_dataset(weather.truth(9), tmp_path / "store.zarr")
+    whole, read, asked = open_truth(tmp_path / "store.zarr"), StoreSeries.read, []
+    grid, channels, times = whole.grid.crop(Region(-30, 40, 330, 30)), whole.channels[:2], np.array([1, 4, 7])
+    rows, columns = whole.grid.locate(grid)
+    expected = whole.read(channels, time=times)[..., rows[:, None], columns]
+    monkeypatch.setattr(
+        StoreSeries, "read", lambda self, some, time: asked.append(len(time)) or read(self, some, time=time)
+    )
+    np.testing.assert_array_equal(part_of(whole, grid).read(channels, time=times), expected)
+    assert asked == [1, 1, 1]
+    for series in (whole, MeanSeries(whole, 24), open_truth(weather.truth(9))):
+        assert part_of(series, grid).read(channels, time=times[:0]).shape == (0, 2, *grid.shape)
 
 
 def test_what_cannot_be_scored_is_refused_in_one_sentence(

@@ -36,7 +36,12 @@ class Part(FieldSeries):
 
     def read(self, channels: Sequence[Channel], **index: Any) -> Array:
         """Read some channels at some positions of the leading dimensions."""
-        return self.series.read(channels, **index)[self._place]
+        if type(self.series) is FieldSeries:
+            return super().read(channels, **index)
+        # Stores and means read whole maps, of which no more than one is in memory.
+        times = np.atleast_1d(index["time"])
+        each = (self.series.read(channels, time=times[i : i + 1]) for i in range(max(1, times.size)))
+        return np.concatenate([maps[self._place] for maps in each])
 
     def units(self, channel: Channel) -> str:
         """Return the units of a channel."""

@@ -188,7 +188,7 @@ class MeanSeries(FieldSeries):
             count = valid.sum(0)
             total = np.where(valid, states, 0).sum(0, dtype=np.float64)
             means.append(np.where(2 * count >= len(self.window), total / np.maximum(count, 1), np.nan))
-        return np.stack(means).astype(np.float32)
+        return np.array(means, np.float32).reshape(len(means), len(channels), *self.grid.shape)
 
 
 def averaging_hours(forecasts: Mapping[str, FieldSeries]) -> int | None:
