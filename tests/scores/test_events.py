@@ -14,6 +14,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from etesian.core.channels import Channel
 from etesian.core.errors import ChannelError, RecipeError
 from etesian.scores import events, pairs
+from etesian.scores.ensemble_plots import probability_maps
 from etesian.scores.events import economic_value, sedi
 from etesian.scores.members import ranked
 from etesian.scores.report import write_report
@@ -165,6 +166,13 @@ def test_the_report_shows_members_and_events(
     np.testing.assert_array_equal(scores.event_happened.sel(event=f"{CHANNEL} > 275"), happened)
     berlin = case.sel(latitude=52.5, longitude=13.4, method="nearest").transpose("number", ...)
     np.testing.assert_array_equal(scores.plume.sel(place="Berlin", plume_channel=CHANNEL), berlin)
+    # Neither another planet's mask nor the Earth's coasts hide where the event happened there.
+    earth = scores.drop_vars("land_sea_mask")
+    drawn_on = [
+        len(probability_maps(each).axes[0].get_children())
+        for each in (earth, scores, earth.assign_attrs(planet="simulated"))
+    ]
+    assert drawn_on[1] == drawn_on[2] == drawn_on[0] - 1
 
 
 def test_values_of_an_event_by_hand() -> None:

@@ -276,10 +276,10 @@ def probability_maps(scores: xr.Dataset) -> Figure:
     figure = Figure(figsize=(5.6 * columns, rows * map_height(scores, 5.2) + 1.3), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     # Coasts are easily told from the red lines, the outline of a mask is not.
-    outlines = scores if earths_coasts(scores) else scores.drop_vars("land_sea_mask", errors="ignore")
+    coasts = earths_coasts(scores)
     for panel, event in zip(panels.ravel(), events, strict=False):
         part = scores.sel(event=event)
-        image = draw_map(panel, 100 * part.event_probability.values, outlines, "Blues", 0, 100)
+        image = draw_map(panel, 100 * part.event_probability.values, scores, "Blues", 0, 100, coasts=coasts)
         grid = grid_of(scores)
         happened = {"color": "#9a031e", "linewidth": 1.2}
         draw_outline(panel, part.event_happened.values, grid, Projection.of(grid), **happened)
