@@ -172,3 +172,18 @@ def test_no_coasts_of_the_earth_are_drawn_on_another_planet(tmp_path):
         assert len(drawn.axes[0].lines) < equator, path
         with_coasts = et.plot(tmp_path / path, coastlines=True)
         assert len(with_coasts.axes[0].lines) == len(drawn.axes[0].lines) + 1
+
+
+def test_scores_are_drawn_in_the_units_that_are_asked_for(tmp_path):
+    dims = ("forecast", "channel", "region", "lead_time")
+    held = {name: (dims, np.full((1, 1, 1, 2), 150.0)) for name in ("crps", "crps_low", "crps_high", "mse", "acc")}
+    held["mse_by_initial_time"] = ((*dims, "initial_time"), np.zeros((1, 1, 1, 2, 3)))
+    axes = {"forecast": ["a"], "channel": ["mean_sea_level_pressure"], "region": ["global"], "lead_time": [24, 48]}
+    xr.Dataset(held, axes | {"units": ("channel", ["Pa"])}).to_netcdf(tmp_path / "scores.nc")
+    for score, value, label in (("crps", 1.5, "CRPS (hPa)"), ("mse", 0.015, "MSE (hPa)²"), ("acc", 150, "Anomaly c")):
+        figure = et.plot(tmp_path / "scores.nc", score=score, channel="mean_sea_level_pressure", units="reader")
+        panel = figure.axes[0]
+        np.testing.assert_allclose(panel.lines[0].get_ydata(), value)
+        assert panel.get_ylabel().startswith(label)
+    with pytest.raises(et.RecipeError, match="there is no score 'mse_by_initial_time'"):
+        et.plot(tmp_path / "scores.nc", score="mse_by_initial_time", channel="mean_sea_level_pressure")

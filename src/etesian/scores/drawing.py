@@ -21,7 +21,7 @@ from etesian.scores.projections import Projection
 from etesian.scores.readers_units import Spoken, spoken
 from etesian.scores.region import part_of
 from etesian.scores.series import FieldSeries, check_match, find_lead, open_any, open_forecast, open_truth
-from etesian.scores.tables import days, headline, title
+from etesian.scores.tables import days, headline, power_of, title
 from etesian.store.reader import is_training_store
 from etesian.store.select import select_region
 
@@ -117,7 +117,7 @@ def _score_figure(scores: xr.Dataset, score: str, channel: str | None, look: _Lo
     where = look.region or str(scores.region.values[0])
     if where not in scores.region.values:
         raise RecipeError(f"the scores have no region '{where}'; they have {', '.join(scores.region.values)}")
-    if score not in scores or f"{score}_by_initial_time" == score:
+    if score not in scores or set(scores[score].dims) - {"channel", "region"} != {"forecast", "lead_time"}:
         raise RecipeError(f"there is no score '{score}'; draw rmse, mae, bias, acc or activity")
     if look.units == "reader":
         scores = _told_in_readers_units(scores, score)
@@ -127,8 +127,8 @@ def _score_figure(scores: xr.Dataset, score: str, channel: str | None, look: _Lo
 def _told_in_readers_units(scores: xr.Dataset, score: str) -> xr.Dataset:
     told = [spoken(str(c), str(u)) for c, u in zip(scores.channel.values, scores.units.values, strict=True)]
     changed = {"units": scores.units.copy(data=np.array([each.units for each in told], dtype=object))}
-    if score in ("rmse", "mae", "bias"):
-        factor = xr.DataArray([each.factor for each in told], {"channel": scores.channel.values})
+    if power := power_of(score):
+        factor = xr.DataArray([each.factor**power for each in told], {"channel": scores.channel.values})
         names = [name for name in (score, f"{score}_low", f"{score}_high") if name in scores]
         changed |= {name: scores[name] * factor for name in names}
     return scores.assign(changed)

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from etesian.scores.maps import DIVERGING, STYLE, draw_map, largest_value, map_height, value_range
-from etesian.scores.tables import DISTANCE, days, number, pretty_units, references, title
+from etesian.scores.tables import DISTANCE, days, number, pretty_units, references, title, with_units
 
 
 def dress(panel: Axes) -> None:
@@ -92,11 +92,9 @@ def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region
         panel.set_visible(False)
     for panel, channel in zip(panels, channels, strict=False):
         _curve(panel, scores.sel(channel=channel, region=region), score)
-        units = pretty_units(str(scores.units.sel(channel=channel).values))
         name = {"acc": "Anomaly correlation", "activity": "Activity (forecast / truth)"}.get(score, score.upper())
         name = "Bias" if score == "bias" else name
-        has_units = units and score not in ("acc", "activity")
-        panel.set_ylabel(f"{name} ({units})" if has_units else name)
+        panel.set_ylabel(with_units(name, score, str(scores.units.sel(channel=channel).values)))
         panel.set_title(title(channel), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)), frameon=False)

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rich.table import Table
 
+import etesian.scores.definitions  # noqa: F401  makes the scores known
 from etesian.core.channels import Channel
 from etesian.scores.registry import SCORES
 
@@ -52,6 +53,25 @@ def pretty_units(units: str) -> str:
     return " ".join(
         part.rstrip("-0123456789") + part[len(part.rstrip("-0123456789")) :].translate(raised) for part in units.split()
     )
+
+
+def power_of(score: str) -> int:
+    """Return the power of the channel's units that a score is in; 0 where it has none.
+
+    >>> power_of("crps"), power_of("mse"), power_of("acc")
+    (1, 2, 0)
+    """
+    return {"channel": 1, "squared": 2, "1": 0}[SCORES[score].units] if score in SCORES else 0
+
+
+def with_units(name: str, score: str, units: str) -> str:
+    """Write what a score is called with its units, from those of the channel.
+
+    >>> with_units("RMSE", "rmse", "Pa"), with_units("MSE", "mse", "Pa"), with_units("ACC", "acc", "Pa")
+    ('RMSE (Pa)', 'MSE (Pa)²', 'ACC')
+    """
+    power, units = power_of(score), pretty_units(units)
+    return f"{name} ({units}){'²' if power == 2 else ''}" if power and units else name
 
 
 def squared(units: str) -> str:

@@ -8,12 +8,10 @@ import panel as pn
 import xarray as xr
 
 from etesian.scores.plots import colours
-from etesian.scores.tables import pretty_units, references
+from etesian.scores.tables import references, with_units
 from etesian.viewer.figures import score_figure
 
 _DIMS = {"forecast", "channel", "region"}
-
-_WITH_UNITS = ("rmse", "mae", "bias", "crps", "spread", "median_rmse")
 
 
 class ScorePage:
@@ -92,10 +90,9 @@ class ScorePage:
         if self._settling:
             return
         chosen, score = self._chosen(), self.widgets["score"].value
-        units = pretty_units(str(chosen.units.values)) if "units" in chosen and score in _WITH_UNITS else ""
         curves = self.curves()
         categories = [] if "lead_time" in chosen[score].dims else list(curves)
-        y = f"{score} ({units})" if units else score
+        y = with_units(score, score, str(chosen.units.values) if "units" in chosen else "")
         floor = score in ("rmse", "mae", "crps", "spread")
         self.pane.objects = [pn.pane.Bokeh(score_figure(curves, "Lead (days)", y, floor, categories))]
         self.changed()
