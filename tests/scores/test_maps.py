@@ -187,3 +187,12 @@ def test_scores_are_drawn_in_the_units_that_are_asked_for(tmp_path):
         assert panel.get_ylabel().startswith(label)
     with pytest.raises(et.RecipeError, match="there is no score 'mse_by_initial_time'"):
         et.plot(tmp_path / "scores.nc", score="mse_by_initial_time", channel="mean_sea_level_pressure")
+
+
+def test_a_truth_without_the_channel_is_refused(tmp_path):
+    states(tmp_path / "truth.nc")
+    with xr.open_dataset(tmp_path / "truth.nc") as data:
+        forecast = data.rename(mean_sea_level_pressure="surface_pressure").isel(time=[0])
+        forecast.expand_dims(prediction_timedelta=[np.timedelta64(6, "h")]).to_netcdf(tmp_path / "forecast.nc")
+    with pytest.raises(et.ChannelError, match="surface_pressure"):
+        et.plot(tmp_path / "forecast.nc", truth=tmp_path / "truth.nc")

@@ -160,6 +160,7 @@ def _forecast_figure(
         figure = _maps([(f"+{days(h)}", field) for h, field in zip(chosen, fields, strict=True)], what, series, look)
     else:
         verification = part_of(open_truth(truth), series.grid)
+        parse_channels([str(what)], verification.channels)
         check_match(series, verification, [what])
         true = []
         for hours in chosen:
@@ -175,13 +176,14 @@ def _forecast_figure(
 
 def _states(path: str, member: int | None) -> tuple[FieldSeries, str]:
     """Open fields by time, of an ensemble one member or the mean of all, with words that say which."""
-    if is_training_store(path) or "member" not in (data := open_store(path)).dims:
-        series = open_truth(path)
-        return series, _which_member(series.dataset, "member", member, path)[1]
+    series = open_truth(path) if is_training_store(path) else None
+    data = open_store(path) if series is None else series.dataset
     which, told = _which_member(data, "member", member, path)
-    return open_truth(
-        data.mean("member", keep_attrs=True) if which is None else data.isel(member=which, drop=True)
-    ), told
+    if which is not None:
+        data = data.isel(member=which, drop=True)
+    elif "member" in data.dims:
+        data = data.mean("member", keep_attrs=True)
+    return series or open_truth(data), told
 
 
 def _which_member(data: xr.Dataset, dim: str, member: int | None, name: str) -> tuple[int | None, str]:
