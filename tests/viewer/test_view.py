@@ -12,7 +12,7 @@ from etesian.store.derive import power_spectrum
 
 pytest.importorskip("panel", reason="the extra 'view' is not installed")
 
-from etesian.viewer.app import build
+from etesian.viewer.app import _opened, build
 from etesian.viewer.fields import FieldPage
 from etesian.viewer.scores import ScorePage
 from etesian.viewer.sources import Source, read_sources, window
@@ -181,6 +181,12 @@ def test_a_truth_that_does_not_fit_is_told_and_one_that_ends_is_empty(data):
     assert page.message.visible
     assert "bring the truth to the forecasts' grid" in page.message.object
     assert np.isfinite(image(page, "shown")).all()
+    metres = true.assign(geopotential=true.geopotential.assign_attrs(units="m"))
+    page = FieldPage([Source("ours", made)], Source("wrong", metres))
+    page.click(0, 0)
+    page.widgets["spectra"].value = True
+    assert "convert it" in page.message.object
+    assert "truth" not in page.curves.lines | page.spectrum.lines
 
 
 def test_dates_of_other_calendars_are_days(data):
@@ -263,6 +269,16 @@ def test_a_training_store_is_read_through_its_own_reader(tmp_path, data):
 def _written(dataset, path):
     dataset.to_netcdf(path)
     return path
+
+
+def test_a_truth_of_the_same_file_name_is_shown(tmp_path, data):
+    for name, fields in (("ours", data[0]), ("theirs", data[1])):
+        (tmp_path / name).mkdir()
+        _written(fields, tmp_path / name / "fields.nc")
+    fields, _, true = _opened([tmp_path / "ours" / "fields.nc"], tmp_path / "theirs" / "fields.nc")
+    page = FieldPage(fields, true)
+    assert page.maps["truth"].figure.title.text.startswith("fields.nc (truth): 2020-01-02")
+    np.testing.assert_allclose(image(page, "truth"), data[1].geopotential[1, 0].values[:, page.source.columns])
 
 
 def test_without_the_extra_one_sentence_names_the_command(monkeypatch):

@@ -30,7 +30,7 @@ def build(paths: Sequence[Held], truth: Held | None = None) -> Any:
         EtesianError: if something cannot be read.
     """
     pn.extension()
-    return _page(*read_sources(paths), _true(truth))
+    return _page(*_opened(paths, truth))
 
 
 def serve(
@@ -48,11 +48,11 @@ def serve(
     Raises:
         DataError: if the port is taken; further as `build` does.
     """
-    opened, true = read_sources(paths), _true(truth)
+    opened = _opened(paths, truth)
     port = port or _free_port()
     try:
         return pn.serve(
-            {"view": lambda: _page(*opened, true)}, port=port, address=HOST, show=show, start=start,
+            {"view": lambda: _page(*opened)}, port=port, address=HOST, show=show, start=start,
             websocket_origin=[f"{HOST}:{port}", f"localhost:{port}"],
             title="etesian", verbose=start,
         )  # fmt: skip
@@ -66,10 +66,15 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _true(truth: Held | None) -> Source | None:
+def _opened(paths: Sequence[Held], truth: Held | None) -> tuple[list[Source], dict[str, xr.Dataset], Source | None]:
+    """Open all; a truth that has the name of other fields is told apart from these."""
+    fields, scores = read_sources(paths)
     if truth is None:
-        return None
-    return Source("truth" if isinstance(truth, xr.Dataset) else Path(truth).name.removesuffix(".zarr"), truth)
+        return fields, scores, None
+    name = "truth" if isinstance(truth, xr.Dataset) else Path(truth).name.removesuffix(".zarr")
+    if name in [source.name for source in fields] and str(truth) not in map(str, paths):
+        name += " (truth)"
+    return fields, scores, Source(name, truth)
 
 
 def _page(fields: list[Source], scores: dict[str, xr.Dataset], truth: Source | None) -> Any:

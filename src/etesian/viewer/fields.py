@@ -256,16 +256,20 @@ class FieldPage:
     def _true(
         self, truth: Source, channel: Channel, valid: int, rows: Window, columns: Window
     ) -> Float[np.ndarray, "lat lon"]:
-        position = None
-        try:
-            check_match(self.source.series, truth.series, [channel])
-            position = truth.find(valid, self.source.calendar)
-        except EtesianError as error:
-            self.message.param.update(object=str(error), visible=True)
+        position = truth.find(valid, self.source.calendar) if self._fits(truth, channel) else None
         if position is None:
             return np.full((len(rows.cells), len(columns.cells)), np.nan)
         field = truth.field(channel, position, rows=rows.cells, columns=truth.columns[columns.cells])
         return np.asarray(self._spoken(truth, channel)(field))
+
+    def _fits(self, truth: Source, channel: Channel) -> bool:
+        """Whether a truth can be compared with what is shown; if not, the message says why."""
+        try:
+            check_match(self.source.series, truth.series, [channel])
+        except EtesianError as error:
+            self.message.param.update(object=str(error), visible=True)
+            return False
+        return True
 
     def _draw_series(self) -> None:
         for panel in self.maps.values():
@@ -301,7 +305,7 @@ class FieldPage:
         curves.line(
             "values", x, values.mean(axis=1), label="mean of members" if source.members else source.name, **style
         )
-        if truth is not None:
+        if truth is not None and self._fits(truth, channel):
             seen = self._spoken(truth, channel)(truth.at_times(channel, *truth.nearest(*self.place), when))
             curves.line("truth", x, seen.mean(axis=1), color=STYLE["text"], line_width=1.5, dots=True)
             names.append("truth")
@@ -329,9 +333,11 @@ class FieldPage:
         time, lead, member = self._chosen()
         self._spectrum_of("values", source, channel, source.field(channel, time, lead, member), color="#0b6e99")
         names = ["values"]
-        if truth is not None and (position := truth.find(source.valid(time, lead), source.calendar)) is not None:
-            self._spectrum_of("truth", truth, channel, truth.field(channel, position), color=STYLE["text"])
-            names.append("truth")
+        if truth is not None and self._fits(truth, channel):
+            position = truth.find(source.valid(time, lead), source.calendar)
+            if position is not None:
+                self._spectrum_of("truth", truth, channel, truth.field(channel, position), color=STYLE["text"])
+                names.append("truth")
         self.spectrum.keep(names)
 
     def _spectrum_of(
