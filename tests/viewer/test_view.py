@@ -12,6 +12,9 @@ from etesian.store.derive import power_spectrum
 
 pytest.importorskip("panel", reason="the extra 'view' is not installed")
 
+from bokeh.events import RangesUpdate
+from bokeh.models import HoverTool
+
 from etesian.viewer.app import _opened, build
 from etesian.viewer.fields import FieldPage
 from etesian.viewer.scores import ScorePage
@@ -135,6 +138,8 @@ def test_the_address_brings_the_same_view_back(page, data):
     other.restore(told)
     assert other.state() == told
     np.testing.assert_array_equal(image(other, "shown"), image(page, "shown"))
+    page.widgets["spectra"].value = True
+    assert (told["spectra"], page.state()["spectra"]) == ("no", "yes")
     other.restore({"data": "gone", "lead": "5", "time": "1999", "map": "a,b", "place": ""})
     assert other.state() == told
 
@@ -158,6 +163,20 @@ def test_no_more_is_read_than_the_window_shows(monkeypatch):
     page._ranges[1].update(start=40, end=50)
     page._redraw(moved=True)
     assert asked == [[20, 41]]  # of the column at 0° a half
+
+
+def test_a_move_of_maps_that_share_ranges_draws_them_once(page, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(page, "_redraw", lambda **how: drawn.append(how))
+    for panel in page.maps.values():  # Bokeh tells each of them
+        panel.figure._trigger_event(RangesUpdate(panel.figure))
+    assert drawn == [{"moved": True}]
+
+
+def test_small_values_are_told_by_their_digits(page):
+    hover = next(tool for tool in page.maps["shown"].figure.tools if isinstance(tool, HoverTool))
+    assert hover.tooltips[0][1] == "@image{%.6g}"
+    assert hover.formatters == {"@image": "printf"}
 
 
 @pytest.mark.parametrize("edges", [np.arange(0, 101.0), np.sort(RNG.uniform(0, 100, 101))])
@@ -198,6 +217,10 @@ def test_dates_of_other_calendars_are_days(data):
     assert page.widgets["time"].value == 2
     page.widgets["date"].value = "yesterday"
     assert page.message.visible
+    first = FieldPage([Source("model", data[1].assign_coords(time=xr.date_range(
+        "1970-01-01", periods=12, calendar="360_day", use_cftime=True)))])  # fmt: skip
+    first.click(0, 0)
+    assert first.curves.lines["values"].data["x"] == list(range(12))
 
 
 def test_a_place_is_found_whichever_way_its_longitude_is_counted(data):

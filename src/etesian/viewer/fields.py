@@ -117,8 +117,8 @@ class FieldPage:
         held = {name: str(self.widgets[name].value) for name in _CHOSEN}
         held |= {"time": self.source.times[self.widgets["time"].value]}
         held |= {"map": ",".join(f"{edge:.2f}" for edge in (south, north, west, east))}
-        if self.widgets["spectra"].value:
-            held["spectra"] = "yes"
+        # What is left out keeps its old value in the address.
+        held["spectra"] = "yes" if self.widgets["spectra"].value else "no"
         if self.place is not None:
             held["place"] = f"{self.place[0]:.3f},{self.place[1]:.3f}"
         return held
@@ -181,7 +181,9 @@ class FieldPage:
             for name in names
         }
         for panel in self.maps.values():
-            panel.on(lambda: self._redraw(moved=True), self.click)
+            panel.on_click(self.click)
+        # Every map that shares the ranges is told of a move.
+        self.maps["shown"].on_move(lambda: self._redraw(moved=True))
         dated = source.calendar in _DATED
         axis = "Lead (days)" if source.is_forecast else "Time" if dated else f"Days since {source.times[0]}"
         options = {} if source.is_forecast or not dated else {"x_axis_type": "datetime"}
@@ -321,8 +323,9 @@ class FieldPage:
         """Return times as the axis of a series has them: days after the initial time, or dates in milliseconds."""
         if self.source.is_forecast:
             return ((when - start) / 86400).tolist()  # type: ignore[no-any-return]
-        first = 0 if self.source.calendar in _DATED else int(self.source.seconds[0])
-        return ((when - first) * (1000 if first == 0 else 1 / 86400)).tolist()  # type: ignore[no-any-return]
+        if self.source.calendar in _DATED:
+            return (when * 1000).tolist()  # type: ignore[no-any-return]
+        return ((when - self.source.seconds[0]) / 86400).tolist()  # type: ignore[no-any-return]
 
     def _draw_spectra(self) -> None:
         wanted = self.widgets["spectra"].value

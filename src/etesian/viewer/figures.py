@@ -73,7 +73,11 @@ class MapPanel:
             image="image", x="x", y="y", dw="dw", dh="dh", color_mapper=mapper, source=self.cells, level="image"
         )
         self.figure.add_tools(
-            HoverTool(renderers=[drawn], tooltips=[("value", "@image{0,0.00}"), ("°N, °E", "$y{0.00}, $x{0.00}")])
+            HoverTool(
+                renderers=[drawn],
+                tooltips=[("value", "@image{%.6g}"), ("°N, °E", "$y{0.00}, $x{0.00}")],
+                formatters={"@image": "printf"},
+            )
         )
         xs, ys = _coasts(source)
         self.figure.multi_line(xs, ys, color="#222222", line_width=0.7)
@@ -95,9 +99,12 @@ class MapPanel:
         self.mapper.update(palette=palette(name), low=low, high=high, nan_color=MISSING)
         self.bar.title = units
 
-    def on(self, moved: Callable[[], None], clicked: Callable[[float, float], None]) -> None:
-        """Say what happens when the map is moved or clicked."""
+    def on_move(self, moved: Callable[[], None]) -> None:
+        """Say what happens when this map moves, or one that shares its ranges."""
         self.figure.on_event(RangesUpdate, lambda _: moved())
+
+    def on_click(self, clicked: Callable[[float, float], None]) -> None:
+        """Say what happens when the map is clicked, at a latitude and longitude."""
         self.figure.on_event(Tap, lambda event: clicked(event.y, event.x))
 
 
