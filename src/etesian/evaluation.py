@@ -226,7 +226,7 @@ class _Comparison:
         if baselines is None:
             first = open_forecast(next(iter(named)), like)
             baselines = ["persistence", "seasonal_cycle"] if fitted and first.leads.any() else []
-        further: list[Any] = [] if self.distance is None else [partial(LearnedDistance, run=self.distance)]
+        further: list[Any] = [] if self.distance is None else [partial(LearnedDistance, run=Path(self.distance))]
         references = [*baselines, *(self.references or [])]
         if reports is not None:
             assert self.stations is not None

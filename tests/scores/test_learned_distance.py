@@ -12,6 +12,7 @@ import xarray as xr
 from etesian.core import Channel, Grid, Layout
 from etesian.core.errors import ChannelError
 from etesian.core.statistics import Statistics
+from etesian.core.workers import Workers
 from etesian.distance.distance import AtmoDistance, LearnedDistance, atmodistance
 from etesian.networks.atmodist import AtmoDist
 from etesian.nn.normalizer import Normalizer
@@ -61,6 +62,19 @@ def test_the_distance_is_the_mean_over_complete_cases_and_stands_in_every_output
     assert (tmp_path / "report" / "atmodistance_curves.png").exists()
     assert "atmodistance" in xr.open_dataset(tmp_path / "report" / "scores.nc")
     assert "AtmoDist distance" in [str(cell) for cell in summary(scores).columns[0].cells]
+
+
+def test_workers_that_work_in_another_folder_find_the_run(
+    metric: AtmoDistance, forecasts: dict[str, xr.Dataset], weather: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(AtmoDistance, "load", lambda run: asked.append(run) or metric)
+    monkeypatch.setattr(Workers, "elsewhere", True)
+    monkeypatch.setattr(Workers, "each", lambda self, again, work, blocks: [work(again(), one) for one in blocks])
+    forecast, learned = forecasts["model"].isel(time=slice(3)), partial(LearnedDistance, run=Path("run"))
+    scores = score({"model": forecast}, weather.truth(), further=[learned], progress=False)
+    assert asked == [Path("run"), Path("run").absolute()]
+    assert scores.atmodistance.attrs["run"] == "run"
 
 
 def test_a_distance_of_channels_that_are_not_scored_is_refused(

@@ -124,6 +124,7 @@ def score(
     }  # fmt: skip
     found = _gather(forecasts, truth, climatology, **options)
     everywhere = {name: _travelling(forecast) for name, forecast in forecasts.items()}
+    options["further"] = [each if isinstance(each, str) else _travelling(each) for each in further]
     again = partial(_gather, everywhere, _travelling(truth), _travelling(climatology), **options)
     _accumulate(found, again, workers or Workers(), progress)
     _refuse_nothing(found.sums)
@@ -157,7 +158,10 @@ class _Gathered:
 
 
 def _travelling(data: Any) -> Any:
-    """Return data as processes find them that work in another folder."""
+    """Return data, or what makes a score of a `Path`, as processes find them that work in another folder."""
+    if isinstance(data, partial):
+        paths = {name: each.absolute() for name, each in data.keywords.items() if isinstance(each, Path)}
+        return partial(data, **paths)
     is_local = isinstance(data, str | Path) and "://" not in str(data)
     return Path(data).absolute() if is_local else data
 
