@@ -17,6 +17,7 @@ from etesian.files.stations import COUNTED, read_reports
 from etesian.scores.ensembles import ensemble_crps
 from etesian.scores.score import score
 from etesian.scores.stations import StationScores
+from etesian.scores.tables import summary
 
 GRID = et.Grid.equiangular(30.0)
 TIMES = pd.date_range("2020-01-01", periods=12, freq="D").values
@@ -256,6 +257,9 @@ def test_the_command_scores_as_the_verb_does_and_the_report_has_a_section(tmp_pa
     assert "5 K/km" in command.attrs["stations_height_correction"]
     for name in ("station_rmse", "station_rmse_low", "station_reports", "bias_by_station"):
         np.testing.assert_allclose(command[name], verb[name])
+    for units, told in (("K", " (K)"), ("1", "")):
+        cells = list(summary(verb.assign(station_units=verb.station_units.where(False, units))).columns[0].cells)
+        assert f"2m_temperature at stations{told}" in cells
     rows = pd.read_csv(out / "scores.csv").query("binning == 'stations' and score == 'rmse' and region == 'global'")
     kept = rows.query("forecast == 'mine' and channel == '2m_temperature' and lead_hours == 48")
     chosen = command.sel(series="mine", station_channel="2m_temperature", region="global", lead_time=48)

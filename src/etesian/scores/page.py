@@ -6,9 +6,10 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import xarray as xr
 from matplotlib.figure import Figure
 
-from etesian.scores.tables import is_win
+from etesian.scores.tables import days, is_win, pretty_units, title, with_best
 
 STYLE = """
 :root{--ink:#22292e;--soft:#5b666e;--line:#dfe4e7;--ground:#fff;--card:#f6f8f9;--accent:#0b6e99}
@@ -67,6 +68,28 @@ def table(head: list[str], rows: list[list[str]], names: int) -> str:
         cells += [cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[names:]]
         body += f"<tr>{''.join(cells)}</tr>"
     return f"<div class='scroll'><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def named(scores: xr.Dataset, channel: str) -> str:
+    """Return a channel with its units."""
+    units = pretty_units(str(scores.units.sel(channel=channel).values))
+    return text(title(channel) + (f" ({units})" if units else ""))
+
+
+def by_lead(scores: xr.Dataset, groups: Iterable[tuple[str, xr.DataArray, xr.DataArray]], names: Sequence[str]) -> str:
+    """Return a table of leads with a row for each forecast.
+
+    Args:
+        scores: whose leads they are.
+        groups: what heads the rows of a group, its score over (forecast, lead_time), and the best at each lead.
+        names: of the forecasts.
+    """
+    rows = []
+    for head, score, best in groups:
+        for row, name in enumerate(names):
+            own, least = (each.sel(forecast=name).values for each in xr.broadcast(score, best))
+            rows.append([head if row == 0 else "", text(name), *with_best(own, least, "<b>{}</b>")])
+    return table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
 
 
 def verdict_list(sentences: Sequence[str]) -> str:

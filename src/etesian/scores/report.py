@@ -1,6 +1,6 @@
 """The page that tells how good the forecasts are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from etesian.core.outputs import complete_or_absent
 from etesian.scores.ensemble_plots import ensemble_figures, ensembles
-from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
+from etesian.scores.page import by_lead, named, page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.plots import distance_curves, error_maps, example_maps, score_curves
 from etesian.scores.station_report import station_figures, station_section
 from etesian.scores.structure_plots import structure_figures
@@ -19,7 +19,6 @@ from etesian.scores.tables import (
     headline,
     models,
     number,
-    pretty_units,
     references,
     smoothness,
     tidy,
@@ -144,13 +143,13 @@ def _ensembles(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     names = [name for name in scores.forecast.values.tolist() if scores.crps.sel(forecast=name).notnull().any()]
     crps = scores.crps.isel(region=0)
     groups = [
-        (_named(scores, name), (part := crps.sel(channel=name)), part.min("forecast")) for name in headline(scores)
+        (named(scores, name), (part := crps.sel(channel=name)), part.min("forecast")) for name in headline(scores)
     ]
     parts = [
         "<h2>CRPS by lead time</h2>",
         "<p class='note'>Of members the fair score, of a single forecast its mean absolute error. The lowest is bold."
         "</p>",
-        _by_lead(groups, names),
+        by_lead(scores, groups, names),
         "<h2>Spread and error</h2>",
         picture(pictures["spread_and_error"], "RMSE of the mean of the members, and their spread"),
         "<p class='note'>The error of the mean is as large as the spread where members are as likely as the truth.</p>",
@@ -173,7 +172,7 @@ def _events(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     parts = [
         "<h2>Events: Brier skill score by lead time</h2>",
         "<p class='note'>Against always giving the frequency of the event. The highest is bold.</p>",
-        _by_lead(groups, scores.forecast.values.tolist()),
+        by_lead(scores, groups, scores.forecast.values.tolist()),
         "<h3>Reliability</h3>",
         picture(pictures["reliability"], "Reliability diagrams"),
         "<p class='note'>Dashed: how often each probability is given; dotted: how often the event happens.</p>",
@@ -185,22 +184,6 @@ def _events(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]:
     if "event_probability" in pictures:
         parts += ["<h3>One case</h3>", picture(pictures["event_probability"], "Probability of events")]
     return parts
-
-
-def _by_lead(groups: Sequence[tuple[str, xr.DataArray, xr.DataArray]], names: Sequence[str]) -> str:
-    """Return a table of leads with a row for each forecast.
-
-    Args:
-        groups: what heads the rows of a group, its score over (forecast, lead_time), and the best at each lead.
-        names: of the forecasts.
-    """
-    rows = [
-        [head if row == 0 else "", text(name), *with_best(score.sel(forecast=name).values, best.values, "<b>{}</b>")]
-        for head, score, best in groups
-        for row, name in enumerate(names)
-    ]
-    _, score, _ = groups[0]
-    return table(["", "", *(days(lead) for lead in score.lead_time.values)], rows, 2)
 
 
 def _date(value: xr.DataArray) -> str:
@@ -222,11 +205,6 @@ def _period(scores: xr.Dataset) -> str:
     )
 
 
-def _named(scores: xr.Dataset, channel: str) -> str:
-    units = pretty_units(str(scores.units.sel(channel=channel).values))
-    return text(title(channel) + (f" ({units})" if units else ""))
-
-
 def _rmse_table(scores: xr.Dataset) -> str:
     rmse = scores.rmse.isel(region=0)
     rows = []
@@ -234,7 +212,7 @@ def _rmse_table(scores: xr.Dataset) -> str:
         best = rmse.sel(channel=channel).min("forecast").values
         for row, name in enumerate(scores.forecast.values.tolist()):
             cells = with_best(rmse.sel(channel=channel, forecast=name).values, best, "<b>{}</b>")
-            rows.append([_named(scores, channel) if row == 0 else "", text(name), *cells])
+            rows.append([named(scores, channel) if row == 0 else "", text(name), *cells])
     return table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
 
 
@@ -266,7 +244,7 @@ def _region_table(scores: xr.Dataset, model: str) -> str:
         for row, region in enumerate(scores.region.values.tolist()):
             part = scores.rmse.sel(forecast=model, channel=channel, region=region).values
             rows.append(
-                [_named(scores, channel) if row == 0 else "", text(region.replace("_", " ")), *map(number, part)]
+                [named(scores, channel) if row == 0 else "", text(region.replace("_", " ")), *map(number, part)]
             )
     head = [f"RMSE of {text(model)}", "", *(days(lead) for lead in scores.lead_time.values)]
     return table(head, rows, 2)
@@ -318,7 +296,7 @@ def _moment_table(scores: xr.Dataset) -> str:
         for row, series in enumerate(scores.series.values.tolist()):
             values = (part.sel(map_channel=channel, series=series).values for part in ends)
             cells = [_with_interval(*cell) for cell in zip(*values, strict=True)]
-            rows.append([_named(scores, channel) if row == 0 else "", text(series), *cells])
+            rows.append([named(scores, channel) if row == 0 else "", text(series), *cells])
     note = (
         "<p class='note'>Over area and all complete cases, with their 95 % intervals; the mean gradient is "
         "per 100 km.</p>"

@@ -7,11 +7,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from etesian.scores.maps import DIVERGING, STYLE, draw_map, grid_of, largest_value, map_height
-from etesian.scores.page import picture, table, text
+from etesian.scores.page import by_lead, named, picture, table, text
 from etesian.scores.plots import colour_bar, score_curves
 from etesian.scores.projections import Projection
 from etesian.scores.structure import TRUTH
-from etesian.scores.tables import at_stations, days, models, pretty_units, title, with_best
+from etesian.scores.tables import at_stations, days, models, title
 
 _MOST_CHANNELS, _MOST_LEADS = 4, 3
 
@@ -62,10 +62,10 @@ def station_section(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]
         "elsewhere, interpolated as they are: its error is that of the stations and of the grid. The lowest of the "
         "others is bold."
     )
-    parts = ["<h2>At stations</h2>", f"<p class='note'>{where}</p>", _by_lead(scores, "rmse")]
+    parts = ["<h2>At stations</h2>", f"<p class='note'>{where}</p>", _table(scores, "rmse")]
     parts.append(f"<p class='note'>Height: {text(told['stations_height_correction'])}.</p>")
     if "station_crps" in scores:
-        parts += ["<h3>CRPS at stations</h3>", _by_lead(scores, "crps")]
+        parts += ["<h3>CRPS at stations</h3>", _table(scores, "crps")]
         parts.append("<p class='note'>Without an error of the observations, which members do not have.</p>")
     parts.append(picture(pictures["station_rmse_curves"], "RMSE at stations by lead time"))
     for channel in scores.reported.values.tolist()[:_MOST_CHANNELS]:
@@ -73,21 +73,15 @@ def station_section(scores: xr.Dataset, pictures: dict[str, bytes]) -> list[str]
     return [*parts, "<h3>Reports</h3>", _reports(scores)]
 
 
-def _by_lead(scores: xr.Dataset, score: str) -> str:
+def _table(scores: xr.Dataset, score: str) -> str:
     part = at_stations(scores)
-    rows = []
+    values = part[score].isel(region=0)
+    groups = []
     for channel in part.channel.values.tolist():
-        values = part[score].sel(channel=channel).isel(region=0)
-        if not values.notnull().any():
-            continue
-        units = pretty_units(str(part.units.sel(channel=channel).values))
-        best = values.drop_sel(forecast=TRUTH).min("forecast").values
-        for row, name in enumerate(part.forecast.values.tolist()):
-            own = values.sel(forecast=name).values
-            cells = with_best(own, np.full_like(best, np.nan) if name == TRUTH else best, "<b>{}</b>")
-            head = title(channel) + (f" ({units})" if units else "")
-            rows.append([text(head) if row == 0 else "", text(name), *cells])
-    return table(["", "", *(days(lead) for lead in part.lead_time.values)], rows, 2)
+        if (own := values.sel(channel=channel)).notnull().any():
+            best = own.drop_sel(forecast=TRUTH).min("forecast")
+            groups.append((named(part, channel), own, best.where(own.forecast != TRUTH)))
+    return by_lead(part, groups, part.forecast.values.tolist())
 
 
 def _reports(scores: xr.Dataset) -> str:

@@ -229,7 +229,7 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
             units = pretty_units(str(part.units.sel(channel=channel).values))
             for row, name in enumerate(part.forecast.values.tolist()):
                 cells = with_best(errors.sel(forecast=name).values, best.values, "[bold]{}[/]")
-                table.add_row(f"{channel} at stations ({units})" if row == 0 else "", name, *cells)
+                table.add_row(f"{channel} at stations{units and f' ({units})'}" if row == 0 else "", name, *cells)
             table.add_section()
     if DISTANCE in scores and not _downscaled(scores):
         learned = scores[DISTANCE]
