@@ -48,6 +48,15 @@ class Region(NamedTuple):
             raise GridError(f"region '{text}' needs −90 ≤ south < north ≤ 90")
         return cls(south, north, west, east)
 
+    @property
+    def width(self) -> float:
+        """Degrees from west to east, 360 at most.
+
+        >>> Region.parse("-10,10,350,20").width, Region.parse("global").width
+        (30.0, 360)
+        """
+        return 360 if self.east - self.west >= 360 else (self.east - self.west) % 360
+
 
 REGIONS: dict[str, Region] = {
     "global": Region(-90, 90, 0, 360),
@@ -184,12 +193,11 @@ class Grid:
             GridError: if no point lies inside.
         """
         rows = np.flatnonzero((self.latitude >= box.south) & (self.latitude <= box.north))
-        if box.east - box.west >= 360:
+        if box.width == 360:
             columns = np.arange(self.longitude.size)
         else:
-            width = (box.east - box.west) % 360
             offset = (self.longitude - box.west) % 360
-            inside = np.flatnonzero(offset <= width)
+            inside = np.flatnonzero(offset <= box.width)
             columns = inside[np.argsort(offset[inside], kind="stable")]
         if rows.size == 0 or columns.size == 0:
             raise GridError(f"no grid point lies inside {box}; the grid is {self}")

@@ -186,11 +186,10 @@ def surrounding(grid: Grid, box: Region) -> Grid:
         GridError: if there is none.
     """
     margin = np.diff(grid.latitude).max(initial=0), np.diff(grid.longitude).max(initial=0)
-    width = box.east - box.west if box.east - box.west >= 360 else (box.east - box.west) % 360
-    if width + 2 * margin[1] >= 360:
+    if box.width + 2 * margin[1] >= 360:
         west, east = 0.0, 360.0
     else:
-        west, east = box.west - margin[1], box.west + width + margin[1]
+        west, east = box.west - margin[1], box.west + box.width + margin[1]
     return grid.crop(Region(box.south - margin[0], box.north + margin[0], west, east))
 
 

@@ -186,12 +186,12 @@ def _pick_points(dataset: xr.Dataset, region: str | None, url: str) -> xr.Datase
     box = Region.parse(region)
     latitude, longitude = dataset["latitude"].values, dataset["longitude"].values
     rows = np.flatnonzero((latitude >= box.south) & (latitude <= box.north))
-    if box.east - box.west >= 360:
+    if box.width == 360:
         columns = np.arange(longitude.size)
     else:
         offset = (longitude - box.west) % 360
         columns = np.argsort(offset, kind="stable")
-        columns = columns[offset[columns] <= (box.east - box.west) % 360]
+        columns = columns[offset[columns] <= box.width]
     if rows.size == 0 or columns.size == 0:
         raise GridError(f"region '{region}' holds no point of {url}")
     return dataset.isel(latitude=rows, longitude=columns)

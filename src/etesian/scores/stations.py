@@ -301,5 +301,4 @@ def _nearest(times: Seconds, valid: Seconds) -> tuple[NDArray[np.int64], NDArray
 def _inside(points: Points, region: str) -> NDArray[np.bool_]:
     box = region_named(region)
     rows = (points.latitude >= box.south) & (points.latitude <= box.north)
-    width = 360 if box.east - box.west >= 360 else (box.east - box.west) % 360
-    return np.asarray(rows & ((points.longitude - box.west) % 360 <= width))
+    return np.asarray(rows & ((points.longitude - box.west) % 360 <= box.width))
