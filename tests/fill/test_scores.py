@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from etesian.core.errors import DataError, GridError
 from etesian.fill import plots
 from etesian.fill.pairs import FilledPairs
-from etesian.fill.report import render, tidy
+from etesian.fill.report import filled_summary, render, tidy
 from etesian.fill.scores import score_filled
 from etesian.scores.tables import verdicts
 
@@ -338,6 +338,8 @@ def test_of_means_only_those_with_a_point_without_a_deviation_state_none(world: 
 def test_the_report_shows_members_and_the_errors_of_means(scored_members: tuple[xr.Dataset, FilledPairs]) -> None:
     scores, pairs = scored_members
     page = render(scores, defaultdict(bytes, {f"members_{NAME}": b"members"}))
+    plain = scores.assign(units=scores.units.where(False, "1"))
+    assert next(filled_summary(plain).columns[0].cells) == scores.channel[0]
     assert "Members beside their mean and the truth" in page
     assert "spread / RMSE of month means" in page
     figure = plots.members(pairs, pairs.channels[0], pairs.case(3, pairs.channels[0]), "2001-01-04")

@@ -14,7 +14,7 @@ from etesian.fill.plots import example, film, gapfill_figures, strip
 from etesian.scores.definitions import FILLED_SCORES
 from etesian.scores.page import page, picture, provenance, save_pictures, table, text, verdict_list
 from etesian.scores.tables import number as digits
-from etesian.scores.tables import pretty_units, title, verdicts, with_best
+from etesian.scores.tables import title, verdicts, with_best, with_units
 
 _BINNINGS = ("region", "observations", "distance", "cloud_share", "deviation")
 
@@ -63,8 +63,8 @@ def render(scores: xr.Dataset, pictures: dict[str, bytes]) -> str:
     parts.append(verdict_list(verdicts(scores, _channels(scores))))
     for channel in scores.channel.values.tolist():
         part = scores.sel(channel=channel)
-        units = pretty_units(str(part.units.values))
-        parts += [f"<h2>{text(title(channel))}{f' ({units})' if units else ''}</h2>", _score_table(part)]
+        heading = with_units(title(channel), "rmse", str(part.units.values))
+        parts += [f"<h2>{text(heading)}</h2>", _score_table(part)]
         parts.append(picture(pictures[f"fields_{channel}"], f"{title(channel)}: observed, filled, truth and error"))
         if f"models_{channel}" in pictures:
             parts.append(picture(pictures[f"models_{channel}"], "Every model beside the truth"))
@@ -118,11 +118,11 @@ def filled_summary(scores: xr.Dataset) -> Table:
     for channel in scores.channel.values.tolist():
         part = scores.isel(region=0).sel(channel=channel)
         best = part.rmse.min(keepdims=True).values
-        units = pretty_units(str(part.units.values))
+        head = with_units(channel, "rmse", str(part.units.values))
         for row, name in enumerate(scores.forecast.values.tolist()):
             cells = [digits(float(part[score].sel(forecast=name))) for score in shown]
             cells[:1] = with_best(part.rmse.sel(forecast=[name]).values, best, "[bold]{}[/]")
-            result.add_row(f"{channel} ({units})" if row == 0 else "", name, *cells)
+            result.add_row(head if row == 0 else "", name, *cells)
         result.add_section()
     return result
 

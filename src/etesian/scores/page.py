@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from etesian.scores.tables import days, is_win, pretty_units, title, with_best
+from etesian.scores.tables import days, is_win, title, with_best, with_units
 
 STYLE = """
 :root{--ink:#22292e;--soft:#5b666e;--line:#dfe4e7;--ground:#fff;--card:#f6f8f9;--accent:#0b6e99}
@@ -72,8 +72,7 @@ def table(head: list[str], rows: list[list[str]], names: int) -> str:
 
 def named(scores: xr.Dataset, channel: str) -> str:
     """Return a channel with its units."""
-    units = pretty_units(str(scores.units.sel(channel=channel).values))
-    return text(title(channel) + (f" ({units})" if units else ""))
+    return text(with_units(title(channel), "rmse", str(scores.units.sel(channel=channel).values)))
 
 
 def by_lead(scores: xr.Dataset, groups: Iterable[tuple[str, xr.DataArray, xr.DataArray]], names: Sequence[str]) -> str:

@@ -211,14 +211,14 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
     for name in columns:
         table.add_column(name, justify="right")
     for channel in chosen:
-        units = pretty_units(str(scores.units.sel(channel=channel).values))
+        head = with_units(channel, "rmse", str(scores.units.sel(channel=channel).values))
         for row, name in enumerate(scores.forecast.values.tolist()):
             cells = []
             for values, order in columns.values():
                 text = number(values.sel(channel=channel, forecast=name).item())
                 best = order.sel(channel=channel)
                 cells.append(f"[bold]{text}[/]" if best.sel(forecast=name) == best.min() else text)
-            table.add_row(f"{channel} ({units})" if units and row == 0 else channel if row == 0 else "", name, *cells)
+            table.add_row(head if row == 0 else "", name, *cells)
         table.add_section()
     if "station_channel" in scores.dims and not _downscaled(scores):
         part = at_stations(scores).isel(region=0)
@@ -226,10 +226,10 @@ def summary(scores: xr.Dataset, channels: Sequence[str] | None = None) -> Table:
             errors, best = (
                 each.sel(channel=channel) for each in (part.rmse, part.rmse.drop_sel(forecast="truth").min("forecast"))
             )
-            units = pretty_units(str(part.units.sel(channel=channel).values))
+            head = with_units(f"{channel} at stations", "rmse", str(part.units.sel(channel=channel).values))
             for row, name in enumerate(part.forecast.values.tolist()):
                 cells = with_best(errors.sel(forecast=name).values, best.values, "[bold]{}[/]")
-                table.add_row(f"{channel} at stations{units and f' ({units})'}" if row == 0 else "", name, *cells)
+                table.add_row(head if row == 0 else "", name, *cells)
             table.add_section()
     if DISTANCE in scores and not _downscaled(scores):
         learned = scores[DISTANCE]
