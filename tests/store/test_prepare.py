@@ -174,6 +174,17 @@ def test_files_are_prepared_with_every_option_at_once(tmp_path: Path) -> None:
     assert list(store.data_vars) == ["temperature", "orography"]
 
 
+def test_a_mean_of_members_is_refused_for_what_one_of_them_holds(tmp_path: Path) -> None:
+    members = xr.concat([planet(gaps=0, seed=seed) for seed in range(10)], "member")
+    prepare(members, str(tmp_path / "a.zarr"), member="mean")
+    back = to_dataset(tmp_path / "a.zarr")
+    np.testing.assert_allclose(back["temperature"], members["temperature"].mean("member"), rtol=1e-6)
+    members["temperature"][3, :12, 0, :3, :4] = 0
+    for member in (3, "mean"):
+        with pytest.raises(DataError, match="'temperature_500' holds the value 0 exactly 144 times"):
+            prepare(members, str(tmp_path / "b.zarr"), member=member)
+
+
 def test_blocks_of_points_are_averaged_and_those_with_holes_are_missing(tmp_path: Path) -> None:
     source = planet(8, gaps=0.0)
     source.temperature[3, 1, 2, 4] = np.nan

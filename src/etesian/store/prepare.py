@@ -84,7 +84,9 @@ def prepare(
     """
     files = [] if isinstance(sources, xr.Dataset) else expand(list(sources))
     target = claim(store, "training store", [*files, *([grid] if grid else [])], overwrite=overwrite)
-    dataset = select_member(sources if isinstance(sources, xr.Dataset) else open_store(list(sources)), member)
+    dataset = sources if isinstance(sources, xr.Dataset) else open_store(list(sources))
+    if member != "mean":
+        dataset = select_member(dataset, member)
     derived = names_to_derive(derive or [])
     kept = variables
     if derived and variables is not None:
@@ -100,6 +102,8 @@ def prepare(
     # Checked is what the sources hold, and of them no more than is needed; afterwards fill values are smeared.
     watched = Watched(dataset, unfinished(target))
     dataset = watched.dataset
+    if member == "mean":
+        dataset = select_member(dataset, member)
     if every is not None and resampling != "instant":
         dataset = resample(dataset, every, resampling)
     if derived:
