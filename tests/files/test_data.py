@@ -14,6 +14,7 @@ import xarray as xr
 
 import etesian as et
 from etesian.cli.main import main
+from etesian.core.outputs import claim, marker
 from etesian.files import copies, zarrs
 from etesian.files.public import PUBLIC
 
@@ -211,17 +212,35 @@ def test_a_folder_of_somebody_else_is_left_alone(server, tmp_path) -> None:
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+def test_what_its_owner_puts_beside_copies_is_never_taken_for_them(server, tmp_path) -> None:
+    oisst(server.folder, "19810930", "19811001")
+    for end in ("1981-09-30", "1981-10-01"):
+        place = et.data("oisst", tmp_path / "sst", years=("1981-09-30", end), base=server.url)
+        (place / "thesis.tex").write_text("")
+    archive(tmp_path / "record" / "train_val.tar.gz", "a.nc")
+    options = {"out": tmp_path / "cb", "base": f"file://{tmp_path}/record"}
+    with pytest.raises(et.DataError, match=r"there is no .*test\.tar\.gz"):
+        et.data("climatebench", **options)
+    (tmp_path / "cb" / "thesis.tex").write_text("")
+    archive(tmp_path / "record" / "test.tar.gz", "b.nc")
+    for folder, kind in ((place, "fields"), (et.data("climatebench", **options), "scenarios")):
+        assert len(marker(folder)["entries"]) == 2
+        with pytest.raises(et.DataError, match=r"holds thesis\.tex, which etesian did not write"):
+            claim(folder, kind)
+
+
+def archive(place: Path, *names: str) -> None:
+    place.parent.mkdir(exist_ok=True)
+    with tarfile.open(place, "w:gz") as file:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            file.addfile(member, io.BytesIO(b"here"))
+
+
 def test_climatebenchs_archives_are_unpacked_side_by_side_and_nowhere_else(tmp_path, capsys) -> None:
-    (tmp_path / "record").mkdir()
-    for archive, members in {
-        "train_val": ["train_val/inputs_ssp585.nc", "../../evil.nc"],
-        "test": ["test/a.nc"],
-    }.items():
-        with tarfile.open(tmp_path / "record" / f"{archive}.tar.gz", "w:gz") as file:
-            for name in members:
-                member = tarfile.TarInfo(name)
-                member.size = 4
-                file.addfile(member, io.BytesIO(b"here"))
+    archive(tmp_path / "record" / "train_val.tar.gz", "train_val/inputs_ssp585.nc", "../../evil.nc")
+    archive(tmp_path / "record" / "test.tar.gz", "test/a.nc")
     first, second = (et.data("climatebench", tmp_path / "cb", base=f"file://{tmp_path}/record") for _ in range(2))
     assert first == second
     names = {file.name for file in first.iterdir()} - {".etesian.json"}

@@ -94,10 +94,16 @@ def unfinished(place: Path) -> Path:
     return place.with_name(f"{place.name}.partial")
 
 
-def mark(folder: Path, kind: Kind | Literal["run", "unfinished"], plan: str | None = None) -> None:
-    """Note in a folder that this library wrote what is in it now, and what that follows from."""
-    entries = sorted(entry.name for entry in folder.iterdir() if entry.name != MARKER)
-    told = {"written_by": "etesian", "kind": kind, "entries": entries} | ({} if plan is None else {"plan": plan})
+def mark(
+    folder: Path,
+    kind: Kind | Literal["run", "unfinished"],
+    plan: str | None = None,
+    entries: Iterable[str] | None = None,
+) -> None:
+    """Note in a folder that this library wrote `entries`, or what is in it now, and what that follows from."""
+    names = {entry.name for entry in folder.iterdir()} if entries is None else set(entries)
+    told: dict[str, Any] = {"written_by": "etesian", "kind": kind, "entries": sorted(names - {MARKER})}
+    told |= {} if plan is None else {"plan": plan}
     (folder / MARKER).write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 

@@ -198,14 +198,16 @@ def _copy_days(public: PublicData, root: str, start: str | None, end: str | None
     files = {url: folder / PurePosixPath(url).name for url in urls}
     missing = sum(not file.exists() for file in files.values())
     print(f"  {missing} of {len(files)} files to copy, about {in_words(missing * (size or 0))}")
+    # What else has come into the folder is its owner's.
+    mark(folder, "fields", entries=[*marker(folder)["entries"], *(file.name for file in files.values())])
     copy_files(files)
-    mark(folder, "fields")
 
 
 def _copy_archives(public: PublicData, root: str, out: Path) -> None:
     """Copy archives and put the files in them side by side; each is noted when its files are there."""
     folder = _folder(out, public.way)
-    done = json.loads(marker(folder).get("plan") or "[]")
+    told = marker(folder)
+    done, written = json.loads(told.get("plan") or "[]"), set(told["entries"])
     for name in " ".join(public.places.values()).split():
         archive = folder / name
         if name in done:
@@ -221,13 +223,14 @@ def _copy_archives(public: PublicData, root: str, out: Path) -> None:
                     file = PurePosixPath(member.name).name
                     if member.isfile() and file.endswith(".nc") and not file.startswith("."):
                         inside.extract(member.replace(name=file, deep=False), folder, filter="data")
+                        written.add(file)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(
                 f"{archive} cannot be unpacked ({error}); remove it and run the same command again"
             ) from None
         done.append(name)
         archive.unlink()
-        mark(folder, "scenarios", json.dumps(done))
+        mark(folder, "scenarios", json.dumps(done), written)
 
 
 def _cmip6_stores(
