@@ -20,11 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 LEADS = (6, 12, 18)
 
 
-def saved(store: str, path: Path, network: Any, *, history: list[int], **options: Any) -> str:
+def saved(store: str, path: Path, network: Any, *, history: list[int], targets: Any = None, **options: Any) -> str:
     """A run of random weights that has seen the store's statistics."""
     torch.manual_seed(0)
     days = {"train": ("2001-01-01", "2001-01-10"), "validate": ("2001-01-11", "2001-01-15")}
-    data = et.ForecastData([store], leads=[6, 12, 18], history=history, **days)
+    data = et.ForecastData([store], leads=[6, 12, 18], history=history, targets=targets, **days)
     data.setup("fit")
     task = et.ForecastTask(
         lambda own: small_tasks.stirred(network(own)), data.layout, data.statistics, anomalies=True, **options
@@ -94,6 +94,13 @@ def test_the_iterator_gives_the_forecasts_of_the_run_to_the_last_bit(
     single, told = model(x, coords)
     assert torch.allclose(single, steps[1][0], rtol=1e-6)
     assert list(told) == ["ensemble", "time", "lead_time", "variable", "lat", "lon"]
+
+
+def test_the_leads_go_on_where_not_all_that_is_given_is_forecast(store: str, tmp_path: Path) -> None:
+    run = saved(store, tmp_path / "run", climax, history=[0], targets=["temperature_850"])
+    model = et.Earth2Prognostic(run, LEADS, store=store)
+    steps = itertools.islice(model.create_iterator(*start(model, store, "2001-01-10T06", 1)), 4)
+    assert [int(told["lead_time"].astype(int)[0]) for _, told in steps] == [0, *LEADS]
 
 
 def test_it_has_what_the_interface_asks_for(iterated: str, store: str) -> None:

@@ -169,6 +169,8 @@ class Earth2Prognostic(nn.Module):
             if not _same(window, before):
                 parts = self._restarted(window, where, place, 0)
             answer, told = next(parts), self.output_coords(where)
+            # A window that the forecasts do not refill stays at the initial time.
+            told["lead_time"] = np.asarray(coords["lead_time"])[-1:] + np.timedelta64(self.leads[place], "h")
             before = answer.clone() if self.rear_hook is not _unchanged else answer
             answer, told = self.rear_hook(answer, told)
             window, where = self._moved_on(window, where, answer)
