@@ -158,6 +158,10 @@ def test_what_does_not_fit_is_refused(iterated: str, several: str, store: str, t
         next(steps)
     with pytest.raises(RecipeError, match="no steps of one length"):
         et.Earth2Prognostic(iterated, [6, 18], store=store)
+    means = et.load(iterated)
+    means.task.provenance["average_hours"] = 24
+    with pytest.raises(RecipeError, match="forecasts means over hours, for which"):
+        et.Earth2Prognostic(means, LEADS, store=store)
     with pytest.raises(DataError, match="needs 'orography': give store"):
         et.Earth2Prognostic(iterated, LEADS)
     with pytest.raises(RecipeError, match="not for 24 h"):

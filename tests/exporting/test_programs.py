@@ -188,6 +188,12 @@ def test_what_is_no_function_of_one_state_is_refused(tmp_path: Path, run: str) -
     assert not list(tmp_path.iterdir())
 
 
+def test_runs_of_means_say_over_how_many_hours() -> None:
+    task, _ = small_tasks.climax_plain()
+    task.provenance["average_hours"] = 24
+    assert ExportedRun(task, (24,), 1).described()["output"]["averaging_hours"] == 24
+
+
 def test_a_function_that_is_off_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = ExportedRun(small_tasks.climax_plain()[0], (6,), 1)
     monkeypatch.setattr(run, "trial", lambda *date: (ExportedRun.trial(run, *date)[0], torch.zeros(1, 1, 6, 8, 16)))

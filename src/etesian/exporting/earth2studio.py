@@ -95,7 +95,11 @@ class Earth2Prognostic(nn.Module):
             raise RecipeError(f"leads {list(self.leads)} are no steps of one length; give such as 6 12 18")
         task.check_leads(self.leads)
         layout = task.layout
-        for is_there, what in ((layout.forcings, "knows the target times"), (layout.other_grids, "has several grids")):
+        for is_there, what in (
+            (layout.forcings, "knows the target times"),
+            (layout.other_grids, "has several grids"),
+            (task.provenance.get("average_hours"), "forecasts means over hours"),
+        ):
             if is_there:
                 raise RecipeError(f"{run.path} {what}, for which earth2studio's interface has no place")
         units = task.provenance.get("units", {})

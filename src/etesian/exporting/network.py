@@ -189,6 +189,7 @@ class ExportedRun(nn.Module):
                 "name": "fields",
                 "dims": ["batch", "lead", "channel", "latitude", "longitude"],
                 "leads_hours": list(self.leads) or [0],
+                "averaging_hours": self.task.provenance.get("average_hours"),
                 "channels": [of(c) for c in layout.targets],
                 "missing": "NaN where the run never observed a channel",
             },
