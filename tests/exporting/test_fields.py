@@ -222,6 +222,28 @@ def test_means_since_before_the_initial_time_begin_where_they_do(tmp_path: Path)
     ]
 
 
+def test_sums_and_extremes_say_so_as_far_as_their_hours_are_known(tmp_path: Path) -> None:
+    done = {f"{end}imum_2m_temperature": f"{end}imum" for end in ("max", "min")}
+    done |= {"total_precipitation": "sum", "total_precipitation_6hr": "sum"}
+    made = maps(*done)
+    del made["total_precipitation_6hr"].attrs["accumulation_hours"]
+    with netCDF4.Dataset(et.export(made, tmp_path / "a.nc")) as file:
+        for name, what in done.items():
+            assert file[name].cell_methods == f"{LEAD}: {what} (over the 6 hours before)"
+        assert file[file[LEAD].bounds][:].tolist() == [[0, 6]]
+    with netCDF4.Dataset(et.export(made.drop_attrs(), tmp_path / "b.nc")) as file:
+        assert [name for name in done if "cell_methods" in file[name].ncattrs()] == ["total_precipitation_6hr"]
+
+
+def test_means_of_sums_are_no_sums_of_grib(tmp_path: Path) -> None:
+    made = forecasts()[["total_precipitation_6hr"]]
+    made["total_precipitation_6hr"].attrs["averaging_hours"] = 24
+    with pytest.raises(ChannelError, match=r"'total_precipitation_6hr' .* is a mean over 24 hours of sums or extremes"):
+        et.export(made, tmp_path / "a.grib2")
+    with netCDF4.Dataset(et.export(made, tmp_path / "a.nc")) as file:
+        assert file["total_precipitation_6hr"].cell_methods == f"{LEAD}: mean (over the 24 hours before)"
+
+
 def test_filled_and_fine_fields_are_written_at_their_times(tmp_path: Path) -> None:
     time = pd.date_range("2006-01-01", periods=3, freq="MS")
     dims, shape = ("time", "latitude", "longitude"), (3, *GREENWICH.shape)

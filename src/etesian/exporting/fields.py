@@ -11,13 +11,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS
+from etesian.core.channels import ACCUMULATION_HOURS, AVERAGING_HOURS, CATALOGUE
 from etesian.core.clock import encode_time
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import LEAD, MEMBER
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.grid import Grid
 from etesian.core.outputs import keep_apart, unfinished
+from etesian.exporting.parameters import MAXIMUM, MINIMUM, PARAMETERS
 from etesian.files.open import open_store
 from etesian.scores.series import find_lead, open_any, open_forecast
 from etesian.store.format import to_dataset
@@ -27,6 +28,8 @@ PIECE_BYTES = 64 * 2**20
 """Of values that are held at once, where one map is not more."""
 
 LEADING = ("time", MEMBER, LEAD)
+
+_EXTREMES: dict[int | None, str] = {MAXIMUM: "maximum", MINIMUM: "minimum"}
 
 _DIMENSIONS = (*LEADING, "level", "latitude", "longitude")
 
@@ -131,10 +134,17 @@ class ExportedFields:
 
 def hours_covered(array: xr.DataArray) -> tuple[str, int] | None:
     """Return what is done over how many hours up to a time, None for an instant and where the length is not told."""
-    for key, process in ((AVERAGING_HOURS, "mean"), (ACCUMULATION_HOURS, "sum")):
-        if array.attrs.get(key):
-            return process, int(array.attrs[key])
-    return None
+    if hours := array.attrs.get(AVERAGING_HOURS):
+        return "mean", int(hours)
+    known = CATALOGUE.get(str(array.name))
+    hours = array.attrs.get(ACCUMULATION_HOURS) or (known and known.accumulation_hours)
+    return (_EXTREMES.get(process_of(array), "sum"), int(hours)) if hours else None
+
+
+def process_of(array: xr.DataArray) -> int | None:
+    """Return what is done over time (code table 4.10) by variables that are never an instant."""
+    parameter = PARAMETERS.get(str(array.name))
+    return parameter.process if parameter else None
 
 
 def whole_hours(seconds: int, what: str) -> int:

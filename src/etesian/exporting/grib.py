@@ -112,12 +112,15 @@ def _form(fields: ExportedFields, name: str) -> _Form:
     if (factor, offset) != (1.0, 0.0):
         raise DataError(f"'{name}' in {fields.name} is in {units}, not in {known.units}: convert it first")
     covered = hours_covered(array)
-    if covered is None and known.accumulation_hours:
-        covered = "sum", known.accumulation_hours
     if covered is None and parameter.process is not None:
         raise ChannelError(
             f"'{name}' in {fields.name} says not over how many hours it is taken: give it the attribute "
             f"accumulation_hours, or write NetCDF, a name that ends in .nc"
+        )
+    if covered is not None and covered[0] == "mean" and (parameter.process is not None or known.accumulation_hours):
+        raise ChannelError(
+            f"'{name}' in {fields.name} is a mean over {covered[1]} hours of sums or extremes over fewer, which GRIB 2 "
+            f"does not mean by it: {remedy}"
         )
     if covered is None:
         return _Form(parameter, None, 0, parameter.factor)

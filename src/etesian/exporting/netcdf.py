@@ -12,7 +12,7 @@ from etesian.core.channels import CATALOGUE
 from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.dataset import CONVENTIONS, LEAD, MEMBER
 from etesian.core.version import __version__
-from etesian.exporting.fields import LEADING, ExportedFields, hours_covered
+from etesian.exporting.fields import LEADING, ExportedFields, hours_covered, process_of
 
 CHUNK_BYTES = 2**20
 """Of a chunk of a variable, where one map is not more."""
@@ -79,11 +79,12 @@ def _leads(file: Any, fields: ExportedFields) -> None:
     assert fields.lead_seconds is not None
     leads = fields.lead_seconds / SECONDS_PER_HOUR
     told = {"standard_name": "forecast_period", "units": "hours"}
-    covered = {hours_covered(array) for array in fields.dataset.data_vars.values()}
-    one = next(iter(covered)) if len(covered) == 1 else None
+    processes = [hours_covered(array) for array in fields.dataset.data_vars.values()]
+    covered = {process and process[1] for process in processes}
+    one = covered.pop() if len(covered) == 1 else None
     _axis(file, LEAD, leads, told if one is None else told | {"bounds": f"{LEAD}_bnds"})
     if one is not None:
-        _bounds(file, f"{LEAD}_bnds", LEAD, np.stack([leads - one[1], leads], axis=1))
+        _bounds(file, f"{LEAD}_bnds", LEAD, np.stack([leads - one, leads], axis=1))
     valid = file.createVariable("valid_time", "f8", ("time", LEAD))
     valid.setncatts({"standard_name": "time", "units": _HOURS, "calendar": fields.calendar})
     valid[:] = fields.seconds[:, None] / SECONDS_PER_HOUR + leads
@@ -122,9 +123,10 @@ def _variable(file: Any, fields: ExportedFields, name: str) -> None:
         process = hours_covered(given)
         told |= {"coordinates": "valid_time"}
         # CF's interval would be that of the samples, which nobody has noted.
-        told["cell_methods"] = (
-            f"{LEAD}: {process[0]} (over the {process[1]} hours before)" if process else "time: point"
-        )
+        if process is not None:
+            told["cell_methods"] = f"{LEAD}: {process[0]} (over the {process[1]} hours before)"
+        elif process_of(given) is None:
+            told["cell_methods"] = "time: point"
     elif "cell_methods" in given.attrs:
         told["cell_methods"] = given.attrs["cell_methods"]
     array.setncatts(told)
