@@ -244,6 +244,13 @@ def test_means_of_sums_are_no_sums_of_grib(tmp_path: Path) -> None:
         assert file["total_precipitation_6hr"].cell_methods == f"{LEAD}: mean (over the 24 hours before)"
 
 
+@pytest.mark.parametrize("source", ["dd", "d*"])
+def test_no_file_of_a_source_is_replaced(tmp_path: Path, source: str) -> None:
+    out = et.export(forecasts(), tmp_path / "dd" / "a.nc")
+    with pytest.raises(DataError, match=r"a\.nc is a source"):
+        et.export(tmp_path / source, out, overwrite=True)
+
+
 def test_filled_and_fine_fields_are_written_at_their_times(tmp_path: Path) -> None:
     time = pd.date_range("2006-01-01", periods=3, freq="MS")
     dims, shape = ("time", "latitude", "longitude"), (3, *GREENWICH.shape)

@@ -10,6 +10,7 @@ from etesian.core.errors import RecipeError, suggest
 from etesian.exporting.fields import ExportedFields, file_in_the_making
 from etesian.exporting.grib import write_grib
 from etesian.exporting.netcdf import write_netcdf
+from etesian.files.open import expand
 from etesian.run import Run
 from etesian.training.checkpoint import find_checkpoint, load_task
 from etesian.verbs import at_least_one, hours
@@ -78,7 +79,7 @@ def export(
     if suffix != ".nc":
         write = partial(write_grib, bits=BITS if bits is None else bits)
     fields = ExportedFields(source, variables)
-    with file_in_the_making(out, [] if isinstance(source, xr.Dataset) else [source], overwrite=overwrite) as file:
+    with file_in_the_making(out, [] if isinstance(source, xr.Dataset) else expand(source), overwrite=overwrite) as file:
         write(fields, file)
     return Path(out)
 
