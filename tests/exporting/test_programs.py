@@ -1,6 +1,7 @@
 """Runs as functions of tensors: the same numbers as the run's own forecasts, or refused in one sentence."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import etesian as et
 from etesian.core.clock import cosine_solar_zenith, parse_time, seasonal_terms
 from etesian.core.errors import RecipeError
 from etesian.exporting.network import CALENDAR, ExportedRun
-from etesian.exporting.programs import METADATA, write_onnx, write_pt2
+from etesian.exporting.programs import METADATA, _quiet, write_onnx, write_pt2
 from etesian.networks.weathermesh_parts import clock_features
 from etesian.nn.moment import Initial, clock_inside, counted_from, seasons
 from etesian.training.checkpoint import SafeCheckpoints
@@ -192,6 +193,16 @@ def test_runs_of_means_say_over_how_many_hours() -> None:
     task, _ = small_tasks.climax_plain()
     task.provenance["average_hours"] = 24
     assert ExportedRun(task, (24,), 1).described()["output"]["averaging_hours"] == 24
+
+
+@pytest.mark.parametrize("before", [logging.NOTSET, logging.ERROR])
+def test_what_was_said_about_logging_holds_afterwards(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root.manager, "disable", before)
+    with _quiet():
+        with _quiet():
+            pass
+        assert logging.root.manager.disable == max(before, logging.WARNING)
+    assert logging.root.manager.disable == before
 
 
 def test_a_function_that_is_off_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,8 @@ class ExportedRun(nn.Module):
         with counted_from(Initial(named["time"])):
             return self._answer(named, self._drawn(named))
 
-    @torch.no_grad()
-    def trial(self, date: str, seed: int) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return tensors of a likely state at a date, and what the run by itself answers to them."""
+    def tensors(self, date: str, seed: int) -> tuple[Tensor, ...]:
+        """Return tensors of a likely state at a date."""
         seconds, random = parse_time(date, CALENDAR), torch.Generator().manual_seed(seed)
         tensors = []
         for each in self.given:
@@ -113,8 +112,14 @@ class ExportedRun(nn.Module):
                 scale, mean = (torch.from_numpy(part).float()[:, None, None] for part in (known.std, known.mean))
                 values = mean + 0.5 * scale * values
             tensors.append(torch.full(each.shape, seconds) if each.name == "time" else values)
+        return tuple(tensors)
+
+    @torch.no_grad()
+    def trial(self, date: str, seed: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return tensors of a likely state at a date, and what the run by itself answers to them."""
+        tensors = self.tensors(date, seed)
         named = self._named(tensors)
-        return tuple(tensors), self._answer(named, self._drawn(named), seconds)
+        return tensors, self._answer(named, self._drawn(named), parse_time(date, CALENDAR))
 
     def _named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         return {each.name: tensor for each, tensor in zip(self.given, tensors, strict=True)}

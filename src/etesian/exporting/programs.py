@@ -53,7 +53,7 @@ def write_onnx(run: ExportedRun, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise RecipeError(f"ONNX needs a package that is missing ({error}): pip install 'etesian[export]'") from None
-    inputs, _ = run.trial(_TRIALS[0], 0)
+    inputs = run.tensors(_TRIALS[0], 0)
     names = [each.name for each in run.given]
     try:
         with _quiet():
@@ -86,7 +86,7 @@ def write_onnx(run: ExportedRun, path: Path) -> None:
 
 
 def _traced(run: ExportedRun) -> torch.export.ExportedProgram:
-    inputs, _ = run.trial(_TRIALS[0], 0)
+    inputs = run.tensors(_TRIALS[0], 0)
     try:
         with _quiet(), torch.no_grad():
             return torch.export.export(run, inputs, strict=False)
@@ -125,8 +125,9 @@ def _quiet() -> Iterator[None]:
     """Keep the tracers' notes off the terminal: what goes wrong is raised."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
