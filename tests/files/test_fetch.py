@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from etesian.core.dataset import planet_of
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.files import fetch as module
 from etesian.files import zarrs
@@ -121,6 +122,12 @@ def server(source, monkeypatch):
 def tree(path: Path) -> dict[str, str]:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_what_is_of_no_place_on_earth_stays_so(tmp_path):
+    source = weather(3, tmp_path / "weather.zarr", planet="simulated")
+    fetch(str(source), str(tmp_path / "copy.zarr"), variables=["land_sea_mask"])
+    assert planet_of(open_store(tmp_path / "copy.zarr")) == {"planet": "simulated"}
 
 
 EVERYTHING = ["geopotential", "temperature", "2m_temperature", "land_sea_mask"]

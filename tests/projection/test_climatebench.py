@@ -219,6 +219,7 @@ def simulation(path: Path, warming: float) -> None:
     xr.Dataset(
         {"tas": (("time", "latitude", "longitude"), values, {"units": "K"})},
         {"time": time, "latitude": LATITUDE[::-1], "longitude": [0.0, 90.0, 180.0, 270.0]},
+        {"planet": "simulated"},
     ).to_netcdf(path)
 
 
@@ -226,7 +227,9 @@ def test_simulations_without_emissions_are_told_only_what_came_before(tmp_path: 
     paths = {name: str(tmp_path / f"{name}.nc") for name in ("A", "B")}
     simulation(tmp_path / "A.nc", 0.1)
     simulation(tmp_path / "B.nc", 0.05)
-    run = read_simulations(paths, "2m_temperature", (1900, 1909)).runs["A"]
+    read = read_simulations(paths, "2m_temperature", (1900, 1909))
+    assert read.planet == {"planet": "simulated"}
+    run = read.runs["A"]
     assert run.years.tolist() == list(range(1910, 1960))
     anomaly = 0.1 * (run.years - 1904.5)
     np.testing.assert_allclose(run.targets[:, 0, 2, 3], anomaly, atol=1e-4)

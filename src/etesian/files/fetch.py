@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from etesian.core.channels import CATALOGUE, canonical_name
 from etesian.core.clock import encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_HOUR
+from etesian.core.dataset import planet_of
 from etesian.core.errors import ChannelError, DataError, GridError, RecipeError, suggest
 from etesian.core.grid import Region
 from etesian.core.outputs import claim
@@ -241,6 +242,7 @@ def _create(store: Path, raw: xr.Dataset, steps: NDArray[np.int64], plan: dict[s
             f"{plan['source']} holds forecasts, whose fields are valid later than their times: states are copied, so "
             f"open it with xarray and save the part that you need"
         )
+    planet = planet_of(sample)
     for field in sample.data_vars.values():
         kept = ("units", "standard_name", "long_name")
         field.attrs = {name: field.attrs[name] for name in kept if name in field.attrs}
@@ -254,7 +256,7 @@ def _create(store: Path, raw: xr.Dataset, steps: NDArray[np.int64], plan: dict[s
         coordinates["time"] = ("time", raw["time"].values[steps], {"standard_name": "time"})
     still = {name: field.load() for name, field in sample.data_vars.items() if "time" not in field.dims}
     moving = {str(name): field.isel(time=0) for name, field in sample.data_vars.items() if "time" in field.dims}
-    attributes = {"Conventions": "CF-1.11", "source": plan["source"], "plan": plan_text(plan)}
+    attributes = {"Conventions": "CF-1.11", "source": plan["source"], "plan": plan_text(plan)} | planet
     create_empty_store(
         store,
         xr.Dataset(still, coordinates, attributes),

@@ -163,6 +163,7 @@ def read_simulations(
     """
     runs: dict[str, Scenario] = {}
     grid, units = None, ""
+    planet: dict[str, str] = {}
     for name, source in sources.items():
         dataset = open_store(source)
         if variable not in dataset:
@@ -174,6 +175,7 @@ def read_simulations(
         if grid is not None and own != grid:
             raise GridError(f"{source} is on {own}, other simulations on {grid}; regrid one to the other")
         grid, units = own, str(field.attrs.get("units", ""))
+        planet |= planet_of(dataset)
         years = _consecutive(np.asarray(field["time"].dt.year.values), str(source))
         values = _complete(field.values, variable, str(source))
         inside = (years >= reference[0]) & (years <= reference[1])
@@ -189,7 +191,7 @@ def read_simulations(
         )
     if grid is None:
         raise RecipeError("no simulations are named")
-    return Scenarios((Channel(f"{variable}_before"),), (Channel(variable),), (units,), grid, runs)
+    return Scenarios((Channel(f"{variable}_before"),), (Channel(variable),), (units,), grid, runs, planet)
 
 
 def _read_scenario(
