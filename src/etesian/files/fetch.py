@@ -24,17 +24,16 @@ from etesian.core.resumable import WorkFolder, create_empty_store, is_finished, 
 from etesian.files import zarrs
 from etesian.files.canonical import canonicalise
 from etesian.files.decoding import DamagedError, UnreachableError
+from etesian.files.public import PUBLIC
 from etesian.files.zarrs import open_remote
+
+_ERA5, _ARCO = PUBLIC["era5"], PUBLIC["arco-era5"]
 
 PUBLIC_STORES = {
     "weatherbench2/64x32": "gs://weatherbench2/datasets/era5/1959-2022-6h-64x32_equiangular_conservative.zarr",
-    "weatherbench2/240x121": (
-        "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-240x121_equiangular_with_poles_conservative.zarr"
-    ),
-    "weatherbench2/1440x721": (
-        "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr"
-    ),
-    "arco-era5": "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3",
+    "weatherbench2/240x121": f"{_ERA5.base}/{_ERA5.places[1.5]}",
+    "weatherbench2/1440x721": f"{_ERA5.base}/{_ERA5.places[0.25]}",
+    "arco-era5": f"{_ARCO.base}/{_ARCO.places[0.25]}",
 }
 """Public stores by short name."""
 
