@@ -61,7 +61,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.dead_after = folder, 10**9
+        self.folder, self.dead_after, self.status = folder, 10**9, 503
         self.sent: Counter[str] = Counter()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -79,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         if not head and sum(self.server.sent.values()) >= self.server.dead_after:
-            self.send_error(503)
+            self.send_error(self.server.status)
             return
         body, wanted = file.read_bytes(), self.headers.get("Range")
         if wanted and not head:
@@ -227,6 +227,16 @@ def test_what_its_owner_puts_beside_copies_is_never_taken_for_them(server, tmp_p
         assert len(marker(folder)["entries"]) == 2
         with pytest.raises(et.DataError, match=r"holds thesis\.tex, which etesian did not write"):
             claim(folder, kind)
+
+
+def test_a_final_answer_is_not_asked_for_again(server, tmp_path, monkeypatch) -> None:
+    oisst(server.folder, "19810930")
+    server.dead_after, server.status = 0, 403
+    monkeypatch.setattr(copies.time, "sleep", lambda _: pytest.fail("asked again"))
+    with pytest.raises(et.DataError, match=r"stopped answering \(403"):
+        et.data("oisst", tmp_path / "sst", years=("1981-09-30", "1981-09-30"), base=server.url)
+    with pytest.raises(et.DataError, match="stopped answering"):
+        copies._block(f"{server.url}/nothing.nc", 0, 4)
 
 
 def archive(place: Path, *names: str) -> None:

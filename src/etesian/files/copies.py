@@ -1,8 +1,9 @@
 """Whole files from an address, so that what was interrupted goes on where it stopped."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 import fsspec
@@ -14,6 +15,8 @@ from etesian.files import zarrs
 BLOCK_BYTES = 16 * 2**20
 """Asked for at once."""
 
+T = TypeVar("T")
+
 RETRIES = 5
 """Repetitions of a failing request, each after twice the pause of the one before."""
 
@@ -24,21 +27,19 @@ def size_of(url: str) -> int | None:
     Raises:
         DataError: if the server does not answer, or does not tell the size.
     """
-    system, path = _system(url)
-    for attempt in range(RETRIES + 1):
+    system, path = system_of(url)
+
+    def told() -> dict[str, Any] | None:
         try:
-            size = system.info(path)["size"]
+            return dict(system.info(path))
         except FileNotFoundError:
             return None
-        except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            if attempt == RETRIES:
-                raise DataError(f"{url} cannot be reached ({first_line(error)}); try again later") from None
-            time.sleep(zarrs.FIRST_PAUSE * 2**attempt)
-        else:
-            if size is None:
-                raise DataError(f"{url} does not tell its size; copy it by hand")
-            return int(size)
-    raise AssertionError
+
+    if (found := _persistently(told, f"{url} cannot be reached", "try again later")) is None:
+        return None
+    if found["size"] is None:
+        raise DataError(f"{url} does not tell its size; copy it by hand")
+    return int(found["size"])
 
 
 def copy_files(files: Mapping[str, Path]) -> None:
@@ -71,24 +72,40 @@ def copy_files(files: Mapping[str, Path]) -> None:
 
 def _block(url: str, begin: int, size: int) -> bytes:
     """Return the next bytes of a file."""
-    system, path = _system(url)
+    system, path = system_of(url)
     end = min(size, begin + BLOCK_BYTES)
+
+    def block() -> bytes:
+        found = bytes(system.cat_file(path, start=begin, end=end))
+        if len(found) != end - begin:
+            raise OSError(f"{len(found)} bytes came instead of {end - begin}")
+        return found
+
+    return _persistently(block, f"{url} stopped answering", "run the same command again to continue")
+
+
+def _persistently(ask: Callable[[], T], what: str, remedy: str) -> T:
+    """Repeat what fails, waiting longer each time; `what` has happened, and `remedy` helps, where it goes on failing.
+
+    Raises:
+        DataError: after the last repetition, or where the server's answer is final.
+    """
     for attempt in range(RETRIES + 1):
         try:
-            block = bytes(system.cat_file(path, start=begin, end=end))
-            if len(block) != end - begin:
-                raise OSError(f"{len(block)} bytes came instead of {end - begin}")
-            return block
+            return ask()
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            if attempt == RETRIES:
-                raise DataError(
-                    f"{url} stopped answering ({first_line(error)}); run the same command again to continue"
-                ) from None
+            if attempt == RETRIES or zarrs.is_final(error):
+                raise DataError(f"{what} ({first_line(error)}); {remedy}") from None
         time.sleep(zarrs.FIRST_PAUSE * 2**attempt)
     raise AssertionError
 
 
-def _system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def system_of(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of an address, and its path there.
+
+    Raises:
+        DataError: if it is no address, or needs a package that is not installed.
+    """
     try:
         system, path = fsspec.core.url_to_fs(url, **zarrs.access(url, anonymous=True))
     except ImportError as error:

@@ -197,11 +197,17 @@ class PersistentStore(WrapperStore):
             try:
                 return await self._store.get(key, prototype, byte_range)
             except (OSError, aiohttp.ClientError, EOFError) as error:
-                status = getattr(error, "status", 500)
-                if attempt == self._retries or (400 <= status < 500 and status not in _WORTH_REPEATING):
+                if attempt == self._retries or is_final(error):
                     raise UnreachableError(f"{key}: {str(error) or type(error).__name__}") from error
             await asyncio.sleep(FIRST_PAUSE * 2**attempt)
         raise AssertionError
+
+
+def is_final(error: Exception) -> bool:
+    """Whether a server's answer would be the same if it were asked again."""
+    status = getattr(error, "status", 500)
+    refused = 400 <= status < 500 and status not in _WORTH_REPEATING
+    return refused or isinstance(error, FileNotFoundError | PermissionError)
 
 
 def access(url: str, *, anonymous: bool) -> dict[str, Any]:
