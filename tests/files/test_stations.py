@@ -1,5 +1,6 @@
 """Tables of reports: units in headers, METAR's customs, and what is wrong with them in one sentence."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,13 @@ def test_a_table_without_variables_names_places_only(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"no")
     with pytest.raises(DataError, match=r"broken.parquet(: reading Parquet needs| cannot be read as Parquet)"):
         read_points(tmp_path / "broken.parquet")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_address_without_its_package_names_it(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(DataError, match=r"gs://a/b\..* pip install 'etesian\[cloud\]'"):
+        read_points(f"gs://a/b.{ending}")
 
 
 def test_parquet_says_what_the_csv_says(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from etesian.core.channels import CATALOGUE, Channel, Variable, canonical_name
 from etesian.core.clock import Seconds, encode_time
 from etesian.core.errors import ChannelError, DataError, first_line, suggest
 from etesian.core.points import Points, standard_pressure
+from etesian.files.copies import system_of
 from etesian.files.units import conversion, parse_units
 
 Source: TypeAlias = str | Path | pd.DataFrame
@@ -371,7 +372,9 @@ def _read(path: str) -> pd.DataFrame:
     Raises:
         DataError: if there is none, or it is no table.
     """
-    if "://" not in path and not Path(path).exists():
+    if "://" in path:
+        system_of(path)
+    elif not Path(path).exists():
         raise DataError(f"there is no table of stations at {path}")
     if path.endswith((".parquet", ".pq")):
         try:
