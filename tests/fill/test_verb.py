@@ -9,6 +9,8 @@ import pytest
 import xarray as xr
 
 import etesian as et
+from etesian.training.measuring import CheckingCLI
+from etesian.training.recipes import train, written_out
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SST = "sea_surface_temperature"
@@ -79,3 +81,16 @@ def test_a_run_fills_months_in_memory_and_on_disk_alike(tmp_path: Path) -> None:
     xr.testing.assert_equal(written.load(), filled)
     base = et.baseline("linear").fill(store, ("2001-03", "2001-04"))
     assert base[SST].sizes == filled[SST].sizes
+
+
+def test_a_check_takes_steps_as_they_are_once_kriging_is_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = et.prepare(sea(0.4), tmp_path / "observed.zarr")
+    for name, value in {"at_hand": 10**10, "scratch": tmp_path}.items():
+        monkeypatch.setattr(CheckingCLI, name, value, raising=False)
+    options = {"data.init_args.observed": store.path, "model.init_args.network.init_args.residual": "kriging"}
+    words = ["fit", f"--config={written_out(RECIPE, tmp_path)}", *(f"--{name}={v}" for name, v in options.items())]
+    checking = train(words, (), CheckingCLI)
+    assert isinstance(checking, CheckingCLI)
+    assert checking.result().measured == 2

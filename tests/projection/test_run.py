@@ -55,5 +55,7 @@ def test_a_scenario_is_projected_and_the_same_again_is_there_already(
     assert (tmp_path / "maps.zarr" / "zarr.json").stat().st_mtime_ns == before
     with pytest.raises(DataError, match=r"made with years = \[2090, 2094\] instead of \[2095, 2099\]; use --overwrite"):
         run.project(climate, "ssp245", (2095, 2099), out=tmp_path / "maps.zarr")
+    departing = {"data.init_args.folder": str(climate), "model.init_args.predict": "departure"}
+    assert et.check(RECIPE, options=departing).samples == 239
     with pytest.raises(DataError, match=r"made with resolution = 45\.0 instead of 30\.0"):
         et.simulate("climate", tmp_path / "climate", resolution=30.0, members=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
+from etesian.scores import definitions  # noqa: F401  (registers what is summed)
 from etesian.scores.registry import (
     MapPair,
     collect,

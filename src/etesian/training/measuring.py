@@ -94,23 +94,26 @@ class CheckingCLI(TrainingCLI):
 
     def fit(self, **_: Any) -> None:
         """Train on a few batches, validate on one."""
-        loader, validating = self.datamodule.train_dataloader(), self.datamodule.val_dataloader()
-        self.picks = [list(picks) for picks in loader.sampler]
-        self.batch_size = max(map(len, self.picks))
-        self.measured = _Measured(self.batch_size, self.at_hand)
+        data, self.measured = self.datamodule, _Measured(1, self.at_hand)
+        training, validating = data.train_dataloader, data.val_dataloader
+        data.train_dataloader = lambda: self._few(training())
+        data.val_dataloader = lambda: _One(loader := validating(), list(next(iter(loader.sampler))), self.measured)
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.append(self.measured)
-        first = list(next(iter(validating.sampler)))
-        self.trainer.fit(
-            self.model,
-            train_dataloaders=_Few(loader, max(self.picks, key=len), self.measured),
-            val_dataloaders=_One(validating, first, self.measured),
-        )
+        if (kriging := getattr(self.model.network, "kriging", None)) is not None:
+            # Its covariance is fitted in an epoch of its own, which may take minutes and is not like the others.
+            kriging.fitted.fill_(True)
+        self.trainer.fit(self.model, datamodule=data)
         self.measured.stop()
         # Weights and what the optimisers keep, and the distributions that lie beside them.
         dump = self.trainer._checkpoint_connector.dump_checkpoint()
         leaves = tree.tree_leaves([dump, vars(self.model.normalizer.statistics)])
         self.checkpoint = sum(_bytes(leaf) for leaf in leaves)
+
+    def _few(self, loader: Loader) -> "_Few":
+        self.picks, self.workers = [list(picks) for picks in loader.sampler], loader.num_workers
+        self.batch_size = self.measured.batch_size = max(map(len, self.picks))
+        return _Few(loader, max(self.picks, key=len), self.measured)
 
     def result(self) -> Preflight:
         """Return what follows from the measurements."""
@@ -135,7 +138,7 @@ class CheckingCLI(TrainingCLI):
             memory=int(measured.peak + each * (self.batch_size - measured.count)),
             sample_memory=int(each),
             at_hand=torch.cuda.mem_get_info()[1] if measured.on_gpu else self.at_hand,
-            step_seconds=measured.seconds(self.datamodule.loading.workers) * asked.accumulate_grad_batches,
+            step_seconds=measured.seconds(self.workers) * asked.accumulate_grad_batches,
             checkpoint=self.checkpoint,
             stores=sum(file.stat().st_size for store in found for file in store.rglob("*") if file.is_file()),
             free=_free(self.run_directory),
