@@ -26,7 +26,7 @@ _NAMES = {"gregorian": _MIXED, "365_day": "noleap", "366_day": "all_leap"}
 
 CALENDARS = (_MIXED, _PROLEPTIC, "noleap", "all_leap", "360_day", "julian", *_NAMES)
 
-_YEAR_DAYS = {"360_day": 360, "noleap": 365, "all_leap": 366}
+YEAR_DAYS = {"360_day": 360, "noleap": 365, "all_leap": 366}
 
 _CYCLE_DAYS = 4 * 365 + 1
 
@@ -129,7 +129,7 @@ def parse_time(text: str, calendar: str) -> int:
     try:
         parts = [int(part) for part in date.split("-")] + [1, 1]
         hours = [int(part) for part in clock.split(":")] if clock else [0]
-        if not int(calendar not in _YEAR_DAYS) <= parts[0] <= LAST_YEAR:
+        if not int(calendar not in YEAR_DAYS) <= parts[0] <= LAST_YEAR:
             raise ValueError
         return moment(calendar, *parts[:3], *hours[:3])
     except (ValueError, TypeError):
@@ -166,8 +166,8 @@ def day_of_year(seconds: ArrayLike, calendar: str) -> NDArray[np.int64]:
         days = numbers.astype("datetime64[s]").astype("datetime64[D]")
         result = np.asarray((days - days.astype("datetime64[Y]")).astype(np.int64) + 1)
         return _mend(result, numbers, name, _REFORM, _julian_day_of_year)
-    if name in _YEAR_DAYS:
-        return np.asarray(np.mod(numbers // SECONDS_PER_DAY, _YEAR_DAYS[name]) + 1)
+    if name in YEAR_DAYS:
+        return np.asarray(np.mod(numbers // SECONDS_PER_DAY, YEAR_DAYS[name]) + 1)
     return _julian_day_of_year(numbers, name)
 
 
@@ -190,7 +190,7 @@ def month_start(seconds: ArrayLike, calendar: str) -> Seconds:
 def year_phase(seconds: ArrayLike, calendar: str) -> NDArray[np.float64]:
     """Return how far the year has gone, 0 ≤ phase < 1, in years of the calendar's mean length."""
     day = day_of_year(seconds, calendar) - 1 + hour_of_day(seconds) / 24
-    return np.asarray(day / _YEAR_DAYS.get(_NAMES.get(calendar, calendar), 366))
+    return np.asarray(day / YEAR_DAYS.get(_NAMES.get(calendar, calendar), 366))
 
 
 def seasonal_terms(seconds: ArrayLike, calendar: str) -> Float[np.ndarray, "... 5"]:
@@ -250,7 +250,7 @@ def sun_angles(angle: ArrayLike) -> tuple[Float[np.ndarray, "..."], Float[np.nda
 def days_in_year(calendar: str) -> float:
     """Return the mean length of a calendar's years in days."""
     name = _NAMES.get(calendar, calendar)
-    return 365.25 if name == "julian" else _YEAR_DAYS.get(name, 365.2425)
+    return 365.25 if name == "julian" else YEAR_DAYS.get(name, 365.2425)
 
 
 def _dates(numbers: Seconds, calendar: str) -> NDArray[Any]:

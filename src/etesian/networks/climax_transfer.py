@@ -9,11 +9,12 @@ from etesian.core.channels import Channel
 from etesian.core.errors import CheckpointError
 from etesian.core.grid import Grid
 from etesian.networks.network import Network, Transfer
+from etesian.nn.noise import is_for_noise
 from etesian.nn.tokens import interpolate_position
 
 _BY_STREAM = ("token_weight", "token_bias", "variable_embed", "missing_weight")
 
-_OPTIONAL = ("lora", "missing_weight", "neck.", "noise_", "modulation")
+_OPTIONAL = ("lora", "missing_weight", "neck.")
 
 _BY_PIXEL = ("to_pixels.weight", "to_pixels.bias")
 
@@ -66,7 +67,7 @@ def adopt(network: Network, here: Tokens, source: Network, there: Tokens) -> Tra
         trained = theirs.get(name)
         if name == "position":
             own[name], outcomes[name] = _position(here, theirs[name], there)
-        elif trained is None and any(part in name for part in _OPTIONAL):
+        elif trained is None and (is_for_noise(name) or any(part in name for part in _OPTIONAL)):
             outcomes[name], known = "new", torch.zeros(0)
             new.add(name)
         elif trained is None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from etesian.networks.kriging import GAIN
+from etesian.networks.kriging import GAIN, REACH
 from etesian.nn.attention import Mlp
 
 Maps = Float[Tensor, "batch time channel lat lon"]
@@ -120,12 +120,11 @@ class DailyRefinement(nn.Module):
         channels: of the fields.
         known: maps that tell of the guess.
         width: channels within.
-        depth: number of convolutions.
     """
 
-    def __init__(self, channels: int, known: int, width: int, depth: int = 3) -> None:
+    def __init__(self, channels: int, known: int, width: int) -> None:
         super().__init__()
-        inputs = [known + 2 * channels, *[width] * (depth - 1)]
+        inputs = [known + 2 * channels, *[width] * (REACH[0] - 1)]
         self.convolutions = nn.ModuleList(nn.Conv3d(given, width, 3) for given in inputs)
         self.leave = nn.Conv3d(width, channels, 1)
         nn.init.zeros_(self.leave.weight)

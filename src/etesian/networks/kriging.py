@@ -30,7 +30,7 @@ CHUNK = 32
 """Blocks that are estimated at once."""
 
 REACH = (3, 12)
-"""Times and points each way by which the convolutions of a network carry what is kriged to its answers."""
+"""Times, one by each convolution of a network, and points each way by which what is kriged reaches its answers."""
 
 _TRACE = 1e-6
 """Of noise, beside the variance: it keeps what is smooth and dense solvable."""

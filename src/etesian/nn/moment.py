@@ -14,13 +14,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from etesian.core.clock import seasonal_terms, sun_angles
+from etesian.core.clock import YEAR_DAYS, seasonal_terms, sun_angles
 from etesian.core.constants import SECONDS_PER_DAY
 from etesian.core.device import sent
 from etesian.core.errors import RecipeError
 from etesian.core.grid import Grid
-
-_DAYS = {"noleap": 365, "all_leap": 366, "360_day": 360}
 
 _ERA, _BEFORE_1970 = 146_097, 719_468
 """Days of 400 Gregorian years, and days from 0000-03-01, when years are best counted from, to 1970-01-01."""
@@ -108,8 +106,8 @@ def _waves(angle: Tensor) -> Tensor:
 def _year_angle(seconds: Tensor, calendar: str) -> Tensor:
     """Return the phase of the year as an angle; see `core.clock.year_phase`."""
     days, part = torch.div(seconds, SECONDS_PER_DAY, rounding_mode="floor"), seconds % SECONDS_PER_DAY
-    if calendar in _DAYS:
-        day, length = days % _DAYS[calendar], _DAYS[calendar]
+    if calendar in YEAR_DAYS:
+        day, length = days % YEAR_DAYS[calendar], YEAR_DAYS[calendar]
     elif calendar == "proleptic_gregorian":
         day, length = _gregorian_day(days), 366
     else:

@@ -7,15 +7,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from etesian.core.clock import Seconds, day_of_year, hour_of_day, seasonal_terms
+from etesian.core.clock import YEAR_DAYS, Seconds, day_of_year, hour_of_day, seasonal_terms
 from etesian.core.constants import SECONDS_PER_DAY
 
 Float64 = NDArray[np.float64]
 
 WINDOW = 61
 """Days of the year, centred, that enter the climatology of one day; the weight falls linearly to 0 at the ends."""
-
-_DAYS = {"360_day": 360, "noleap": 365, "365_day": 365}
 
 _LEAST_DETERMINED = 0.02
 
@@ -35,7 +33,7 @@ class Seasons:
     @property
     def days(self) -> int:
         """Length of the longest year of the calendar."""
-        return _DAYS.get(self.calendar, 366)
+        return YEAR_DAYS.get(self.calendar, 366)
 
     @cached_property
     def covers_year(self) -> bool:
