@@ -163,6 +163,19 @@ class Fields:
         valid = None if self.valid is None else taken(self.valid)
         return Fields(taken(self.values), replace(self.frame, time=time), valid)
 
+    def one_by_one(self) -> "Fields":
+        """Return each time of each sample as a sample of its own."""
+        valid = None if self.valid is None else self.valid.flatten(0, 1)[:, None]
+        return Fields(
+            self.values.flatten(0, 1)[:, None], replace(self.frame, time=self.frame.time.reshape(-1, 1)), valid
+        )
+
+    def each(self, count: int) -> "Fields":
+        """Return every sample so many times, one after the other."""
+        valid = None if self.valid is None else self.valid.repeat_interleave(count, dim=0)
+        frame = replace(self.frame, time=self.frame.time.repeat_interleave(count, dim=0))
+        return Fields(self.values.repeat_interleave(count, dim=0), frame, valid)
+
     def inside(self, boundary: int) -> "Fields":
         """Return the fields without so many rows and columns along the edges of their grid."""
         if not boundary:

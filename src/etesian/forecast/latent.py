@@ -1,7 +1,6 @@
 """Training WeatherMesh: encode once, step in latent space, decode where there is a truth."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -198,16 +197,9 @@ class LatentForecastTask(ForecastTask):
     @torch.no_grad()
     def _encoded_truth(self, batch: Batch) -> Latent:
         """Return the encoder's latents of the targets, sample by sample."""
-        targets, statics = batch.targets, batch.statics
-        assert targets is not None
-        frame = targets.frame
-        alone = replace(frame, time=frame.time.view(-1, 1))
-        valid = None if targets.valid is None else targets.valid.flatten(0, 1)[:, None]
-        states = Fields(targets.values.flatten(0, 1)[:, None], alone, valid)
-        if statics is not None:
-            each = frame.time.shape[1]
-            fixed = Frame(statics.frame.channels, alone.time, statics.frame.grid, frame.calendar)
-            statics = Fields(statics.values.repeat_interleave(each, dim=0), fixed)
+        assert batch.targets is not None
+        states, frame = batch.targets.one_by_one(), batch.targets.frame
+        statics = None if batch.statics is None else batch.statics.each(frame.time.shape[1])
         noise = None if self.members is None else fresh(len(states.values))
         normals = self._normals(noise, frame, states.values).get("noise")
         return self.network.encode(states, statics, self.network.embedded(normals, 0)).float()

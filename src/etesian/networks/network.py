@@ -213,18 +213,12 @@ def by_lead(
         statics: as in `Network.forward`.
         noise: of each sample, None where there is none.
     """
-    count, alone = target.time.shape[1], target.time.reshape(-1, 1)
-
-    def repeated(fields: Fields) -> Fields:
-        frame = replace(fields.frame, time=fields.frame.time.repeat_interleave(count, dim=0))
-        valid = None if fields.valid is None else fields.valid.repeat_interleave(count, dim=0)
-        return Fields(fields.values.repeat_interleave(count, dim=0), frame, valid)
-
-    valid = None if forcings.valid is None else forcings.valid.flatten(0, 1)[:, None]
-    known = Fields(forcings.values.flatten(0, 1)[:, None], replace(forcings.frame, time=alone), valid)
+    count = target.time.shape[1]
     drawn = {} if noise is None else {"noise": lambda step: noise(step).repeat_interleave(count, dim=0)}
-    fixed = None if statics is None else repeated(statics)
-    answers = network(repeated(inputs), replace(target, time=alone), forcings=known, statics=fixed, **drawn)
+    fixed, known = None if statics is None else statics.each(count), forcings.one_by_one()
+    answers = network(
+        inputs.each(count), replace(target, time=known.frame.time), forcings=known, statics=fixed, **drawn
+    )
     return answers[:, 0].unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
 
