@@ -95,11 +95,7 @@ def at_least_one(**numbers: int) -> None:
 
 
 def at_stations(stations: object, lapse_rate: float | None) -> None:
-    """See that a lapse rate is that of stations.
-
-    Raises:
-        RecipeError: if there are none.
-    """
+    """See that a lapse rate is that of stations."""
     if stations is None and lapse_rate is not None:
         raise RecipeError(f"lapse_rate = {lapse_rate:g} is for stations; give their table as well, or leave it out")
 

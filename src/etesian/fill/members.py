@@ -93,10 +93,8 @@ class Scatter:
             fields, noise = np.zeros((2, *seen.shape, TOGETHER), dtype=np.float32)
             for place, number in enumerate(numbers):
                 draw = Draw(self.seed, number, own)
-                fields[..., place], noise[..., place] = (
-                    self._field(draw, tile.grid, days, seen, wanted),
-                    self._noise(draw, tile, times, seen),
-                )
+                fields[..., place] = self._field(draw, tile.grid, days, seen, wanted)
+                noise[..., place] = self._noise(draw, tile, times, seen)
             device = self.kriging.logarithms.device
             missed = standard_departures(
                 self.kriging, own, torch.from_numpy(fields).to(device), torch.from_numpy(noise).to(device),

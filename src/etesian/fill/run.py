@@ -171,11 +171,7 @@ def _filling(
 def _parts(
     task: GapFillTask, store: Store, empty: Empty, members: int | None, seed: int
 ) -> tuple["Filler", Scatter | None]:
-    """Return what fills, and what members differ by where they are asked for.
-
-    Raises:
-        RecipeError: if the run fills no gaps or has no members, or they are asked for with a climatology.
-    """
+    """Return what fills, and what members differ by where they are asked for."""
     filler = Filler(task, store, empty)
     if members is None:
         return filler, None
@@ -330,17 +326,13 @@ class Filler:
             weight[:] = 0
             for tile in self.tiling.tiles:
                 place = np.ix_(tile.rows, tile.columns)
-                if not self.sea[place].any():
-                    continue
-                _, valid = self._read(tile, index)
-                if not valid.any():
+                if not self.sea[place].any() or not (valid := self._read(tile, index)[1]).any():
                     continue
                 wanted = np.zeros((len(times), *tile.grid.shape), dtype=bool)
                 wanted[kept] = self.sea[place]
                 rows, columns = place
-                total[..., rows, columns] += (
-                    tile.weights * scatter.of_tile(numbers, tile, times, valid, wanted)[:, kept]
-                )
+                some = scatter.of_tile(numbers, tile, times, valid, wanted)[:, kept]
+                total[..., rows, columns] += tile.weights * some
                 weight[:, rows, columns] += tile.weights
             total /= np.where(weight > 0, weight, 1)[:, None]
             for position, channel in enumerate(self.layout.targets):

@@ -262,13 +262,7 @@ class _Measured(L.Callback):
 
 
 def total_steps(epoch: int, epochs: int | None, limit: int) -> int:
-    """Return the steps of training: as many as epochs and limit allow, and 1000 epochs where neither does.
-
-    Args:
-        epoch: steps of one.
-        epochs: None or -1 for any number.
-        limit: of steps, -1 for none.
-    """
+    """Return the steps of epochs and of their limit, where -1 is none: of 1000 where neither says when to end."""
     ends = [] if epochs is None or epochs < 0 else [epoch * epochs]
     return min([*ends, limit] if limit > 0 else ends, default=1000 * epoch)
 
