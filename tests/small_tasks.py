@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 import etesian as et
@@ -17,6 +19,7 @@ from etesian.core.constants import SECONDS_PER_HOUR as HOUR
 from etesian.core.statistics import Statistics
 from etesian.fill.task import LAND
 from etesian.nn.normalizer import Normalizer
+from etesian.training.checkpoint import SafeCheckpoints
 from etesian.training.task import Task
 
 STATE = (
@@ -30,6 +33,14 @@ GLOBE = Grid.equiangular(22.5)
 START = parse_time("2001-03-05", "proleptic_gregorian")
 
 Case = tuple[Task, Batch]
+
+
+def saved(task: Task, path: Path) -> str:
+    """Write a checkpoint as a trainer does that has not begun."""
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 0}
+    task.on_save_checkpoint(checkpoint)
+    SafeCheckpoints().save_checkpoint(checkpoint, path)
+    return str(path)
 
 
 def statistics(channels: tuple[Channel, ...], grid: Grid, *, log1p: bool = False) -> Statistics:
@@ -221,6 +232,19 @@ def fill_kriging() -> Case:
     task, batch = gaps(partial(et.GapFiller, daily=True), daily=True, days=3, residual="kriging", **FILLER)
     task.network.kriging.fitted.fill_(True)
     return task, batch
+
+
+def gappy_sea(path: Path) -> tuple[Task, et.Store]:
+    """A task that fills days, and a month of a sea for it."""
+    task, _ = fill_kriging()
+    task.provenance = {"gap_filling": {"target": "daily", "months": 1, "margin": 0, "tile": [16, 16], "overlap": 0}}
+    time = np.arange("2001-03-01", "2001-04-01", dtype="datetime64[D]").astype("datetime64[ns]")
+    random = np.random.default_rng(0)
+    values = np.where(random.random((31, *SEA.shape)) < 0.05, 290 + random.standard_normal((31, *SEA.shape)), np.nan)
+    dims = ("time", "latitude", "longitude")
+    fields = {SST.name: (dims, values, {"units": "K"}), "land_sea_mask": (dims[1:], np.zeros(SEA.shape))}
+    sea = xr.Dataset(fields, {"time": time, "latitude": SEA.latitude, "longitude": SEA.longitude})
+    return task, et.prepare(sea, path)
 
 
 def fill_dincae() -> Case:

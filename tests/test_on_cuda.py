@@ -9,7 +9,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from lightning import LightningModule
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -18,8 +17,6 @@ from pretended import PretendedError, pretend, real
 from small_tasks import (
     CASES,
     GLOBE,
-    SEA,
-    SST,
     Case,
     adversarial,
     adversarial_members,
@@ -28,6 +25,7 @@ from small_tasks import (
     fill_kriging,
     fill_mean,
     fill_monthly,
+    gappy_sea,
     predicted,
     quiet,
     trained,
@@ -147,15 +145,7 @@ def test_a_run_trains_goes_on_and_forecasts_on_a_gpu(store: str, tmp_path: Path)
 
 
 def test_gaps_are_filled_on_a_gpu_as_on_the_cpu(tmp_path: Path) -> None:
-    task, _ = fill_kriging()
-    task.provenance = {"gap_filling": {"target": "daily", "months": 1, "margin": 0, "tile": [16, 16], "overlap": 0}}
-    time = np.arange("2001-03-01", "2001-04-01", dtype="datetime64[D]").astype("datetime64[ns]")
-    random = np.random.default_rng(0)
-    values = np.where(random.random((31, *SEA.shape)) < 0.05, 290 + random.standard_normal((31, *SEA.shape)), np.nan)
-    dims = ("time", "latitude", "longitude")
-    fields = {SST.name: (dims, values, {"units": "K"}), "land_sea_mask": (dims[1:], np.zeros(SEA.shape))}
-    sea = xr.Dataset(fields, {"time": time, "latitude": SEA.latitude, "longitude": SEA.longitude})
-    store = et.prepare(sea, tmp_path / "sea.zarr")
+    task, store = gappy_sea(tmp_path / "sea.zarr")
 
     def filled(task: Task) -> dict[str, np.ndarray]:
         filler = Filler(task.eval(), store, "missing")

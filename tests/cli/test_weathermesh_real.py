@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from running import etesian
+from small_tasks import saved
 
 from etesian.core import Channel, Layout
 from etesian.core.errors import RecipeError
@@ -18,7 +18,6 @@ from etesian.networks.weathermesh import WeatherMesh
 from etesian.networks.weathermesh_sizes import WM2_LEVELS
 from etesian.samples.windows import WindowReader
 from etesian.store.reader import Store
-from etesian.training.checkpoint import SafeCheckpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LEADS = (6, 24, 336)
@@ -51,9 +50,7 @@ def untrained_run(store: Store, folder: Path) -> ForecastTask:
     with torch.no_grad():
         for parameter in task.parameters():
             parameter.normal_(std=0.1)
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 0}
-    task.on_save_checkpoint(checkpoint)
-    SafeCheckpoints().save_checkpoint(checkpoint, folder / "checkpoints" / "last")
+    saved(task, folder / "checkpoints" / "last")
     return task
 
 

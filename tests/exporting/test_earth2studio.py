@@ -13,7 +13,6 @@ from torch import Tensor
 
 import etesian as et
 from etesian.core.errors import DataError, RecipeError
-from etesian.training.checkpoint import SafeCheckpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
@@ -30,10 +29,7 @@ def saved(store: str, path: Path, network: Any, *, history: list[int], targets: 
         lambda own: small_tasks.stirred(network(own)), data.layout, data.statistics, anomalies=True, **options
     )
     task.provenance = data.provenance
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 0}
-    task.on_save_checkpoint(checkpoint)
-    SafeCheckpoints().save_checkpoint(checkpoint, path)
-    return str(path)
+    return small_tasks.saved(task, path)
 
 
 def climax(layout: et.Layout) -> et.Network:

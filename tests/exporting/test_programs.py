@@ -21,9 +21,7 @@ from etesian.exporting.network import CALENDAR, ExportedRun
 from etesian.exporting.programs import METADATA, _quiet, write_onnx, write_pt2
 from etesian.networks.weathermesh_parts import clock_features
 from etesian.nn.moment import Initial, clock_inside, counted_from, seasons
-from etesian.training.checkpoint import SafeCheckpoints
 from etesian.training.members import MemberNoise
-from etesian.training.task import Task
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
@@ -55,13 +53,6 @@ def test_the_clock_inside_of_an_exported_network_is_the_clock() -> None:
     np.testing.assert_allclose(inside[:, 0], cosine_solar_zenith(seconds, small_tasks.GLOBE), atol=5e-6)
 
 
-def saved(task: Task, path: Path) -> str:
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 0}
-    task.on_save_checkpoint(checkpoint)
-    SafeCheckpoints().save_checkpoint(checkpoint, path)
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def run(store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A U-Net that sees the season twice, and has members."""
@@ -79,7 +70,7 @@ def run(store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         data.layout, data.statistics, anomalies=True, members=2,
     )  # fmt: skip
     task.provenance = data.provenance
-    return saved(task, tmp_path_factory.mktemp("runs") / "run")
+    return small_tasks.saved(task, tmp_path_factory.mktemp("runs") / "run")
 
 
 def inputs_of(described: dict[str, Any], store: str, initial: str, noise: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 from running import interrupted_after
-from small_tasks import drawn
+from small_tasks import drawn, saved
 
 from etesian import Batch, ClimaX, ForecastTask, Layout, Persistence, UNet, WeatherMesh
 from etesian.core.errors import RecipeError
@@ -21,7 +21,7 @@ from etesian.networks.weathermesh_sizes import SIZES
 from etesian.nn.noise import NORMALS, between
 from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
-from etesian.training.checkpoint import SafeCheckpoints, load_task
+from etesian.training.checkpoint import load_task
 from etesian.training.members import ALMOST_FAIR, MemberNoise, repeated
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -187,10 +187,7 @@ def test_each_member_goes_on_from_its_own_state(store: str) -> None:
 
 def test_a_checkpoint_keeps_its_members(store: str, tmp_path: Path) -> None:
     task = drawn(task_of(store))
-    checkpoint = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 1}
-    task.on_save_checkpoint(checkpoint)
-    SafeCheckpoints().save_checkpoint(checkpoint, tmp_path / "best.ckpt")
-    again = load_task(tmp_path / "best.ckpt")
+    again = load_task(saved(task, tmp_path / "best.ckpt"))
     assert isinstance(again, ForecastTask)
     assert again.members == 2
     batch = task.normalized(batch_of(store))

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
+import small_tasks
 import torch
 import xarray as xr
 
@@ -32,7 +32,7 @@ from etesian.samples.windows import WindowReader
 from etesian.scores.series import open_forecast
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
-from etesian.training.checkpoint import SafeCheckpoints, load_task
+from etesian.training.checkpoint import load_task
 from etesian.training.field_task import FieldTask
 from etesian.training.task import channel_units
 
@@ -82,14 +82,7 @@ def data(store: str, **options: Any) -> ForecastData:
 def saved(task: FieldTask, source: Any, folder: Path) -> FieldTask:
     """Write a checkpoint as training does, and load it without any store."""
     task.provenance = source.provenance
-    trainer = L.Trainer(
-        max_epochs=0, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        accelerator="cpu", plugins=[SafeCheckpoints()], default_root_dir=folder,
-    )  # fmt: skip
-    task.trainer = trainer
-    trainer.strategy.connect(task)
-    trainer.save_checkpoint(folder / "run")
-    loaded = load_task(folder / "run")
+    loaded = load_task(small_tasks.saved(task, folder / "run"))
     assert isinstance(loaded, FieldTask)
     return loaded
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from small_tasks import saved
 
 from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
@@ -304,10 +305,7 @@ def test_a_start_in_the_units_of_a_run_keeps_its_statistics_and_its_decay_of_per
         task = ForecastTask(net, layout, store.statistics, **options)
         if options["predict"] == "departure":
             torch.nn.init.constant_(task.decay_rate, 0.7)
-        checkpoint: dict[str, Any] = {"state_dict": task.state_dict(), "epoch": 0, "global_step": 0}
-        task.on_save_checkpoint(checkpoint)
-        SafeCheckpoints().save_checkpoint(checkpoint, tmp_path / name)
-        return str(tmp_path / name)
+        return saved(task, tmp_path / name)
 
     def begin(run: str, statistics: Any = "trained", **options: Any) -> ForecastTask:
         return ForecastTask(net, layout, warmer, start=Start(run, ["processors"], statistics=statistics), **options)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from golden_arrays import GOLDEN, read, weights_of
+from small_tasks import saved
 
 from etesian.cli.main import main
 from etesian.core import Channel, Fields, Frame, Grid, Layout
@@ -19,7 +19,7 @@ from etesian.networks.climax import ClimaX
 from etesian.networks.unet import UNet
 from etesian.nn.attention import LowRank, SelfAttention
 from etesian.nn.tokens import interpolate_position
-from etesian.training.checkpoint import SafeCheckpoints, load_task
+from etesian.training.checkpoint import load_task
 from etesian.training.finetune import Start
 
 OLD = (Channel("temperature", 850), Channel("geopotential", 500), Channel("2m_temperature"))
@@ -144,11 +144,8 @@ def task(channels: tuple[Channel, ...], start: Start | None = None, **options: A
 
 @pytest.fixture
 def trained(tmp_path: Path) -> str:
-    trainer = L.Trainer(logger=False, accelerator="cpu", plugins=[SafeCheckpoints()], enable_checkpointing=False)
     torch.manual_seed(5)
-    trainer.strategy.connect(task(OLD))
-    trainer.save_checkpoint(tmp_path / "trained", weights_only=True)
-    return str(tmp_path / "trained")
+    return saved(task(OLD), tmp_path / "trained")
 
 
 @pytest.mark.parametrize(
@@ -194,9 +191,7 @@ def test_what_is_new_learns_at_its_own_rate_through_the_schedule(trained: str) -
 
 def test_a_fine_tuned_checkpoint_loads_without_the_one_it_began_with(trained: str, tmp_path: Path) -> None:
     chosen = task(NEW, Start(trained, ["head"]))
-    trainer = L.Trainer(logger=False, accelerator="cpu", plugins=[SafeCheckpoints()], enable_checkpointing=False)
-    trainer.strategy.connect(chosen)
-    trainer.save_checkpoint(tmp_path / "tuned", weights_only=True)
+    saved(chosen, tmp_path / "tuned")
     (tmp_path / "trained").rename(tmp_path / "elsewhere")
     again = load_task(tmp_path / "tuned")
     for name, tensor in chosen.state_dict().items():
