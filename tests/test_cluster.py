@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from conftest import MakeStore, weather
-from small_tasks import stirred
+from small_tasks import gappy_sea, stirred
 from threadpoolctl import threadpool_limits
 
 import etesian as et
@@ -19,7 +19,9 @@ from etesian import ClimaX, ForecastTask, Layout
 from etesian.core import workers
 from etesian.core.errors import RecipeError
 from etesian.core.workers import Workers
+from etesian.fill.run import fill_to
 from etesian.forecast.run import predict_to
+from etesian.samples.windows import Period
 from etesian.store.prepare import prepare_dataset
 from etesian.training.prediction import PredictionWriter
 
@@ -130,6 +132,18 @@ def test_filled_months_are_the_same(cluster: str, store: et.Store, tmp_path: Pat
     run.fill(store, ("2001-01", "2001-03"), out=tmp_path / "here.zarr")
     run.fill(store, ("2001-01", "2001-03"), out=tmp_path / "cluster.zarr", scheduler=cluster)
     assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
+    # Where nothing is left to do, no cluster is asked.
+    run.fill(store, ("2001-01", "2001-03"), out=tmp_path / "cluster.zarr", scheduler="nowhere://there")
+
+
+def test_members_of_filled_days_are_the_same(cluster: str, tmp_path: Path) -> None:
+    task, sea = gappy_sea(tmp_path / "sea.zarr")
+    given: dict[str, Any] = {"period": Period("2001-03", "2001-03"), "source": {}, "members": 2}
+    fill_to(task.eval(), sea, str(tmp_path / "here.zarr"), **given)
+    with Workers(cluster) as workers:
+        given |= {"workers": workers, "again": partial(deepcopy, task)}
+        fill_to(task, sea, str(tmp_path / "cluster.zarr"), **given)
+    assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
 
 
 def test_scores_are_the_same(
@@ -149,11 +163,14 @@ def test_scores_are_the_same(
     )
 
 
-def test_what_no_cluster_can_do_is_said(cluster: str, store: et.Store, tmp_path: Path) -> None:
+def test_what_no_cluster_can_do_is_said(
+    cluster: str, store: et.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RecipeError, match="no Dask cluster answers at 'nowhere://there'"):
-        Workers("nowhere://there")
+        assert Workers("nowhere://there").at_once
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(RecipeError, match="there is no GPU here; say local"):
-        Workers("gpus")
+        assert Workers("gpus").at_once
     with pytest.raises(RecipeError, match="needs a place that all of its machines reach; give out"):
         et.load(STORED / "fill").fill(store, "2001-01", scheduler=cluster)
     with pytest.raises(RecipeError, match="needs a place that all of its machines reach; give out"):

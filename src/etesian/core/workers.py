@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 from threading import Lock
 from types import TracebackType
 from typing import Any, TypeVar
@@ -36,27 +37,32 @@ class Workers:
         memory_limit: what the threads of this process may use, such as `4GB`; None means no limit.
 
     Attributes:
-        at_once: how many large tasks to give to `compute` together.
+        elsewhere: whether the work is done by other processes.
 
     Raises:
-        RecipeError: if the limit is no amount of memory, no cluster answers, or Dask's cluster is not installed.
+        RecipeError: if the limit is no amount of memory; at the first work, if no cluster answers, or Dask's cluster is
+            not installed.
     """
 
     def __init__(self, scheduler: str | None = None, memory_limit: str | None = None) -> None:
-        self._client: Any = None
         self._cluster: Any = None
-        self.threads = self.at_once = os.cpu_count() or 1
+        self.scheduler, self.elsewhere = scheduler, scheduler is not None
+        self.threads = os.cpu_count() or 1
         if memory_limit is not None:
             try:
                 allowed = parse_bytes(memory_limit)
             except ValueError:
                 raise RecipeError(f"'{memory_limit}' is no amount of memory; write 4GB or 512MB") from None
-            self.threads = self.at_once = max(1, min(self.at_once, allowed // _BYTES_PER_TASK))
-        if scheduler is not None:
-            self._client = self._connected(scheduler)
-            self.at_once = max(1, sum(self._client.nthreads().values()))
+            self.threads = max(1, min(self.threads, allowed // _BYTES_PER_TASK))
 
-    def _connected(self, scheduler: str) -> Any:
+    @cached_property
+    def at_once(self) -> int:
+        """How many large tasks to give to `compute` together."""
+        return max(1, sum(self._client.nthreads().values())) if self.elsewhere else self.threads
+
+    @cached_property
+    def _client(self) -> Any:
+        scheduler = self.scheduler
         try:
             from distributed import Client
         except ImportError:
@@ -73,18 +79,13 @@ class Workers:
                 f"no Dask cluster answers at '{scheduler}' ({error}); start one, say local, or leave it out"
             ) from None
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether the work is done by other processes."""
-        return self._client is not None
-
     def compute(self, collections: Sequence[Any]) -> list[Any]:
         """Compute Dask collections together.
 
         With one thread of linear algebra each, on a cluster as here: how sums are divided among threads shows in their
         last bits.
         """
-        if self._client is not None:
+        if self.elsewhere:
             # Dask starts its workers with one thread each for linear algebra.
             return list(self._client.gather(self._client.compute(list(collections))))
         with threadpool_limits(1, "blas"):
@@ -105,16 +106,16 @@ class Workers:
         Raises:
             EtesianError: if a block has ended several workers.
         """
-        if self._client is None:
+        if not self.elsewhere:
             job = build()
             for block in blocks:
                 yield work(job, block)
             return
+        client, name = self._client, uuid4().hex
         from distributed import KilledWorker
 
-        name = uuid4().hex
         # By way of a future, so that each worker is sent the instructions once, whatever they hold.
-        instructions = self._client.submit(_as_given, build, key=f"job-{name}")
+        instructions = client.submit(_as_given, build, key=f"job-{name}")
         pending: deque[Any] = deque()
         left = iter(enumerate(blocks))
         try:
@@ -122,7 +123,7 @@ class Workers:
                 while len(pending) < 2 * self.at_once and (following := next(left, None)) is not None:
                     number, block = following
                     key = f"block-{name}-{number}"
-                    pending.append(self._client.submit(_do, instructions, name, work, block, key=key))
+                    pending.append(client.submit(_do, instructions, name, work, block, key=key))
                 if not pending:
                     return
                 yield pending.popleft().result()
@@ -132,12 +133,12 @@ class Workers:
                 "give each worker more, or make batches smaller"
             ) from None
         finally:
-            self._client.cancel([instructions, *pending])
+            client.cancel([instructions, *pending])
 
     def close(self) -> None:
         """Let go of the cluster, and end one that was started here."""
-        if self._client is not None:
-            self._client.close()
+        if (client := self.__dict__.get("_client")) is not None:
+            client.close()
         if self._cluster is not None:
             self._cluster.close()
 
