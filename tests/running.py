@@ -70,11 +70,15 @@ def train_together(processes: int, work: Callable[..., None], *arguments: object
     start_processes(_work, (processes, port, where, arguments), nprocs=processes, start_method="forkserver")
 
 
+def call(path: str, name: str, *arguments: object) -> None:
+    """Call a function of a test by its file and name, as a process of its own does."""
+    runpy.run_path(path)[name](*arguments)
+
+
 def _work(rank: int, processes: int, port: int, where: tuple[str, str], arguments: tuple[object, ...]) -> None:
     os.environ |= {
         "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank),
     }  # fmt: skip
     torch.set_num_threads(1)
-    path, name = where
-    runpy.run_path(path)[name](*arguments)
+    call(*where, *arguments)

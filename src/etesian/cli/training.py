@@ -135,6 +135,49 @@ def check(
     return 0 if result.fits else 1
 
 
+@app.command
+@explained(
+    "training.tuning.tune",
+    words="any option of the recipe by its dotted name, which stays as it is given.",
+    space="YAML file of what to choose from: dotted names of the recipe, each with choices, such as "
+    "model.network.dim: [64, 128], or bounds, such as model.optimizer.lr: {low: 1.0e-4, high: 1.0e-2, log: true}.",
+)
+def tune(
+    recipe: str,
+    space: str,
+    *words: Annotated[str, Parameter(name="FURTHER OPTIONS", allow_leading_hyphen=True)],
+    out: str | None = None,
+    trials: int = 20,
+    seeds: int = 3,
+    prune: bool = True,
+    seed: int = 0,
+    stores: Words | None = None,
+    epochs: int | None = None,
+    overwrite: Switch = False,
+) -> None:
+    """Search better settings of a recipe, by their validation loss; needs the extra `tune`.
+
+    Run again, or by several processes at once, it goes on. The best settings are then trained with further seeds
+    beside the recipe as it is, and best.yaml is a recipe of them that `etesian fit -c` takes.
+    """
+    from rich.console import Console
+
+    import etesian as et
+
+    _refuse_wrong_words([recipe, *words])
+    given, options = iter(words), dict[str, str]()
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            raise ArgumentError(None, f"'{word}' is no option; name what to set, such as --trainer.max_epochs=20")
+        options[name.removeprefix("--")] = value if equals else next(given, "")
+    found = et.tune(
+        recipe, space, out, trials=trials, seeds=seeds, prune=prune, seed=seed, stores=stores, epochs=epochs,
+        options=options, trust=TRUSTED, overwrite=overwrite,
+    )  # fmt: skip
+    Console().print(found)
+
+
 def _scored_on(part: str, period: str) -> Callable[..., None]:
     """Return the command that scores a run on one of its periods."""
 

@@ -46,6 +46,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "training.finetune": ("Start",),
     "training.field_task": ("LossTerm",),
     "training.optimizers": ("Shampoo",),
+    "training.tuning": ("tune",),
     "forecast.data": ("ForecastData",),
     "forecast.task": ("ForecastTask",),
     "forecast.latent": ("LatentForecastTask",),

@@ -40,10 +40,24 @@ def is_finished(path: Path, plan: Mapping[str, Any], *, overwrite: bool) -> bool
         return False
     is_zarr = (path / "zarr.json").exists()
     text = zarr.open_group(path, mode="r").attrs.asdict().get("plan") if is_zarr else marker(path).get("plan")
-    if text != plan_text(plan):
-        raise DataError(f"{path} exists{_difference(text, plan)}; use --overwrite to replace it")
+    refuse_another(path, text, plan)
     print(f"{path} is already there")
     return True
+
+
+def refuse_another(path: Path, text: object, plan: Mapping[str, Any]) -> None:
+    """See that what is at a path follows from a plan.
+
+    Args:
+        path: of the result.
+        text: its own plan, as `plan_text` wrote it.
+        plan: that is asked for.
+
+    Raises:
+        DataError: naming the first setting in which they differ.
+    """
+    if text != plan_text(plan):
+        raise DataError(f"{path} exists{_difference(text, plan)}; use --overwrite to replace it")
 
 
 def _difference(text: object, plan: Mapping[str, Any]) -> str:
