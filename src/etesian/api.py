@@ -13,6 +13,7 @@ import xarray as xr
 
 from etesian.core.errors import RecipeError, suggest
 from etesian.files import fetch as fetching
+from etesian.files.cells import grid_of
 from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
@@ -31,17 +32,23 @@ if TYPE_CHECKING:
     from etesian.training.preflight import Preflight
 
 
-def open(source: Source) -> xr.Dataset:
+def open(source: Source, grid: float | str | Path | None = None) -> xr.Dataset:
     """Open NetCDF, GRIB, HDF5, Zarr or ClimaX's shards as one canonical dataset, reading no values; see `open_store`.
 
     Args:
         source: a file, folder, store, address or pattern, or several of these.
+        grid: grid to bring the fields to by areas, as for `prepare`; reduced and HEALPix grids need one.
 
     Raises:
         DataError: if something is missing, unreadable, or does not fit together.
-        GridError: if the grid is not a latitude–longitude grid, or grids differ.
+        GridError: if fields are on no latitude–longitude grid and none is named, or grids differ.
     """
-    return open_store(source)
+    dataset = open_store(source, cells=grid is not None)
+    if grid is None:
+        return dataset
+    from etesian.store.regrid import as_grid, covered, regrid
+
+    return regrid(dataset, covered(as_grid(grid), grid_of(dataset)))
 
 
 def doctor(source: Source) -> Diagnosis:

@@ -95,8 +95,7 @@ def test_one_row_uneven_rows_radians_and_single_precision_are_grids() -> None:
     ("dimension", "attributes", "size", "kind"),
     [
         ("cell", {}, 10, "an unstructured grid of 10 cells along 'cell'"),
-        ("cell", {"grid_mapping_name": "healpix", "healpix_nside": 2}, 48, "a HEALPix grid of 48 cells along 'cell'"),
-        ("healpix_index", {}, 12, "a HEALPix grid of 12 cells along 'healpix_index'"),
+        ("ncol", {}, 48, "an unstructured grid of 48 cells along 'ncol'"),
     ],
 )
 def test_cells_without_coordinates_are_told(dimension: str, attributes: dict[str, Any], size: int, kind: str) -> None:

@@ -16,7 +16,7 @@ from etesian.core import Grid
 from etesian.core.channels import Channel
 from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.dataset import channels_of
-from etesian.core.errors import ChannelError, DataError, GridError
+from etesian.core.errors import ChannelError, DataError
 from etesian.files.open import field, open_store
 from etesian.store.select import unchanging
 
@@ -269,14 +269,6 @@ def test_spectral_grib_that_is_not_triangular_is_refused_with_the_remedy(tmp_pat
         eccodes.codes_write(handle, file)
     with pytest.raises(DataError, match=r"J, K, M = \[63, 70, 63\], not a triangular one: transform them first"):
         open_store(tmp_path / "spectral.grib2")
-
-
-def test_reduced_gaussian_grib_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    handle = eccodes.codes_grib_new_from_samples("reduced_gg_pl_32_grib2")
-    with open(tmp_path / "reduced.grib2", "wb") as file:
-        eccodes.codes_write(handle, file)
-    with pytest.raises(GridError, match="reduced Gaussian grid: interpolate it with `cdo setgridtype,regular"):
-        open_store(tmp_path / "reduced.grib2")
 
 
 @pytest.mark.parametrize("kind", ["NETCDF3_CLASSIC", "NETCDF4", "grib"])

@@ -1,6 +1,5 @@
 """The axes of a dataset as a file has them: latitude, longitude, level, time and member, named, ordered, checked."""
 
-import math
 import re
 from collections.abc import Hashable, Iterable
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import DataError, GridError
 from etesian.core.grid import Grid
+from etesian.files.cells import CELLS, on_healpix, on_points
 from etesian.files.decoding import in_chunks
 from etesian.files.naming import HEIGHT, PRESSURE, Place
 from etesian.files.times import timed
@@ -219,9 +219,18 @@ def with_axes(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
 
 
 def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
-    """Rename, order and check the two horizontal coordinates."""
-    latitude = _horizontal(raw, label, "latitude", _LATITUDES, r"degrees?_?n(orth)?")
-    longitude = _horizontal(raw, label, "longitude", _LONGITUDES, r"degrees?_?e(ast)?")
+    """Rename, order and check the two horizontal coordinates, or the one dimension of cells in their place."""
+    found = [
+        _candidates(raw, "latitude", _LATITUDES, "n(orth)?"),
+        _candidates(raw, "longitude", _LONGITUDES, "e(ast)?"),
+    ]
+    if not all(found) and (cells := on_healpix(raw, label)) is not None:
+        return cells
+    latitude, longitude = (_chosen(*each, raw, label) for each in zip(found, ("latitude", "longitude"), strict=True))
+    if latitude.ndim == 1 and latitude.dims == longitude.dims:
+        listed = on_points(raw, latitude, longitude, label, notes)
+        if listed is not None:
+            return listed if CELLS in listed.dims else _on_grid(listed, label, notes)
     _refuse_nominal(raw, label, latitude, longitude)
     if latitude.ndim == 2 or longitude.ndim == 2:
         raise GridError(f"{label} is on a curvilinear grid ({_listing(latitude.dims)}): {REGRID_CURVILINEAR}")
@@ -268,30 +277,35 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
     return dataset.rename(names).isel(index).assign_coords(ordered)
 
 
-def _horizontal(raw: xr.Dataset, label: str, axis: str, names: tuple[str, ...], units: str) -> xr.DataArray:
-    """Find a horizontal coordinate by standard name, units or name; one that is a dimension comes first."""
+def _candidates(raw: xr.Dataset, axis: str, names: tuple[str, ...], direction: str) -> list[xr.DataArray]:
+    """Find horizontal coordinates by standard name, units or name."""
 
     def matches(name: Hashable, array: xr.Variable) -> bool:
         standard_name = str(array.attrs.get("standard_name", ""))
         if array.dtype.kind not in "fiu" or array.ndim > 2 or standard_name.startswith(("grid_", "projection_")):
             return False
         given = str(array.attrs.get("units", "")).strip().lower().replace(" ", "_")
-        by_units = re.fullmatch(units, given) is not None and (array.ndim != 1 or array.dims == (name,))
+        is_degrees = re.fullmatch(rf"degrees?_?{direction}", given) is not None
+        by_units = is_degrees and (array.ndim != 1 or array.dims == (name,))
         return standard_name == axis or str(name).lower() in names or by_units
 
     found = [raw[name] for name, variable in raw.variables.items() if matches(name, variable)]
-    found = [array for array in found if not str(array.name).endswith(("_bnds", "_bounds", "_vertices"))]
-    if not found:
-        if cells := _cells(raw):
-            raise GridError(
-                f"{label} is on {cells}, without latitudes and longitudes: interpolate it to a grid of latitudes and "
-                f"longitudes first"
-            )
+    return [array for array in found if not str(array.name).endswith(("_bnds", "_bounds", "_vertices"))]
+
+
+def _chosen(found: list[xr.DataArray], axis: str, raw: xr.Dataset, label: str) -> xr.DataArray:
+    """Choose a horizontal coordinate; one that is a dimension comes first."""
+    if found:
+        return min(found, key=lambda array: (array.dims != (array.name,), array.ndim != 2))
+    if cells := _cells(raw):
         raise GridError(
-            f"{label} has no {axis}; its dimensions are {_listing(raw.dims)}: add coordinates with units "
-            f"degrees_north and degrees_east"
+            f"{label} is on {cells}, without latitudes and longitudes: interpolate it to a grid of latitudes and "
+            f"longitudes first"
         )
-    return min(found, key=lambda array: (array.dims != (array.name,), array.ndim != 2))
+    raise GridError(
+        f"{label} has no {axis}; its dimensions are {_listing(raw.dims)}: add coordinates with units "
+        f"degrees_north and degrees_east"
+    )
 
 
 def _refuse_nominal(raw: xr.Dataset, label: str, latitude: xr.DataArray, longitude: xr.DataArray) -> None:
@@ -323,13 +337,8 @@ def _refuse_nominal(raw: xr.Dataset, label: str, latitude: xr.DataArray, longitu
 
 
 def _cells(raw: xr.Dataset) -> str:
-    """Say which grid of cells along one dimension a dataset without coordinates is on, if it is."""
-    told = " ".join(f"{name} {array.attrs}" for name, array in raw.variables.items()) + str(raw.attrs)
+    """Say which dimension of cells a dataset without coordinates has, if it has one."""
     for dimension, size in raw.sizes.items():
-        if "healpix" in f"{dimension} {told}".lower() and (
-            size % 12 == 0 and math.isqrt(size // 12) ** 2 == size // 12
-        ):
-            return f"a HEALPix grid of {size} cells along '{dimension}'"
         if str(dimension).lower() in _CELLS:
             return f"an unstructured grid of {size} cells along '{dimension}'"
     return ""

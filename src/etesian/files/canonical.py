@@ -22,6 +22,7 @@ from etesian.files.axes import (
     vertical_place,
     with_axes,
 )
+from etesian.files.cells import CELLS, is_on_grid
 from etesian.files.decoding import in_chunks
 from etesian.files.naming import (
     HEIGHT,
@@ -37,8 +38,8 @@ from etesian.files.naming import (
 )
 from etesian.files.units import conversion
 
-DIMENSIONS = ("time", "member", "level", "latitude", "longitude")
-"""The order of dimensions in a canonical dataset."""
+DIMENSIONS = ("time", "member", "level", CELLS, "latitude", "longitude")
+"""The order of dimensions in a canonical dataset, which is on cells only until it is regridded."""
 
 
 def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
@@ -62,7 +63,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
     on_grid = {
         str(name): array
         for name, array in dataset.data_vars.items()
-        if {"latitude", "longitude"} <= set(array.dims) and array.dtype.kind in "fiub"
+        if is_on_grid(array) and array.dtype.kind in "fiub"
     }
     scalars = _scalars_of(raw, list(on_grid))
     fields: dict[str, list[xr.DataArray]] = {}
@@ -254,7 +255,7 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
         notes.append(identity.note)
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
     array = in_chunks(array).astype(dtype, copy=False)
-    kept = {key: attrs[key] for key in ("long_name", "cell_methods", "period") if key in attrs}
+    kept = {key: attrs[key] for key in ("long_name", "cell_methods", "period", CELLS) if key in attrs}
     kept |= {"source_name": name, "source_units": units}
     if not units:
         kept["units_missing"] = 1
@@ -285,7 +286,8 @@ def _at_named_level(
     if identity.variable is None or said.place.kind not in (PRESSURE, UNKNOWN, SURFACE):
         return None
     if "level" not in array.dims:
-        return identity, array.expand_dims(level=[level], axis=array.dims.index("latitude"))
+        horizontal = CELLS if CELLS in array.dims else "latitude"
+        return identity, array.expand_dims(level=[level], axis=array.dims.index(horizontal))
     if array.sizes["level"] > 1:
         return None
     if int(array.level[0]) != level:

@@ -30,17 +30,21 @@ _RANGE = ("valid_range", "valid_min", "valid_max")
 _FINAL, _PRELIMINARY = 1, 5
 
 
-def in_chunks(array: xr.DataArray) -> xr.DataArray:
+def in_chunks(array: xr.DataArray, most: int | None = None) -> xr.DataArray:
     """Return an array that Dask reads in chunks along time (else along its first dimension), in whole stored chunks.
 
     One that Dask reads already is returned as it is.
+
+    Args:
+        array: to be read.
+        most: bytes of a piece, unless one stored chunk is larger; `CHUNK_BYTES` by default.
     """
     if array.chunks is not None or array.ndim == 0 or array.size == 0:
         return array
     axis = "time" if "time" in array.dims else array.dims[0]
     stored = array.encoding.get("preferred_chunks", {}).get(axis, 1)
     stored_bytes = stored * array.nbytes // array.sizes[axis]
-    sizes = dict.fromkeys(array.dims, -1) | {axis: stored * max(CHUNK_BYTES // max(stored_bytes, 1), 1)}
+    sizes = dict.fromkeys(array.dims, -1) | {axis: stored * max((most or CHUNK_BYTES) // max(stored_bytes, 1), 1)}
     # Cheaper than the array's own `chunk`, which takes its coordinates for data to be cut as well.
     return array.copy(data=array.variable.chunk(sizes).data)
 

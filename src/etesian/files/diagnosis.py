@@ -202,7 +202,7 @@ def _row(rows: Sequence[Summary]) -> tuple[str, ...]:
         span,
         "" if first.source_name == first.channel.name else first.source_name,
         units if units == first.units else f"{units} → {first.units or '?'}",
-        " ".join(first.dims[:-2]) or "static",
+        " ".join(name for name in first.dims if name in ("time", "member", "level")) or "static",
         f"{np.mean([row.missing for row in rows]):.1%}",
         *(
             f"{value:.4g}" if known else ""

@@ -18,6 +18,7 @@ from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import EtesianError
 from etesian.core.grid import Grid
 from etesian.files.canonical import canonicalise
+from etesian.files.cells import grid_of
 from etesian.files.checks import findings_of, gather, set_units, summaries, tallies
 from etesian.files.decoding import damage_gathered
 from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind, to_look_at
@@ -62,10 +63,10 @@ def examine(source: Source) -> Diagnosis:
         except EtesianError as error:
             findings.append(Finding(Severity.BROKEN, str(error)))
     for dataset in (dataset for _, dataset in parts):
-        findings += _check_gaps(dataset)
+        findings += [*_check_gaps(dataset), *_check_grid(dataset)]
     scanned = [summary for _, dataset in parts for summary in _scan(dataset, findings)]
     name = ", ".join(map(str, source)) if isinstance(source, Sequence) and not isinstance(source, str) else str(source)
-    grids = dict.fromkeys(str(Grid(dataset.latitude.values, dataset.longitude.values)) for _, dataset in parts)
+    grids = dict.fromkeys(str(grid_of(dataset)) for _, dataset in parts)
     times = dict.fromkeys(_times_in_words(dataset) for _, dataset in parts)
     return Diagnosis(name, "; ".join(grids), "; ".join(times), tuple(scanned), tuple(by_kind(findings)))
 
@@ -94,6 +95,14 @@ def _check_time_axis(dataset: xr.Dataset, path: str, findings: list[Finding]) ->
         findings.append(Finding(Severity.BROKEN, f"{error}{more}", (path,)))
         return False
     return True
+
+
+def _check_grid(dataset: xr.Dataset) -> list[Finding]:
+    grid = grid_of(dataset)
+    if isinstance(grid, Grid):
+        return []
+    text = f"fields are on {grid}: `etesian prepare --grid 1 …` brings them to latitudes and longitudes, by areas"
+    return [Finding(Severity.LOOK, text)]
 
 
 def _seconds(dataset: xr.Dataset) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from etesian.core.errors import DataError
 from etesian.files import diagnosis
 from etesian.files.accumulations import Period, over_steps, span
 from etesian.files.decoding import DamagedError, is_passed_over
-from etesian.files.grib_grid import Raster, Triangle
+from etesian.files.grib_grid import Layout
 from etesian.files.grib_messages import Catalogue, Message, Parameter, read_values, scan
 from etesian.files.naming import OVER_TIME
 
@@ -270,7 +270,7 @@ class _Messages(BackendArray):
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, path: str, messages: list[Message], numbers: NDArray[np.int64], grid: Raster | Triangle) -> None:
+    def __init__(self, path: str, messages: list[Message], numbers: NDArray[np.int64], grid: Layout) -> None:
         self._path, self._messages, self._numbers, self._grid = path, messages, numbers, grid
         self.shape = numbers.shape[1:] + grid.shape
 

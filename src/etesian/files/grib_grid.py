@@ -18,8 +18,6 @@ _REGRID = "interpolate it with `cdo remapcon,r360x180 IN OUT`"
 _BY_POINTS = "interpolate it with `cdo remapnn,r360x180 -setgrid,GRID IN OUT`, GRID being a file that lists its points"
 
 _KINDS = {
-    "reduced_gg": ("a reduced Gaussian grid", "interpolate it with `cdo setgridtype,regular IN OUT`"),
-    "reduced_ll": ("a reduced latitude–longitude grid", _BY_POINTS),
     "unstructured_grid": ("an unstructured grid", _BY_POINTS),
     "rotated_ll": ("a rotated latitude–longitude grid", _REGRID),
     "lambert": ("Lambert's conformal grid", _REGRID),
@@ -76,8 +74,38 @@ class Raster:
         return cube
 
 
-def raster(handle: int, where: str) -> Raster:
-    """Read the grid of a message on regular latitudes and longitudes, or on a regular Gaussian grid.
+class Points(NamedTuple):
+    """Points of a reduced or HEALPix grid, degrees, in the order of a message's values."""
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the values."""
+        return ("values",)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of points."""
+        return self.latitude.shape
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Latitudes and longitudes as coordinates of a dataset."""
+        return {axis: ("values", *told[1:]) for axis, told in _coordinates(*self).items()}
+
+    def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Leave the values of a message in their order."""
+        return values
+
+    def on_points(self, cube: xr.Dataset, path: str) -> xr.Dataset:
+        """Return a variable as it is: it lies on points."""
+        return cube
+
+
+def raster(handle: int, where: str) -> Raster | Points:
+    """Read the grid of a message: latitudes and longitudes, a Gaussian grid, a reduced one of either, or HEALPix.
 
     Args:
         handle: of eccodes.
@@ -87,6 +115,8 @@ def raster(handle: int, where: str) -> Raster:
         GridError: if the grid is of another kind, or contradicts itself.
     """
     kind = str(eccodes.codes_get(handle, "gridType"))
+    if kind in ("reduced_gg", "reduced_ll", "healpix"):
+        return _points(handle, kind, where)
     if kind not in ("regular_ll", "regular_gg"):
         words, remedy = _KINDS.get(kind, (f"a grid of the kind '{kind}'", _ELSEWHERE))
         raise GridError(f"{where} is on {words}: {remedy}")
@@ -105,6 +135,26 @@ def raster(handle: int, where: str) -> Raster:
     found = Raster(latitude, longitude, by_columns, alternating)
     _check_ends(handle, found, where)
     return found
+
+
+def _points(handle: int, kind: str, where: str) -> Points:
+    """Read where the points of a reduced or HEALPix grid lie.
+
+    Raises:
+        GridError: if the message contradicts itself, or orders its points in a way that eccodes does not heed.
+    """
+    # eccodes' points do not follow these keys.
+    for key in ("iScansNegatively", "jScansPositively", "jPointsAreConsecutive", "alternativeRowScanning"):
+        if _is_given(handle, key):
+            raise GridError(f"{where} is on a grid of the kind '{kind}' scanned otherwise ({key}): {_ELSEWHERE}")
+    try:
+        latitude, longitude = (eccodes.codes_get_double_array(handle, key) for key in ("latitudes", "longitudes"))
+    except eccodes.CodesInternalError as error:
+        raise _contradiction(where, first_line(error)) from None
+    counted = int(eccodes.codes_get_size(handle, "values"))
+    if latitude.size != counted:
+        raise _contradiction(where, f"{latitude.size} points, but {counted} values")
+    return Points(latitude, longitude)
 
 
 def _axes(
@@ -206,6 +256,10 @@ class Triangle(NamedTuple):
         )
         dataset: xr.Dataset = field.to_dataset(name=name).assign_coords(_coordinates(grid.latitude, grid.longitude))
         return dataset
+
+
+Layout = Raster | Points | Triangle
+"""Where the values of a message lie."""
 
 
 def _coordinates(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> Coordinates:

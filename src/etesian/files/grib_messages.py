@@ -18,7 +18,7 @@ from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.errors import DataError, first_line
 from etesian.files.accumulations import Period
 from etesian.files.decoding import DamagedError
-from etesian.files.grib_grid import Raster, Triangle, raster
+from etesian.files.grib_grid import Layout, Triangle, raster
 
 LOCK = SerializableLock()
 """Held while eccodes is at work: its switch for several fields in one message is global."""
@@ -100,7 +100,7 @@ class Catalogue:
     """The messages of a file, their grids (a raster, or a truncation), and parameters by identifier and edition."""
 
     messages: list[Message]
-    rasters: dict[tuple[object, ...], Raster | Triangle]
+    rasters: dict[tuple[object, ...], Layout]
     parameters: dict[tuple[int, int], Parameter]
 
 

@@ -20,10 +20,10 @@ from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.clock import count_alike, decode_time, encode_time
 from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError, GridError, suggest
-from etesian.core.grid import Grid
 from etesian.files.accumulations import named_by_length
 from etesian.files.arrays import holds_shards, is_described, read_described, read_shards, with_levels
 from etesian.files.canonical import canonicalise, side_by_side
+from etesian.files.cells import grid_of, refuse_cells
 from etesian.files.grib import read_grib
 from etesian.files.netcdf import read_netcdf
 from etesian.files.times import at_rest
@@ -42,7 +42,7 @@ _PACKED = {
 }
 
 
-def open_store(source: Source) -> xr.Dataset:
+def open_store(source: Source, *, cells: bool = False) -> xr.Dataset:
     """Open NetCDF, GRIB, HDF5, Zarr or ClimaX shards as one canonical dataset, reading no values.
 
     Variables carry WeatherBench 2's names and the catalogue's units where the catalogue knows them, and
@@ -54,6 +54,7 @@ def open_store(source: Source) -> xr.Dataset:
     Args:
         source: a file, a folder of files, a Zarr store (a folder or any URL that fsspec knows), a glob, a folder of
             ClimaX shards, or several of these: variables are put side by side, times one after the other.
+        cells: let fields on reduced and HEALPix grids pass along one dimension of cells, for `regrid` to take on.
 
     Raises:
         DataError: if something is missing, unreadable, or does not fit together.
@@ -65,6 +66,8 @@ def open_store(source: Source) -> xr.Dataset:
         for raw in read_file(path):
             dataset, _ = canonicalise(raw, path)
             check_times(dataset, path)
+            if not cells:
+                refuse_cells(dataset, path)
             parts.append((path, dataset))
     return combine(parts)
 
@@ -153,16 +156,16 @@ def combine(parts: Sequence[tuple[str, xr.Dataset]]) -> xr.Dataset:
     if len(parts) == 1:
         return side_by_side(at_rest(parts[0][1].data_vars.values()))
     first_path, first = parts[0]
-    grid = Grid(first.latitude.values, first.longitude.values)
+    grid = grid_of(first)
     parts = _in_one_calendar(parts)
     fields: dict[str, list[tuple[str, xr.DataArray]]] = {}
     for path, dataset in parts:
-        other = Grid(dataset.latitude.values, dataset.longitude.values)
+        other = grid_of(dataset)
         if other != grid:
             raise GridError(
                 f"{path} is on another grid ({other}) than {first_path} ({grid}): open them apart or regrid one of them"
             )
-        if not all(np.array_equal(dataset[axis].values, first[axis].values) for axis in ("latitude", "longitude")):
+        if not all(np.array_equal(dataset[axis], first[axis]) for axis in ("latitude", "longitude") if axis in dataset):
             dataset = dataset.assign_coords(latitude=first.latitude, longitude=first.longitude)
         for name, array in dataset.data_vars.items():
             fields.setdefault(str(name), []).append((path, array))
@@ -356,17 +359,15 @@ def read_file(path: str) -> list[xr.Dataset]:
         path: local path, or a URL that fsspec knows for a Zarr store.
 
     Returns:
-        Datasets that share a grid; GRIB gives one for each hypercube, everything else a single one.
+        Datasets that share a grid; GRIB and anemoi's Zarr give one for each variable, everything else a single one.
 
     Raises:
         DataError: if the file is unreadable, truncated or of an unknown kind.
-        GridError: if its values are on a reduced grid.
+        GridError: if its values are on a grid that cannot be read.
     """
-    if "://" in path:
-        _refuse_remote_files(path)
-        return [read_zarr(path)]
-    if is_zarr(Path(path)):
-        return [read_zarr(path)]
+    _refuse_remote_files(path)
+    if "://" in path or is_zarr(Path(path)):
+        return read_zarr(path)
     if Path(path).is_dir():
         return [read_shards(Path(path))]
     head = _head(path)
@@ -377,7 +378,7 @@ def read_file(path: str) -> list[xr.Dataset]:
     if head[:3] == b"CDF" or head[:4] == b"\x89HDF":
         return [read_netcdf(path, classic=head[:3] == b"CDF")]
     if head[:4] == b"PK\x03\x04" and _is_zipped_zarr(path):
-        return [read_zarr(path)]
+        return read_zarr(path)
     raise DataError(_what_else(path, head))
 
 
@@ -388,7 +389,7 @@ def is_store(path: Path) -> bool:
 
 def _refuse_remote_files(url: str) -> None:
     address = urlsplit(url)
-    if address.path.lower().endswith((*SUFFIXES, ".zip", ".gz")):
+    if "://" in url and address.path.lower().endswith((*SUFFIXES, ".zip", ".gz")):
         how = f", for example with `curl -O {url}`" if address.scheme in ("http", "https", "ftp") else ""
         raise DataError(f"{url} is no Zarr store, and nothing else is read from an address: copy it here first{how}")
 

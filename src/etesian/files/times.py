@@ -11,6 +11,7 @@ import xarray as xr
 from etesian.core.channels import CATALOGUE
 from etesian.core.clock import Seconds, decode_time
 from etesian.core.errors import DataError
+from etesian.files.cells import CELLS, is_on_grid
 from etesian.files.dates import (
     RENUMBER,
     holds_dates,
@@ -43,7 +44,7 @@ def timed(dataset: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
     there are. Fields along initial times and leads are put in the order of their valid times.
 
     Args:
-        dataset: with the dimensions `latitude` and `longitude`.
+        dataset: with the dimensions `latitude` and `longitude`, or the one of cells.
         label: name of the file in messages.
         notes: gains a sentence for each thing that was mended.
 
@@ -58,8 +59,8 @@ class _Times:
 
     def __init__(self, dataset: xr.Dataset, label: str, notes: list[str]) -> None:
         self.dataset, self.label, self.notes = dataset, label, notes
-        fields = [v.dims for v in dataset.variables.values() if {"latitude", "longitude"} <= set(v.dims)]
-        self.dims = {dim for dims in fields for dim in dims} - {"latitude", "longitude"}
+        fields = [v.dims for v in dataset.variables.values() if is_on_grid(v)]
+        self.dims = {dim for dims in fields for dim in dims} - {"latitude", "longitude", CELLS}
         self.fields = [set(dims) for dims in fields]
         bounds = {str(v.attrs.get(key)) for v in dataset.variables.values() for key in ("bounds", "climatology")}
         small = [
@@ -183,7 +184,7 @@ class _Times:
         """Put fields along initial times and leads one after the other, in the order of their valid times."""
         if np.unique(seconds).size < seconds.size:
             raise DataError(self._several(next((dim for dim in dims if self.along.get(dim) == "leads"), dims[1])))
-        fields = [name for name, v in dataset.variables.items() if {"latitude", "longitude"} <= set(v.dims)]
+        fields = [name for name, v in dataset.variables.items() if is_on_grid(v)]
         others = [n for n, v in dataset.variables.items() if n not in fields and set(v.dims) & set(dims)]
         stacked = dataset.drop_vars(others).map(in_chunks).stack(when=dims).drop_vars(["when", *dims])
         order = np.argsort(seconds, kind="stable")
@@ -249,7 +250,7 @@ def _without_dates_on_the_grid(dataset: xr.Dataset, notes: list[str]) -> xr.Data
     found = [
         name
         for name, array in dataset.data_vars.items()
-        if {"latitude", "longitude"} <= set(array.dims) and array.dtype.kind in "iufM" and holds_dates(array)
+        if is_on_grid(array) and array.dtype.kind in "iufM" and holds_dates(array)
     ]
     notes += [f"'{name}' is left out: its values are dates" for name in found]
     return dataset.drop_vars(found)

@@ -25,6 +25,7 @@ from etesian.core.clock import decode_time
 from etesian.core.errors import DataError, first_line
 from etesian.core.outputs import MARKER
 from etesian.files import diagnosis
+from etesian.files.anemoi import fields_of, holds_anemoi, read_anemoi
 from etesian.files.dates import holds_dates, read_dates
 from etesian.files.decoding import UnreachableError, decoded
 
@@ -43,8 +44,8 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata", ".zarray"))
 
 
-def read_zarr(path: str) -> xr.Dataset:
-    """Open the arrays of a Zarr group.
+def read_zarr(path: str) -> list[xr.Dataset]:
+    """Open the arrays of a Zarr group, as one dataset, or each variable of an anemoi dataset as one.
 
     Args:
         path: a folder, a zip file that holds a group, or an address that fsspec knows.
@@ -68,7 +69,7 @@ def read_zarr(path: str) -> xr.Dataset:
         raise DataError(f"{path} cannot be read as a Zarr store: {first_line(error)}") from None
     if "etesian_store" in dataset.attrs:
         raise DataError(f"{path} is a training store already: train on it, or give the data that it was made from")
-    return dataset
+    return fields_of(dataset, path) if "data" in dataset and "dates" in dataset else [dataset]
 
 
 def open_zarr(store: Any, path: str) -> xr.Dataset:
@@ -92,10 +93,11 @@ def open_zarr(store: Any, path: str) -> xr.Dataset:
         backend = xr.backends.ZarrStore.open_group(
             store, mode="r", consolidated=None if folder is None else False, use_zarr_fill_value_as_mask=True
         )
-        raw = xr.open_dataset(backend, decode_cf=False)
         group = backend.zarr_group
-        arrays = dict(group.arrays())
-        inner = [] if folder is None else list(_groups(group))
+        is_listed = holds_anemoi(group)
+        raw = read_anemoi(group) if is_listed else xr.open_dataset(backend, decode_cf=False)
+        arrays = {name: array for name, array in group.arrays() if name in raw.variables or not is_listed}
+        inner = [] if folder is None or is_listed else list(_groups(group))
     # A group lists its arrays in the order in which their metadata happened to be read.
     raw = raw[sorted(raw.variables, key=str)]
     if folder is not None:

@@ -19,6 +19,7 @@ from etesian.core.errors import ChannelError, DataError, GridError
 from etesian.core.grid import Grid
 from etesian.files.axes import MEMBERS
 from etesian.files.canonical import canonicalise
+from etesian.files.cells import refuse_cells
 from etesian.files.open import open_store
 from etesian.files.units import parse_units
 from etesian.store.format import to_dataset
@@ -368,6 +369,7 @@ def canonical_forecast(dataset: xr.Dataset, label: str) -> xr.Dataset:
     dataset["time"].attrs["standard_name"] = "time"
     own = {str(name): {key: array.attrs[key] for key in _KEPT if key in array.attrs} for name, array in dataset.items()}
     canonical, _ = canonicalise(dataset, label)
+    refuse_cells(canonical, label)
     for field in canonical.data_vars.values():
         field.attrs |= own.get(str(field.attrs.get("source_name")), {})
     renamed: xr.Dataset = canonical.rename(member=LEAD)

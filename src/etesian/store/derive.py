@@ -30,6 +30,9 @@ _SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """What can be derived, and from which variables: the first that are all there."""
 
+BY_HARMONICS = ("vorticity", "divergence", "streamfunction", "velocity_potential", _U, _V)
+"""Of these, what takes a field on the whole globe as point values."""
+
 _ANOMALY = "_anomaly"
 
 _PIECE_VALUES = 2**21

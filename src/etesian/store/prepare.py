@@ -17,6 +17,7 @@ import xarray as xr
 import zarr
 from rich.progress import Progress
 
+from etesian.core.cells import Cells
 from etesian.core.channels import Channel, canonical_name
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
@@ -24,12 +25,13 @@ from etesian.core.outputs import claim, unfinished
 from etesian.core.resumable import work_folder
 from etesian.core.workers import Workers
 from etesian.files.arrays import companions
+from etesian.files.cells import grid_of
 from etesian.files.checks import Watched
 from etesian.files.open import Source, expand, open_store
 from etesian.store import format as layout
 from etesian.store.climatology import Seasons
+from etesian.store.derive import BY_HARMONICS, names_to_derive, sources_of
 from etesian.store.derive import derive as add_derived
-from etesian.store.derive import names_to_derive, sources_of
 from etesian.store.format import Axes
 from etesian.store.reader import Store
 from etesian.store.regrid import Method, covered, parse_grid, regrid
@@ -84,7 +86,7 @@ def prepare(
     """
     files = [] if isinstance(sources, xr.Dataset) else expand(list(sources))
     target = claim(store, "training store", [*files, *([grid] if grid else [])], overwrite=overwrite)
-    dataset = sources if isinstance(sources, xr.Dataset) else open_store(list(sources))
+    dataset = sources if isinstance(sources, xr.Dataset) else open_store(list(sources), cells=grid is not None)
     if member != "mean":
         dataset = select_member(dataset, member)
     derived = names_to_derive(derive or [])
@@ -106,11 +108,14 @@ def prepare(
         dataset = select_member(dataset, member)
     if every is not None and resampling != "instant":
         dataset = resample(dataset, every, resampling)
+    source = grid_of(dataset)
+    if grid is not None and not isinstance(source, Grid):
+        _refuse_harmonics(derived, source)
+        dataset = regrid(dataset, covered(parse_grid(grid), source), method)
     if derived:
         kept = None if variables is None else [*variables, *derived]
         dataset = select_channels(add_derived(dataset, derived, (train_start, train_end)), kept, exclude)
-    if grid is not None:
-        source = Grid(dataset["latitude"].values, dataset["longitude"].values)
+    if grid is not None and isinstance(source, Grid):
         dataset = regrid(dataset, covered(parse_grid(grid), source), method)
     if region is not None and not is_cropped:
         dataset = select_region(dataset, region)
@@ -127,6 +132,15 @@ def prepare(
         watched=watched,
         sources=[identity(sources), grid, method, every, resampling, region, member, coarsen, *derived],
     )
+
+
+def _refuse_harmonics(derived: Sequence[str], cells: Cells) -> None:
+    """Refuse to differentiate means over boxes, as fields on cells have become before anything is derived from them."""
+    if refused := [name for name in derived if name in BY_HARMONICS]:
+        raise DataError(
+            f"'{refused[0]}' is derived by spherical harmonics, which fields on {cells} do not give: interpolate the "
+            f"winds to a Gaussian grid first, for example with `cdo remapbil,n80 IN OUT`"
+        )
 
 
 def prepare_dataset(

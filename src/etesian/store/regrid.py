@@ -1,14 +1,19 @@
-"""Regridding between latitude–longitude grids: first-order conservative and bilinear, aware of missing values."""
+"""Regridding to latitude–longitude grids: first-order conservative and bilinear, aware of missing values."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from etesian.core.cells import Cells
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, linear_weights, longitude_weights, overlap_weights
+from etesian.files.cells import CELLS, grid_of
 from etesian.files.open import open_store
 from etesian.store.reader import Store, is_training_store
 
@@ -19,6 +24,9 @@ Method = Literal["conservative", "bilinear"]
 _ENOUGH = 0.5 - 1e-9
 
 _TOLERANCE = 1e-6
+
+_AT_ONCE = 16
+"""Fields on cells that are regridded together: more of them share each pass over the matrix."""
 
 
 def parse_grid(text: str) -> Grid:
@@ -63,12 +71,13 @@ def as_grid(grid: float | str | Path) -> Grid:
     return parse_grid(str(grid))
 
 
-def covered(target: Grid, source: Grid) -> Grid:
+def covered(target: Grid, source: Grid | Cells) -> Grid:
     """Return the part of a target grid whose points lie on a source that does not go round the globe.
 
     Raises:
         GridError: if there is none.
     """
+    source = source if isinstance(source, Grid) else source.span
     if source.is_periodic:
         longitude = target.longitude
     else:
@@ -83,42 +92,38 @@ def covered(target: Grid, source: Grid) -> Grid:
 
 
 def regrid(dataset: xr.Dataset, target: Grid, method: Method = "conservative") -> xr.Dataset:
-    """Bring every field of a canonical dataset to another grid, lazily where it is lazy.
+    """Bring every field of a canonical dataset to a grid of latitudes and longitudes, lazily where it is lazy.
 
     A target cell of which less than half (of its area, or of its bilinear weight) is observed becomes missing;
     the others are means over what is observed. Weights are applied in float64. Bilinear values beyond the
     outermost rows of a global grid are interpolated towards the mean of that row at the pole.
 
     Args:
-        dataset: canonical, on (latitude, longitude).
+        dataset: canonical, on (latitude, longitude), or on the cells of a reduced or HEALPix grid.
         target: the new grid.
         method: `conservative` keeps area integrals (Jones 1999, Mon. Wea. Rev. 127, 2204), for coarser grids and
             fluxes; `bilinear` is smooth, for finer grids.
 
     Returns:
         The dataset on the new grid; the same if it is on it already.
+
+    Raises:
+        GridError: if cells are to be regridded otherwise than by areas.
     """
-    source = Grid(dataset["latitude"].values, dataset["longitude"].values)
+    source = grid_of(dataset)
     if source == target:
         return dataset
-    pole_rows = method == "bilinear" and bool(np.allclose(source.latitude_bounds[[0, -1]], [-90, 90]))
-    if method == "conservative":
-        rows, columns = overlap_weights(source, target)
-    else:
-        latitude = np.unique([-90.0, *source.latitude, 90.0]) if pole_rows else source.latitude
-        rows = linear_weights(latitude, target.latitude)
-        columns = longitude_weights(source, target)
+    dims, weigh = _weighing(source, target, method)
     result = {}
     for name, array in dataset.data_vars.items():
-        if not {"latitude", "longitude"} <= set(array.dims):
+        if not set(dims) <= set(array.dims):
             continue
         result[name] = xr.apply_ufunc(
-            _apply,
+            weigh,
             array,
-            input_core_dims=[["latitude", "longitude"]],
+            input_core_dims=[dims],
             output_core_dims=[["latitude", "longitude"]],
-            exclude_dims={"latitude", "longitude"},
-            kwargs={"rows": rows, "columns": columns, "pole_rows": pole_rows},
+            exclude_dims=set(dims),
             dask="parallelized",
             output_dtypes=[array.dtype],
             dask_gufunc_kwargs={
@@ -127,11 +132,30 @@ def regrid(dataset: xr.Dataset, target: Grid, method: Method = "conservative") -
             },
             keep_attrs=True,
         )
-    regridded = xr.Dataset(result, attrs=dataset.attrs).assign_coords(
-        latitude=("latitude", target.latitude, dataset["latitude"].attrs),
-        longitude=("longitude", target.longitude, dataset["longitude"].attrs),
+        result[name].attrs.pop(CELLS, None)
+    axes = dict(zip(("latitude", "longitude"), ("degrees_north", "degrees_east"), strict=True))
+    return xr.Dataset(result, attrs=dataset.attrs).assign_coords(
+        {
+            axis: (axis, getattr(target, axis), dataset[axis].attrs if axis in dataset.coords else {"units": units})
+            for axis, units in axes.items()
+        }
     )
-    return regridded
+
+
+def _weighing(source: Grid | Cells, target: Grid, method: Method) -> tuple[list[str], Callable[..., Any]]:
+    """Return the dimensions of fields on a grid, and what brings values along these to another."""
+    if not isinstance(source, Grid):
+        if method != "conservative":
+            raise GridError(f"fields on {source} are regridded by areas only: choose conservative instead of {method}")
+        return [CELLS], partial(_apply_shares, shares=source.shares(target), shape=target.shape)
+    pole_rows = method == "bilinear" and bool(np.allclose(source.latitude_bounds[[0, -1]], [-90, 90]))
+    if method == "conservative":
+        rows, columns = overlap_weights(source, target)
+    else:
+        latitude = np.unique([-90.0, *source.latitude, 90.0]) if pole_rows else source.latitude
+        rows = linear_weights(latitude, target.latitude)
+        columns = longitude_weights(source, target)
+    return ["latitude", "longitude"], partial(_apply, rows=rows, columns=columns, pole_rows=pole_rows)
 
 
 def _apply(values: NDArray[np.floating], *, rows: Float64, columns: Float64, pole_rows: bool) -> NDArray[np.floating]:
@@ -152,6 +176,23 @@ def _apply(values: NDArray[np.floating], *, rows: Float64, columns: Float64, pol
         with np.errstate(invalid="ignore", divide="ignore"):
             result[i] = np.where(weight > _ENOUGH, weighted / weight, np.nan)
     return result.reshape(*values.shape[:-2], len(rows), len(columns))
+
+
+def _apply_shares(values: NDArray[np.floating], *, shares: csr_array, shape: tuple[int, int]) -> NDArray[np.floating]:
+    """Weight (..., cell), a few fields at a time so that float64 copies stay small."""
+    fields = values.reshape(-1, values.shape[-1])
+    result = np.empty((len(fields), shares.shape[0]), dtype=values.dtype)
+    covered = shares.sum(axis=1)
+    for first in range(0, len(fields), _AT_ONCE):
+        part = fields[first : first + _AT_ONCE].T.astype(np.float64)
+        valid = ~np.isnan(part)
+        if valid.all():
+            weighted, weight = shares @ part, covered[:, None]
+        else:
+            weighted, weight = shares @ np.where(valid, part, 0), shares @ valid.astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result[first : first + _AT_ONCE] = np.where(weight > _ENOUGH, weighted / weight, np.nan).T
+    return result.reshape(*values.shape[:-1], *shape)
 
 
 def _with_poles(field: Float64, valid: NDArray[np.bool_], rows: int) -> tuple[Float64, NDArray[np.bool_]]:
