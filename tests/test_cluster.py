@@ -1,11 +1,15 @@
 """What the workers of a cluster make is, byte for byte, what one process makes."""
 
+import os
+import signal
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +21,7 @@ from threadpoolctl import threadpool_limits
 import etesian as et
 from etesian import ClimaX, ForecastTask, Layout
 from etesian.core import workers
-from etesian.core.errors import RecipeError
+from etesian.core.errors import EtesianError, RecipeError
 from etesian.core.workers import Workers
 from etesian.fill.run import fill_to
 from etesian.forecast.run import predict_to
@@ -188,3 +192,43 @@ def test_each_gpu_has_a_process_that_sees_it_alone(monkeypatch: pytest.MonkeyPat
         workers._processes("gpus", 16)
         seen = [each["options"]["env"]["CUDA_VISIBLE_DEVICES"] for each in made["workers"].values()]
         assert seen == expected
+
+
+def test_work_outlives_a_worker_and_what_ends_every_worker_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(flag: Path, block: int) -> int:
+        # Block 2 ends its worker the first time, block 9 each time.
+        if block == 9 or (block == 2 and not flag.exists()):
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return block**2
+
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(workers, "LOOK_EVERY", 0.2)
+    # The only worker takes longer to start again than Dask is told to wait for it.
+    impatient = "distributed.deploy.lost-worker-timeout"
+    with dask.config.set({impatient: "50 ms"}):
+        with Workers("local") as made:
+            build = partial(Path, tmp_path / "ended")
+            assert list(made.each(build, work, range(4))) == [0, 1, 4, 9]
+            assert (tmp_path / "ended").exists()
+            made._cluster.scheduler.allowed_failures = 0
+            with pytest.raises(EtesianError, match=r"ended 1 of the workers, .* give each worker more"):
+                list(made.each(build, work, [9]))
+        assert dask.config.get(impatient) == "50 ms"
+
+
+def test_a_cluster_that_does_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "LOOK_EVERY", 0.05)
+    alone = {"cls": distributed.Scheduler, "options": {"protocol": "inproc://", "dashboard": False}}
+    with distributed.SpecCluster(scheduler=alone) as made, Workers(made.scheduler_address) as waiting:
+        with dask.config.set({"distributed.scheduler.no-workers-timeout": "200ms"}):
+            message = r"at 'inproc://.*' has had no worker for 0.2 s that takes work; .* repeat the command"
+            with pytest.raises(EtesianError, match=message):
+                list(waiting.each(dict, lambda job, block: block, [1, 2]))
+            with pytest.raises(EtesianError, match=message):
+                waiting.compute([dask.delayed(sum)([1])])
+        Timer(0.3, made.close).start()
+        with pytest.raises(EtesianError, match=r"the scheduler of the cluster at 'inproc://.*' is gone; start it"):
+            list(waiting.each(dict, lambda job, block: block, [1, 2]))

@@ -1,17 +1,20 @@
 """Who does the work: this process and its threads, or the workers of a Dask cluster."""
 
+import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, wait
 from functools import cached_property
 from threading import Lock
+from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import dask
 import torch
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from threadpoolctl import threadpool_limits
 
 from etesian.core.errors import EtesianError, RecipeError
@@ -21,6 +24,16 @@ Block = TypeVar("Block")
 Result = TypeVar("Result")
 
 _BYTES_PER_TASK = 2**29
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at whether a cluster has workers."""
+
+PATIENCE = 120.0
+"""Seconds that a cluster may be without any, where Dask's `distributed.scheduler.no-workers-timeout` does not say."""
+
+RESTART = "10 minutes"
+"""What a worker that was ended may take to start again here, before Dask's cluster does without it. Dask's own 15 s are
+less than a busy machine needs to import the library."""
 
 _jobs: dict[str, tuple[Lock, Any]] = {}
 """What this process has built of the work that it was last given, by the name of the work."""
@@ -47,6 +60,7 @@ class Workers:
     def __init__(self, scheduler: str | None = None, memory_limit: str | None = None) -> None:
         self._cluster: Any = None
         self.scheduler, self.elsewhere = scheduler, scheduler is not None
+        self._settings: Any = None
         self.threads = os.cpu_count() or 1
         if memory_limit is not None:
             try:
@@ -55,10 +69,16 @@ class Workers:
                 raise RecipeError(f"'{memory_limit}' is no amount of memory; write 4GB or 512MB") from None
             self.threads = max(1, min(self.threads, allowed // _BYTES_PER_TASK))
 
-    @cached_property
+    @property
     def at_once(self) -> int:
-        """How many large tasks to give to `compute` together."""
-        return max(1, sum(self._client.nthreads().values())) if self.elsewhere else self.threads
+        """How many large tasks to give to `compute` together; workers may come while there is work already."""
+        if not self.elsewhere:
+            return self.threads
+        try:
+            threads: dict[str, int] = self._client.nthreads()
+        except OSError:
+            raise self._gone() from None
+        return max(1, sum(threads.values()))
 
     @cached_property
     def _client(self) -> Any:
@@ -72,6 +92,7 @@ class Workers:
             ) from None
         try:
             if scheduler in ("local", "gpus"):
+                self._settings = dask.config.set({"distributed.deploy.lost-worker-timeout": RESTART})
                 self._cluster = _processes(scheduler, self.threads)
             return Client(self._cluster or scheduler, timeout=30, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -84,10 +105,13 @@ class Workers:
 
         With one thread of linear algebra each, on a cluster as here: how sums are divided among threads shows in their
         last bits.
+
+        Raises:
+            EtesianError: if the work has ended several workers, or there are none to do it.
         """
         if self.elsewhere:
             # Dask starts its workers with one thread each for linear algebra.
-            return list(self._client.gather(self._client.compute(list(collections))))
+            return self._results(self._client.compute(list(collections)))
         with threadpool_limits(1, "blas"):
             return list(dask.compute(*collections, scheduler="threads", num_workers=self.threads))
 
@@ -104,7 +128,7 @@ class Workers:
             blocks: of work.
 
         Raises:
-            EtesianError: if a block has ended several workers.
+            EtesianError: if a block has ended several workers, or there are none to do it.
         """
         if not self.elsewhere:
             job = build()
@@ -112,8 +136,6 @@ class Workers:
                 yield work(job, block)
             return
         client, name = self._client, uuid4().hex
-        from distributed import KilledWorker
-
         # By way of a future, so that each worker is sent the instructions once, whatever they hold.
         instructions = client.submit(_as_given, build, key=f"job-{name}")
         pending: deque[Any] = deque()
@@ -126,14 +148,56 @@ class Workers:
                     pending.append(client.submit(_do, instructions, name, work, block, key=key))
                 if not pending:
                     return
-                yield pending.popleft().result()
-        except KilledWorker as error:
-            raise EtesianError(
-                f"a block of the work has ended {error.allowed_failures + 1} workers, most likely for lack of memory; "
-                "give each worker more, or make batches smaller"
-            ) from None
+                (result,) = self._results([pending[0]])
+                pending.popleft()
+                yield result
         finally:
             client.cancel([instructions, *pending])
+
+    def _results(self, futures: list[Any]) -> list[Any]:
+        """Wait for results, for as long as there is somebody to make them.
+
+        Dask itself does work again that a worker was ended at, gives up what has ended several, and waits for workers
+        without end.
+        """
+        from distributed import KilledWorker
+
+        # Waiting is not interrupted by a look: to gather what is large may take longer than there is between two.
+        gathering = self._client.gather(futures, asynchronous=True)
+        gathered = asyncio.run_coroutine_threadsafe(gathering, self._client.loop.asyncio_loop)
+        patience = parse_timedelta(dask.config.get("distributed.scheduler.no-workers-timeout", None) or PATIENCE)
+        seen = monotonic()
+        try:
+            while not wait([gathered], LOOK_EVERY).done:
+                if self._able():
+                    seen = monotonic()
+                elif monotonic() - seen > patience:
+                    raise EtesianError(
+                        f"the cluster at '{self.scheduler}' has had no worker for {patience:g} s that takes work; see "
+                        "why in their logs (they end, or pause, for lack of memory), start some, and repeat the command"
+                    )
+            return list(gathered.result())
+        except KilledWorker as error:
+            raise EtesianError(
+                f"a block of the work has ended {error.allowed_failures + 1} of the workers, most likely for lack of "
+                "memory; give each worker more, or make batches smaller"
+            ) from None
+        except CancelledError:
+            raise self._gone() from None
+
+    def _able(self) -> bool:
+        """Whether any worker takes work, or is busy with some, as far as the scheduler says."""
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        except OSError:
+            return False
+        return any(w["status"] == "running" or w["metrics"]["task_counts"].get("executing") for w in workers)
+
+    def _gone(self) -> EtesianError:
+        return EtesianError(
+            f"the scheduler of the cluster at '{self.scheduler}' is gone; start it and its workers again, and repeat "
+            "the command"
+        )
 
     def close(self) -> None:
         """Let go of the cluster, and end one that was started here."""
@@ -141,6 +205,8 @@ class Workers:
             client.close()
         if self._cluster is not None:
             self._cluster.close()
+        if self._settings is not None:
+            self._settings.__exit__(None, None, None)
 
     def __enter__(self) -> "Workers":
         return self

@@ -31,8 +31,10 @@ def _run(
     """Do the blocks of work that are not done yet, some at once, and return the outcomes of all."""
     pending = [make for name, make in tasks if place.load(name) is None]
     bar = progress.add_task(title, total=len(tasks), completed=len(tasks) - len(pending))
-    for first in range(0, len(pending), workers.at_once):
-        group = [make() for make in pending[first : first + workers.at_once]]
+    while pending:
+        # Of a cluster there may be more workers by now.
+        some = workers.at_once
+        group, pending = [make() for make in pending[:some]], pending[some:]
         workers.compute(group)
         progress.advance(bar, len(group))
     return [outcome for name, _ in tasks if (outcome := place.load(name)) is not None]
