@@ -60,11 +60,13 @@ class Course(L.Callback):
             (self.run / "course.json").write_text(json.dumps({"losses": self.losses, "sizes": self.sizes}))
 
 
+def _data(store: str, batch_size: int) -> ForecastData:
+    periods = ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12")
+    return ForecastData([store], *periods, [12], batch_size=batch_size, region="-50,50,0,315")
+
+
 def train(processes: int, store: str, run: Path, killed: bool = False) -> None:
-    data = ForecastData(
-        [store], ("2001-01-01", "2001-01-08"), ("2001-01-09", "2001-01-12"), [12], batch_size=10 // processes,
-        region="-50,50,0,315",
-    )  # fmt: skip
+    data = _data(store, 10 // processes)
     torch.manual_seed(int(os.environ.get("RANK", 0)))
     task = ForecastTask(network, data.layout, data.statistics, warmup_steps=3)
     trainer = L.Trainer(
@@ -104,7 +106,11 @@ def test_divided_weights_train_are_kept_and_go_on_as_those_of_one_process(store:
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=f"{run}: {name}")
-    assert type(load_task(tmp_path / "two" / "last").network).__name__ == "ClimaX"
+    tasks = [load_task(tmp_path / run / "last") for run in ("one", "two")]
+    assert type(tasks[1].network).__name__ == "ClimaX"
+    batch = next(iter(_data(store, 4).val_dataloader()))
+    ahead, other = (next(task.eval().forecast(batch, [12])).values for task in tasks)
+    torch.testing.assert_close(other, ahead, rtol=1e-5, atol=0.0)
 
 
 def sharded(

@@ -18,7 +18,7 @@ from etesian.training.checkpoint import load_network
 from etesian.training.ensemble_task import EnsembleTask
 from etesian.training.field_task import LossTerm, Values, WeightedError
 from etesian.training.members import ALMOST_FAIR, Noise, fresh
-from etesian.training.task import NetworkFactory, OptimizerFactory
+from etesian.training.task import NetworkFactory, OptimizerFactory, over_processes
 
 BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
@@ -211,7 +211,7 @@ class SuperResolutionTask(SharpeningTask):
         self.has_best = not adversarial
         if adversarial:
             self.discriminator = SRDiscriminator(len(layout.targets), width=discriminator_width)
-            self.automatic_optimization = False
+            self.automatic_optimization, self.trains_in_parts = False, True
         if members is not None:
             self._accept_members(members)
         if start is not None:
@@ -279,7 +279,8 @@ class SuperResolutionTask(SharpeningTask):
         assert batch.targets is not None
         true = batch.targets.filled()[:, 0]
         losses = self._generator_step(batch)
-        loss = self._discriminator_step(batch, true)
+        # All processes make the same steps.
+        loss = over_processes(self._discriminator_step(batch, true))
         if loss > BALANCED[1]:
             self._discriminator_step(batch, true)
         elif loss < BALANCED[0]:

@@ -56,6 +56,7 @@ class GapFillTask(Task):
     """
 
     job = "fill"
+    trains_in_parts = True
     network: Reconstruction
     spread_factor: Tensor
 

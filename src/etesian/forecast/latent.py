@@ -23,7 +23,7 @@ from etesian.nn.noise import Places
 from etesian.scores.ensembles import ensemble_crps
 from etesian.training.field_task import Values
 from etesian.training.members import ALMOST_FAIR, Noise, fresh, repeated
-from etesian.training.task import NetworkFactory
+from etesian.training.task import NetworkFactory, over_processes
 
 TINY = 1e-6
 
@@ -184,10 +184,10 @@ class LatentForecastTask(ForecastTask):
         weight = self.loss_weight(targets.frame).expand_as(targets.values)
         if targets.valid is not None:
             weight = weight * targets.valid
-        count = weight.sum(dim=(0, 3, 4))
+        count = over_processes(weight.sum(dim=(0, 3, 4)))
 
         def amplitude(values: Values) -> Float[Tensor, "time channel"]:
-            mean = (values.square() * weight).sum(dim=(0, 3, 4)) / count.clamp(min=TINY)
+            mean = over_processes((values.square() * weight).sum(dim=(0, 3, 4)) / count.clamp(min=TINY))
             # An untrained network answers zero, where a root would have no gradient.
             return (mean + TINY).sqrt()
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, cast, get_args
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from torch import Tensor
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor, distributed
 from torch.optim import AdamW, Optimizer
 
 from etesian.core import Batch, Channel, Fields, Frame, Layout
@@ -20,6 +20,7 @@ from etesian.core.recorded import Recorded
 from etesian.core.statistics import Statistics
 from etesian.networks.network import Network, Transfer
 from etesian.nn.normalizer import Normalizer
+from etesian.samples.batches import rank_and_world
 from etesian.store.states import States
 from etesian.training.going_on import (
     Options,
@@ -68,6 +69,8 @@ class Task(L.LightningModule):
     network: Network
     has_best = True
     """Whether the validation loss tells which epoch is the best."""
+    trains_in_parts = False
+    """Whether a step of training may have no use for some of the parameters."""
 
     def __init__(
         self,
@@ -252,6 +255,9 @@ class Task(L.LightningModule):
         if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             name = type(self.trainer.strategy).__name__
             raise RecipeError(f"{name} writes no checkpoints that can be read here; use strategy: sharded")
+        if self.trains_in_parts and isinstance(self.trainer.strategy, DDPStrategy):
+            # Processes would wait for gradients that do not come.
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         if self.trainer.precision not in PRECISIONS:
             raise RecipeError(
                 f"precision {self.trainer.precision} would change the weights themselves; take bf16-mixed, which "
@@ -302,6 +308,9 @@ def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
 def masked_mean(error: Tensor, weight: Tensor, valid: Tensor | None) -> Tensor:
     """Return the weighted mean of errors over the points that are valid.
 
+    In training on several processes, their mean of it is the weighted mean over the samples of all: gradients, of which
+    they take the mean, are those of one process with all samples.
+
     Args:
         error: (batch, time, channel, lat, lon).
         weight: broadcasts against `error`.
@@ -311,7 +320,22 @@ def masked_mean(error: Tensor, weight: Tensor, valid: Tensor | None) -> Tensor:
     if valid is not None:
         weight = weight * valid
         error = error.masked_fill(~valid, 0.0)
-    return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
+    total = over_processes(weight.sum())
+    return (error * weight).sum() / total.clamp(min=torch.finfo(error.dtype).tiny)
+
+
+def over_processes(value: Tensor) -> Tensor:
+    """Return the mean of a value over all processes that train together, the gradient of which is left to each of them.
+
+    Each goes on with the gradient of its own value: as they take the mean of gradients in the end, what any function of
+    the mean asks for is right. Where nothing is trained, it is a process's own value.
+    """
+    _, world = rank_and_world()
+    if world == 1 or not torch.is_grad_enabled():
+        return value
+    mean = value.detach() / world
+    distributed.all_reduce(mean)
+    return value + (mean - value.detach()) if value.requires_grad else mean
 
 
 def channel_units(task: Task, stores: Sequence[States]) -> dict[Channel, str]:
