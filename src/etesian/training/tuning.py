@@ -31,9 +31,9 @@ from etesian.training.space import Setting, read_space, value_in
 from etesian.training.trusted import check, plain
 from etesian.training.tuning_report import FILES, Tuning, best_of, write_tuning
 
-TRIALS, SEEDS, _JOURNAL = "trials", "seeds", "study.log"
+TRIALS, SEEDS, _STUDY = "trials", "seeds", "study"
 
-_OWN = (TRIALS, SEEDS, _JOURNAL, f"{_JOURNAL}.lock", LOCK, *FILES)
+_OWN = (TRIALS, SEEDS, _STUDY, LOCK, *FILES)
 
 
 def tune(
@@ -116,6 +116,9 @@ class _ReadingCLI(TrainingCLI):
         config = self.config[self.subcommand]
         check(config, self.trusted)
         self.complete: dict[str, Any] = plain(self._parser(self.subcommand).dump(config, skip_unset=False))
+
+    def _set_seed(self) -> None:
+        pass
 
     def instantiate_classes(self) -> None:
         pass
@@ -275,7 +278,9 @@ class _Search:
     @cached_property
     def studies(self) -> dict[str, Any]:
         """The search and the comparison, in one journal."""
-        journal, path = optuna().storages.journal, str(self.place / _JOURNAL)
+        # Optuna leaves locks beside its journal where it is killed.
+        (self.place / _STUDY).mkdir(exist_ok=True)
+        journal, path = optuna().storages.journal, str(self.place / _STUDY / "journal.log")
         # Optuna's usual lock is a link, which some systems have not.
         storage = journal.JournalStorage(journal.JournalFileBackend(path, journal.JournalFileOpenLock(path)))
         patience = max(self.complete["trainer"].get("max_epochs") or 0, 0) // 4
@@ -334,7 +339,9 @@ class _Search:
                 state, score = self._trained(part, trial)
                 with self.lock:
                     self.studies[part].tell(trial, score, state=state)
-                    Path(lock.lock_file).unlink()
+                    # Windows removes no open file.
+                    with suppress(PermissionError):
+                        Path(lock.lock_file).unlink()
                     self._report()
                     claimed = self._claim(part, count)
             finally:

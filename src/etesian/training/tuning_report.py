@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from etesian.scores.page import page, picture, save_pictures, table, text
 from etesian.scores.plots import dress
-from etesian.scores.tables import number
 
 FILES = ("best.yaml", "trials.csv", "seeds.csv", "history.png", "report.html")
 """What is written into the folder of a search beside its runs."""
@@ -115,7 +113,7 @@ def _row(trial: Any) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return number(value, 5) if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _importances(trials: Sequence[Any]) -> dict[str, float]:
@@ -155,14 +153,14 @@ def _history(trials: pd.DataFrame) -> Figure:
     """Draw the score of each trial, and the lowest so far."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     panel = figure.subplots()
+    losses = trials.val_loss
+    # What went astray would hide how the others differ; it stays at the edge.
+    top = losses.median() + 2 * (losses.median() - losses.min())
     for state, colour, shape in (("complete", "#0b6e99", "o"), ("pruned", "#c8553d", "x")):
-        panel.plot(trials.val_loss.where(trials.state == state), shape, color=colour, label=state)
-    best = trials.val_loss.where(trials.state == "complete").cummin().ffill()
+        panel.plot(losses.where((trials.state == state) & (losses <= top)), shape, color=colour, label=state)
+    panel.plot((losses * 0 + top).where(losses > top), "^", color="#5b666e", label=f"above {_short(top)}")
+    best = losses.where(trials.state == "complete").cummin().ffill()
     panel.step(best.index, best, where="post", color="#0b6e99", linewidth=1, label="lowest so far")
-    if np.isfinite(best).any():
-        # What went astray would hide how the others differ; it stays outside.
-        low, middle = best.min(), trials.val_loss.median()
-        panel.set_ylim(low - 0.2 * (middle - low) - 1e-6, middle + 3 * (middle - low) + 1e-6)
     panel.set(xlabel="trial", ylabel="validation loss")
     panel.legend(frameon=False)
     dress(panel)
