@@ -160,8 +160,6 @@ def tune(
     Run again, or by several processes at once, it goes on. The best settings are then trained with further seeds
     beside the recipe as it is, and best.yaml is a recipe of them that `etesian fit -c` takes.
     """
-    from rich.console import Console
-
     import etesian as et
 
     _refuse_wrong_words([recipe, *words])
@@ -175,7 +173,7 @@ def tune(
         recipe, space, out, trials=trials, seeds=seeds, prune=prune, seed=seed, stores=stores, epochs=epochs,
         options=options, trust=TRUSTED, overwrite=overwrite,
     )  # fmt: skip
-    Console().print(found)
+    print(found)
 
 
 def _scored_on(part: str, period: str) -> Callable[..., None]:

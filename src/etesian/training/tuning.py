@@ -128,11 +128,7 @@ class _ReadingCLI(TrainingCLI):
 
 
 def _checked(where: str, settings: Sequence[Setting], words: list[str], trust: Sequence[str]) -> dict[str, Any]:
-    """Return the complete recipe, after its parser has taken every choice and every bound.
-
-    Raises:
-        RecipeError: if it does not take one.
-    """
+    """Return the complete recipe, after its parser has taken every choice and every bound, or refused one."""
 
     def parsed(values: Mapping[str, Any], place: str) -> dict[str, Any]:
         try:
@@ -164,11 +160,7 @@ def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _begin(place: Path, plan: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Make the folder, or see that it is of this search.
-
-    Raises:
-        DataError: if something else is there, or another process is at work on what is to be replaced.
-    """
+    """Make the folder, or see that it is of this search."""
     claim(place, "tuning", overwrite=overwrite)
     if not marker(place):
         # Renamed with its marker in it: another process may be making the same.
@@ -186,11 +178,7 @@ def _begin(place: Path, plan: Mapping[str, Any], *, overwrite: bool) -> None:
 
 
 def _clear(place: Path) -> None:
-    """Remove an earlier search.
-
-    Raises:
-        DataError: if another process is at work on it, or something else lies among its runs.
-    """
+    """Remove an earlier search, unless another process is at work on it or something else lies among its runs."""
     for entry in (*place.glob(f"{TRIALS}/*"), *place.glob(f"{SEEDS}/*")):
         if entry.suffix == ".lock":
             if (lock := _free(entry)) is None:
@@ -291,16 +279,11 @@ class _Search:
         }
 
     def known(self, part: str) -> list[Any]:
-        """Return all trials of a part."""
         found: list[Any] = self.studies[part].get_trials(deepcopy=False)
         return found
 
     def run(self, trials: int, seeds: int) -> Tuning:
-        """Train what is left of the trials, compare the best settings with the recipe, and report.
-
-        Raises:
-            EtesianError: if the first trial cannot even begin, or none could be trained to its end.
-        """
+        """Train what is left of the trials, compare the best settings with the recipe, and report."""
         self._train_all(TRIALS, trials)
         known = self.known(TRIALS)
         if any(each.state.name == "RUNNING" for each in known):
@@ -409,11 +392,7 @@ class _Search:
 
 
 def _score(run: Path) -> float:
-    """Return the validation loss of the best checkpoint.
-
-    Raises:
-        RecipeError: if there is none.
-    """
+    """Return the validation loss of the best checkpoint."""
     best = run / "checkpoints" / "best"
     found = read_description(best)["val_loss"] if (best / DESCRIPTION).exists() else None
     if found is None:

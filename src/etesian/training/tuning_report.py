@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from etesian.scores.page import page, picture, save_pictures, table, text
 from etesian.scores.plots import dress
@@ -61,14 +60,10 @@ class Tuning:
         way = "lower" if change < 0 else "higher"
         return f"{said}: {100 * abs(change / own.mean()):.1f} % {way}{', which may be chance' if by_chance else ''}."
 
-    def __rich__(self) -> Table:
-        shown = Table(title=str(self.path), show_header=False)
-        states = self.trials.state.value_counts()
-        shown.add_row("trials", ", ".join(f"{count} {state}" for state, count in states.items()))
-        for name, value in self.best.items():
-            shown.add_row(name, _short(value))
-        shown.add_row("", self.verdict)
-        return shown
+    def __str__(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in self.trials.state.value_counts().items())
+        chosen = ", ".join(f"{name} = {_short(value)}" for name, value in self.best.items())
+        return f"{self.path}: {states}; best: {chosen}\n{self.verdict}"
 
 
 def best_of(trials: Sequence[Any]) -> Any:
