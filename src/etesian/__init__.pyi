@@ -72,6 +72,8 @@ from etesian.projection.report import ProjectionReport as ProjectionReport
 from etesian.projection.task import ProjectionTask as ProjectionTask
 from etesian.run import Run as Run
 from etesian.samples.windows import Horizon as Horizon
+from etesian.sharing.share import pull as pull
+from etesian.sharing.share import push as push
 from etesian.store.reader import Store as Store
 from etesian.training.field_task import LossTerm as LossTerm
 from etesian.training.finetune import Start as Start

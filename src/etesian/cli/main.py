@@ -14,7 +14,7 @@ from argparse import ArgumentError
 
 from cyclopts import CycloptsError
 
-from etesian.cli import results  # noqa: F401, for it adds its commands to the application
+from etesian.cli import results, sharing  # noqa: F401, for they add their commands to the application
 from etesian.cli.app import app
 from etesian.cli.data import simulate
 from etesian.cli.training import TRUSTED

@@ -22,6 +22,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluate", "summary"),
     "exporting.export": ("export",),
     "exporting.earth2studio": ("Earth2Prognostic",),
+    "sharing.share": ("pull", "push"),
     "files.data": ("data",),
     "baselines": ("Baseline",),
     "run": ("Run",),

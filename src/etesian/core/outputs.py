@@ -12,7 +12,17 @@ from typing import Any, Literal
 
 from etesian.core.errors import DataError
 
-Kind = Literal["training store", "fields", "forecasts", "filled fields", "evaluation", "network", "scenarios", "tuning"]
+Kind = Literal[
+    "training store",
+    "fields",
+    "forecasts",
+    "filled fields",
+    "evaluation",
+    "network",
+    "scenarios",
+    "tuning",
+    "shared run",
+]
 """What a folder holds, as its marker says it."""
 
 MARKER = ".etesian.json"

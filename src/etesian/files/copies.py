@@ -21,13 +21,13 @@ RETRIES = 5
 """Repetitions of a failing request, each after twice the pause of the one before."""
 
 
-def size_of(url: str) -> int | None:
+def size_of(url: str, *, anonymous: bool = True) -> int | None:
     """Return the bytes of a file at an address, None where there is none.
 
     Raises:
         DataError: if the server does not answer, or does not tell the size.
     """
-    system, path = system_of(url)
+    system, path = system_of(url, anonymous=anonymous)
 
     def told() -> dict[str, Any] | None:
         try:
@@ -42,11 +42,12 @@ def size_of(url: str) -> int | None:
     return int(found["size"])
 
 
-def copy_files(files: Mapping[str, Path]) -> None:
+def copy_files(files: Mapping[str, Path], *, anonymous: bool = True) -> None:
     """Copy files that are not there yet; what has arrived of one stays in `NAME.part` and is not asked for again.
 
     Args:
         files: where each address is to be copied to.
+        anonymous: whether to ask public buckets without credentials.
 
     Raises:
         DataError: if a file is not there, or the server does not answer any more.
@@ -55,7 +56,7 @@ def copy_files(files: Mapping[str, Path]) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not missing) as progress:
         for count, (url, place) in enumerate(missing.items(), 1):
-            size = size_of(url)
+            size = size_of(url, anonymous=anonymous)
             if size is None:
                 raise DataError(f"there is no {url}")
             bar = progress.add_task(f"Copying {place.name} ({count} of {len(missing)})", total=size)
@@ -64,15 +65,15 @@ def copy_files(files: Mapping[str, Path]) -> None:
                 part.unlink()
             with part.open("ab") as file:
                 while file.tell() < size:
-                    file.write(_block(url, file.tell(), size))
+                    file.write(_block(url, file.tell(), size, anonymous=anonymous))
                     progress.update(bar, completed=file.tell())
             part.replace(place)
             progress.remove_task(bar)
 
 
-def _block(url: str, begin: int, size: int) -> bytes:
+def _block(url: str, begin: int, size: int, *, anonymous: bool = True) -> bytes:
     """Return the next bytes of a file."""
-    system, path = system_of(url)
+    system, path = system_of(url, anonymous=anonymous)
     end = min(size, begin + BLOCK_BYTES)
 
     def block() -> bytes:
@@ -100,14 +101,14 @@ def _persistently(ask: Callable[[], T], what: str, remedy: str) -> T:
     raise AssertionError
 
 
-def system_of(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def system_of(url: str, *, anonymous: bool = True) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of an address, and its path there.
 
     Raises:
         DataError: if it is no address, or needs a package that is not installed.
     """
     try:
-        system, path = fsspec.core.url_to_fs(url, **zarrs.access(url, anonymous=True))
+        system, path = fsspec.core.url_to_fs(url, **zarrs.access(url, anonymous=anonymous))
     except ImportError as error:
         raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
     except ValueError as error:

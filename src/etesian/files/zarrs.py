@@ -222,7 +222,7 @@ def access(url: str, *, anonymous: bool) -> dict[str, Any]:
     options: dict[str, dict[str, Any]] = {
         "gs": {"token": "anon"} if anonymous else {},
         "gcs": {"token": "anon"} if anonymous else {},
-        "s3": {"anon": anonymous},
+        "s3": {"anon": True} if anonymous else {},
         "http": {"client_kwargs": {"timeout": _TIMEOUT}},
         "https": {"client_kwargs": {"timeout": _TIMEOUT}},
     }

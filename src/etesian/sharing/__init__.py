@@ -1,0 +1,1 @@
+"""Trained runs on their way to others: what travels, where it lies, and what is said of it."""
