@@ -7,11 +7,17 @@ The same random float32 fields, 48 channels on 32×64 points, lie in all three, 
 cache, everything runs in one process. A sample counts when it is in a batch of 32. Prints one table of medians.
 
     OMP_NUM_THREADS=1 python benchmarks/loading.py [--steps 1000] [--repeat 5]
+
+With `--remote 50 20` it reads the training store from a server 50 ms away behind 20 MB/s, a process of its own, with
+training's loader, and prints epochs against the bytes of all states through that line, and a local store.
 """
 
 import argparse
+import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,8 +28,9 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from etesian.core import Grid, Layout
+from etesian.core import Channel, Grid, Layout
 from etesian.samples.batches import GroupedBatchSampler
+from etesian.samples.loading import Loader
 from etesian.samples.windows import Period, WindowDataset
 from etesian.store.prepare import prepare_dataset
 from etesian.store.reader import Store
@@ -122,29 +129,79 @@ def measure(epoch: Iterator[int]) -> float:
     return samples / (time.perf_counter() - start)
 
 
+def remote(folder: Path, latency: float, bandwidth: float) -> None:
+    """Print what epochs take from a server, without and with a cache."""
+    far = Path(__file__).parents[1] / "tests" / "slow_server.py"
+    command = [sys.executable, str(far), str(folder), str(latency), str(bandwidth)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = f"{server.stdout.readline().strip()}/store.zarr"
+            local = Store(folder / "store.zarr")
+            size = 4 * len(local.time) * len(local.channels) * 2048
+            near = min(epoch(local) for _ in range(5))
+            print(f"{'epoch':42}{'s':>8}{'× line':>9}{'× local':>9}{'requests':>10}")
+
+            def row(name: str, store: Store, took: float, before: int) -> None:
+                asked = store.requests - before
+                print(f"{name:42}{took:8.2f}{took / (size / bandwidth):9.2f}{took / near:9.1f}{asked:10}", flush=True)
+
+            row("local", local, near, 0)
+            store = Store(address)
+            row("no cache", store, epoch(store), 0)
+            os.environ["ETESIAN_CACHE"] = str(folder / "cache")
+            store = Store(address)
+            row("with a cache, the first", store, epoch(store), 0)
+            loader, asked = loader_of(store), store.requests
+            epochs = [epoch(store, loader) for _ in range(6)]
+            row("the second", store, epochs[0], asked)
+            row("later ones, the fastest of five", store, min(epochs[1:]), asked)
+            store = Store(address)
+            row("of another process, the first", store, epoch(store), 0)
+        finally:
+            server.terminate()
+
+
+def sampler(store: Store, channels: tuple[Channel, ...]) -> GroupedBatchSampler:
+    windows = WindowDataset([store], Layout(channels, channels, store.grid), (6 * LEAD_STEPS,), Period("2001", "2100"))
+    return GroupedBatchSampler(windows, BATCH, shuffle=True)
+
+
+def loader_of(store: Store) -> Loader:
+    batches = sampler(store, store.channels)
+    loader = Loader(batches.dataset, sampler=batches, batch_size=None)
+    loader.far = [store] if "://" in store.path else []
+    return loader
+
+
+def epoch(store: Store, loader: Loader | None = None) -> float:
+    start = time.perf_counter()
+    for _ in loader or loader_of(store):
+        pass
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--remote", type=float, nargs=2, metavar=("MS", "MB/S"))
     arguments = parser.parse_args()
     random.seed(0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         dataset = synthetic(arguments.steps)
         prepare_dataset(dataset, folder / "store.zarr", sources=[])
+        if arguments.remote:
+            remote(folder, arguments.remote[0] / 1e3, arguments.remote[1] * 1e6)
+            return
         write_shards(dataset, folder / "shards")
         write_variables(dataset, folder / "variables.zarr")
         del dataset
         store = Store(folder / "store.zarr")
         variables = xr.open_zarr(folder / "variables.zarr", chunks=None)
         some = store.channels[::2]
-
-        def sampler(channels: tuple) -> GroupedBatchSampler:  # type: ignore[type-arg]
-            layout = Layout(channels, channels, store.grid)
-            windows = WindowDataset([store], layout, (6 * LEAD_STEPS,), Period("2001", "2100"))
-            return GroupedBatchSampler(windows, BATCH, shuffle=True)
-
-        everything, half, rng = sampler(store.channels), sampler(some), np.random.default_rng(0)
+        everything, half, rng = sampler(store, store.channels), sampler(store, some), np.random.default_rng(0)
         order = rng.permutation(arguments.steps - LEAD_STEPS)[: 4 * BATCH]
         readers = {
             "training store": lambda: from_training_store(everything),

@@ -268,7 +268,7 @@ class _Comparison:
 
 def _told_apart(given: str | Path | xr.Dataset) -> str:
     """Return what tells data from others: of a training store its fingerprint, of files names, sizes and times."""
-    if not isinstance(given, xr.Dataset) and "://" not in str(given) and is_training_store(given):
+    if not isinstance(given, xr.Dataset) and is_training_store(given):
         return str(Store(given).fingerprint)
     stamps = dask.base.tokenize(given) if isinstance(given, xr.Dataset) else identity([str(given)])
     return sha256(json.dumps(stamps).encode()).hexdigest()[:12]

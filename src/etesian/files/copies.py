@@ -17,9 +17,6 @@ BLOCK_BYTES = 16 * 2**20
 
 T = TypeVar("T")
 
-RETRIES = 5
-"""Repetitions of a failing request, each after twice the pause of the one before."""
-
 
 def size_of(url: str, *, anonymous: bool = True) -> int | None:
     """Return the bytes of a file at an address, None where there is none.
@@ -91,11 +88,11 @@ def _persistently(ask: Callable[[], T], what: str, remedy: str) -> T:
     Raises:
         DataError: after the last repetition, or where the server's answer is final.
     """
-    for attempt in range(RETRIES + 1):
+    for attempt in range(zarrs.RETRIES + 1):
         try:
             return ask()
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            if attempt == RETRIES or zarrs.is_final(error):
+            if attempt == zarrs.RETRIES or zarrs.is_final(error):
                 raise DataError(f"{what} ({first_line(error)}); {remedy}") from None
         time.sleep(zarrs.FIRST_PAUSE * 2**attempt)
     raise AssertionError

@@ -49,7 +49,7 @@ def in_chunks(array: xr.DataArray, most: int | None = None) -> xr.DataArray:
     return array.copy(data=array.variable.chunk(sizes).data)
 
 
-class UnreachableError(Exception):
+class UnreachableError(DataError):
     """A request failed every time."""
 
 
@@ -99,7 +99,7 @@ class _Values(BackendArray):
         piece = self.variable[key]
         try:
             values = np.asarray(piece.values)
-        except (EtesianError, UnreachableError, MemoryError):
+        except (EtesianError, MemoryError):
             raise
         except Exception as error:
             remedy = "try again" if "://" in self.path else "copy or download it again"

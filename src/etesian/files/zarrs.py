@@ -8,10 +8,10 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -29,10 +29,15 @@ from etesian.files.anemoi import fields_of, holds_anemoi, read_anemoi
 from etesian.files.dates import holds_dates, read_dates
 from etesian.files.decoding import UnreachableError, decoded
 
+T = TypeVar("T")
+
 _CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
+RETRIES = 5
+"""Repetitions of a failing request, each after twice the pause of the one before."""
+
 FIRST_PAUSE = 1.0
-"""Seconds before the first repetition of a failed request; each further one waits twice as long."""
+"""Seconds before the first repetition of a failed request."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 
@@ -57,7 +62,7 @@ def read_zarr(path: str) -> list[xr.Dataset]:
     if is_local and Path(path).is_dir():
         _check_metadata(Path(path))
     try:
-        store = zarr.storage.ZipStore(path, mode="r") if is_local and Path(path).is_file() else path
+        store = zarr.storage.ZipStore(path, mode="r") if is_local and Path(path).is_file() else at(path)
         dataset = open_zarr(store, path)
     except DataError:
         raise
@@ -185,24 +190,50 @@ def _check_metadata(folder: Path) -> None:
 class PersistentStore(WrapperStore):
     """A store that repeats what fails, waiting longer each time.
 
+    Args:
+        store: whose keys are asked for.
+        retries: repetitions of each failing request.
+        name: of the store, for messages that name it; None names the key alone.
+
     Raises:
         UnreachableError: after the last repetition, or where the server's answer is final.
     """
 
-    def __init__(self, store: Any, retries: int) -> None:
+    def __init__(self, store: Any, retries: int, name: str | None = None) -> None:
         super().__init__(store)
-        self._retries = retries
+        self._retries, self._name = retries, name
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Return the bytes of a key, None if there is no such key."""
-        for attempt in range(self._retries + 1):
-            try:
-                return await self._store.get(key, prototype, byte_range)
-            except (OSError, aiohttp.ClientError, EOFError) as error:
-                if attempt == self._retries or is_final(error):
-                    raise UnreachableError(f"{key}: {str(error) or type(error).__name__}") from error
-            await asyncio.sleep(FIRST_PAUSE * 2**attempt)
-        raise AssertionError
+        try:
+            return await persistently(lambda: self._store.get(key, prototype, byte_range), key, self._retries)
+        except UnreachableError as error:
+            if self._name is None:
+                raise
+            raise UnreachableError(
+                f"{self._name} cannot be reached ({error}); try again, or check the address"
+            ) from error
+
+
+async def persistently(ask: Callable[[], Awaitable[T]], what: str, retries: int) -> T:
+    """Repeat a request that fails, waiting longer each time.
+
+    Args:
+        ask: makes the request.
+        what: is asked for, for messages.
+        retries: repetitions at most.
+
+    Raises:
+        UnreachableError: after the last repetition, or where the server's answer is final.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return await ask()
+        except (OSError, aiohttp.ClientError, EOFError) as error:
+            if attempt == retries or is_final(error):
+                raise UnreachableError(f"{what}: {str(error) or type(error).__name__}") from error
+        await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+    raise AssertionError
 
 
 def is_final(error: Exception) -> bool:
@@ -233,6 +264,14 @@ def _scheme(url: str) -> str:
     return urlsplit(url).scheme if "://" in url else "file"
 
 
+def at(path: str) -> Any:
+    """Return what Zarr opens: a path itself, and for an address a store whose failing requests are repeated."""
+    if _scheme(path) == "file":
+        return path
+    store = FsspecStore.from_url(path, storage_options=access(path, anonymous=False), read_only=True)
+    return PersistentStore(store, RETRIES, path)
+
+
 def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
     """Open a Zarr store, reading its metadata and coordinates only; without Dask, so that size does not matter.
 
@@ -244,9 +283,8 @@ def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
     Raises:
         DataError: if the store cannot be reached or read.
     """
-    scheme = _scheme(url)
     try:
-        if scheme == "file":
+        if _scheme(url) == "file":
             inner: Any = LocalStore(url2pathname(urlsplit(url).path) if "://" in url else url, read_only=True)
         else:
             inner = FsspecStore.from_url(url, storage_options=access(url, anonymous=anonymous), read_only=True)

@@ -1,7 +1,9 @@
 """What data modules share: periods that do not overlap, loaders, and what the task has to know."""
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,16 +19,47 @@ from etesian.samples.batches import GroupedBatchSampler, Samples, rank_and_world
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
 
+AHEAD = 4
+"""Batches that are asked for before they are needed, where stores lie behind addresses."""
+
 
 class Loader(DataLoader[Batch]):
     """Begins to read when the first batch is asked for.
 
     Lightning tells the sampler the epoch only after it has made the first iterator, which would otherwise have begun
     with another epoch's samples when a run is resumed.
+
+    Attributes:
+        far: stores behind addresses. Without workers, threads of this process read some batches before they are needed,
+            as long as that asks the network for anything.
     """
 
+    far: Sequence[Store] = ()
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        yield from super().__iter__()
+        yield from self._read_ahead() if self.far and not self.num_workers else super().__iter__()
+
+    def _read_ahead(self) -> Iterator[Batch]:
+        waiting: deque[Future[Batch]] = deque()
+        requests = deque([-1], maxlen=AHEAD + 1)
+        pool = ThreadPoolExecutor(AHEAD, "read-ahead")
+        try:
+            for picks in self.sampler:
+                requests.append(sum(store.requests for store in self.far))
+                if requests[0] != requests[-1]:
+                    waiting.append(pool.submit(self.dataset.__getitem__, picks))
+                else:
+                    waiting.append(Future())
+                    waiting[-1].set_result(self.dataset[picks])
+                while len(waiting) > AHEAD or (waiting and waiting[0].done()):
+                    yield self._arrived(waiting.popleft())
+            while waiting:
+                yield self._arrived(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _arrived(self, batch: "Future[Batch]") -> Batch:
+        return batch.result().pin_memory() if self.pin_memory else batch.result()
 
 
 class TaskData(L.LightningDataModule):
@@ -169,12 +202,12 @@ class StoreData(TaskData):
 
     def _loader(self, part: str) -> Loader:
         dataset = self.dataset(part)
-        remote = any("://" in store.path for store in self.stores)
+        far = [store for store in self.stores if "://" in store.path]
         rank, world = rank_and_world()
         sampler = GroupedBatchSampler(
             dataset, self.loading.batch_size, shuffle=part == "train", seed=self.loading.seed, rank=rank, world=world
         )
-        return Loader(
+        loader = Loader(
             dataset,  # type: ignore[arg-type]  # PyTorch names a class of its own, but asks for no more than indexing.
             sampler=sampler,
             batch_size=None,
@@ -183,8 +216,10 @@ class StoreData(TaskData):
             # From there a GPU reads by itself, while the host goes on.
             pin_memory=torch.cuda.is_available(),
             # Connections to an address live in a thread of this process, which a fork would not take along.
-            multiprocessing_context="forkserver" if self.loading.workers and remote else None,
+            multiprocessing_context="forkserver" if self.loading.workers and far else None,
         )
+        loader.far = far
+        return loader
 
 
 def common_units(stores: Sequence[Store]) -> dict[Channel, str]:

@@ -18,6 +18,7 @@ from etesian.core.dataset import planet_of
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.files.canonical import side_by_side
+from etesian.files.zarrs import at
 
 VERSION = 1
 
@@ -135,7 +136,7 @@ def to_dataset(path: str | Path) -> xr.Dataset:
         DataError: if it is not a training store.
     """
     try:
-        store = xr.open_zarr(str(path), chunks={}, decode_times=False)
+        store = xr.open_zarr(at(str(path)), chunks={}, decode_times=False)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise DataError(f"{path} cannot be read as a training store ({error}); remake it") from None
     if store.attrs.get("etesian_store") != VERSION:

@@ -21,6 +21,9 @@ from etesian.core.errors import ChannelError, DataError, GridError, suggest
 from etesian.core.fields import Layout
 from etesian.core.grid import Grid
 from etesian.core.statistics import Statistics, anomaly_std
+from etesian.files.decoding import UnreachableError
+from etesian.files.zarrs import at
+from etesian.store.remote import RemoteSteps
 
 Index = NDArray[np.int64]
 
@@ -68,12 +71,12 @@ def observed_targets(
 
 
 def is_training_store(path: str | Path) -> bool:
-    """Whether a path is a training store made by `prepare`."""
-    if not (Path(path) / "zarr.json").is_file():
+    """Whether a path or an address is a training store made by `prepare`."""
+    if "://" not in str(path) and not (Path(path) / "zarr.json").is_file():
         return False
     try:
-        return "etesian_store" in zarr.open_group(str(path), mode="r").attrs
-    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):
+        return "etesian_store" in zarr.open_group(at(str(path)), mode="r").attrs
+    except (OSError, ValueError, KeyError, ImportError, UnreachableError, zarr.errors.BaseZarrError):
         return False
 
 
@@ -115,7 +118,11 @@ class Store(Located):
         if "://" not in self.path and not Path(self.path).exists():
             raise DataError(f"there is no training store at {self.path}; make one with `etesian prepare`")
         try:
-            self.dataset = xr.open_zarr(self.path, chunks=None, decode_times=False)
+            self.dataset = xr.open_zarr(at(self.path), chunks=None, decode_times=False)
+        except ImportError as error:
+            raise DataError(
+                f"{self.path} needs a package that is missing ({error}): pip install 'etesian[cloud]'"
+            ) from None
         except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
             raise DataError(f"{self.path} cannot be read as a training store ({error}); remake it") from None
         if self.dataset.attrs.get("etesian_store") != 1:
@@ -132,6 +139,7 @@ class Store(Located):
         self.has_gaps = bool(self.dataset["missing"].values.any())
         self._shards: dict[int, tuple[NDArray[np.uint64], mmap.mmap]] = {}
         self._steps_per_shard = self._mappable()
+        self._remote = self._at_address()
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         # Another process, which may work elsewhere, opens it anew.
@@ -155,6 +163,11 @@ class Store(Located):
 
     def _repr_html_(self) -> str:
         return facts_table(f"Training store {self.path}", self._facts())
+
+    @property
+    def requests(self) -> int:
+        """How often fields were asked for over a network."""
+        return 0 if self._remote is None else self._remote.requests
 
     @cached_property
     def statics(self) -> Float[np.ndarray, "static lat lon"]:
@@ -276,12 +289,20 @@ class Store(Located):
         shape = np.empty(full, dtype=bool)[channels][:, rows][:, :, columns].shape
         fields = np.empty((len(index), *shape), dtype=np.float32)
         whole_maps = shape[1:] == full[1:] and isinstance(rows, slice) and isinstance(columns, slice)
+        arrived = {} if self._remote is None else self._remote.read(map(int, index))
+        in_order = shape == full and all(isinstance(part, slice) for part in (channels, rows, columns))
+        buffer = None if in_order or self._remote is None else np.empty(full, dtype=np.float32)
         for field, i in zip(fields, index, strict=True):
+            # All channels on all points go from a file in the cache straight into place.
+            place = field if in_order else buffer
+            step = arrived[int(i)].reshape(full) if int(i) in arrived else self._step(int(i), place)
+            if step is field:
+                continue
             if whole_maps and not isinstance(channels, slice):
                 # Straight into place; any mode but "clip" would copy once more.
-                np.take(self._step(int(i)), channels, axis=0, out=field, mode="clip")
+                np.take(step, channels, axis=0, out=field, mode="clip")
             else:
-                field[...] = self._step(int(i))[channels][:, rows][:, :, columns]
+                field[...] = step[channels][:, rows][:, :, columns]
         return fields
 
     def patches(
@@ -311,18 +332,25 @@ class Store(Located):
         description = Path(self.path) / "fields" / "zarr.json"
         if "://" in self.path or not description.exists():
             return None
-        metadata = json.loads(description.read_text())
-        codec = metadata["codecs"][0]
-        if codec["name"] != "sharding_indexed":
-            return None
-        inner, shape = codec["configuration"]["chunk_shape"], metadata["shape"]
-        plain = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        at_end = codec["configuration"].get("index_location", "end") == "end"
-        if inner != [1, *shape[1:]] or codec["configuration"]["codecs"] != plain or not at_end:
-            return None
-        return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        return _plain_shards(json.loads(description.read_text()))
 
-    def _step(self, i: int) -> NDArray[np.float32]:
+    def _at_address(self) -> RemoteSteps | None:
+        """Return the reader of shards behind an address, or None if it is none, or is not laid out as they are."""
+        if "://" not in self.path:
+            return None
+        fields = zarr.open_array(at(self.path), path="fields", mode="r")
+        per_shard = _plain_shards(fields.metadata.to_dict())
+        if per_shard is None:
+            return None
+        return RemoteSteps(self.path, self.fingerprint, len(self.time), per_shard, 4 * math.prod(fields.shape[1:]))
+
+    def _step(self, i: int, buffer: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the fields of a time; where they are copied from a cache, in the buffer if there is one."""
+        shape = (len(self.channels), *self.grid.shape)
+        if self._remote is not None:
+            buffer = np.empty(shape, dtype=np.float32) if buffer is None else buffer
+            arrived = self._remote.step(i, buffer)
+            return buffer if arrived is None else arrived.reshape(shape)
         if self._steps_per_shard is None:
             values = np.asarray(self.dataset["fields"][i].values, dtype=np.float32)
             if not self.has_gaps and not np.isfinite(values).all():
@@ -331,9 +359,8 @@ class Store(Located):
         shard, within = divmod(i, self._steps_per_shard)
         if shard not in self._shards:
             self._map(shard)
-        offsets, buffer = self._shards[shard]
-        shape = (len(self.channels), *self.grid.shape)
-        return np.frombuffer(buffer, np.float32, math.prod(shape), int(offsets[within])).reshape(shape)
+        offsets, mapped = self._shards[shard]
+        return np.frombuffer(mapped, np.float32, math.prod(shape), int(offsets[within])).reshape(shape)
 
     def _map(self, shard: int) -> None:
         """Map a shard file into memory; its last bytes say where each step begins (Zarr v3, sharding codec).
@@ -354,3 +381,16 @@ class Store(Located):
         if (index[:, 1] != length).any() or (index[:, 0] > len(buffer) - length).any():
             raise DataError(f"{path} is missing or cut short; remake {self.path} with `etesian prepare`")
         self._shards[shard] = (index[:, 0], buffer)
+
+
+def _plain_shards(metadata: dict[str, Any]) -> int | None:
+    """Return the number of steps in a shard of plain steps with its index at the end; None for another layout."""
+    codec: dict[str, Any] = metadata["codecs"][0] if metadata.get("codecs") else {"name": "none"}
+    if codec["name"] != "sharding_indexed":
+        return None
+    inner, shape = list(codec["configuration"]["chunk_shape"]), list(metadata["shape"])
+    plain = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    at_end = codec["configuration"].get("index_location", "end") == "end"
+    if inner != [1, *shape[1:]] or list(codec["configuration"]["codecs"]) != plain or not at_end:
+        return None
+    return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
