@@ -13,7 +13,6 @@ import xarray as xr
 
 from etesian.core.errors import RecipeError, suggest
 from etesian.files import fetch as fetching
-from etesian.files.cells import grid_of
 from etesian.files.diagnosis import Diagnosis
 from etesian.files.doctor import examine
 from etesian.files.open import Source, open_store
@@ -43,12 +42,11 @@ def open(source: Source, grid: float | str | Path | None = None) -> xr.Dataset:
         DataError: if something is missing, unreadable, or does not fit together.
         GridError: if fields are on no latitude–longitude grid and none is named, or grids differ.
     """
-    dataset = open_store(source, cells=grid is not None)
     if grid is None:
-        return dataset
-    from etesian.store.regrid import as_grid, covered, regrid
+        return open_store(source)
+    from etesian.store.regrid import opened_on
 
-    return regrid(dataset, covered(as_grid(grid), grid_of(dataset)))
+    return opened_on(source, grid)
 
 
 def doctor(source: Source) -> Diagnosis:
@@ -138,7 +136,7 @@ def prepare(
         exclude: variables or channels to leave out of these.
         levels: pressure levels to keep, hPa; all by default.
         grid: grid to bring the fields to: degrees (5.625, or 1.5+poles with points on the poles), gaussian32, or a
-            file that is on it. Of a regional source, the part of the grid that it covers.
+            file on it; the part that a regional source covers. Reduced Gaussian and HEALPix sources need one.
         method: how to regrid; conservative keeps area means, bilinear suits finer grids.
         coarsen: average blocks of so many rows and columns of the grid, as super-resolution undoes; a block with a
             missing value is missing.

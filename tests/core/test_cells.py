@@ -126,10 +126,11 @@ def test_bands_are_grids_and_clouds_of_points_and_cut_rows_are_none() -> None:
     assert recognised(random.uniform(-90, 90, 100), random.uniform(0, 360, 100)) is None
 
 
-def test_a_region_takes_what_lies_in_it() -> None:
-    box, whole = Region(30, 60, 340, 20), TARGETS["fine"]
-    region, (rows, columns) = whole.crop(box), whole.region(box)
-    for cells in GRIDS.values():
-        values = np.random.default_rng(0).standard_normal(cells.size)
-        expected = (cells.shares(whole) @ values).reshape(whole.shape)[np.ix_(rows, columns)]
-        np.testing.assert_allclose((cells.shares(region) @ values).reshape(region.shape), expected)
+@pytest.mark.parametrize("source", GRIDS)
+def test_a_region_takes_what_lies_in_it(source: str) -> None:
+    box, whole, cells = Region(30, 60, 340, 20), TARGETS["fine"], GRIDS[source]
+    rows, columns = whole.region(box)
+    inside = np.arange(whole.latitude.size * whole.longitude.size).reshape(whole.shape)[np.ix_(rows, columns)].ravel()
+    np.testing.assert_allclose(
+        cells.shares(whole.crop(box)).toarray(), cells.shares(whole)[inside].toarray(), atol=1e-9
+    )

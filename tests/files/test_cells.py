@@ -182,9 +182,8 @@ def test_listed_cells_become_a_training_store_without_those_that_are_missing(tmp
 
 def test_what_would_spread_over_boxes_or_needs_points_is_refused(tmp_path: Path) -> None:
     filled = listed(*O8, [np.where(O8[0] > 80, -9999.0, NOISE)] * 2)
-    filled.assign(u_500=filled.t2m.assign_attrs(units="m s-1"), v_500=filled.t2m.assign_attrs(units="m s-1")).to_netcdf(
-        tmp_path / "a.nc"
-    )
+    wind = filled.t2m.assign_attrs(units="m s-1")
+    filled.assign(u_500=wind, v_500=wind).to_netcdf(tmp_path / "a.nc")
     for message, options in (
         ("holds the value -9999 exactly 40 times, a fill value", {"variables": ["t2m"]}),
         ("'vorticity' is derived by spherical harmonics, which fields on the octahedral", {"derive": ["vorticity"]}),
@@ -235,9 +234,9 @@ def test_anemoi_datasets_become_a_training_store(
     assert opened.temperature.attrs["levels"] == [50, 850]
     field = opened.temperature.sel(level=850)
     np.testing.assert_allclose(field.values.reshape(3, -1), (SHARES @ values[[0, 1, 3], 5, 0].T).T, rtol=1e-5)
-    told = [finding.text for finding in et.doctor(tmp_path / "a.zarr").findings]
-    assert "'cos_latitude', 'insolation' follow from place and time and are left out: forcings are computed" in told
-    assert "1 missing dates are left out" in told
+    told = {finding.text for finding in et.doctor(tmp_path / "a.zarr").findings}
+    computed = "'cos_latitude', 'insolation' follow from place and time and are left out: forcings are computed"
+    assert {computed, "1 missing dates are left out"} <= told
     store = et.prepare(tmp_path / "a.zarr", tmp_path / "s.zarr", grid=15)
     assert [str(channel) for channel in store.static_channels] == ["geopotential_at_surface"]
     place = [str(channel) for channel in store.channels].index("temperature_850")

@@ -4,6 +4,7 @@ The value of a cell is taken for its mean. Overlaps are exact: no point is sampl
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -214,13 +215,12 @@ def _along(count: int, first: float, bounds: Float64) -> tuple[Int64, Int64, Flo
     """Return columns of a grid, the cells of one row that lie in them, and which share of the column each has."""
     width = 360 / count
     start = first - width / 2
-    steps = np.arange(np.ceil((bounds[0] - start) / width), np.floor((bounds[-1] - start) / width) + 1)
-    edges = np.union1d(bounds, np.clip(start + steps * width, bounds[0], bounds[-1]))
-    middle, length = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    kept = length > 1e-10 * width
-    column = np.searchsorted(bounds, middle[kept]) - 1
-    cell = np.floor((middle[kept] - start) / width).astype(np.int64) % count
-    return column, cell, length[kept] / np.diff(bounds)[column]
+    turns = np.arange(-3 * count, 3 * count)
+    edges, column = _cut(bounds, start + turns * width)
+    cell = np.floor(((edges[1:] + edges[:-1]) / 2 - start) / width).astype(np.int64) % count
+    share = np.diff(edges) / np.diff(bounds)[column]
+    kept = share > 1e-10
+    return column[kept], cell[kept], share[kept]
 
 
 def _matrix(places: list[Int64], cells: list[Int64], shares: list[Float64], target: Grid, size: int) -> csr_array:
@@ -254,15 +254,9 @@ def _boxes(target: Grid, nside: int) -> tuple[Int64, Float[np.ndarray, "piece 4 
     Returns:
         The number of the cell that each piece belongs to, and its corners, counter-clockwise, in units of squares.
     """
-    north = np.sin(np.radians(target.latitude_bounds))
     bend = np.degrees(np.arcsin(2 / 3))
-    inside = [b for b in (-bend, bend) if target.latitude_bounds[0] < b < target.latitude_bounds[-1]]
-    latitudes = np.union1d(target.latitude_bounds, inside)
-    row = np.searchsorted(north, (np.sin(np.radians(latitudes[1:])) + np.sin(np.radians(latitudes[:-1]))) / 2) - 1
-    bounds = target.longitude_bounds
-    quarters = 90 * np.arange(np.ceil(bounds[0] / 90), np.floor(bounds[-1] / 90) + 1)
-    longitudes = np.union1d(bounds, quarters)
-    column = np.searchsorted(bounds, (longitudes[1:] + longitudes[:-1]) / 2) - 1
+    latitudes, row = _cut(target.latitude_bounds, np.array([-bend, bend]))
+    longitudes, column = _cut(target.longitude_bounds, 90.0 * np.arange(-8, 9))
     quarter = np.floor((longitudes[1:] + longitudes[:-1]) / 180)
     sigma = np.sqrt(6) * np.sin(np.radians(90 - np.abs(latitudes)) / 2)
     is_polar = np.abs(latitudes) > bend
@@ -278,6 +272,12 @@ def _boxes(target: Grid, nside: int) -> tuple[Int64, Float[np.ndarray, "piece 4 
         corners[:, :, corner, 1] = ((v[levels, None] - u + 1) / 2 + 5) * nside
     box = row[:, None] * target.longitude.size + column
     return box.ravel(), corners.reshape(-1, 4, 2)
+
+
+def _cut(bounds: Float64, at: NDArray[Any]) -> tuple[Float64, Int64]:
+    """Add the bounds that lie within some intervals, and return which interval each of the pieces belongs to."""
+    edges = np.union1d(bounds, at[(at > bounds[0]) & (at < bounds[-1])])
+    return edges, np.searchsorted(bounds, (edges[1:] + edges[:-1]) / 2) - 1
 
 
 def _area_in_square(corners: Float[np.ndarray, "n 4 2"]) -> Float[np.ndarray, " n"]:

@@ -1,5 +1,6 @@
 """What anemoi-datasets makes, one Zarr array of times × variables × members × points → fields by name and level."""
 
+import contextlib
 import re
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from etesian.core.channels import canonical_name
 from etesian.core.errors import DataError
 from etesian.files import diagnosis
 from etesian.files.decoding import CHUNK_BYTES
+from etesian.files.grib_messages import silent_eccodes
 from etesian.files.naming import ON_LEVELS
 
 _ARRAYS = {
@@ -94,6 +96,8 @@ def fields_of(dataset: xr.Dataset, path: str) -> list[xr.Dataset]:
             field = field.isel(level=0)
         single = field.isel(number=0, drop=True) if field.sizes["number"] == 1 else field
         found.append(single.to_dataset(name=base))
+    if not found:
+        raise DataError(f"{path} holds nothing but what follows from place and time: give a dataset with fields")
     if computed:
         words = ", ".join(f"'{name}'" for name in computed)
         diagnosis.mended(found[0], f"{words} follow from place and time and are left out: forcings are computed")
@@ -132,13 +136,11 @@ def _blocks(array: xr.DataArray) -> da.Array:
 def _units(parameter: str) -> str:
     """Return the units of one of ECMWF's short names, where both editions of GRIB agree on them."""
     found = set()
-    for sample in ("regular_ll_sfc_grib1", "regular_ll_sfc_grib2"):
-        handle = eccodes.codes_grib_new_from_samples(sample)
-        try:
-            eccodes.codes_set(handle, "shortName", parameter)
-            found.add(str(eccodes.codes_get(handle, "units")))
-        except eccodes.CodesInternalError:
-            continue
-        finally:
+    with silent_eccodes():
+        for sample in ("regular_ll_sfc_grib1", "regular_ll_sfc_grib2"):
+            handle = eccodes.codes_grib_new_from_samples(sample)
+            with contextlib.suppress(eccodes.CodesInternalError):
+                eccodes.codes_set(handle, "shortName", parameter)
+                found.add(str(eccodes.codes_get(handle, "units")))
             eccodes.codes_release(handle)
     return found.pop() if len(found) == 1 else ""

@@ -1,6 +1,6 @@
 """Fields along one dimension of cells: which grid they lie on, and fields of flattened rows and columns as such."""
 
-import hashlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,6 @@ _NSIDES = ("healpix_nside", "nside")
 _LEVELS = ("refinement_level", "healpix_level", "healpix_zoom")
 
 _ORDERS = ("healpix_order", "indexing_scheme", "healpix_ordering", "ordering")
-
-_known: dict[bytes, Cells | None] = {}
 
 
 def grid_of(dataset: xr.Dataset) -> Grid | Cells:
@@ -67,7 +65,7 @@ def on_points(
     Args:
         raw: decoded dataset.
         latitude: of the points.
-        longitude: of the points, along the same dimension.
+        longitude: of the points.
         label: name of the file in messages.
         notes: gains a sentence where rows and columns were flattened.
 
@@ -83,17 +81,15 @@ def on_points(
         rows, columns = flat.sizes["latitude"], flat.sizes["longitude"]
         notes.append(f"'{dimension}' lists the points of {rows} rows and {columns} columns: put into rows and columns")
         return flat
-    cells = _recognised(*points)
+    cells = _recognised(*(axis.tobytes() for axis in points))
     if cells is None:
         return None
     told = _healpix(raw)
-    if isinstance(cells, Healpix) and told is not None and _order(told):
-        stated = _stated(told, dimension, cells.size, label)
-        if stated != cells:
-            raise GridError(
-                f"{label} says that it is {stated} in {_order(told)} order, but its latitudes and longitudes lie "
-                f"otherwise: correct its attributes, or leave them out"
-            )
+    if told is not None and _order(told) and (stated := _stated(told, dimension, cells.size, label)) != cells:
+        raise GridError(
+            f"{label} says that it is {stated} in {_order(told)} order, but its points lie elsewhere: correct its "
+            f"attributes, or leave them out"
+        )
     return _along_cells(dataset, dimension, cells)
 
 
@@ -126,13 +122,11 @@ def on_healpix(raw: xr.Dataset, label: str) -> xr.Dataset | None:
 
 def _along_cells(dataset: xr.Dataset, dimension: str, cells: Cells) -> xr.Dataset:
     """Give the dimension of cells its name, and the fields along it their grid."""
-    encoding = dataset.encoding
     dataset = dataset.drop_vars([name for name in dataset.variables if str(name).endswith(_CORNERS)])
     dataset = dataset.rename({dimension: CELLS}).drop_vars(CELLS, errors="ignore")
     for name, array in dataset.data_vars.items():
         if CELLS in array.dims:
             dataset[name] = in_chunks(array, _PIECE_BYTES).assign_attrs({CELLS: cells})
-    dataset.encoding = encoding
     return dataset
 
 
@@ -141,13 +135,10 @@ def _degrees(coordinate: xr.DataArray) -> NDArray[np.float64]:
     return np.degrees(values) if str(coordinate.attrs.get("units", "")).startswith("rad") else values
 
 
-def _recognised(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> Cells | None:
+@lru_cache(maxsize=1)
+def _recognised(latitude: bytes, longitude: bytes) -> Cells | None:
     """Recognise a grid once, of which a GRIB file may hold many variables."""
-    key = hashlib.blake2b(latitude.tobytes() + longitude.tobytes()).digest()
-    if key not in _known:
-        _known.clear()
-        _known[key] = recognised(latitude, longitude)
-    return _known[key]
+    return recognised(np.frombuffer(latitude), np.frombuffer(longitude))
 
 
 def _unflattened(dataset: xr.Dataset, dimension: str, points: list[NDArray[np.float64]]) -> xr.Dataset | None:
@@ -182,17 +173,15 @@ def _stated(told: dict[str, Any], dimension: str, size: int, label: str) -> Heal
         GridError: if they contradict each other, or the order is not said.
     """
     nside = round((size / 12) ** 0.5)
-    said = next((int(told[key]) for key in _NSIDES if key in told), None)
-    if said is None:
-        said = next((2 ** int(told[key]) for key in _LEVELS if key in told), nside)
+    sides = [int(told[key]) for key in _NSIDES if key in told]
+    said = next(iter([*sides, *(2 ** int(told[key]) for key in _LEVELS if key in told), nside]))
     if said != nside:
         raise GridError(
             f"{label} says that it is HEALPix of nside {said}, but holds {size} cells along '{dimension}', those of "
             f"nside {nside}: correct its attributes"
         )
     order = _order(told)
-    is_power = nside & (nside - 1) == 0
-    if order not in ("ring", "nested") or (order == "nested" and not is_power):
+    if order != "ring" and (order != "nested" or nside & (nside - 1)):
         kind = f"in the order '{order}'" if order else "in an order that it does not say"
         raise GridError(
             f"{label} holds {size} cells of HEALPix along '{dimension}' {kind}: say whether it is ring or nested, for "

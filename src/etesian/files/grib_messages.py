@@ -114,7 +114,7 @@ def scan(path: str) -> Catalogue:
     found = Catalogue([], {}, {})
     end, part, length = 0, 0, 0
     try:
-        with _eccodes(), open(path, "rb") as file, _several_fields(file):
+        with silent_eccodes(), open(path, "rb") as file, _several_fields(file):
             while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
                 try:
                     offset = int(eccodes.codes_get(handle, "offset"))
@@ -143,7 +143,7 @@ def read_values(path: str, messages: Sequence[Message]) -> Iterator[NDArray[np.f
     Raises:
         DamagedError: if they cannot be unpacked.
     """
-    with _eccodes(), open(path, "rb") as file:
+    with silent_eccodes(), open(path, "rb") as file:
         for message in messages:
             try:
                 handle = _open(file, message)
@@ -163,7 +163,7 @@ def read_values(path: str, messages: Sequence[Message]) -> Iterator[NDArray[np.f
 
 
 @contextlib.contextmanager
-def _eccodes() -> Iterator[None]:
+def silent_eccodes() -> Iterator[None]:
     """Keep others off eccodes, and its own lines off the terminal: what goes wrong is raised."""
     with LOCK:
         grib_context_set_logging(_NOWHERE)

@@ -14,7 +14,7 @@ from etesian.core.cells import Cells
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, linear_weights, longitude_weights, overlap_weights
 from etesian.files.cells import CELLS, grid_of
-from etesian.files.open import open_store
+from etesian.files.open import Source, open_store
 from etesian.store.reader import Store, is_training_store
 
 Float64 = NDArray[np.float64]
@@ -89,6 +89,12 @@ def covered(target: Grid, source: Grid | Cells) -> Grid:
     if not inside.any() or not longitude.size:
         raise GridError(f"no point of the grid {target} lies on the data's grid {source}")
     return Grid(target.latitude[inside], longitude)
+
+
+def opened_on(source: Source, grid: float | str | Path) -> xr.Dataset:
+    """Open a source, of cells too, on the part of a grid that it covers."""
+    dataset = open_store(source, cells=True)
+    return regrid(dataset, covered(as_grid(grid), grid_of(dataset)))
 
 
 def regrid(dataset: xr.Dataset, target: Grid, method: Method = "conservative") -> xr.Dataset:
