@@ -15,6 +15,7 @@ from etesian.scores import drawing, pairs
 from etesian.scores.ensembles import energy_score, ensemble_crps, member_facts
 from etesian.scores.score import score
 from etesian.scores.series import open_forecast
+from etesian.training.members import ALMOST_FAIR
 
 
 def test_scores_of_three_members_by_hand() -> None:
@@ -188,3 +189,16 @@ def test_a_picture_of_members_is_that_of_their_mean_or_of_one(
     states.to_netcdf(tmp_path / "states.nc")
     drawing.plot(str(tmp_path / "states.nc"), str(tmp_path / "states.png"), channel="temperature_850")
     assert drawn[-1][0][0] == "2020-12-01T00:00 UTC, mean of 2 members"
+
+
+def test_what_is_unfair_in_training_costs_members_one_hundredth_of_their_spread() -> None:
+    first, second, truth = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 1_000_000)))
+    spreads = torch.linspace(0.85, 1.1, 26, dtype=torch.float64)
+
+    def best(fairness: float) -> float:
+        scores = [ensemble_crps(spread * torch.stack([first, second]), truth, fairness).mean() for spread in spreads]
+        return float(spreads[torch.stack(scores).argmin()])
+
+    assert best(1.0) == pytest.approx(1, abs=0.006)
+    assert best(ALMOST_FAIR) == pytest.approx(0.99, abs=0.006)
+    assert best(0.95) == pytest.approx(0.95, abs=0.006)
