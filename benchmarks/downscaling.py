@@ -25,9 +25,8 @@ UNET: dict[str, Any] = {
     "model.network.residual": False,
     "model.network.network": {
         "class_path": "etesian.UNet",
-        "init_args": {"leads": [0], "width": 32, "noise": 0.0, "dropout": 0.0},
+        "init_args": {"leads": [0], "width": 32, "maps": 0, "noise": 0.0, "dropout": 0.0},
     },
-    "model.optimizer.lr": 2e-3,
 }
 ERAINT: dict[str, Any] = {
     "data.inputs": None, "data.train": ["2000-01-15"] * 2, "data.validate": ["2000-01-16"] * 2,
@@ -36,7 +35,10 @@ ERAINT: dict[str, Any] = {
         "class_path": "etesian.UNet",
         "init_args": {"leads": [0], "width": 16, "maps": 0, "noise": 0.0, "dropout": 0.0},
     },
-    "model.optimizer.lr": 1e-3, "model.warmup_steps": 10,
+    "model.optimizer": {
+        "class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "betas": [0.9, 0.98], "weight_decay": 0.05},
+    },
+    "model.warmup_steps": 10,
     "trainer.max_epochs": 20, "trainer.check_val_every_n_epoch": 5,
 }  # fmt: skip
 JANUARY, BANDS, JULY = "2000-01-15", "2000-01-16", "2000-07-16"
