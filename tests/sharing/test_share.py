@@ -79,7 +79,7 @@ def test_a_pulled_run_answers_by_the_code_on_its_page_as_the_pushed_one(trained:
     weights = sum(each.numel() for each in et.load("unet").task.network.parameters())
     for said in (
         "| predicts | temperature (K) at 500, 850 hPa |", "| leads | 24, 48 h |", f"UNet, {weights:,} weights",
-        "- training: 2001-01\n", "- test: 2001-02-06 to 2001-02\n", "The test period was held out", "on a sea of ours.",
+        "- training: 2001-01\n", "- test: 2001-02-06 to 2001-02\n", "for the test was held out", "on a sea of ours.",
         "Licence to Use Copernicus Products", "Hersbach",
     ):  # fmt: skip
         assert said in page
@@ -227,6 +227,12 @@ def test_what_cannot_be_pushed_is_one_sentence(trained: Path, monkeypatch) -> No
         et.pull("hf://owner/name", "out")
     assert not Path("hub").exists()
     assert "NOT held out: train, validate saw" in card._periods({"periods": PERIODS | {"test": ["2001", "2001"]}})
+    scenarios = {"train": ["historical", "ssp126"], "validate": "2015", "test": "ssp245", "test_years": [2080, 2100]}
+    assert card._periods({"scenarios": scenarios}).splitlines() == [
+        "- training: historical, ssp126", "- validation, by which the weights were chosen: 2015", "- test: ssp245",
+        "- test years: 2080, 2100", "",
+        "What is for the test was held out: neither training nor the choice of weights saw it.",
+    ]  # fmt: skip
 
 
 def test_a_run_goes_to_hugging_face_and_back(trained: Path, monkeypatch) -> None:

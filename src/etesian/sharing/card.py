@@ -81,7 +81,8 @@ def _facts(run: Run) -> dict[str, str]:
         "at": f"{_listed(layout.history)} h" if len(layout.history) > 1 else "",
         "static fields": _channels(layout.statics, units),
         "known ahead": _channels(layout.forcings, units),
-        "grid": _listed(map(repr, (layout.predicted_grid, *layout.other_grids))),
+        "grid": ("" if layout.grid == layout.predicted_grid else f"{layout.grid!r} → ")
+        + _listed(map(repr, (layout.predicted_grid, *layout.other_grids))),
         "leads": f"{_listed(seen['leads'])} h" if seen.get("leads") else "",
         "network": f"{type(network).__name__}, {sum(each.numel() for each in network.parameters()):,} weights",
         "needs": "" if home == "etesian" else f"the module {home} of its makers, to be trusted: --trust {home}",
@@ -107,22 +108,27 @@ def _origin(data: str) -> str:
 
 
 def _periods(seen: Mapping[str, Any]) -> str:
-    """Write which times the run has seen, and whether any were held out."""
-    periods, calendar = seen.get("periods", {}), seen.get("calendar", "standard")
-    names = {"train": "training", "validate": "validation, by which the weights were chosen", "test": "test"}
-    spans = periods or seen.get("scenarios", {})
-    rows = [f"- {names.get(part, part)}: {' to '.join(dict.fromkeys(map(str, span)))}" for part, span in spans.items()]
-    told = "" if spans and not periods else "No test period is noted."
-    if "test" in periods:
-        first, last = parse_time(periods["test"][0], calendar), end_of(periods["test"][1], calendar)
-        shared = [
-            name
-            for name, (begin, end) in periods.items()
-            if name != "test" and parse_time(begin, calendar) <= last and end_of(end, calendar) >= first
-        ]
-        told = "The test period was held out: neither training nor the choice of weights saw it."
-        told = f"The test period was NOT held out: {_listed(shared)} saw a part of it." if shared else told
-    return "\n".join([*rows, "", told]).strip()
+    """Write which periods or scenarios the run has seen, and whether any were held out."""
+    calendar, spans = seen.get("calendar", "standard"), seen.get("periods") or seen.get("scenarios", {})
+    names = {"train": "training", "validate": "validation, by which the weights were chosen"}
+    between = " to " if seen.get("periods") else ", "
+    told = {part: [span] if isinstance(span, str) else list(dict.fromkeys(span)) for part, span in spans.items()}
+    rows = [
+        f"- {names.get(part, part).replace('_', ' ')}: {between.join(map(str, span))}" for part, span in told.items()
+    ]
+    if "test" not in told:
+        return "\n".join([*rows, "", "No test period is noted."]).strip()
+
+    def share(one: Sequence[str], other: Sequence[str]) -> bool:
+        if not seen.get("periods"):
+            return bool({*one} & {*other})
+        begins, ends = ([of(s[at], calendar) for s in (one, other)] for of, at in ((parse_time, 0), (end_of, -1)))
+        return max(begins) <= min(ends)
+
+    held = "What is for the test was held out: neither training nor the choice of weights saw it."
+    if shared := [part for part in ("train", "validate") if part in told and share(told[part], told["test"])]:
+        held = f"What is for the test was NOT held out: {_listed(shared)} saw a part of it."
+    return "\n".join([*rows, "", held])
 
 
 def _scores(folder: Path, run: Run, names: Sequence[str]) -> str:
@@ -134,11 +140,10 @@ def _scores(folder: Path, run: Run, names: Sequence[str]) -> str:
         raise DataError(f"{folder} holds no scores.nc that can be read: give the folder of an evaluation") from None
     scored, predicted = models(scores), set(map(str, run.task.layout.targets))
     own = scored[0] if len(scored) == 1 else next((name for name in names if name in scored), None)
-    channels = [channel for channel in headline(scores) if channel in predicted]
+    first = headline(scores) if "map_channel" in scores else scores.channel.values[:4].tolist()
+    channels = [channel for channel in first if channel in predicted]
     if own is None or not channels:
-        raise DataError(
-            f"{folder} scores {_listed(scored)} in {_listed(headline(scores))}: evaluate the run by its name"
-        )
+        raise DataError(f"{folder} scores {_listed(scored)} in {_listed(first)}: evaluate the run by its name")
     score, kept = "rmse" if "rmse" in scores else "nrmse", [own, *references(scores)]
     found, rows = scores.isel(region=0), []
     for channel in channels:
@@ -176,7 +181,7 @@ def _use(run: Run, name: str, address: str) -> str:
     return (
         f"```\npip install 'etesian{extra}>={etesian.__version__}'\n```\n\n"
         f'```python\nimport etesian as et\n\nrun = et.pull("{address}", "{name}")\n{verb}\n```\n\n'
-        f"On the command line: `etesian pull {address} {name}`, then `etesian {run.job} {name} …`."
+        f"On the command line: `etesian pull {address} {name}`."
     )
 
 
