@@ -403,7 +403,6 @@ def test_what_is_no_data_is_refused_for_what_it_is(tmp_path: Path) -> None:
         ("a.nc.gz", gzip.compress(b"CDF"), r"is compressed with gzip: unpack it with `gunzip < .* > OUT`"),
         ("a.nc.bz2", bz2.compress(b"CDF"), "is compressed with bzip2: unpack it with `bunzip2 <"),
         ("a.nc.xz", lzma.compress(b"CDF"), "is compressed with xz: unpack it with `unxz <"),
-        ("refs.json", b'{"version": 1, "refs": {}}', "holds references of kerchunk"),
         ("link.nc", None, "link.nc is a link to gone.nc, which is not there"),
         ("pipe.nc", None, "is no file but a device or pipe"),
     ):

@@ -32,7 +32,7 @@ def size_of(url: str, *, anonymous: bool = True) -> int | None:
         except FileNotFoundError:
             return None
 
-    if (found := _persistently(told, f"{url} cannot be reached", "try again later")) is None:
+    if (found := repeated(told, f"{url} cannot be reached", "try again later")) is None:
         return None
     if found["size"] is None:
         raise DataError(f"{url} does not tell its size; copy it by hand")
@@ -79,10 +79,10 @@ def _block(url: str, begin: int, size: int, *, anonymous: bool = True) -> bytes:
             raise OSError(f"{len(found)} bytes came instead of {end - begin}")
         return found
 
-    return _persistently(block, f"{url} stopped answering", "run the same command again to continue")
+    return repeated(block, f"{url} stopped answering", "run the same command again to continue")
 
 
-def _persistently(ask: Callable[[], T], what: str, remedy: str) -> T:
+def repeated(ask: Callable[[], T], what: str, remedy: str) -> T:
     """Repeat what fails, waiting longer each time; `what` has happened, and `remedy` helps, where it goes on failing.
 
     Raises:

@@ -27,6 +27,7 @@ from etesian.files.cells import grid_of, refuse_cells
 from etesian.files.grib import read_grib
 from etesian.files.netcdf import read_netcdf
 from etesian.files.times import at_rest
+from etesian.files.virtual import is_virtual, read_virtual
 from etesian.files.zarrs import is_zarr, read_zarr
 
 Source = str | Path | Sequence[str | Path]
@@ -366,8 +367,8 @@ def read_file(path: str) -> list[xr.Dataset]:
         GridError: if its values are on a grid that cannot be read.
     """
     _refuse_remote_files(path)
-    if "://" in path or is_zarr(Path(path)):
-        return read_zarr(path)
+    if is_virtual(path) or "://" in path or is_zarr(Path(path)):
+        return read_virtual(path) if is_virtual(path) else read_zarr(path)
     if Path(path).is_dir():
         return [read_shards(Path(path))]
     head = _head(path)
@@ -384,7 +385,7 @@ def read_file(path: str) -> list[xr.Dataset]:
 
 def is_store(path: Path) -> bool:
     """Whether a folder is one data set: a Zarr store, or ClimaX shards."""
-    return is_zarr(path) or holds_shards(path)
+    return is_zarr(path) or holds_shards(path) or is_virtual(str(path))
 
 
 def _refuse_remote_files(url: str) -> None:
@@ -426,8 +427,6 @@ def _what_else(path: str, head: bytes) -> str:
         return f"{path} is a tar archive: unpack it with `tar -xf {path}` and give the files that it holds"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return f"{path} is a web page, perhaps one that asks to log in, under the name of a file: download it again"
-    if head.lstrip().startswith(b"{") and b'"refs"' in head:
-        return f"{path} holds references of kerchunk, which are not read: give the files that it refers to"
     return (
         f"{path} is neither NetCDF, GRIB, HDF5 nor Zarr (it begins with {head[:8]!r}): "
         f"convert it first, for example with xarray's to_netcdf"

@@ -49,20 +49,22 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata", ".zarray"))
 
 
-def read_zarr(path: str) -> list[xr.Dataset]:
+def read_zarr(path: str, store: Any = None) -> list[xr.Dataset]:
     """Open the arrays of a Zarr group, as one dataset, or each variable of an anemoi dataset as one.
 
     Args:
         path: a folder, a zip file that holds a group, or an address that fsspec knows.
+        store: of the zarr package, if the path is only its name.
 
     Raises:
         DataError: if it cannot be read, or holds no arrays at its top.
     """
-    is_local = "://" not in path
+    is_local = "://" not in path and store is None
     if is_local and Path(path).is_dir():
         _check_metadata(Path(path))
     try:
-        store = zarr.storage.ZipStore(path, mode="r") if is_local and Path(path).is_file() else at(path)
+        if store is None:
+            store = zarr.storage.ZipStore(path, mode="r") if is_local and Path(path).is_file() else at(path)
         dataset = open_zarr(store, path)
     except DataError:
         raise

@@ -28,6 +28,7 @@ from etesian.files.arrays import companions
 from etesian.files.cells import grid_of
 from etesian.files.checks import Watched
 from etesian.files.open import Source, expand, open_store
+from etesian.files.virtual import snapshot_of
 from etesian.store import format as layout
 from etesian.store.climatology import Seasons
 from etesian.store.derive import BY_HARMONICS, names_to_derive, sources_of
@@ -202,13 +203,18 @@ def prepare_dataset(
 
 
 def identity(sources: Sequence[str] | xr.Dataset) -> list[list[str | int]]:
-    """Return name, size and time of change of every local file, the addresses of the others, or a dataset's token."""
+    """Return what tells sources from others: of local files name, size and time of change, or a dataset's token.
+
+    Of an Icechunk repository it is the snapshot that is read, of an address nothing more.
+    """
     if isinstance(sources, xr.Dataset):
         return [[str(dask.base.tokenize(sources))]]
     found: list[list[str | int]] = []
     for path in expand(list(sources)):
         if "://" in path:
             found.append([path])
+        elif (snapshot := snapshot_of(path)) is not None:
+            found.append([path, f"snapshot {snapshot}"])
         elif Path(path).is_dir():
             files = (Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names))
             found += [[str(file), *_stamp(file)] for file in files]

@@ -173,6 +173,9 @@ def describe(
     }
     if not seasons.covers_year:
         attributes["climatology_omitted"] = f"the training period {begin} to {stop} is shorter than a year"
+    given = plan["sources"][0] if plan["sources"] else []
+    if snapshots := [row for row in given if isinstance(row, list) and str(row[-1]).startswith("snapshot ")]:
+        attributes["icechunk"] = ", ".join(" ".join(row) for row in snapshots)
     group.attrs.update(attributes)
     consolidate(path)
 
