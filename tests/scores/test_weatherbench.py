@@ -14,12 +14,14 @@ from etesian.scores.score import score
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
+def opened(folder: Path, case: str, name: str) -> xr.Dataset:
+    path = folder / f"wb2_{case}_{name}.nc"
+    return xr.open_dataset(path if path.exists() else f"{path}.gz", decode_timedelta=True)
+
+
 def open_golden(folder: Path, case: str) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset, xr.Dataset]:
     """Forecasts, truth over valid time, climatology for every day of the year, and WeatherBench 2's scores."""
-    parts = {
-        name: xr.open_dataset(folder / f"wb2_{case}_{name}.nc", decode_timedelta=True)
-        for name in ("forecast", "truth", "climatology_by_hour", "scores")
-    }
+    parts = {name: opened(folder, case, name) for name in ("forecast", "truth", "climatology_by_hour", "scores")}
     forecast = parts["forecast"].drop_vars("valid_time").rename(lead_time="prediction_timedelta")
     pairs = parts["truth"].stack(pair=("time", "lead_time"))
     truth = pairs.drop_vars(("pair", "time", "lead_time")).assign_coords(pair=pairs.valid_time.values)
@@ -39,10 +41,7 @@ def as_if_valid_then(folder: Path, case: str, climatology: xr.Dataset) -> xr.Dat
     WeatherBench 2 takes `time` for the valid time unless the initial time is called `init_time`; in these files it is
     the initial time. Each lead is therefore scored as an analysis of its own, valid at `time`.
     """
-    forecast, truth = (
-        xr.open_dataset(folder / f"wb2_{case}_{name}.nc", decode_timedelta=True).drop_vars("valid_time")
-        for name in ("forecast", "truth")
-    )
+    forecast, truth = (opened(folder, case, name).drop_vars("valid_time") for name in ("forecast", "truth"))
     at_once = forecast.rename(lead_time="prediction_timedelta")
     parts = []
     for lead in range(forecast.lead_time.size):
