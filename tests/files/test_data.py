@@ -108,7 +108,17 @@ def server(tmp_path, monkeypatch):
 
 
 def test_the_list_says_of_all_what_they_are_and_on_what_terms(capsys) -> None:
-    assert list(et.data()) == ["era5", "arco-era5", "cmip6", "oisst", "mur", "climatebench"]
+    assert list(et.data()) == [
+        "era5",
+        "arco-era5",
+        "cmip6",
+        "oisst",
+        "mur",
+        "climatebench",
+        "era5-cds",
+        "ostia",
+        "ostia-nrt",
+    ]
     with pytest.raises(SystemExit, match="0"):
         main(["data"])
     said = capsys.readouterr().out

@@ -16,6 +16,7 @@ from etesian.core.outputs import claim, mark, marker
 from etesian.files.copies import copy_files, size_of
 from etesian.files.fetch import fetch, in_words
 from etesian.files.public import PUBLIC, PublicData, PublicList
+from etesian.files.services import copy_months
 
 Years = tuple[int | str, int | str]
 
@@ -70,7 +71,8 @@ def data(
     the same call comes again.
 
     Args:
-        name: era5, arco-era5, cmip6, oisst, mur or climatebench; all are listed if none is given.
+        name: era5, arco-era5, era5-cds, cmip6, oisst, ostia, ostia-nrt, mur or climatebench; all are listed if none
+            is given.
         out: where to copy to: a Zarr store of era5, arco-era5 and mur, a folder of the others; nothing is copied if it
             is not given.
         years: first and last year, both included, or dates such as 2000-07-01.
@@ -123,6 +125,10 @@ def data(
         _copy_days(public, root, start, end, place)
     elif public.way == "archives":
         _copy_archives(public, root, place)
+    elif public.way == "requests by month":
+        if base is not None:
+            raise RecipeError(f"base does not suit {name}, whose client knows where it asks")
+        copy_months(public, (start, end), _folder(place, public.way), channels or (), region, resolution, every)
     else:
         stores = {place: (f"{root}/{_by_resolution(public, resolution)}", list(channels or []))}
         if public.way == "a store for each variable":

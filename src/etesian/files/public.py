@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Way = Literal["part of a store", "a file for each day", "archives", "a store for each variable"]
+Way = Literal["part of a store", "a file for each day", "archives", "a store for each variable", "requests by month"]
 """How data lie at their address, and so how they are copied."""
 
 
@@ -190,6 +190,44 @@ PUBLIC = PublicList(
                 citation="Watson-Parris et al. 2022, ClimateBench v1.0, JAMES 14, doi 10.1029/2021MS002954",
                 page="https://doi.org/10.5281/zenodo.5196512",
                 options=(),
+            ),
+            PublicData(
+                name="era5-cds",
+                title="the ERA5 reanalysis by the Climate Data Store",
+                purpose="variables, hours and days that others do not copy, up to some five days ago",
+                way="requests by month",
+                base="https://cds.climate.copernicus.eu",
+                places={0.25: "reanalysis-era5"},
+                interval="hourly",
+                first="1940-01-01",
+                last=None,
+                size="a field and year take 36 GB before compression: name a region, hours or a resolution",
+                licence=_COPERNICUS,
+                citation=_HERSBACH,
+                page="https://cds.climate.copernicus.eu/datasets/reanalysis-era5-single-levels",
+                options=("years", "resolution", "channels", "region", "every"),
+            ),
+            *(
+                PublicData(
+                    name=name,
+                    title=f"sea surface temperature and ice without gaps, OSTIA {which}, by Copernicus Marine",
+                    purpose="the ocean's surface at 5 km: a truth for gap filling, a lower boundary, fine fields",
+                    way="requests by month",
+                    base="https://data.marine.copernicus.eu",
+                    places={0.05: dataset},
+                    interval="daily",
+                    first=first,
+                    last=None,
+                    size="a field of the whole globe and a day takes 0.1 GB: name a region",
+                    licence="Copernicus Marine Service's: free, also commercially; say that its information was used",
+                    citation=f"Good et al. 2020, Remote Sensing 12, doi 10.3390/rs12040720, and doi 10.48670/{doi}",
+                    page=f"https://doi.org/10.48670/{doi}",
+                    options=("years", "channels", "region"),
+                )
+                for name, which, dataset, first, doi in (
+                    ("ostia", "reprocessed", "METOFFICE-GLO-SST-L4-REP-OBS-SST", "1981-10-01", "moi-00168"),
+                    ("ostia-nrt", "of every day", "METOFFICE-GLO-SST-L4-NRT-OBS-SST-V2", "2007-01-01", "moi-00165"),
+                )
             ),
         )
     }
