@@ -181,6 +181,8 @@ def test_references_in_parquet(folder: Path, server: Server) -> None:
         read(path)
     path = parquet(folder, f"{server.url}/data/days.nc")
     np.testing.assert_array_equal(read(f"{server.url}/refs.parq"), truth(folder))
+    path.rename(folder / "days.zarr")
+    np.testing.assert_array_equal(read(f"{server.url}/days.zarr"), truth(folder))
 
 
 def test_an_icechunk_repository(folder: Path) -> None:

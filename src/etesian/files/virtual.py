@@ -40,10 +40,10 @@ BRANCH = "main"
 def is_virtual(path: str) -> bool:
     """Whether a path or an address holds references, or is an Icechunk repository."""
     if "://" in path:
-        return urlsplit(path).path.rstrip("/").lower().endswith((".json", *_PARQUET))
+        return urlsplit(path).path.rstrip("/").lower().endswith((".json", *_PARQUET)) or _holds_parquet(path)
     place = Path(path)
     if place.is_dir():
-        return _is_repository(place) or _holds_parquet(place)
+        return _is_repository(place) or _holds_parquet(path)
     try:
         head = _part(path, 0, 2**16).lstrip() if place.is_file() else b""
     except OSError:
@@ -63,7 +63,7 @@ def read_virtual(path: str) -> list[xr.Dataset]:
         return [
             dataset.assign_attrs(icechunk_snapshot=session.snapshot_id) for dataset in read_zarr(path, session.store)
         ]
-    is_parquet = path.rstrip("/").lower().endswith(_PARQUET) or ("://" not in path and place.is_dir())
+    is_parquet = path.rstrip("/").lower().endswith(_PARQUET) or _holds_parquet(path)
     references = _Parquet(path) if is_parquet else _resolved(path)
     return read_zarr(path, FsspecStore(_References(references, path), read_only=True, path=""))
 
@@ -78,10 +78,12 @@ def _is_repository(folder: Path) -> bool:
     return (folder / "refs").is_dir() and (folder / "snapshots").is_dir() and not (folder / "zarr.json").exists()
 
 
-def _holds_parquet(folder: Path) -> bool:
+def _holds_parquet(path: str) -> bool:
+    """Whether a folder or an address has references for chunks, which would all seem to be lost."""
     try:
-        return "record_size" in json.loads((folder / ".zmetadata").read_text())
-    except (OSError, ValueError):
+        files, place = fsspec.core.url_to_fs(f"{path.rstrip('/')}/.zmetadata", **access(path, anonymous=False))
+        return "record_size" in json.loads(files.cat_file(place))
+    except Exception:  # Whoever opens it will say what is wrong.
         return False
 
 
