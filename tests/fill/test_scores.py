@@ -174,6 +174,18 @@ def test_only_points_that_all_have_are_scored_and_what_one_lacks_is_counted(worl
     assert points[0] == points[1] == 59 * (480 - 12) - 4
 
 
+def test_fields_on_levels_are_scored_against_those_that_are_called_by_them(world: dict[str, xr.Dataset]) -> None:
+    filled = world["worse"].rename({NAME: "temperature_500"})
+    truth, observed = (
+        world[name].assign({"temperature": world[name][NAME].expand_dims(level=[500], axis=1)}).drop_vars(NAME)
+        for name in ("truth", "observed")
+    )
+    scores = score_filled({"worse": filled}, truth, observed, progress=False)
+    assert scores.units.item() == "K"
+    alike = score_filled({"worse": world["worse"]}, world["truth"], world["observed"], progress=False)
+    assert_allclose(scores.rmse, alike.rmse)
+
+
 def test_withheld_observations_are_the_truth_of_what_was_given(world: dict[str, xr.Dataset]) -> None:
     given = world["observed"].copy(deep=True)
     given[NAME][5] = np.nan

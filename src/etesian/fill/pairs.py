@@ -190,7 +190,7 @@ class FilledPairs:
             return np.asarray((flag.values != ON_LAND).any(0))
         known = np.zeros(self.grid.shape, dtype=bool)
         for number in range(self.truth.times[0].size):
-            known |= np.isfinite(self.truth.read([_as(self.truth, self.channels[0])], time=number)[0])
+            known |= np.isfinite(self.truth.read([self.truth.own(self.channels[0])], time=number)[0])
         return known
 
     def cases(self) -> Iterator[tuple[int, Channel, FilledCase]]:
@@ -233,7 +233,7 @@ class FilledPairs:
     ) -> Float[np.ndarray, "time lat lon"]:
         """Return what was observed on the day, or on the days of the month."""
         index = np.flatnonzero(np.isin(self.observed.times[0], self.times_of(number, whole_month=whole_month)))
-        return self.observed.read([_as(self.observed, channel)], time=index)[:, 0].astype(np.float64)
+        return self.observed.read([self.observed.own(channel)], time=index)[:, 0].astype(np.float64)
 
     def true_fields(
         self, number: int, channel: Channel, *, whole_month: bool = False
@@ -249,7 +249,7 @@ class FilledPairs:
                 f"the truth lacks {wanted.size - index.size} of the {wanted.size} observed times from "
                 f"{self._range(wanted)}, so that their mean is not known"
             )
-        return self.truth.read([_as(self.truth, channel)], time=index)[:, 0].astype(np.float64)
+        return self.truth.read([self.truth.own(channel)], time=index)[:, 0].astype(np.float64)
 
     def _count(self, number: int, channel: Channel) -> tuple[NDArray[np.int64], float]:
         start = int(month_start(self.time[number : number + 1], self.calendar)[0])
@@ -287,7 +287,3 @@ def open_filled(name: str, data: str | Path | xr.Dataset) -> FieldSeries:
     if "time" not in dataset.dims:
         raise DataError(f"'{name}' holds no filled fields, which have the dimensions time, latitude and longitude")
     return FieldSeries(f"filled fields '{name}'", dataset, ("time", MEMBER) if MEMBER in dataset.dims else ("time",))
-
-
-def _as(series: FieldSeries, channel: Channel) -> Channel:
-    return next(own for own in series.channels if str(own) == str(channel))

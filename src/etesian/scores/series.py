@@ -131,8 +131,12 @@ class FieldSeries:
 
     def units(self, channel: Channel) -> str:
         """Return the units of a channel: what the file says, else the catalogue's."""
-        known = CATALOGUE.get(channel.name)
-        return str(self.dataset[channel.name].attrs.get("units") or (known.units if known else ""))
+        own, known = self.own(channel), CATALOGUE.get(channel.name)
+        return str(self.dataset[own.name].attrs.get("units") or (known.units if known else ""))
+
+    def own(self, channel: Channel) -> Channel:
+        """Return a channel as it is here: on a level, or a variable that is called like one, as in filled fields."""
+        return next(own for own in self.channels if str(own) == str(channel))
 
 
 class StoreSeries(FieldSeries):
