@@ -91,8 +91,20 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
         ),
         (
             series("msl", "Pa", 1000.0 + np.arange(12).reshape(3, 4)),
+            Severity.BROKEN,
+            "'mean_sea_level_pressure' has values 1000 … 1011, all outside 85000 … 110000 Pa, so that 'Pa' cannot be "
+            "its units: set them, for example with `ncatted -O -a units,msl,o,c,UNITS IN OUT`",
+        ),
+        (
+            series(units="degC", values=280.0 + np.arange(12).reshape(3, 4)),
+            Severity.BROKEN,
+            "'2m_temperature' has values 553.2 … 564.2, all outside 170 … 340 K, so that 'degC' cannot be its units: "
+            "set them, for example with `ncatted -O -a units,t2m,o,c,K IN OUT`",
+        ),
+        (
+            series("msl", "Pa", 84_990.0 + np.arange(12).reshape(3, 4)),
             Severity.LOOK,
-            "'mean_sea_level_pressure' has values 1000 … 1011, outside the physical range 85000 … 110000 Pa",
+            "'mean_sea_level_pressure' has values 8.499e+04 … 8.5e+04, outside the physical range 85000 … 110000 Pa",
         ),
         (
             series("msl", None, 1000.0 + np.arange(12).reshape(3, 4)),

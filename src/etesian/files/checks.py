@@ -186,6 +186,11 @@ def _check_range(summary: Summary) -> list[Finding]:
         text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in, for example "
         text += f"with {set_units(summary.source_name, 'UNITS')}"
         return [Finding(Severity.BROKEN, text)]
+    if low > variable.maximum or high < variable.minimum:
+        meant = "K" if summary.source_units != "K" and variable.units == "K" and low > 400 else "UNITS"
+        text = f"'{channel}' has values {values}, all outside {range_}, so that '{summary.source_units}' cannot be its "
+        text += f"units: set them, for example with {set_units(summary.source_name, meant)}"
+        return [Finding(Severity.BROKEN, text)]
     return [Finding(Severity.LOOK, f"'{channel}' has values {values}, outside the physical range {range_}")]
 
 
