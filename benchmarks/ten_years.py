@@ -6,7 +6,9 @@ standard deviation of the years, both beside the planet's, and how the area mean
 standard deviations are by grid point over time; the planet's own are of 620 days, which are known to some per cent
 only: the last columns are what its first and second half differ by.
 
-    python benchmarks/ten_years.py [--years 1] [--seeds 3] [--out runs/ten_years]
+With the folder of `members.py` its ensembles are taken, which are trained in the same way.
+
+    python benchmarks/ten_years.py [--years 10] [--seeds 5] [--out runs/members]
 """
 
 import argparse
@@ -26,9 +28,9 @@ EVERY = 5
 def main() -> None:
     """Make what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--years", type=float, default=1)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/ten_years"))
+    parser.add_argument("--years", type=float, default=10)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/members"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     et.simulate("atmosphere", options.out / "planet.zarr", days=620)
@@ -37,7 +39,7 @@ def main() -> None:
     leads = range(24 * EVERY, int(365.25 * 24 * options.years) + 1, 24 * EVERY)
     for seed in range(options.seeds):
         seeded = {"seed_everything": seed, "data.seed": seed}
-        run = et.fit("planet_members", run=options.out / f"run{seed}", stores=[store], options=seeded)
+        run = et.fit("planet_members", run=options.out / f"members{seed}", stores=[store], options=seeded)
         begun = time.process_time()
         out = options.out / f"years{seed}.zarr"
         forecast = run.forecast(store, ("2001-07-01", "2001-07-01"), leads, members=1, seed=seed, out=out)
