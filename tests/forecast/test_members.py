@@ -23,6 +23,7 @@ from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
 from etesian.training.checkpoint import load_task
 from etesian.training.members import ALMOST_FAIR, MemberNoise, repeated
+from etesian.training.recipes import told_of_chance
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 SMALL = {"patch": 2, "dim": 16, "depth": 1, "heads": 2, "head_depth": 0, "dropout": 0.0, "drop_path": 0.0}
@@ -219,3 +220,14 @@ def test_what_has_no_members_says_what_to_do(store: str, tmp_path: Path) -> None
     with pytest.raises(RecipeError, match="some have members and some do not"):
         predict_to(both, given, str(tmp_path / "f"), given.time[:2], (6, 12), source={})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_differs_in_training_alone_is_told(store: str) -> None:
+    said = "make members differ in training only, so that forecasts spread too little"
+    for options in ({"dropout": 0.1, "noise": 0.0}, {"dropout": 0.0, "noise": 0.1}):
+        network = partial(UNet, leads=(6, 12), width=8, **options)
+        assert said in told_of_chance(task_of(store, network))
+        assert told_of_chance(task_of(store, network, members=None)) == ""
+    assert said in told_of_chance(task_of(store, partial(ClimaX, **SMALL | {"drop_path": 0.2, "depth": 2})))
+    for name in NETWORKS:
+        assert told_of_chance(task_of(store, name)) == ""

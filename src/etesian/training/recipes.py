@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import set_loader, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -26,6 +27,8 @@ from etesian.core.names import recipe_text
 from etesian.core.outputs import claim_run, mark
 from etesian.core.statistics import Statistics
 from etesian.networks.network import Network, Transfer
+from etesian.networks.unet import UNet
+from etesian.nn.dropout import Dropout, DropPath
 from etesian.samples.loading import TaskData
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, read_description
 from etesian.training.going_on import is_finished, refuse_changes, was_stopped
@@ -178,9 +181,9 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Tell the task what it is about to see, for its checkpoints."""
         self.model.provenance = self.datamodule.provenance
-        said = told_of_holes(self.model.network, self.datamodule.holes())
-        if said and self.trainer.is_global_zero:
-            print(said)
+        for said in (told_of_holes(self.model.network, self.datamodule.holes()), told_of_chance(self.model)):
+            if said and self.trainer.is_global_zero:
+                print(said)
         if self.model.transfer is not None:
             self.model.provenance["transfer"] = self.model.transfer.outcomes
             if self.trainer.is_global_zero:
@@ -236,6 +239,19 @@ def as_words(stores: Sequence[Any] | None, epochs: int | None, options: Mapping[
         yield f"--trainer.max_epochs={epochs}"
     for name, value in options.items():
         yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def told_of_chance(task: Task) -> str:
+    """Say what makes members differ in training and not in forecasts, whose spread then lacks it, if anything."""
+    modules = list(task.network.modules()) if getattr(task, "members", None) else []
+    shares = [each.share for each in modules if isinstance(each, (Dropout, DropPath))]
+    shares += [each.p for each in modules if isinstance(each, torch.nn.Dropout2d)]
+    if not any(shares) and not any(isinstance(each, UNet) and each.noise for each in modules):
+        return ""
+    return (
+        "Dropout and noise on the inputs make members differ in training only, so that forecasts spread too little: "
+        "set dropout, drop_path and noise of the network to 0"
+    )
 
 
 def told_of_holes(network: Network, holes: Mapping[Channel, float]) -> str:
