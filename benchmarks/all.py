@@ -58,8 +58,8 @@ SHORT = {
 
 LONG = (
     "downscaling, forcings, gapfill_boxes, gapfill_clouds, gapfill_members, gapfill_peers, jet_stream, lag_distance, "
-    "members, optimizers, perturbations, planet, pretraining, projection, slp, superres_real, superresolution, "
-    "ten_years, weathermesh_edges, weathermesh_grids"
+    "members, optimizers, perturbations, planet, pretraining, projection, slp, slp_members, superres_real, "
+    "superresolution, ten_years, weathermesh_edges, weathermesh_grids"
 )
 
 

@@ -92,14 +92,20 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
         (
             series("msl", "Pa", 1000.0 + np.arange(12).reshape(3, 4)),
             Severity.BROKEN,
-            "'mean_sea_level_pressure' has values 1000 … 1011, all outside 85000 … 110000 Pa, so that 'Pa' cannot be "
-            "its units: set them, for example with `ncatted -O -a units,msl,o,c,UNITS IN OUT`",
+            "'mean_sea_level_pressure' says Pa but has values 1000 … 1011, all outside 85000 … 110000 Pa: it looks "
+            "like hPa: say so, for example with `ncatted -O -a units,msl,o,c,hPa IN OUT`",
+        ),
+        (
+            series("msl", "hPa", 1e5 + np.arange(12).reshape(3, 4)),
+            Severity.BROKEN,
+            "'mean_sea_level_pressure' says hPa but has values 1e+07 … 1e+07, all outside 85000 … 110000 Pa: it looks "
+            "like Pa: say so, for example with `ncatted -O -a units,msl,o,c,Pa IN OUT`",
         ),
         (
             series(units="degC", values=280.0 + np.arange(12).reshape(3, 4)),
             Severity.BROKEN,
-            "'2m_temperature' has values 553.2 … 564.2, all outside 170 … 340 K, so that 'degC' cannot be its units: "
-            "set them, for example with `ncatted -O -a units,t2m,o,c,K IN OUT`",
+            "'2m_temperature' says degC but has values 553.2 … 564.2, all outside 170 … 340 K: it looks like K: say "
+            "so, for example with `ncatted -O -a units,t2m,o,c,K IN OUT`",
         ),
         (
             series("msl", "Pa", 84_990.0 + np.arange(12).reshape(3, 4)),

@@ -69,10 +69,10 @@ def test_workers_that_work_in_another_folder_find_the_run(
 ) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(AtmoDistance, "load", lambda run: asked.append(run) or metric)
-    monkeypatch.setattr(Workers, "elsewhere", True)
     monkeypatch.setattr(Workers, "each", lambda self, again, work, blocks: [work(again(), one) for one in blocks])
     forecast, learned = forecasts["model"].isel(time=slice(3)), partial(LearnedDistance, run=Path("run"))
-    scores = score({"model": forecast}, weather.truth(), further=[learned], progress=False)
+    elsewhere = Workers("nobody://is.asked")
+    scores = score({"model": forecast}, weather.truth(), further=[learned], workers=elsewhere, progress=False)
     assert asked == [Path("run"), Path("run").absolute()]
     assert scores.atmodistance.attrs["run"] == "run"
 

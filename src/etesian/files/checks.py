@@ -171,6 +171,10 @@ def _is_fill(channel: Channel, extreme: float, low: float, high: float) -> bool:
     return max(low - extreme, extreme - high) > high - low
 
 
+_MISTAKEN = {"K": (("K", 1.0, -273.15),), "Pa": (("hPa", 100.0, 0.0), ("Pa", 0.01, 0.0))}
+"""By the catalogue's units, those that values may be in where a file says others, and what turns back what was read."""
+
+
 def _check_range(summary: Summary) -> list[Finding]:
     channel, low, high = summary.channel, summary.minimum, summary.maximum
     values = f"{low:.4g} … {high:.4g}"
@@ -186,11 +190,12 @@ def _check_range(summary: Summary) -> list[Finding]:
         text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in, for example "
         text += f"with {set_units(summary.source_name, 'UNITS')}"
         return [Finding(Severity.BROKEN, text)]
-    if low > variable.maximum or high < variable.minimum:
-        meant = "K" if summary.source_units != "K" and variable.units == "K" and low > 400 else "UNITS"
-        text = f"'{channel}' has values {values}, all outside {range_}, so that '{summary.source_units}' cannot be its "
-        text += f"units: set them, for example with {set_units(summary.source_name, meant)}"
-        return [Finding(Severity.BROKEN, text)]
+    for meant, factor, offset in _MISTAKEN.get(variable.units, ()):
+        is_outside = low > variable.maximum or high < variable.minimum
+        if is_outside and variable.minimum <= factor * low + offset and factor * high + offset <= variable.maximum:
+            text = f"'{channel}' says {summary.source_units} but has values {values}, all outside {range_}: it looks "
+            text += f"like {meant}: say so, for example with {set_units(summary.source_name, meant)}"
+            return [Finding(Severity.BROKEN, text)]
     return [Finding(Severity.LOOK, f"'{channel}' has values {values}, outside the physical range {range_}")]
 
 
