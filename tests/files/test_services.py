@@ -21,7 +21,7 @@ class Service:
 
     def Client(self) -> "Service":
         if not self.account:
-            raise Exception("Missing/incomplete configuration file: /root/.cdsapirc")
+            raise Exception("Missing/incomplete configuration file: ~/.cdsapirc")
         return self
 
     def login(self, *, check_credentials_valid: bool) -> bool:

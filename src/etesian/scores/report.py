@@ -207,13 +207,10 @@ def _period(scores: xr.Dataset) -> str:
 
 def _rmse_table(scores: xr.Dataset) -> str:
     rmse = scores.rmse.isel(region=0)
-    rows = []
-    for channel in headline(scores):
-        best = rmse.sel(channel=channel).min("forecast").values
-        for row, name in enumerate(scores.forecast.values.tolist()):
-            cells = with_best(rmse.sel(channel=channel, forecast=name).values, best, "<b>{}</b>")
-            rows.append([named(scores, channel) if row == 0 else "", text(name), *cells])
-    return table(["", "", *(days(lead) for lead in scores.lead_time.values)], rows, 2)
+    groups = [
+        (named(scores, name), (part := rmse.sel(channel=name)), part.min("forecast")) for name in headline(scores)
+    ]
+    return by_lead(scores, groups, scores.forecast.values.tolist())
 
 
 def _skill_table(scores: xr.Dataset, reference: str) -> str:
