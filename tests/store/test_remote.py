@@ -153,8 +153,10 @@ def test_a_store_that_has_changed_is_never_mixed_with_what_was_there(
     # What was read before is what it was, and nothing of the new file was kept.
     np.testing.assert_array_equal(far.read([0, 1]), near.read([0, 1]))
     assert sorted(file.name for file in cache.glob("*/0/*")) == ["0", "1"]
-    with pytest.raises(DataError, match=r"has changed since .*cache/store.zarr-\w+ was filled from it; remove that f"):
-        opened(server).read([0])
+    changed, words = opened(server), r"has changed since .*cache/store.zarr-\w+ was filled from it; remove that f"
+    for _ in range(2):
+        with pytest.raises(DataError, match=words):
+            changed.read([0])
     shutil.rmtree(next(cache.iterdir()))
     assert not np.array_equal(opened(server).read([3]), near.read([3]))
 

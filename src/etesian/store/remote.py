@@ -93,7 +93,9 @@ class RemoteSteps:
         if step in self._known:
             return True
         shard = self._shards.get(step // self._per_shard)
-        if self._cache is None or shard is None or not shard.done() or not self._cache.holds(step, self._length):
+        if self._cache is None or shard is None or not shard.done() or _failed(shard):
+            return False
+        if not self._cache.holds(step, self._length):
             return False
         self._known.add(step)
         return True
