@@ -10,6 +10,7 @@ import xarray as xr
 
 import etesian as et
 from etesian.cli.main import main
+from etesian.core.outputs import claim
 
 
 class Service:
@@ -109,6 +110,20 @@ def test_era5_is_asked_for_month_by_month_and_goes_on_after_an_interruption(serv
         et.data(
             "era5-cds", "era5", region="40,50,-10,5", resolution=5, **ERA5 | {"years": ("2024-02-02", "2024-02-03")}
         )
+
+
+def test_what_its_owner_puts_beside_months_is_never_taken_for_them(service: Service) -> None:
+    for channel in ("temperature_850", "temperature_500"):
+        place = et.data("era5-cds", "era5", years=("2024-01-30", "2024-01-30"), channels=[channel])
+        (place / "thesis.tex").write_text("")
+    with pytest.raises(et.DataError, match=r"holds thesis\.tex, which etesian did not write"):
+        claim(place, "fields")
+
+
+def test_a_mirror_that_no_client_asks_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETESIAN_DATA_ERA5_CDS", "/mirror/")
+    with pytest.raises(et.RecipeError, match="ETESIAN_DATA_ERA5_CDS = /mirror does not suit era5-cds"):
+        et.data("era5-cds", "era5", **ERA5)
 
 
 def test_hourly_sums_are_found_by_their_name(service: Service) -> None:

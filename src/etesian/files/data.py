@@ -115,7 +115,8 @@ def data(
         raise RecipeError(f"{wrong[0]} does not suit {name}, which takes {choices}")
     if "channels" in public.options and not channels:
         raise RecipeError(f"name the channels to copy of {name}, such as sea_surface_temperature or temperature_850")
-    root = (base or os.environ.get(f"ETESIAN_DATA_{name.upper().replace('-', '_')}") or public.base).rstrip("/")
+    variable = f"ETESIAN_DATA_{name.upper().replace('-', '_')}"
+    root = (base or os.environ.get(variable) or public.base).rstrip("/")
     start, end = _period(public, years)
     place = Path(out)
     print(f"{name}: {public.title}\n  licence: {public.licence}\n  cite: {public.citation}")
@@ -126,8 +127,9 @@ def data(
     elif public.way == "archives":
         _copy_archives(public, root, place)
     elif public.way == "requests by month":
-        if base is not None:
-            raise RecipeError(f"base does not suit {name}, whose client knows where it asks")
+        if root != public.base:
+            where = "base" if base else variable
+            raise RecipeError(f"{where} = {root} does not suit {name}, whose client knows where it asks: leave it out")
         copy_months(public, (start, end), _folder(place, public.way), channels or (), region, resolution, every)
     else:
         stores = {place: (f"{root}/{_by_resolution(public, resolution)}", list(channels or []))}

@@ -64,7 +64,8 @@ def copy_months(
         for month, days in months.items()
     }
     ask = (_marine if daily else _climate)(public)
-    mark(folder, "fields", settings)
+    # What else has come into the folder is its owner's.
+    mark(folder, "fields", settings, [*marker(folder)["entries"], *parts])
     for name, part in parts.items():
         coming = folder / f".coming-{name}"
         if not (folder / name).exists():
@@ -77,7 +78,6 @@ def copy_months(
                 raise DataError(f"{why}; run the same command again to go on") from None
             _check(coming, part)
             coming.replace(folder / name)
-            mark(folder, "fields", settings)
         else:
             _check(folder / name, part)
 
