@@ -153,6 +153,15 @@ def test_flattened_rows_and_columns_become_rows_and_columns() -> None:
         assert "'values' lists the points of 3 rows and 4 columns: put into rows and columns" in notes
 
 
+def test_corners_of_cells_are_left_out_and_fields_that_are_called_so_are_not() -> None:
+    for axes in (O8, [axis.ravel() for axis in np.meshgrid([60.0, 30, 0], [-20.0, 0, 20], indexing="ij")]):
+        file = listed(*axes, axes[0])
+        file["latitude"].attrs["bounds"] = "edges"
+        corners = ("values", "corner"), np.zeros((axes[0].size, 4))
+        opened, _ = canonicalise(file.assign(edges=corners, lon_vertices=corners, cloud_bounds=file["t2m"]), "a.nc")
+        assert set(opened) == {"2m_temperature", "cloud_bounds"}
+
+
 def test_clouds_of_points_and_cut_grids_are_refused_with_a_remedy() -> None:
     random = np.random.default_rng(0)
     for axes in ((random.uniform(-90, 90, 50), random.uniform(0, 360, 50)), (O8[0][:-5], O8[1][:-5])):

@@ -76,7 +76,7 @@ def on_points(
     points = [_degrees(axis) for axis in (latitude, longitude)]
     if not all(np.isfinite(axis).all() for axis in points):
         return None
-    dataset = raw.drop_vars([latitude.name, longitude.name])
+    dataset = _without_corners(raw, dimension).drop_vars([latitude.name, longitude.name])
     if (flat := _unflattened(dataset, dimension, points)) is not None:
         rows, columns = flat.sizes["latitude"], flat.sizes["longitude"]
         notes.append(f"'{dimension}' lists the points of {rows} rows and {columns} columns: put into rows and columns")
@@ -117,17 +117,28 @@ def on_healpix(raw: xr.Dataset, label: str) -> xr.Dataset | None:
             raise GridError(f"{label} numbers its cells in '{ids.name}' otherwise than 0 … {cells.size - 1}: mend it")
         cells = Healpix(cells.nside, np.argsort(numbers)[cells.order])
         raw = raw.drop_vars(str(ids.name))
-    return _along_cells(raw, dimension, cells)
+    return _along_cells(_without_corners(raw, dimension), dimension, cells)
 
 
 def _along_cells(dataset: xr.Dataset, dimension: str, cells: Cells) -> xr.Dataset:
     """Give the dimension of cells its name, and the fields along it their grid."""
-    dataset = dataset.drop_vars([name for name in dataset.variables if str(name).endswith(_CORNERS)])
     dataset = dataset.rename({dimension: CELLS}).drop_vars(CELLS, errors="ignore")
     for name, array in dataset.data_vars.items():
         if CELLS in array.dims:
             dataset[name] = in_chunks(array, _PIECE_BYTES).assign_attrs({CELLS: cells})
     return dataset
+
+
+def _without_corners(raw: xr.Dataset, dimension: str) -> xr.Dataset:
+    """Leave out where cells end: what is named as bounds, or is called so and counts something without values."""
+    named = {array.attrs.get("bounds") for array in raw.variables.values() if dimension in array.dims}
+    corners = [
+        name
+        for name, array in raw.variables.items()
+        if name in named
+        or (str(name).endswith(_CORNERS) and array.dims[:-1] == (dimension,) and array.dims[1] not in raw.variables)
+    ]
+    return raw.drop_vars(corners)
 
 
 def _degrees(coordinate: xr.DataArray) -> NDArray[np.float64]:
@@ -143,9 +154,11 @@ def _recognised(latitude: bytes, longitude: bytes) -> Cells | None:
 
 def _unflattened(dataset: xr.Dataset, dimension: str, points: list[NDArray[np.float64]]) -> xr.Dataset | None:
     """Return fields by rows and columns, where the points, in any order, are all crossings of some of these."""
-    index = pd.MultiIndex.from_arrays(points, names=["latitude", "longitude"])
     sizes = [np.unique(axis).size for axis in points]
-    if min(sizes) < 2 or np.prod(sizes) != index.size or not index.is_unique:
+    if min(sizes) < 2 or np.prod(sizes) != points[0].size:
+        return None
+    index = pd.MultiIndex.from_arrays(points, names=["latitude", "longitude"])
+    if not index.is_unique:
         return None
     lazy = dataset.map(in_chunks, keep_attrs=True).drop_vars(dimension, errors="ignore")
     flat: xr.Dataset = lazy.assign_coords(xr.Coordinates.from_pandas_multiindex(index, dimension)).unstack(dimension)
