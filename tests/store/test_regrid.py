@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from etesian.core import Grid
+from etesian.core.cells import Rows
 from etesian.core.errors import GridError
 from etesian.core.grid import Region
 from etesian.store.regrid import Method, covered, parse_grid, regrid
@@ -126,6 +127,9 @@ def test_a_region_across_greenwich_is_brought_to_the_part_of_the_grid_it_covers(
 def test_a_region_elsewhere_is_refused() -> None:
     with pytest.raises(GridError, match="no point of the grid"):
         covered(Grid.equiangular(5).crop(Region(0, 40, 10, 20)), Grid.equiangular(5).crop(Region(50, 70, 200, 220)))
+    rows = Rows(np.array([-10.0, 0, 10]), np.full(3, 20), np.zeros(3), np.arange(60))
+    with pytest.raises(GridError, match=r"grid a reduced .* of 3 rows, 60 cells"):
+        covered(Grid.equiangular(5).crop(Region(60, 90, 0, 360)), rows)
 
 
 def test_grids_are_named_by_degrees_gaussian_rows_or_a_file(tmp_path: Path) -> None:

@@ -77,14 +77,14 @@ def covered(target: Grid, source: Grid | Cells) -> Grid:
     Raises:
         GridError: if there is none.
     """
-    source = source if isinstance(source, Grid) else source.span
-    if source.is_periodic:
+    span = source if isinstance(source, Grid) else source.span
+    if span.is_periodic:
         longitude = target.longitude
     else:
-        west, east = source.longitude_bounds[[0, -1]]
+        west, east = span.longitude_bounds[[0, -1]]
         longitude = np.sort(west + (target.longitude - west + _TOLERANCE) % 360 - _TOLERANCE)
         longitude = longitude[longitude <= east + _TOLERANCE]
-    south, north = source.latitude_bounds[[0, -1]]
+    south, north = span.latitude_bounds[[0, -1]]
     inside = (target.latitude >= south - _TOLERANCE) & (target.latitude <= north + _TOLERANCE)
     if not inside.any() or not longitude.size:
         raise GridError(f"no point of the grid {target} lies on the data's grid {source}")
