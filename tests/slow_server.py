@@ -19,6 +19,8 @@ class Server(ThreadingHTTPServer):
     Attributes:
         requests: how often each path was asked for, HEAD and GET.
         faults: of each path, how many further GETs of it are answered with `fault`.
+        sent: of each path, how many GETs were answered otherwise.
+        dead_after: how many of these there are at most.
         fault: a status, or 0 for an answer that is cut short.
         ranges: whether parts of files are served.
     """
@@ -32,6 +34,8 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.requests: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.dead_after = float("inf")
         self.fault, self.ranges, self.served = 503, True, 0
         self.lock, self.free = threading.Lock(), 0.0
 
@@ -64,8 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(server.latency)
         with server.lock:
             server.requests[name] += 1
-            is_faulty = with_body and server.faults[name] > 0
+            is_faulty = with_body and (server.faults[name] > 0 or server.sent.total() >= server.dead_after)
             server.faults[name] -= is_faulty
+            if with_body and not is_faulty:
+                server.sent[name] += 1
         file = server.folder / name
         if not file.is_file() or (is_faulty and server.fault):
             self.send_response(server.fault if is_faulty else 404)

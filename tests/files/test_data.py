@@ -1,16 +1,14 @@
 """Public data by name, copied from local stores and servers that are laid out as the public ones."""
 
-import http.server
 import io
 import tarfile
-import threading
-from collections import Counter
 from pathlib import Path
 
 import cftime
 import numpy as np
 import pytest
 import xarray as xr
+from slow_server import serving
 
 import etesian as et
 from etesian.cli.main import main
@@ -54,57 +52,12 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves parts of the files in a folder; answers 503 once so many have been sent."""
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.dead_after, self.status = folder, 10**9, 503
-        self.sent: Counter[str] = Counter()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format, *args) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        head = self.command == "HEAD"
-        file = self.server.folder / self.path.lstrip("/")
-        if not file.is_file():
-            self.send_error(404)
-            return
-        if not head and sum(self.server.sent.values()) >= self.server.dead_after:
-            self.send_error(self.server.status)
-            return
-        body, wanted = file.read_bytes(), self.headers.get("Range")
-        if wanted and not head:
-            first, last = wanted.removeprefix("bytes=").split("-")
-            body = body[int(first) : int(last) + 1]
-            self.send_response(206)
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if not head:
-            self.server.sent[self.path] += 1
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr(zarrs, "FIRST_PAUSE", 0.001)
     (tmp_path / "served").mkdir()
-    with Server(tmp_path / "served") as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    with serving(tmp_path / "served") as running:
         yield running
-        running.shutdown()
 
 
 def test_the_list_says_of_all_what_they_are_and_on_what_terms(capsys) -> None:
@@ -202,7 +155,7 @@ def test_daily_files_are_copied_in_parts_go_on_and_are_not_copied_twice(server, 
     server.dead_after = 10**9
     et.data("oisst", tmp_path / "sst", years=("1981-09-30", "1981-10-01"), **options)
     size = (server.folder / "198109" / "oisst-avhrr-v02r01.19810930.nc").stat().st_size
-    assert server.sent["/198109/oisst-avhrr-v02r01.19810930.nc"] == -(-size // 4000)
+    assert server.sent["198109/oisst-avhrr-v02r01.19810930.nc"] == -(-size // 4000)
     server.sent.clear()
     place = et.data("oisst", tmp_path / "sst", years=("1981-09-30", "1981-10-02"), **options)
     assert {path[-11:] for path in server.sent} == {"19811002.nc"}
@@ -241,12 +194,18 @@ def test_what_its_owner_puts_beside_copies_is_never_taken_for_them(server, tmp_p
 
 def test_a_final_answer_is_not_asked_for_again(server, tmp_path, monkeypatch) -> None:
     oisst(server.folder, "19810930")
-    server.dead_after, server.status = 0, 403
-    monkeypatch.setattr(copies.time, "sleep", lambda _: pytest.fail("asked again"))
+    server.dead_after, server.fault = 0, 403
+    monkeypatch.setattr(zarrs, "FIRST_PAUSE", "no repetition waits for it")
     with pytest.raises(et.DataError, match=r"stopped answering \(403"):
         et.data("oisst", tmp_path / "sst", years=("1981-09-30", "1981-09-30"), base=server.url)
     with pytest.raises(et.DataError, match="stopped answering"):
         copies._block(f"{server.url}/nothing.nc", 0, 4)
+
+
+def test_a_server_that_does_not_answer_is_not_one_without_files(server, tmp_path) -> None:
+    options = {"years": ("1981-09-30", "1981-09-30"), "base": "http://127.0.0.1:9"}
+    with pytest.raises(et.DataError, match=r"19810930\.nc cannot be reached \(Cannot connect .*; try again later"):
+        et.data("oisst", tmp_path / "sst", **options)
 
 
 def archive(place: Path, *names: str) -> None:

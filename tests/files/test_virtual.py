@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_references_run_nothing(folder: Path, url: Any, more: dict[str, Any], wo
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_address_or_needs_a_package_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for path, words in (
+        ("nothing://x/refs.json", "nothing://x/refs.json is no address"),
+        (written(folder, references(folder, "s3://x/days.nc")), "s3://x/days.nc needs a package that is missing"),
+    ):
+        with pytest.raises(DataError, match=f"^{words}"):
+            read(path)
+
+
 def test_references_behind_an_address(folder: Path, server: Server) -> None:
     for number, url in enumerate(("data/days.nc", f"{server.url}/data/days.nc")):
         written(folder, references(folder, url), f"{number}.json")
@@ -182,6 +193,7 @@ def test_references_in_parquet(folder: Path, server: Server) -> None:
     path = parquet(folder, f"{server.url}/data/days.nc")
     np.testing.assert_array_equal(read(f"{server.url}/refs.parq"), truth(folder))
     path.rename(folder / "days.zarr")
+    server.faults["days.zarr/.zmetadata"] = 2
     np.testing.assert_array_equal(read(f"{server.url}/days.zarr"), truth(folder))
 
 

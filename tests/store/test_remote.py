@@ -16,6 +16,7 @@ from etesian.files import zarrs
 from etesian.samples.batches import GroupedBatchSampler
 from etesian.samples.loading import Loader
 from etesian.samples.windows import Period, WindowDataset
+from etesian.store.format import to_dataset
 from etesian.store.reader import Store
 
 
@@ -213,3 +214,6 @@ def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zarrs, "FIRST_PAUSE", 0.001)
     with pytest.raises(DataError, match=r"^http://127.0.0.1:9/store.zarr cannot be reached"):
         Store("http://127.0.0.1:9/store.zarr")
+    for opened in (Store, to_dataset):
+        with pytest.raises(DataError, match=r"^nothing://x is no address"):
+            opened("nothing://x")

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
-import fsspec
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from etesian.core.errors import DataError, first_line
@@ -24,13 +22,15 @@ def size_of(url: str, *, anonymous: bool = True) -> int | None:
     Raises:
         DataError: if the server does not answer, or does not tell the size.
     """
-    system, path = system_of(url, anonymous=anonymous)
+    system, path = zarrs.system_of(url, anonymous=anonymous)
 
     def told() -> dict[str, Any] | None:
         try:
             return dict(system.info(path))
-        except FileNotFoundError:
-            return None
+        except FileNotFoundError as error:
+            if isinstance(zarrs.reason(error), FileNotFoundError):
+                return None
+            raise
 
     if (found := repeated(told, f"{url} cannot be reached", "try again later")) is None:
         return None
@@ -70,7 +70,7 @@ def copy_files(files: Mapping[str, Path], *, anonymous: bool = True) -> None:
 
 def _block(url: str, begin: int, size: int, *, anonymous: bool = True) -> bytes:
     """Return the next bytes of a file."""
-    system, path = system_of(url, anonymous=anonymous)
+    system, path = zarrs.system_of(url, anonymous=anonymous)
     end = min(size, begin + BLOCK_BYTES)
 
     def block() -> bytes:
@@ -91,23 +91,9 @@ def repeated(ask: Callable[[], T], what: str, remedy: str) -> T:
     for attempt in range(zarrs.RETRIES + 1):
         try:
             return ask()
-        except (OSError, aiohttp.ClientError, TimeoutError) as error:
+        except zarrs.FAILURES as failure:
+            error = zarrs.reason(failure)
             if attempt == zarrs.RETRIES or zarrs.is_final(error):
-                raise DataError(f"{what} ({first_line(error)}); {remedy}") from None
+                raise DataError(f"{what} ({first_line(error)}); {remedy}") from error
         time.sleep(zarrs.FIRST_PAUSE * 2**attempt)
     raise AssertionError
-
-
-def system_of(url: str, *, anonymous: bool = True) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of an address, and its path there.
-
-    Raises:
-        DataError: if it is no address, or needs a package that is not installed.
-    """
-    try:
-        system, path = fsspec.core.url_to_fs(url, **zarrs.access(url, anonymous=anonymous))
-    except ImportError as error:
-        raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
-    except ValueError as error:
-        raise DataError(f"{url} is no address: {first_line(error)}") from None
-    return system, path

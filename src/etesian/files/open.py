@@ -367,8 +367,10 @@ def read_file(path: str) -> list[xr.Dataset]:
         GridError: if its values are on a grid that cannot be read.
     """
     _refuse_remote_files(path)
-    if is_virtual(path) or "://" in path or is_zarr(Path(path)):
-        return read_virtual(path) if is_virtual(path) else read_zarr(path)
+    if is_virtual(path):
+        return read_virtual(path)
+    if "://" in path or is_zarr(Path(path)):
+        return read_zarr(path)
     if Path(path).is_dir():
         return [read_shards(Path(path))]
     head = _head(path)

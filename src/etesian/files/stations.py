@@ -17,8 +17,8 @@ from etesian.core.channels import CATALOGUE, Channel, Variable, canonical_name
 from etesian.core.clock import Seconds, encode_time
 from etesian.core.errors import ChannelError, DataError, first_line, suggest
 from etesian.core.points import Points, standard_pressure
-from etesian.files.copies import system_of
 from etesian.files.units import conversion, parse_units
+from etesian.files.zarrs import system_of
 
 Source: TypeAlias = str | Path | pd.DataFrame
 """A CSV or Parquet file, or what pandas makes of one."""

@@ -25,7 +25,7 @@ from zarr.storage import FsspecStore
 from etesian.core.errors import DataError, first_line
 from etesian.files.copies import repeated
 from etesian.files.decoding import UnreachableError
-from etesian.files.zarrs import RETRIES, access, persistently, read_zarr
+from etesian.files.zarrs import RETRIES, is_final, persistently, read_zarr, system_of
 
 _REMOTE = ("http", "https", "s3", "gs", "gcs", "az", "abfs")
 
@@ -59,12 +59,9 @@ def read_virtual(path: str) -> list[xr.Dataset]:
     """
     place = Path(path)
     if "://" not in path and _is_repository(place):
-        session = _session(place)
-        return [
-            dataset.assign_attrs(icechunk_snapshot=session.snapshot_id) for dataset in read_zarr(path, session.store)
-        ]
-    is_parquet = path.rstrip("/").lower().endswith(_PARQUET) or _holds_parquet(path)
-    references = _Parquet(path) if is_parquet else _resolved(path)
+        return read_zarr(path, _session(place).store)
+    is_json = urlsplit(path).path.rstrip("/").lower().endswith(".json") if "://" in path else place.is_file()
+    references = _resolved(path) if is_json else _Parquet(path)
     return read_zarr(path, FsspecStore(_References(references, path), read_only=True, path=""))
 
 
@@ -81,10 +78,13 @@ def _is_repository(folder: Path) -> bool:
 def _holds_parquet(path: str) -> bool:
     """Whether a folder or an address has references for chunks, which would all seem to be lost."""
     try:
-        files, place = fsspec.core.url_to_fs(f"{path.rstrip('/')}/.zmetadata", **access(path, anonymous=False))
-        return "record_size" in json.loads(files.cat_file(place))
-    except Exception:  # Whoever opens it will say what is wrong.
-        return False
+        files, place = system_of(f"{path.rstrip('/')}/.zmetadata", anonymous=False)
+        told = repeated(lambda: files.cat_file(place), f"{path} cannot be reached", "try again later")
+        return "record_size" in json.loads(told)
+    except Exception as error:
+        if "://" in path and isinstance(error, DataError) and not is_final(error.__cause__):
+            raise
+        return False  # Whoever opens it will say what is wrong.
 
 
 def _session(folder: Path) -> Any:
@@ -113,7 +113,7 @@ def _resolved(path: str) -> dict[str, Any]:
     Raises:
         DataError: if they cannot be read, or ask for more than that.
     """
-    files, place = fsspec.core.url_to_fs(path, **access(path, anonymous=False))
+    files, place = system_of(path, anonymous=False)
     try:
         told = json.loads(repeated(lambda: files.cat_file(place), f"{path} cannot be read", "check the address"))
     except ValueError as error:
@@ -147,9 +147,12 @@ class _Parquet(LazyReferenceMapper):
     """References in Parquet, of which a file that is not there is an error: fsspec takes its chunks for not written."""
 
     def __init__(self, path: str) -> None:
-        files, place = fsspec.core.url_to_fs(path.rstrip("/"), **access(path, anonymous=False))
-        super().__init__(place, files, engine="pyarrow")
+        files, place = system_of(path.rstrip("/"), anonymous=False)
         self._name = path
+        try:
+            super().__init__(place, files, engine="pyarrow")
+        except ImportError:
+            raise DataError(f"{path} holds references in Parquet: pip install 'etesian[parquet]'") from None
 
     def setup(self) -> None:
         try:
@@ -163,8 +166,6 @@ class _Parquet(LazyReferenceMapper):
             try:
                 found = read(field, record)
                 paths = [each if isinstance(each, str) else None for each in found["path"]]
-            except ImportError:
-                raise DataError(f"{self._name} holds references in Parquet: pip install 'etesian[parquet]'") from None
             except Exception as error:
                 raise DataError(
                     f"{self._name} lacks {field}/refs.{record}.parq, or it cannot be read ({first_line(error)}); copy "
@@ -196,12 +197,12 @@ class _References(ReferenceFileSystem):
         try:
             content = await self._bytes(url, begin, stop)
         except (UnreachableError, OSError) as error:
-            reason = error.__cause__ or error
-            if isinstance(reason, FileNotFoundError) or getattr(reason, "status", 0) == 404:
+            why = error.__cause__ or error
+            if isinstance(why, FileNotFoundError):
                 raise DataError(
                     f"{self._path} refers to {url}, which is not there; put it there, or make the references again"
                 ) from None
-            raise DataError(f"{self._path} refers to {url}, which cannot be read ({first_line(reason)})") from None
+            raise DataError(f"{self._path} refers to {url}, which cannot be read ({first_line(why)})") from None
         if begin is not None and stop is not None and len(content) != stop - begin:
             raise DataError(
                 f"{self._path} refers to {stop - begin} bytes at {begin} of {url}, of which {len(content)} are there: "
@@ -212,8 +213,7 @@ class _References(ReferenceFileSystem):
     async def _bytes(self, url: str, begin: int | None, stop: int | None) -> bytes:
         if "://" not in url:
             return await asyncio.to_thread(_part, url, begin, stop)
-        options = access(url, anonymous=False)
-        files, place = fsspec.core.url_to_fs(url, asynchronous=True, **options)
+        files, place = system_of(url, anonymous=False, asynchronous=True)
         return bytes(await persistently(lambda: files._cat_file(place, start=begin, end=stop), url, RETRIES))
 
     def _target(self, url: str) -> str:

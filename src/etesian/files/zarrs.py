@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import aiohttp
+import fsspec
 import numpy as np
 import xarray as xr
 import zarr
@@ -43,6 +45,9 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 
 _WORTH_REPEATING = (408, 425, 429)
 
+FAILURES = (OSError, aiohttp.ClientError, EOFError)
+"""What a request raises that fails."""
+
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr group or array."""
@@ -68,10 +73,6 @@ def read_zarr(path: str, store: Any = None) -> list[xr.Dataset]:
         dataset = open_zarr(store, path)
     except DataError:
         raise
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs a package that is not installed ({error}): pip install 'etesian[cloud]'"
-        ) from None
     except Exception as error:
         raise DataError(f"{path} cannot be read as a Zarr store: {first_line(error)}") from None
     if "etesian_store" in dataset.attrs:
@@ -231,14 +232,23 @@ async def persistently(ask: Callable[[], Awaitable[T]], what: str, retries: int)
     for attempt in range(retries + 1):
         try:
             return await ask()
-        except (OSError, aiohttp.ClientError, EOFError) as error:
+        except FAILURES as failure:
+            error = reason(failure)
             if attempt == retries or is_final(error):
                 raise UnreachableError(f"{what}: {str(error) or type(error).__name__}") from error
         await asyncio.sleep(FIRST_PAUSE * 2**attempt)
     raise AssertionError
 
 
-def is_final(error: Exception) -> bool:
+def reason(failure: Exception) -> Exception:
+    """Return why a request failed: of an address of HTTP, fsspec says that no file is there whatever went wrong."""
+    why = failure.__cause__
+    if isinstance(failure, FileNotFoundError) and isinstance(why, FAILURES) and getattr(why, "status", 0) != 404:
+        return why
+    return failure
+
+
+def is_final(error: BaseException | None) -> bool:
     """Whether a server's answer would be the same if it were asked again."""
     status = getattr(error, "status", 500)
     refused = 400 <= status < 500 and status not in _WORTH_REPEATING
@@ -262,6 +272,29 @@ def access(url: str, *, anonymous: bool) -> dict[str, Any]:
     return options.get(_scheme(url), {})
 
 
+@contextmanager
+def addressed(url: str) -> Iterator[None]:
+    """Raise a DataError for what is no address, or needs a package that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
+    except ValueError as error:
+        raise DataError(f"{url} is no address: {first_line(error)}") from None
+
+
+def system_of(url: str, *, anonymous: bool = True, **options: Any) -> tuple[Any, str]:
+    """Return the file system of an address, made with further options, and its path there, `addressed`."""
+    with addressed(url):
+        system, path = fsspec.core.url_to_fs(url, **access(url, anonymous=anonymous), **options)
+        return system, path
+
+
+def _store_of(url: str, *, anonymous: bool) -> FsspecStore:
+    with addressed(url):
+        return FsspecStore.from_url(url, storage_options=access(url, anonymous=anonymous), read_only=True)
+
+
 def _scheme(url: str) -> str:
     return urlsplit(url).scheme if "://" in url else "file"
 
@@ -270,8 +303,7 @@ def at(path: str) -> Any:
     """Return what Zarr opens: a path itself, and for an address a store whose failing requests are repeated."""
     if _scheme(path) == "file":
         return path
-    store = FsspecStore.from_url(path, storage_options=access(path, anonymous=False), read_only=True)
-    return PersistentStore(store, RETRIES, path)
+    return PersistentStore(_store_of(path, anonymous=False), RETRIES, path)
 
 
 def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
@@ -289,17 +321,12 @@ def open_remote(url: str, *, retries: int, anonymous: bool) -> xr.Dataset:
         if _scheme(url) == "file":
             inner: Any = LocalStore(url2pathname(urlsplit(url).path) if "://" in url else url, read_only=True)
         else:
-            inner = FsspecStore.from_url(url, storage_options=access(url, anonymous=anonymous), read_only=True)
+            inner = _store_of(url, anonymous=anonymous)
         dataset = open_zarr(PersistentStore(inner, retries), url)
-    except ImportError as error:
-        raise DataError(f"{url} needs a package that is missing ({error}): pip install 'etesian[cloud]'") from None
     except UnreachableError as error:
         raise DataError(f"{url} cannot be reached ({error}); try again, or check the address") from None
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
-        reason = str(error).strip().splitlines()
-        raise DataError(
-            f"{url} cannot be read as a Zarr store: {reason[0] if reason else type(error).__name__}; check the address"
-        ) from None
+        raise DataError(f"{url} cannot be read as a Zarr store: {first_line(error)}; check the address") from None
     if "time" in dataset.coords and holds_dates(dataset["time"]):
         attributes = {key: text for key, text in dataset["time"].attrs.items() if key not in ("units", "calendar")}
         dates = decode_time(*read_dates(dataset["time"], url, []))

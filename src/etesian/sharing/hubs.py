@@ -11,7 +11,8 @@ from typing import Any
 import etesian
 from etesian.core.errors import DataError, EtesianError, RecipeError, first_line
 from etesian.core.outputs import MARKER
-from etesian.files.copies import copy_files, system_of
+from etesian.files.copies import copy_files
+from etesian.files.zarrs import system_of
 from etesian.sharing.manifest import MANIFEST, Content
 
 _BESIDE = (MANIFEST, MARKER, ".gitattributes")

@@ -76,7 +76,7 @@ def is_training_store(path: str | Path) -> bool:
         return False
     try:
         return "etesian_store" in zarr.open_group(at(str(path)), mode="r").attrs
-    except (OSError, ValueError, KeyError, ImportError, UnreachableError, zarr.errors.BaseZarrError):
+    except (OSError, ValueError, KeyError, UnreachableError, zarr.errors.BaseZarrError):
         return False
 
 
@@ -119,10 +119,6 @@ class Store(Located):
             raise DataError(f"there is no training store at {self.path}; make one with `etesian prepare`")
         try:
             self.dataset = xr.open_zarr(at(self.path), chunks=None, decode_times=False)
-        except ImportError as error:
-            raise DataError(
-                f"{self.path} needs a package that is missing ({error}): pip install 'etesian[cloud]'"
-            ) from None
         except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
             raise DataError(f"{self.path} cannot be read as a training store ({error}); remake it") from None
         if self.dataset.attrs.get("etesian_store") != 1:

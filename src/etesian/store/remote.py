@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import aiohttp
 import fsspec
 import numpy as np
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from etesian.core.errors import DataError, RecipeError
 from etesian.files.decoding import UnreachableError
-from etesian.files.zarrs import RETRIES, access, persistently
+from etesian.files.zarrs import RETRIES, persistently, system_of
 
 T = TypeVar("T")
 
@@ -60,7 +59,9 @@ class RemoteSteps:
         self._shards: dict[int, asyncio.Task[dict[str, Any]]] = {}
         self._pending: dict[int, asyncio.Task[bytes]] = {}
         self._known: set[int] = set()
-        self._files, self._path = _system_of(url)
+        files, self._path = system_of(url.rstrip("/"), anonymous=False)
+        # One that can be asked for several things at once.
+        self._files = files if files.async_impl else AsyncFileSystemWrapper(files)
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     def read(self, steps: Iterable[int]) -> dict[int, NDArray[np.float32]]:
@@ -199,20 +200,12 @@ class RemoteSteps:
             DataError: if there is no such shard.
         """
         file = f"{self._path}/fields/c/{shard}/0/0/0"
-
-        async def ask() -> T:
-            try:
-                return await request(file)
-            except FileNotFoundError as error:
-                # What fsspec says of an address of HTTP whatever went wrong.
-                raise error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error  # noqa: B904
-
         async with self._slots:
             self.requests += 1
             try:
-                return await persistently(ask, file, RETRIES)
+                return await persistently(lambda: request(file), file, RETRIES)
             except UnreachableError as error:
-                if isinstance(error.__cause__, FileNotFoundError) or getattr(error.__cause__, "status", 0) == 404:
+                if isinstance(error.__cause__, FileNotFoundError):
                     raise self._lacking() from None
                 raise
 
@@ -326,12 +319,6 @@ def _size(file: str) -> int:
 
 def _used(folder: Path) -> int:
     return sum(_size(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names)
-
-
-def _system_of(url: str) -> tuple[Any, str]:
-    """Return the file system of an address, which can be asked for several things at once, and the path there."""
-    files, path = fsspec.core.url_to_fs(url, **access(url, anonymous=False))
-    return (files if files.async_impl else AsyncFileSystemWrapper(files)), path.rstrip("/")
 
 
 def _failed(task: "asyncio.Task[Any]") -> bool:
