@@ -57,6 +57,15 @@ class Region(NamedTuple):
         """
         return 360 if self.east - self.west >= 360 else (self.east - self.west) % 360
 
+    def within(
+        self, latitude: NDArray[np.floating], longitude: NDArray[np.floating]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the positions of latitudes and longitudes inside, the latter from west to east."""
+        offset = (longitude - self.west) % 360
+        eastward = np.argsort(offset, kind="stable") if self.width < 360 else np.arange(longitude.size)
+        rows = np.flatnonzero((latitude >= self.south) & (latitude <= self.north))
+        return rows, eastward[offset[eastward] <= self.width]
+
 
 REGIONS: dict[str, Region] = {
     "global": Region(-90, 90, 0, 360),
@@ -192,13 +201,7 @@ class Grid:
         Raises:
             GridError: if no point lies inside.
         """
-        rows = np.flatnonzero((self.latitude >= box.south) & (self.latitude <= box.north))
-        if box.width == 360:
-            columns = np.arange(self.longitude.size)
-        else:
-            offset = (self.longitude - box.west) % 360
-            inside = np.flatnonzero(offset <= box.width)
-            columns = inside[np.argsort(offset[inside], kind="stable")]
+        rows, columns = box.within(self.latitude, self.longitude)
         if rows.size == 0 or columns.size == 0:
             raise GridError(f"no grid point lies inside {box}; the grid is {self}")
         return rows, columns

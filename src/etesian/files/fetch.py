@@ -183,15 +183,7 @@ def _pick_levels(dataset: xr.Dataset, levels: Sequence[int] | None, url: str) ->
 def _pick_points(dataset: xr.Dataset, region: str | None, url: str) -> xr.Dataset:
     if region is None:
         return dataset
-    box = Region.parse(region)
-    latitude, longitude = dataset["latitude"].values, dataset["longitude"].values
-    rows = np.flatnonzero((latitude >= box.south) & (latitude <= box.north))
-    if box.width == 360:
-        columns = np.arange(longitude.size)
-    else:
-        offset = (longitude - box.west) % 360
-        columns = np.argsort(offset, kind="stable")
-        columns = columns[offset[columns] <= box.width]
+    rows, columns = Region.parse(region).within(dataset["latitude"].values, dataset["longitude"].values)
     if rows.size == 0 or columns.size == 0:
         raise GridError(f"region '{region}' holds no point of {url}")
     return dataset.isel(latitude=rows, longitude=columns)
