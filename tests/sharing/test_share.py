@@ -102,6 +102,9 @@ def test_the_same_again_does_nothing_and_anything_else_needs_overwrite(trained: 
     Path("out", WEIGHTS).write_bytes(b"")
     with pytest.raises(et.DataError, match=r"weights.safetensors in it is not as it was pulled"):
         et.pull(pushed, "out")
+    with pytest.raises(et.DataError, match=r"hub/unet is a source"):
+        et.push(pushed, "hub", license="0BSD", overwrite=True)
+    assert (pushed / WEIGHTS).exists()
     for folder in (Path("out"), pushed):
         (folder / "checkpoints" / "mine.txt").touch()
     for verb in (lambda: et.pull("hub/unet", "out", overwrite=True), lambda: et.push(

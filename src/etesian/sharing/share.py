@@ -45,7 +45,7 @@ def push(
     Raises:
         CheckpointError: if there is no run, or it is damaged.
         RecipeError: if the licence is none, or the run's name cannot be that of a folder.
-        DataError: if the place cannot be written, or something else is there.
+        DataError: if the place cannot be written, or something else is there, or the run itself.
     """
     licence = licence_id(license)
     trained = Run(run, checkpoint) if isinstance(run, str | Path) else run
@@ -58,6 +58,7 @@ def push(
         raise RecipeError(f"'{called}' cannot be the name of a shared run: give one of letters, digits, - and _")
     place = place_of(address)
     folder = None if scores is None else Path(scores)
+    keep_apart(place.address, [run_folder(trained), *([] if folder is None else [folder])])
     page = model_card(trained, called, address, licence, data, folder)
     content = {**_travels(trained, folder), "README.md": page.encode()}
     files, there = listed(content), place.sizes()
