@@ -102,6 +102,10 @@ def test_the_same_again_does_nothing_and_anything_else_needs_overwrite(trained: 
     Path("out", WEIGHTS).write_bytes(b"")
     with pytest.raises(et.DataError, match=r"weights.safetensors in it is not as it was pulled"):
         et.pull(pushed, "out")
+    Path("http_hub/unet").mkdir(parents=True)
+    Path("http_hub/unet/README.md").touch()
+    with pytest.raises(et.DataError, match=r"http_hub/unet holds README\.md"):
+        et.push(trained / "unet", "http_hub", license="MIT")
     with pytest.raises(et.DataError, match=r"hub/unet is a source"):
         et.push(pushed, "hub", license="0BSD", overwrite=True)
     assert (pushed / WEIGHTS).exists()

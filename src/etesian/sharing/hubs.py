@@ -33,7 +33,7 @@ class Files:
         """Return the bytes of what lies there beside the manifest, by path below the place; of http(s) none."""
         with _answering(self.address):
             self.system.invalidate_cache()
-            lists = not self.address.startswith("http") and self.system.exists(self.path)
+            lists = not self.address.startswith(("http://", "https://")) and self.system.exists(self.path)
             found = self.system.find(self.path, withdirs=True, detail=True) if lists else {}
         if link := next((name for name, told in found.items() if told.get("islink")), None):
             raise DataError(f"{link} is a symbolic link, which no shared run holds: give the place that it points to")
