@@ -1,6 +1,7 @@
 """What `etesian tune` chooses from: settings of a recipe by their dotted names, each with its choices or its bounds."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +14,15 @@ from etesian.training.trusted import plain
 
 _PARTS, _BOUNDS = ("data", "model", "trainer"), ("low", "high", "log", "step")
 
-_SAME_VALIDATION = (
-    "train", "inputs", "statics", "forcings", "history", "weights", "leads_per_sample", "batch_size", "workers",
-    "margin",
-)  # fmt: skip
-"""Options of data that leave alone what a network is validated on."""
+_SAME_VALIDATION = ("statics", "leads_per_sample", "batch_size", "workers")
+"""Options of data that leave alone what a network is validated on, unlike history (its times) and inputs (targets)."""
 
 _MEASURE = (
     "loss", "balance", "latitude_weights", "channel_weights", "lead_weights", "level_weights", "forecast_weight",
     "reconstruct_weight", "mask_patches", "mask_variables", "anomalies", "members", "content", "consistency", "spread",
-    "log1p", "hole", "lags", "adversarial",
+    "log1p", "hole", "lags", "adversarial", "limit_val_batches", "overfit_batches", "fast_dev_run",
 )  # fmt: skip
-"""Options of tasks that say what the validation loss measures."""
+"""Options of tasks and of the trainer that say what the validation loss measures."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,16 @@ class Setting:
         return draw(self.name, *self.examples, log=self.log, step=self.step)
 
     def parameter(self, value: Any) -> Any:
-        """Return a value as Optuna knows it; None if it cannot be chosen."""
+        """Return a value as Optuna knows it; None if it cannot be chosen.
+
+        >>> Setting("model.network.dropout", [0, 0.1]).parameter(0.0)
+        '0'
+        """
         if self.kind == "choice":
-            return json.dumps(value) if value in self.examples else None
+            # A recipe's 0.0 is the choice 0, and a 1 is no true.
+            is_bool = isinstance(value, bool)
+            same = (json.dumps(each) for each in self.examples if each == value and isinstance(each, bool) == is_bool)
+            return next(same, None)
         low, high = self.examples
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             return None
@@ -95,7 +100,7 @@ def _setting(where: str, name: str, given: Any) -> Setting:
         raise RecipeError(
             f"{where}: '{name}' is no setting of a recipe's data, model or trainer{suggest(part, _PARTS)}"
         )
-    if (part == "data" and rest[0] not in _SAME_VALIDATION) or (part == "model" and rest[0] in _MEASURE):
+    if rest[0] not in _SAME_VALIDATION if part == "data" else rest[0] in _MEASURE:
         raise RecipeError(
             f"{where}: {name} could change what the validation loss measures or is measured on, so that scores could "
             "not be compared; leave it out"
@@ -115,7 +120,7 @@ def _setting(where: str, name: str, given: Any) -> Setting:
         False,
     ):
         raise RecipeError(f"{where} is {given}; give numbers, and log: true or false")
-    if low is None or high is None or not low < high:
+    if low is None or high is None or not -math.inf < low < high < math.inf:
         raise RecipeError(f"{where} goes from low {low} to high {high}; give both, low below high")
     if log and (low <= 0 or step is not None):
         raise RecipeError(f"{where} is logarithmic, which needs a low above 0 and no step")
