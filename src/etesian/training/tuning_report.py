@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ def _importances(trials: Sequence[Any]) -> dict[str, float]:
     study = optuna.create_study()
     study.add_trials(complete)
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    with suppress(RuntimeError):  # all scores are the same
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    return {}
 
 
 def _page(recipe: str, found: Tuning, importances: dict[str, float]) -> str:
