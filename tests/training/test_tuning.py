@@ -12,7 +12,7 @@ import yaml
 from running import call, etesian
 
 import etesian as et
-from etesian.training import tuning
+from etesian.training import tuning, tuning_report
 from etesian.training.trusted import read
 
 pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
@@ -126,10 +126,12 @@ def test_another_search_is_refused_and_replaces_only_what_is_its_own(found: Any,
         search(store, out, SPACE | {DIM: [16, 32]})
     with pytest.raises(et.DataError, match=r"recipe.trainer.max_epochs = 2 instead of 1; use --overwrite"):
         search(store, out, epochs=1)
-    (out / "trials" / "notes.txt").touch()
-    with pytest.raises(et.DataError, match=r"notes.txt, which etesian did not write"):
-        search(store, out, epochs=1, overwrite=True)
-    (out / "trials" / "notes.txt").unlink()
+    for mine in ("trials/notes.txt", "trials/0000/scores/mine.csv", "trials/0000/log/version_0/mine.png", "study/mine"):
+        (out / mine).parent.mkdir(exist_ok=True)
+        (out / mine).touch()
+        with pytest.raises(et.DataError, match=rf"holds .*{mine}, which no search writes"):
+            search(store, out, epochs=1, overwrite=True)
+        (out / mine).unlink()
     for name, content in (("recipe", RECIPE), ("space", {DIM: [16]})):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
     etesian(
@@ -140,6 +142,16 @@ def test_another_search_is_refused_and_replaces_only_what_is_its_own(found: Any,
     kept = read(out / "best.yaml")
     assert kept["trainer"]["max_epochs"] == 1
     assert kept["model"]["init_args"]["network"]["init_args"]["heads"] == 4
+
+
+def test_a_search_replaces_no_recipe_of_its_own_and_may_lie_where_one_works(
+    found: Any, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(et.DataError, match=r"out holds a source, .*best\.yaml"):
+        et.tune(found.path / "best.yaml", SPACE, found.path, stores=[store], overwrite=True)
+    monkeypatch.chdir(tmp_path)
+    search(store, Path(), {DIM: [16]}, trials=1, seeds=0, epochs=1)
+    assert Path("best.yaml").exists()
 
 
 @pytest.mark.parametrize(
@@ -155,9 +167,12 @@ def test_another_search_is_refused_and_replaces_only_what_is_its_own(found: Any,
         ({"modle.network.dim": [8]}, "no setting of .* did you mean 'model'"),
         ({"seed_everything": [1, 2]}, "no setting of"),
         ({"data.validate": [["2001", "2001"]]}, "data.validate could change what the validation loss"),
+        ({"data.history": [[0], [-6, 0]]}, "data.history could change what the validation loss"),
+        ({"trainer.limit_val_batches": [1, 2]}, "limit_val_batches could change what the validation loss"),
         ({"model.loss": ["l1", "l2"]}, "model.loss could change what the validation loss"),
         ({DIM: 8}, "give choices"),
         ({RATE: {"low": 1.0, "high": 0.1}}, "from low 1.0 to high 0.1; give both, low below high"),
+        ({RATE: {"low": 0.1, "high": float("inf")}}, "from low 0.1 to high inf"),
         ({RATE: {"low": 0.0, "high": 0.1, "log": True}}, "needs a low above 0"),
         ({RATE: {"low": 0.0, "hihg": 0.1}}, "has no 'hihg'; did you mean 'high'"),
         ({RATE: {"low": "a", "high": 0.1}}, "give numbers"),
@@ -171,6 +186,14 @@ def test_a_space_that_cannot_be_is_refused_in_a_sentence(
     with pytest.raises(et.RecipeError, match=said):
         search(store, tmp_path / "out", space)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_all_scores_are_the_same_no_setting_matters() -> None:
+    import optuna
+
+    among = {DIM: optuna.distributions.IntDistribution(8, 16)}
+    trials = [optuna.create_trial(params={DIM: 8 + number}, distributions=among, value=1.0) for number in range(8)]
+    assert tuning_report._importances(trials) == {}
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,10 @@ Kind = Literal[
 MARKER = ".etesian.json"
 """Lies in every folder that this library has written, and tells what it put there."""
 
-_BY_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
+BY_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers put into folders that they show."""
 
-_CHUNK = re.compile(r"(.*/)?c(/\d+)*")
+_ZARR = re.compile(r"\.etesian\.json|(.*/)?(zarr\.json|c(/\d+)*)")
 
 _WORK = re.compile(r"lock|plan\.(json|tmp)|complete|result|old|.*\.npz")
 
@@ -176,6 +177,16 @@ def complete_or_absent(
         raise
 
 
+def first_beside(folder: Path, own: re.Pattern[str]) -> Path | None:
+    """Return the first file or link in a folder whose path below it is not of a pattern, that of a link with an @."""
+    for entry in folder.rglob("*"):
+        inside = entry.relative_to(folder).as_posix() + "@" * entry.is_symlink()
+        is_own = entry.name in BY_THE_SYSTEM or own.fullmatch(inside)
+        if not is_own and (entry.is_symlink() or not entry.is_dir()):
+            return entry
+    return None
+
+
 def _refuse_input(path: str | Path, place: Path, source: Path, name: str) -> None:
     if place.exists() and any(place.samefile(each) for each in (source, *source.parents)):
         relation = "is" if place.samefile(source) else "holds"
@@ -198,26 +209,11 @@ def _foreign(folder: Path, kind: Kind) -> Path | None:
         return folder
     else:
         entries = {MARKER, *told["entries"]}
-    entries |= _BY_THE_SYSTEM
+    entries |= BY_THE_SYSTEM
     for entry in sorted(folder.iterdir()):
         if entry.name not in entries or entry.is_symlink():
             return entry
-    return _beside_arrays(folder) if (folder / "zarr.json").exists() else None
-
-
-def _beside_arrays(store: Path) -> Path | None:
-    """Return the first file in a Zarr store that is neither metadata nor a chunk of an array."""
-    for where, folders, files in os.walk(store):
-        for name in files:
-            file = Path(where, name)
-            inside = file.relative_to(store).as_posix()
-            is_ours = name == "zarr.json" or inside == MARKER or name in _BY_THE_SYSTEM or _CHUNK.fullmatch(inside)
-            if not is_ours or file.is_symlink():
-                return file
-        for name in folders:
-            if Path(where, name).is_symlink():
-                return Path(where, name)
-    return None
+    return first_beside(folder, _ZARR) if (folder / "zarr.json").exists() else None
 
 
 def _of_an_earlier_version(folder: Path) -> Kind | None:

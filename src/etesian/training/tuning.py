@@ -5,6 +5,7 @@ nor is locked was interrupted, and goes on from its own checkpoint.
 """
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -23,7 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from etesian.core.errors import DataError, EtesianError, RecipeError, first_line, suggest
-from etesian.core.outputs import MARKER, claim, mark, marker
+from etesian.core.outputs import MARKER, claim, first_beside, mark, marker
 from etesian.core.resumable import LOCK, plan_text, refuse_another
 from etesian.training.checkpoint import DESCRIPTION, read_description
 from etesian.training.recipes import TrainingCLI, as_words, train, written_out
@@ -34,6 +35,13 @@ from etesian.training.tuning_report import FILES, Tuning, best_of, write_tuning
 TRIALS, SEEDS, _STUDY = "trials", "seeds", "study"
 
 _OWN = (TRIALS, SEEDS, _STUDY, LOCK, *FILES)
+
+_WRITTEN = re.compile(
+    rf"\.etesian\.json|{LOCK}|{'|'.join(FILES)}|study/journal\.log.*|(trials|seeds)/\d+(\.lock|/(\.etesian\.json"
+    r"|recipe\.yaml|loggers\.json|(log|tensorboard|lightning_logs)/version_\d+/(metrics|hparams|events\.out)\..*"
+    r"|(wandb|mlruns)/.*|checkpoints/\.?(best|last)(\.\w+)?/(weights\.safetensors|description\.json|training\.pt)))"
+)
+"""All that a search and its runs write."""
 
 
 def tune(
@@ -75,7 +83,7 @@ def tune(
     Raises:
         RecipeError: if the extra `tune` is not installed, the recipe does not take what the space names, or no trial
             can be trained.
-        DataError: if something else is at `out`.
+        DataError: if something else is at `out`, or the recipe or the space.
     """
     optuna()
     if trials < 1 or seeds < 0:
@@ -88,6 +96,8 @@ def tune(
         complete = _checked(where, settings, words, trust)
         chosen = {f"space.{each.name}": list(vars(each).values())[1:] for each in settings}
         plan = json.loads(json.dumps({**dict(_flat("recipe", complete)), **chosen, "seed": seed}, default=str))
+        inputs = [path, *([] if isinstance(space, Mapping) else [space])]
+        place = claim(place, "tuning", inputs, overwrite=overwrite)
         _begin(place, plan, overwrite=overwrite)
         return _Search(place, path.stem, plan, words, settings, complete, trust, prune).run(trials, seeds)
 
@@ -161,14 +171,15 @@ def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _begin(place: Path, plan: Mapping[str, Any], *, overwrite: bool) -> None:
     """Make the folder, or see that it is of this search."""
-    claim(place, "tuning", overwrite=overwrite)
     if not marker(place):
         # Renamed with its marker in it: another process may be making the same.
         fresh = place.with_name(f".{place.name}.{time.time_ns()}")
         fresh.mkdir(parents=True)
         mark(fresh, "tuning", plan_text(plan), _OWN)
         with suppress(OSError):
-            fresh.rename(place)
+            # Somebody may work in an empty folder that is there: it stays.
+            empty = place.exists() and not any(place.iterdir())
+            (fresh / MARKER).rename(place / MARKER) if empty else fresh.rename(place)
         shutil.rmtree(fresh, ignore_errors=True)
     elif overwrite:
         with FileLock(place / LOCK):
@@ -179,13 +190,12 @@ def _begin(place: Path, plan: Mapping[str, Any], *, overwrite: bool) -> None:
 
 def _clear(place: Path) -> None:
     """Remove an earlier search, unless another process is at work on it or something else lies among its runs."""
-    for entry in (*place.glob(f"{TRIALS}/*"), *place.glob(f"{SEEDS}/*")):
-        if entry.suffix == ".lock":
-            if (lock := _free(entry)) is None:
-                raise DataError(f"{entry.with_suffix('')} is being trained by another process; end it, or wait for it")
-            lock.release()
-        elif not entry.is_dir() or (marker(entry).get("kind") != "run" and any(entry.iterdir())):
-            raise DataError(f"{place} would be replaced, but holds {entry}, which etesian did not write: move it")
+    for entry in (*place.glob(f"{TRIALS}/*.lock"), *place.glob(f"{SEEDS}/*.lock")):
+        if (lock := _free(entry)) is None:
+            raise DataError(f"{entry.with_suffix('')} is being trained by another process; end it, or wait for it")
+        lock.release()
+    if (other := first_beside(place, _WRITTEN)) is not None:
+        raise DataError(f"{place} would be replaced, but holds {other}, which no search writes: move it elsewhere")
     for entry in place.iterdir():
         if entry.name not in (MARKER, LOCK):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
