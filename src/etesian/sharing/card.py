@@ -1,5 +1,6 @@
 """The page of a shared run: what it predicts, from what data, how good it is, on what terms, and how to use it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ _USES = {
 }
 
 
+_ON_HUGGING_FACE = re.compile(
+    r"(apache|artistic|etalab|mpl)-2\.0|mit|isc|zlib|unlicense|bsd-[23]-clause|cc0-1\.0|cc-by-(2\.5|[2-4]\.0)"
+    r"|cc-by-sa-[34]\.0|cc-by-nc(-sa)?-[2-4]\.0|cc-by-(nc-)?nd-4\.0|cdla-(sharing-1|permissive-[12])\.0|epl-[12]\.0"
+    r"|[al]?gpl-3\.0|gpl-2\.0|lgpl-2\.1"
+)
+"""Licences of SPDX that huggingface.co/docs/hub/repositories-licenses has; others are `other`."""
+
+
 def licence_id(text: str) -> str:
     """Return a licence as SPDX spells it.
 
@@ -48,8 +57,11 @@ def model_card(
     run: Run, name: str, address: str, licence: str, data: Sequence[str] = (), scores: Path | None = None
 ) -> str:
     """Return the page in Markdown, headed by what Hugging Face reads of it; arguments are those of `push`."""
-    header: dict[str, Any] = {"license": licence.lower(), "library_name": "etesian"}
+    header: dict[str, Any] = {"license": re.sub("-(only|or-later)$", "", licence.lower())}
+    if not _ON_HUGGING_FACE.fullmatch(header["license"]):
+        header = {"license": "other", "license_name": re.sub("[^a-z0-9.]+", "-", licence.lower())}
     header |= {
+        "library_name": "etesian",
         "tags": [run.job, type(run.task.network).__name__],
         "datasets": [each for each in data if each in PUBLIC],
     }
