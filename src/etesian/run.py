@@ -111,7 +111,8 @@ class Run:
     @cached_property
     def log(self) -> pd.DataFrame:
         """What training has written down: a row for each time that something was logged, over all its starts."""
-        tables = sorted(self.path.glob("log/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
+        tables = [file for file in self.path.glob("log/version_*/metrics.csv") if file.parent.name[8:].isdecimal()]
+        tables.sort(key=lambda file: int(file.parent.name[8:]))
         return pd.concat([pd.read_csv(file) for file in tables], ignore_index=True) if tables else pd.DataFrame()
 
     @property

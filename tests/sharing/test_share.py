@@ -46,7 +46,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in {
         "checkpoints/best/description.json": json.dumps(told), "checkpoints/best/training.pt": "a pickle",
         "recipe.yaml": "seed_everything: 0", METRICS: "epoch,val_loss\n0,0.5\n", "secrets.txt": "mine",
+        "log/version_old/metrics.csv": "epoch\n9\n",
     }.items():  # fmt: skip
+        (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text(text)
     return folder
 
@@ -73,7 +75,8 @@ def test_a_pulled_run_answers_by_the_code_on_its_page_as_the_pushed_one(trained:
     for folder in (Path("hub/unet"), Path("unet")):
         files = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()}
         assert files - {".etesian.json"} == TRAVELS | {"manifest.json"}
-    assert et.load("unet").log.val_loss.tolist() == [0.5]
+    for run in ("unet", trained / "unet"):
+        assert et.load(run).log.val_loss.tolist() == [0.5]
     header = yaml.safe_load(page.split("---")[1])
     assert (header["license"], header["library_name"], header["datasets"]) == ("apache-2.0", "etesian", ["era5"])
     weights = sum(each.numel() for each in et.load("unet").task.network.parameters())
@@ -87,6 +90,8 @@ def test_a_pulled_run_answers_by_the_code_on_its_page_as_the_pushed_one(trained:
 
 def test_the_same_again_does_nothing_and_anything_else_needs_overwrite(trained: Path, pushed: Path, capsys) -> None:
     et.pull(pushed, "out")
+    for seen in ("out/Thumbs.db", "hub/unet/log/.DS_Store"):  # by a file manager
+        Path(seen).touch()
     before = {each: each.stat().st_mtime_ns for each in Path().rglob("*")}
     et.push(trained / "unet", "hub", license="CC-BY-4.0")
     etesian("pull", pushed, "out")
@@ -109,6 +114,14 @@ def test_the_same_again_does_nothing_and_anything_else_needs_overwrite(trained: 
     with pytest.raises(et.DataError, match=r"hub/unet is a source"):
         et.push(pushed, "hub", license="0BSD", overwrite=True)
     assert (pushed / WEIGHTS).exists()
+    for name, content in (("manifest.json", b"{"), (WEIGHTS, b"x" * (pushed / WEIGHTS).stat().st_size)):
+        for folder in (pushed, Path("out")):
+            (folder / name).write_bytes(content)
+        with pytest.raises(et.DataError, match=name):
+            et.pull(pushed, "out")
+        et.push(trained / "unet", "hub", license="GPL-3.0-only OR 0BSD", overwrite=True)
+        et.pull(pushed, "out", overwrite=True)
+    assert "license: other\nlicense_name: gpl-3.0-only-or-0bsd\n" in Path("out/README.md").read_text()
     for folder in (Path("out"), pushed):
         (folder / "checkpoints" / "mine.txt").touch()
     for verb in (lambda: et.pull("hub/unet", "out", overwrite=True), lambda: et.push(
@@ -138,6 +151,7 @@ ENTRY = {"sha256": "0" * 64, "size": 1}
         (lambda at: lists(at, **{"checkpoints/best/training.pt": ENTRY}), "names 'checkpoints/best/training.pt'"),
         (lambda at: lists(at, **{"recipe.yaml\n": ENTRY}), "which is no file of a run"),
         (lambda at: lists(at, **{"recipe.yaml": 3}), r"manifest\.json is damaged"),
+        (lambda at: lists(at, **{"recipe.yaml": ENTRY | {"size": float("inf")}}), r"manifest\.json is damaged"),
         (lambda at: (at / "manifest.json").write_text('{"format": 2, "etesian": "9"}'), "was pushed by etesian 9"),
         (lambda at: (at / "manifest.json").unlink(), "holds no shared run"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import etesian
 from etesian.core.errors import DataError, EtesianError, RecipeError, first_line
-from etesian.core.outputs import MARKER
+from etesian.core.outputs import BY_THE_SYSTEM, MARKER
 from etesian.files.copies import copy_files
 from etesian.files.zarrs import system_of
 from etesian.sharing.manifest import MANIFEST, Content
@@ -130,7 +130,7 @@ def place_of(address: str | Path) -> Files:
 
 
 def _beside(files: dict[str, int]) -> dict[str, int]:
-    return {name: size for name, size in files.items() if name not in _BESIDE}
+    return {name: size for name, size in files.items() if name not in _BESIDE and Path(name).name not in BY_THE_SYSTEM}
 
 
 @contextmanager

@@ -20,7 +20,7 @@ Content = Mapping[str, Path | bytes]
 Listed = dict[str, tuple[str, int]]
 """SHA-256 and bytes of each file, by path below the run."""
 
-_FILE = re.compile(
+FILE = re.compile(
     r"README\.md|recipe\.yaml|scores\.csv|log/version_[0-9]{1,6}/metrics\.csv"
     r"|checkpoints/(?:best|last)/(?:weights\.safetensors|description\.json)"
 )
@@ -49,9 +49,9 @@ def read(text: bytes, where: str) -> Listed:
         if told["format"] != FORMAT:
             raise DataError(f"{where} was pushed by etesian {told['etesian']}: pip install --upgrade etesian")
         files = {name: (str(each["sha256"]), int(each["size"])) for name, each in told["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise DataError(f"{where}/{MANIFEST} is damaged: ask for the run to be pushed again") from None
-    if strange := [name for name in files if not _FILE.fullmatch(name)]:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise DataError(f"{where}/{MANIFEST} is damaged: push the run there again with --overwrite") from None
+    if strange := [name for name in files if not FILE.fullmatch(name)]:
         raise DataError(f"{where}/{MANIFEST} names '{strange[0]}', which is no file of a run: do not trust it")
     return files
 

@@ -1,7 +1,7 @@
 """The verbs that hand trained runs on: push them to where others find them, pull them to where they answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from etesian.core.errors import DataError, EtesianError, RecipeError
@@ -11,7 +11,7 @@ from etesian.files.fetch import in_words
 from etesian.run import Run
 from etesian.sharing.card import licence_id, model_card, run_folder
 from etesian.sharing.hubs import Files, place_of
-from etesian.sharing.manifest import MANIFEST, Content, Listed, listed, read, unlike, write
+from etesian.sharing.manifest import FILE, MANIFEST, Content, Listed, listed, read, unlike, write
 from etesian.training.checkpoint import DESCRIPTION, WEIGHTS, find_checkpoint, read_description
 
 
@@ -37,7 +37,7 @@ def push(
         checkpoint: name of the run's checkpoint, such as `last`; the best by default.
         scores: folder of an evaluation of the run, whose scores go with it and onto its page.
         data: what it was trained on, in words, or by names of `etesian.data`, whose licence then stands on the page.
-        overwrite: replace another run that was pushed to the same place.
+        overwrite: replace what was pushed to the same place, damaged or not.
 
     Returns:
         The address that `pull` takes.
@@ -62,9 +62,9 @@ def push(
     page = model_card(trained, called, address, licence, data, folder)
     content = {**_travels(trained, folder), "README.md": page.encode()}
     files, there = listed(content), place.sizes()
-    sizes, old = {name: size for name, (_, size) in files.items()}, _listed_at(place)
+    sizes, old = {name: size for name, (_, size) in files.items()}, _listed_at(place, there if overwrite else ())
     _refuse_others(place, there, old or {})
-    if old == files and there == sizes:
+    if old == files and there == sizes and not overwrite:
         print(f"{address} is already there")
         return address
     if old not in (None, files) and not overwrite:
@@ -129,14 +129,22 @@ def _travels(run: Run, scores: Path | None) -> Content:
     """Return what travels of a run beside its page, by the names that it travels under."""
     folder, at = run_folder(run), f"checkpoints/{'last' if run.checkpoint.name == 'last' else 'best'}"
     files: dict[str, Path | bytes] = {f"{at}/{name}": run.checkpoint / name for name in (WEIGHTS, DESCRIPTION)}
-    beside = [file for file in (folder / "recipe.yaml", *folder.glob("log/version_*/metrics.csv")) if file.is_file()]
-    files |= {file.relative_to(folder).as_posix(): file for file in beside}
+    for file in (folder / "recipe.yaml", *folder.glob("log/version_*/metrics.csv")):
+        if FILE.fullmatch(name := file.relative_to(folder).as_posix()) and file.is_file():
+            files[name] = file
     return files if scores is None else files | {"scores.csv": scores / "scores.csv"}
 
 
-def _listed_at(place: Files) -> Listed | None:
+def _listed_at(place: Files, replaced: Iterable[str] = ()) -> Listed | None:
+    """Return what is listed at a place; of files to be replaced, those of a run if its list is damaged."""
     text = place.manifest()
-    return None if text is None else read(text, place.address)
+    try:
+        return None if text is None else read(text, place.address)
+    except DataError:
+        own = {name: ("", 0) for name in replaced if FILE.fullmatch(name)}
+        if not any(WEIGHTS in name for name in own):
+            raise
+        return own
 
 
 def _refuse_others(place: Files, there: dict[str, int], files: Listed) -> None:
@@ -152,8 +160,9 @@ def _is_there(out: Path, files: Listed, *, overwrite: bool) -> bool:
     if not out.exists() or not any(out.iterdir()):
         return False
     here = place_of(out)
-    own = _listed_at(here)
-    _refuse_others(here, here.sizes(), own or {})
+    there = here.sizes()
+    own = _listed_at(here, there if overwrite else ())
+    _refuse_others(here, there, own or {})
     wrong = unlike(files, out)
     if not overwrite and (own != files or wrong):
         what = f"{wrong[0]} in it is not as it was pulled" if own == files else "holds another run"
@@ -162,4 +171,4 @@ def _is_there(out: Path, files: Listed, *, overwrite: bool) -> bool:
 
 
 def _damaged(source: str | Path, name: str) -> DataError:
-    return DataError(f"{source}/{name} is missing or not what {MANIFEST} lists: ask for the run to be pushed again")
+    return DataError(f"{source}/{name} is missing or not what {MANIFEST} lists: push the run again with --overwrite")
