@@ -18,7 +18,7 @@ from etesian.core.clock import Seconds, encode_time
 from etesian.core.errors import ChannelError, DataError, first_line, suggest
 from etesian.core.points import Points, standard_pressure
 from etesian.files.units import conversion, parse_units
-from etesian.files.zarrs import system_of
+from etesian.files.zarrs import reason, system_of
 
 Source: TypeAlias = str | Path | pd.DataFrame
 """A CSV or Parquet file, or what pandas makes of one."""
@@ -396,4 +396,6 @@ def _read(path: str) -> pd.DataFrame:
                 keep_default_na=False, low_memory=False,
             )  # fmt: skip
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table of comma-separated values ({first_line(error)})") from error
+        raise DataError(
+            f"{path} cannot be read as a table of comma-separated values ({first_line(reason(error))})"
+        ) from error
