@@ -88,9 +88,11 @@ def test_without_a_cache_everything_is_read_again(server: Server, sharded_store:
         before = fields(server)
         np.testing.assert_array_equal(far.read([59, 0, 10, 0]), near.read([59, 0, 10, 0]))
         assert fields(server) >= before + 3
-    np.testing.assert_array_equal(
-        far.patches(3, slice(0, 2), [(1, 6)], (2, 4)), near.patches(3, slice(0, 2), [(1, 6)], (2, 4))
-    )
+    before, asked = fields(server), (np.array([3, 1, 3]), slice(0, 2), [(1, 6), (0, 0), (2, 3)], (2, 4))
+    cut = far.patches(*asked)
+    assert fields(server) == before + 3
+    np.testing.assert_array_equal(cut, near.patches(*asked))
+    np.testing.assert_array_equal(cut[1], near.read([1])[0, :2, :2, :4])
 
 
 def test_many_times_are_asked_for_at_once(server: Server) -> None:

@@ -145,7 +145,7 @@ class PatchDataset(ABC):
         """Return the batch of some patches."""
 
     def read(self, picks: Sequence[PatchPick], leads: Sequence[Sequence[int]], grid: Grid) -> Fields:
-        """Read patches at hours after their initial times; those of one time are cut from one read.
+        """Read patches at hours after their initial times.
 
         Args:
             picks: the patches.
@@ -155,13 +155,9 @@ class PatchDataset(ABC):
         store, initial = self.store, self.store.time[[pick.initial for pick in picks]]
         time = initial[:, None] + SECONDS_PER_HOUR * np.array(leads, dtype=np.int64)
         index = np.searchsorted(store.time, time)
-        channels = len(self.layout.inputs)
-        values = np.empty((*time.shape, channels, *self.cutter.size), dtype=np.float32)
-        for step in np.unique(index):
-            which = np.argwhere(index == step)
-            corners = [(pick.row, pick.column) for pick in (picks[i] for i, _ in which)]
-            values[tuple(which.T)] = store.patches(int(step), self.channels, corners, self.cutter.size)
-        tensor = torch.from_numpy(values)
+        corners = [(pick.row, pick.column) for pick in picks for _ in range(time.shape[1])]
+        values = store.patches(index.ravel(), self.channels, corners, self.cutter.size)
+        tensor = torch.from_numpy(values.reshape(*time.shape, *values.shape[1:]))
         valid = torch.isfinite(tensor) if store.has_gaps else None
         frame = Frame(self.layout.inputs, torch.from_numpy(time), grid, store.calendar)
         return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)

@@ -302,25 +302,28 @@ class Store(Located):
         return fields
 
     def patches(
-        self, i: int, channels: Index | slice, corners: Sequence[tuple[int, int]], size: tuple[int, int]
+        self, index: Index, channels: Index | slice, corners: Sequence[tuple[int, int]], size: tuple[int, int]
     ) -> Float[np.ndarray, "patch channel lat lon"]:
-        """Cut patches of one size from the fields of one time; those that reach past the last column wrap round.
+        """Cut patches of one size; those that reach past the last column wrap round. Every time is read once.
 
         Args:
-            i: position on the time axis.
+            index: position of each patch on the time axis.
             channels: positions of channels.
             corners: first row and column of each patch.
             size: rows and columns of a patch.
         """
-        step = self._step(i)
+        arrived = {} if self._remote is None else self._remote.read(index.tolist())
         height, width = size
         count = len(np.arange(len(self.channels))[channels])
         cut = np.empty((len(corners), count, height, width), dtype=np.float32)
-        for patch, (row, column) in zip(cut, corners, strict=True):
-            before = min(width, self.grid.shape[1] - column)
-            rows = step[:, row : row + height]
-            patch[..., :before] = rows[..., column : column + before][channels]
-            patch[..., before:] = rows[..., : width - before][channels]
+        for i in np.unique(index).tolist():
+            step = arrived.pop(i).reshape(-1, *self.grid.shape) if i in arrived else self._step(i)
+            for number in np.flatnonzero(index == i).tolist():
+                row, column = corners[number]
+                before = min(width, self.grid.shape[1] - column)
+                rows = step[:, row : row + height]
+                cut[number, ..., :before] = rows[..., column : column + before][channels]
+                cut[number, ..., before:] = rows[..., : width - before][channels]
         return cut
 
     def _mappable(self) -> int | None:
