@@ -34,8 +34,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Compiled modules are kept even where the environment says otherwise: tests start processes that need them again.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # A broken link, a docstring that is no reStructuredText or a notebook that fails is an error. What has been executed is kept
 # in docs/_build, until a notebook or the library changes.

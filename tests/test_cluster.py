@@ -155,12 +155,12 @@ def test_scores_are_the_same(
 ) -> None:
     monkeypatch.setattr("etesian.scores.pairs.CHUNK_BYTES", 2**15)
     truth = et.Store(make_store(pd.date_range("2001-01-01", periods=380, freq="D")))
-    et.baseline("persistence").forecast(truth, ("2001-01-01", "2001-02-28"), [24, 48], out=tmp_path / "made.zarr")
+    et.baseline("persistence").forecast(truth, ("2001-01-01", "2001-01-24"), [24, 48], out=tmp_path / "made.zarr")
     asked: dict[str, Any] = {"structure": True, "thresholds": {"temperature_500": [272.0]}, "quantiles": [0.9],
                              "windows": [3], "baselines": ["seasonal_cycle"]}  # fmt: skip
     here = et.evaluate(tmp_path / "made.zarr", truth, **asked)
     there = et.evaluate(tmp_path / "made.zarr", truth, **asked, out=tmp_path / "scores", scheduler=cluster)
-    assert len(here.initial_time) == 59
+    assert len(here.initial_time) == 24
     xr.testing.assert_identical(here, there)
     assert all(
         here[name].values.tobytes() == there[name].values.tobytes() for name in here.data_vars if name != "units"

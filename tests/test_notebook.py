@@ -1,17 +1,18 @@
 """The notebook of docs/ runs from its first cell to its last, and its forecasts beat what it judges them by."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip("dinosaur")
-
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "first_forecast.ipynb"
 
 
+@pytest.mark.skipif(not find_spec("dinosaur"), reason="the extra 'simulate' is not installed")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_rendering")
 def test_the_notebook_goes_from_data_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]

@@ -55,7 +55,9 @@ def world() -> dict[str, xr.Dataset]:
 def scored(world: dict[str, xr.Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, Path]:
     out = tmp_path_factory.mktemp("gapfill") / "scores"
     filled = {"ours": world["ours"], "worse": world["worse"]}
-    return score_filled(filled, world["truth"], world["observed"], out=out, progress=False), out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_FRAMES", 3)
+        return score_filled(filled, world["truth"], world["observed"], out=out, progress=False), out
 
 
 def test_errors_in_gaps_are_those_of_a_mean_over_area_and_all_gaps(

@@ -129,8 +129,10 @@ def test_an_ensemble_is_scored_by_its_members_and_their_mean(
     # Their members are as likely as the truth.
     np.testing.assert_allclose(scores.spread_skill.sel(forecast="members"), 1, rtol=0.05)
 
+    few = {name: forecast.isel(time=slice(5)) for name, forecast in given.items()}
+    scores = score(few, truth, climatology=weather.climatology(), progress=False)
     monkeypatch.setattr(pairs, "CHUNK_BYTES", 1)
-    again = score(given, truth, climatology=weather.climatology(), progress=False)
+    again = score(few, truth, climatology=weather.climatology(), progress=False)
     xr.testing.assert_allclose(again, scores, rtol=1e-12)
 
 

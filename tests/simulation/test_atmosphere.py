@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.simulation import atmosphere as module
 from etesian.simulation.atmosphere import COAST, EARTHLIKE, Planet, planet, simulate
 
-pytest.importorskip("dinosaur")
+pytestmark = pytest.mark.skipif(not find_spec("dinosaur"), reason="the extra 'simulate' is not installed")
 
 LEVELS = (250, 500, 850)
 RADIUS = 6.37122e6
