@@ -114,8 +114,12 @@ def test_the_same_again_does_nothing_and_anything_else_needs_overwrite(trained: 
     with pytest.raises(et.DataError, match=r"hub/unet is a source"):
         et.push(pushed, "hub", license="0BSD", overwrite=True)
     assert (pushed / WEIGHTS).exists()
+    (pushed / "manifest.json").write_text("{}")
+    with pytest.raises(et.DataError, match=r"manifest\.json is damaged"):  # or of something else
+        et.push(trained / "unet", "hub", license="MIT", overwrite=True)
     for name, content in (("manifest.json", b"{"), (WEIGHTS, b"x" * (pushed / WEIGHTS).stat().st_size)):
         for folder in (pushed, Path("out")):
+            (folder / WEIGHTS).unlink()
             (folder / name).write_bytes(content)
         with pytest.raises(et.DataError, match=name):
             et.pull(pushed, "out")
