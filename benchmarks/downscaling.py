@@ -1,10 +1,11 @@
 """Downscaling: the embedded planet from 11.25° to 5.625°, and ERA-Interim from 3° to 0.75°; docs/downscaling.md.
 
-Planet: simulates it, trains the recipe `downscale_planet` with several seeds, and a U-Net in place of its ClimaX for
-the same processor time, and judges both beside interpolation on 89 days that no run saw. ERA-Interim, if its file is
-named: a U-Net learns from January's map, all but bands of longitude, which choose its epoch and how much of what it
-learned is added; judged on July's. Prints root-mean-square errors and biases, for networks mean ± standard deviation
-over seeds, and the processor time of each training.
+Planet: simulates it, trains the recipe `downscale_planet` with several seeds, a U-Net in place of its ClimaX for the
+same processor time, and the recipe for members, of which it makes 8, and judges all beside interpolation on 89 days
+that no run saw. ERA-Interim, if its file is named: a U-Net learns from January's map, all but bands of longitude, which
+choose its epoch and how much of what it learned is added; judged on July's. Prints root-mean-square errors (of members
+that of their mean), biases, CRPS (of one field the mean absolute error) and spread over error, for networks mean ±
+standard deviation over seeds, and the processor time of each training.
 
     python benchmarks/downscaling.py [--eraint eraint_uvz.nc] [--seeds 3] [--out runs/downscaling]
 """
@@ -64,7 +65,8 @@ def planet(out: Path, seeds: int) -> None:
     train = (None, "2001-03-31")
     fine = et.prepare(out / "planet.zarr", out / "fine.zarr", every=12, train=train)
     coarse = et.prepare(out / "planet.zarr", out / "coarse.zarr", every=12, train=train, grid="11.25")
-    report(judged(out, "planet", coarse, fine, {"climax": {}, "unet": UNET}, seeds, TEST))
+    networks: dict[str, dict[str, Any]] = {"climax": {}, "unet": UNET, "members": {"model.members": 2}}
+    report(judged(out, "planet", coarse, fine, networks, seeds, TEST))
 
 
 def eraint(source: Path, out: Path, seeds: int) -> None:
@@ -114,7 +116,7 @@ def report(scores: xr.Dataset) -> None:
     }
     print(f"{'':40}" + "".join(f"{column:>22}" for column in columns))
     for channel in scores["channel"].values:
-        for score in ("rmse", "bias") if not channel.startswith("wind_vector") else ("rmse",):
+        for score in ("rmse", "bias", "crps", "spread_skill") if not channel.startswith("wind_vector") else ("rmse",):
             own = scores[score].isel(region=0).squeeze(drop=True).sel(channel=channel)
             cells = []
             for members in columns.values():

@@ -18,7 +18,7 @@ import etesian as et
 
 LEADS = (24, 48, 72, 96, 120)
 CHANNELS = ("geopotential_500", "temperature_850")
-MEMBERS = 8
+MEMBERS, INFLATION = 8, 1.06
 TEST = ("2001-07-01", "2001-09-05")
 
 
@@ -38,8 +38,9 @@ def main() -> None:
             begun, seeded = time.process_time(), {"seed_everything": seed, "data.seed": seed}
             run = et.fit(recipe, run=options.out / f"{name}{seed}", stores=[store], options=seeded)
             print(f"{name}, seed {seed}: {time.process_time() - begun:.0f} s of processor time")
+            chosen = {} if members is None else {"members": members, "inflation": INFLATION}
             out = options.out / f"{name}{seed}.zarr"
-            forecasts[name] = run.forecast(store, TEST, LEADS, every=12, members=members, out=out)
+            forecasts[name] = run.forecast(store, TEST, LEADS, every=12, out=out, **chosen)
         forecasts["one member"] = forecasts["members"].isel(number=0, drop=True)
         found.append(et.evaluate(forecasts, store, baselines=[], channels=CHANNELS).isel(region=0))
     report(xr.concat(found, "seed", data_vars="all", coords="minimal", compat="override", join="override"))

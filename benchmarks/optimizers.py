@@ -1,6 +1,6 @@
 """AdamW, Shampoo and SOAP on a small WeatherMesh at equal steps and at equal time.
 
-    python benchmarks/optimizers.py quickstart/planet.store.zarr docs/images/optimizers.png
+    python benchmarks/optimizers.py quickstart/planet.store.zarr optimizers.png
 
 Each trains from the same weights on the same batches of the embedded planet's days, 24 and 48 h ahead, with each of
 several learning rates, constant after a warm-up, so that the curves can be compared anywhere. What is shown is the

@@ -137,6 +137,7 @@ class Run:
         forcings: str | Path | States | xr.Dataset | None = None,
         members: int | None = None,
         seed: int = 0,
+        inflation: float = 1.0,
         perturb: Kind | None = None,
         amplitude: float | None = None,
         length: float | None = None,
@@ -168,6 +169,8 @@ class Run:
             members: of the ensemble from each initial time, where the run was trained with `members` or states are
                 perturbed; by default 8.
             seed: of the members: another one gives others.
+            inflation: factor of the noise by which trained members differ, such as 1.06 where their spread over error
+                is too small; to be chosen on the validation period.
             perturb: how the initial states of members differ, for any run; member 0 starts from the state as it is.
                 `gaussian` noise at every grid point, noise that is `correlated` in space, vectors `bred` by the run
                 itself, or states of earlier times, `lagged`, from which the leads are as much longer.
@@ -219,9 +222,9 @@ class Run:
             with Workers(scheduler) as workers:
                 predict_to(
                     task, states, path, initial, wanted, source=identity, analyses=analyses, forcings=ahead,
-                    members=members, seed=seed, perturbation=perturbation, at=stations, lapse_rate=lapse_rate,
-                    batch_size=batch_size, overwrite=overwrite, label=f"forecasting with {self.path.name}",
-                    workers=workers, again=again,
+                    members=members, seed=seed, inflation=inflation, perturbation=perturbation, at=stations,
+                    lapse_rate=lapse_rate, batch_size=batch_size, overwrite=overwrite,
+                    label=f"forecasting with {self.path.name}", workers=workers, again=again,
                 )  # fmt: skip
 
         return streamed(write, out, paths)

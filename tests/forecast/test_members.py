@@ -126,6 +126,7 @@ def test_noise_follows_from_what_it_is_for() -> None:
     others = [MemberNoise(2, [0], [2]), MemberNoise(3, [6], [2]), MemberNoise(3, [0], [1])]
     drawn = [*(other(4, shape)[0] for other in others), noise(5, shape)[1]]
     assert all(not torch.equal(other, noise(4, shape)[1]) for other in drawn)
+    assert torch.equal(MemberNoise(3, [0], [2], 1.5)(4, shape)[0], 1.5 * noise(4, shape)[1])
     many = MemberNoise(0, [0] * 500, range(500))(1, shape)
     assert many.mean().abs() < 0.05
     assert many.std() == pytest.approx(1, abs=0.05)
@@ -165,6 +166,7 @@ def test_forecasts_do_not_depend_on_batches_and_go_on_to_the_last_bit(
         xr.testing.assert_allclose(write(f"by{size}", batch_size=size), whole, rtol=1e-4, atol=1e-3)
     xr.testing.assert_allclose(write("fewer", members=2), whole.isel(number=slice(0, 2)), rtol=1e-4, atol=1e-3)
     assert not np.allclose(write("other", seed=6).temperature, whole.temperature, rtol=1e-4, atol=1e-3)
+    assert write("inflated", inflation=1.5).temperature.std("number").mean() > whole.temperature.std("number").mean()
 
     with interrupted_after(2) as written:
         write("again", batch_size=2)
@@ -216,6 +218,8 @@ def test_what_has_no_members_says_what_to_do(store: str, tmp_path: Path) -> None
     alone = task_of(store, members=None).eval()
     with pytest.raises(RecipeError, match="8 members are asked for, but the run was trained without"):
         predict_to(alone, given, str(tmp_path / "f"), given.time[:2], (6,), source={}, members=8)
+    with pytest.raises(RecipeError, match=r"inflation = 1\.1 is of the noise of a run that was trained for members"):
+        predict_to(alone, given, str(tmp_path / "f"), given.time[:2], (6,), source={}, inflation=1.1)
     both = {6: alone, 12: task_of(store).eval()}
     with pytest.raises(RecipeError, match="some have members and some do not"):
         predict_to(both, given, str(tmp_path / "f"), given.time[:2], (6, 12), source={})

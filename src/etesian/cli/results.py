@@ -46,6 +46,7 @@ def forecast(
     forcings: str | None = None,
     members: int | None = None,
     seed: int = 0,
+    inflation: float = 1.0,
     perturb: Literal["gaussian", "correlated", "bred", "lagged"] | None = None,
     amplitude: float | None = None,
     length: float | None = None,
@@ -67,8 +68,9 @@ def forecast(
     loaded = et.load(run, checkpoint, device=device, precision=precision)
     if isinstance(loaded, et.Baseline):
         _only_for_runs(
-            beside=beside, source=source, blend=blend, forcings=forcings, members=members, seed=seed, perturb=perturb,
-            amplitude=amplitude, length=length, interval=interval, cycles=cycles, device=device, precision=precision,
+            beside=beside, source=source, blend=blend, forcings=forcings, members=members, seed=seed,
+            inflation=None if inflation == 1 else inflation, perturb=perturb, amplitude=amplitude, length=length,
+            interval=interval, cycles=cycles, device=device, precision=precision,
         )  # fmt: skip
         loaded.forecast(
             store, init, leads, channels=channels, every=every, at=at, lapse_rate=lapse_rate, out=out,
@@ -80,9 +82,9 @@ def forecast(
     further = dict(_blended(text) for text in blend or [])
     loaded.forecast(
         store, init, leads, beside=beside or (), source=source, blend=further, forcings=forcings,
-        members=members, seed=seed, perturb=perturb, amplitude=amplitude, length=length, interval=interval,
-        cycles=cycles, every=every, at=at, lapse_rate=lapse_rate, out=out, batch_size=batch_size,
-        scheduler=scheduler, overwrite=overwrite,
+        members=members, seed=seed, inflation=inflation, perturb=perturb, amplitude=amplitude, length=length,
+        interval=interval, cycles=cycles, every=every, at=at, lapse_rate=lapse_rate, out=out,
+        batch_size=batch_size, scheduler=scheduler, overwrite=overwrite,
     )  # fmt: skip
 
 

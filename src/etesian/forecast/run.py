@@ -1,5 +1,6 @@
 """Forecasts from a trained run or a baseline, streamed to disk."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -94,7 +95,7 @@ class _Plan:
         weights: of the stores.
         members: of the ensemble.
         seed: of the members.
-        noisy: whether the networks draw noise.
+        inflation: of the noise that networks draw; None where they draw none.
         perturbation: how the initial states of members differ.
     """
 
@@ -106,7 +107,7 @@ class _Plan:
     weights: Sequence[float]
     members: int | None
     seed: int
-    noisy: bool
+    inflation: float | None
     perturbation: Perturbation | None
 
 
@@ -122,6 +123,7 @@ def predict_to(
     forcings: States | Driving | None = None,
     members: int | None = None,
     seed: int = 0,
+    inflation: float = 1.0,
     perturbation: Perturbation | None = None,
     at: Points | None = None,
     lapse_rate: float | None = None,
@@ -145,6 +147,7 @@ def predict_to(
         members: of an ensemble, where the run was trained for one or states are perturbed; by default
             `DEFAULT_MEMBERS`.
         seed: of the members' noise and perturbations.
+        inflation: factor of the networks' noise.
         perturbation: how the initial states of members differ; None lets all start from one.
         at: stations to forecast for, in place of maps.
         lapse_rate: by which 2 m temperatures are brought to the height of stations; see `AtPoints`.
@@ -182,6 +185,13 @@ def predict_to(
         units |= channel_units(each, [states for _, states in given])
     trained = members_of([each for each, _ in parts], members if perturbation is None else None, path)
     noisy, members = trained is not None, trained if perturbation is None else members or DEFAULT_MEMBERS
+    if not 0 < inflation < math.inf:
+        raise RecipeError(f"inflation = {inflation:g} is a factor of the members' noise and must be above 0")
+    if inflation != 1 and not noisy:
+        raise RecipeError(
+            f"inflation = {inflation:g} is of the noise of a run that was trained for members; train one with "
+            "--model.init_args.members 2, or leave it out"
+        )
     targets, averaging = first.layout.targets, first.provenance.get("average_hours")
     grid = _on_grid(store, first.layout).predicted_grid
     ahead = [_known(each, asked, store, initial, forcings) for each, asked in parts]
@@ -189,7 +199,8 @@ def predict_to(
         if len(given) > 1:
             raise RecipeError("members whose states are perturbed start from one analysis; leave out blend, or perturb")
         perturbation = perturbation.settled(first)
-    plan = _Plan(store, initial, leads, readers, ahead, weights, members, seed, noisy, perturbation)
+    drawn = inflation if noisy else None
+    plan = _Plan(store, initial, leads, readers, ahead, weights, members, seed, drawn, perturbation)
     here = _answering(lambda: task, plan)
     if perturbation is not None:
         for (each, asked), known in zip(parts, ahead, strict=True):
@@ -202,6 +213,8 @@ def predict_to(
                 f"the runs for {leads[0]} h and {lead} h differ in targets, grid or averaging; predict with each alone"
             )
     identity = source | {"store": store.fingerprint} | ({} if members is None else {"seed": seed})
+    if inflation != 1:
+        identity |= {"inflation": inflation}
     if analyses.source is not None or analyses.beside:
         sources = {str(name): states.fingerprint for name, states in given}
         identity |= {"sources": sources, "weights": list(weights)}
@@ -245,7 +258,8 @@ def _answering(make: Callable[[], Tasks], plan: _Plan) -> Answer:
         )  # fmt: skip
 
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
-        noise = MemberNoise(seed, times.tolist(), numbers) if plan.noisy else None
+        drawn = plan.inflation
+        noise = None if drawn is None else MemberNoise(seed, times.tolist(), numbers, drawn)
         # Of lagged members, which are asked for one at a time.
         late = 0 if perturbation is None else perturbation.lag(numbers[0])
         begin = times - late * SECONDS_PER_HOUR

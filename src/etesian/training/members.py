@@ -38,11 +38,13 @@ class MemberNoise:
         seed: of the ensemble.
         initial: initial time of each sample, seconds since 1970-01-01.
         numbers: member of each sample, counted from 0.
+        inflation: standard deviation of what is drawn; above 1 members differ by more than was learned.
     """
 
     seed: int
     initial: Sequence[int]
     numbers: Sequence[int]
+    inflation: float = 1.0
 
     def __call__(self, step: int, shape: Shape) -> Float[Tensor, "batch *shape"]:
         """Return the normals of a step; 0 where every lead is answered at once, counted from 1 in a roll-out."""
@@ -50,7 +52,7 @@ class MemberNoise:
             np.random.default_rng((self.seed, time % 2**64, number, step)).standard_normal(shape, dtype=np.float32)
             for time, number in zip(self.initial, self.numbers, strict=True)
         ]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack(rows)) * self.inflation
 
 
 def fresh(samples: int) -> Noise:
