@@ -76,9 +76,9 @@ def draw_map(
     if projection.kind != "equirectangular":
         _graticule(panel, points, projection)
     if coasts or (coasts is None and earths_coasts(grid)):
-        x, y = zip(*(projection.line(*line) for line in coastlines()), strict=True)
-        broken = [np.concatenate([np.append(part, np.nan) for part in parts]) for parts in (x, y)]
-        _clipped(panel, points, projection, panel.plot(*broken, scalex=False, scaley=False, **_COAST)[0])
+        parts = zip(*coastlines(), strict=True)
+        x, y = projection.line(*(np.concatenate([np.append(line, np.nan) for line in lines]) for lines in parts))
+        _clipped(panel, points, projection, panel.plot(x, y, scalex=False, scaley=False, **_COAST)[0])
     elif coasts is None and (land := grid.get("land_sea_mask")) is not None and land.ndim == 2:
         draw_outline(panel, land.transpose("latitude", "longitude").values, points, projection, **_COAST)
     return image
@@ -183,8 +183,9 @@ def _frame(panel: Axes, grid: Grid, projection: Projection, missing: str) -> Non
     panel.set_aspect(_stretch(grid, projection))
     low, high = outline.min(axis=0), outline.max(axis=0)
     if projection.kind != "equirectangular":
-        panel.add_patch(Polygon(outline, facecolor=missing, edgecolor="none", zorder=0))
-        panel.add_patch(Polygon(outline, facecolor="none", edgecolor=STYLE["spines"], linewidth=0.9, zorder=4))
+        # Not `add_patch`, which looks for the limits of an outline at length.
+        panel.add_artist(Polygon(outline, facecolor=missing, edgecolor="none", zorder=0))
+        panel.add_artist(Polygon(outline, facecolor="none", edgecolor=STYLE["spines"], linewidth=0.9, zorder=4))
         margin = 0.01 * (high - low)
         low, high = low - margin, high + margin
         panel.set_axis_off()
