@@ -1,5 +1,7 @@
 """WeatherBench 2's own scores of its own forecasts, reproduced."""
 
+import bz2
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def opened(folder: Path, case: str, name: str) -> xr.Dataset:
     path = folder / f"wb2_{case}_{name}.nc"
-    return xr.open_dataset(path if path.exists() else f"{path}.gz", decode_timedelta=True)
+    if path.exists():
+        return xr.open_dataset(path, decode_timedelta=True)
+    return xr.open_dataset(BytesIO(bz2.decompress(Path(f"{path}.bz2").read_bytes())), decode_timedelta=True)
 
 
 def open_golden(folder: Path, case: str) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset, xr.Dataset]:
