@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
         target.write_bytes(b"PNG") if isinstance(target, Path) else target.write(b"PNG")
 
     monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports of forecasts have no pictures, where others look at what is composed of the same scores."""
+    monkeypatch.setattr("etesian.scores.report.save_pictures", lambda figures, folder: defaultdict(bytes))
 
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -207,7 +207,7 @@ def test_a_network_is_asked_at_the_level_of_research(store: et.Store) -> None:
     assert answer.time.values[0] == TIMES.values[1].astype(answer.time.dtype)
 
 
-@pytest.mark.usefixtures("no_rendering")
+@pytest.mark.usefixtures("no_pictures")
 def test_the_same_evaluation_is_there_already_and_another_is_refused(
     run: et.Run, store: et.Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,7 +151,7 @@ def test_members_of_filled_days_are_the_same(cluster: str, tmp_path: Path) -> No
 
 
 def test_scores_are_the_same(
-    cluster: str, tmp_path: Path, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, no_rendering: None
+    cluster: str, tmp_path: Path, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, no_pictures: None
 ) -> None:
     monkeypatch.setattr("etesian.scores.pairs.CHUNK_BYTES", 2**15)
     truth = et.Store(make_store(pd.date_range("2001-01-01", periods=380, freq="D")))

@@ -78,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.usefixtures("no_rendering")
+@pytest.mark.usefixtures("no_pictures")
 def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
     direct, conditioned, iterated = (tmp_path / f"{name}.zarr" for name in ("direct", "conditioned", "iterated"))
     etesian("forecast", runs["direct_24"], store, direct, *INIT, "--leads", 24, 72, "--beside", runs["direct_72"])

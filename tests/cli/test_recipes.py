@@ -118,7 +118,7 @@ def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     assert (tmp_path / "scores" / "report.html").stat().st_size > 10_000
 
 
-@pytest.mark.usefixtures("no_rendering")
+@pytest.mark.usefixtures("no_pictures")
 def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_two_weeks(tmp_path: Path) -> None:
     planet().to_netcdf(tmp_path / "source.nc")
     scores = run_recipe(
@@ -167,7 +167,7 @@ def test_the_pressure_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
     assert rmse.sel(forecast="persistence", lead_time=72).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.usefixtures("no_rendering")
+@pytest.mark.usefixtures("no_pictures")
 def test_training_stops_early_when_validation_no_longer_improves(tmp_path: Path) -> None:
     pressure(tmp_path / "source.nc")
     stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val_loss, patience: 1}}"
@@ -235,7 +235,10 @@ def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(
 
 @pytest.mark.usefixtures("no_rendering")
 def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     made: list[str] = []
 
@@ -265,6 +268,7 @@ def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
     forecast = xr.open_zarr(folder / "climax.zarr").load()
     assert np.isfinite(forecast.geopotential).all()
 
+    request.getfixturevalue("no_pictures")
     etesian("quickstart", "--folder", folder)
     assert made == ["planet", "run", "run"]
     assert (folder / "run" / "checkpoints" / "last" / "weights.safetensors").read_bytes() == weights

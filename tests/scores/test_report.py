@@ -52,7 +52,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(evaluated: Evaluated, 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.usefixtures("no_rendering")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_new_evaluation_replaces_the_old_one_in_whole(evaluated: Evaluated, tmp_path: Path) -> None:
     out = tmp_path / "scores"
     write_report(evaluated[0], out)
