@@ -257,8 +257,6 @@ def test_networks_answer_from_the_forcings_of_each_lead(store: str, name: str) -
 
 def test_what_cannot_take_forcings_says_so(store: str) -> None:
     made = data(store, inputs=["temperature"], forcings=[SUN])
-    with pytest.raises(RecipeError, match=r"WeatherMesh takes no forcings.* or take ClimaX or UNet"):
-        et.WeatherMesh(made.layout)
     with pytest.raises(RecipeError, match="not of what is reconstructed; leave out forcings"):
         et.PretrainTask(
             lambda layout: et.ClimaX(layout, patch=2, dim=16, depth=1, heads=2, validity=True),
@@ -311,6 +309,35 @@ def test_a_run_trains_through_roll_outs_and_forecasts_until_the_store_ends(store
     run.forecast(store, INIT, LEADS, forcings=store, out=out)
     with pytest.raises(DataError, match="forcings"):
         run.forecast(store, INIT, LEADS, out=out)
+
+
+FAST = """consistency: 0.1
+    warmup_steps: 1
+    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.02}}"""
+MESH = """etesian.WeatherMesh, init_args:
+      {patch: [1, 2, 2], dim: 8, heads: 2, window: [1, 3, 3], encoder_depth: 1, decoder_depth: 1, processors: {6: 1},
+       surface_width: 4}"""
+
+
+def test_a_weathermesh_trains_and_forecasts_with_what_is_known(store: str, tmp_path: Path) -> None:
+    text = RECIPE.format(store=store, data=f"forcings: [surface_pressure, {SUN}], leads_per_sample: 2", epochs=2)
+    text = text.replace("ForecastTask", "LatentForecastTask").replace("step_hours: 6", FAST)
+    (tmp_path / "recipe.yaml").write_text(text.replace("etesian.UNet, init_args: {leads: [6], width: 8}", MESH))
+    run = et.fit(tmp_path / "recipe.yaml", run=tmp_path / "run")
+    scenario = to_dataset(store)[["surface_pressure"]]
+    known = run.forecast(store, INIT, (6, 12, 36))
+    xr.testing.assert_equal(
+        run.forecast(store, INIT, (36, 12), forcings=scenario), known.isel(prediction_timedelta=[1, 2])
+    )
+    valid, moment = known.time + known.prediction_timedelta, np.datetime64("2001-01-11T12")
+    other = scenario + 3000.0 * (scenario.time == moment)
+    changed = abs(run.forecast(store, INIT, (6, 12, 36), forcings=other) - known)["temperature"]
+    there = changed.max(("latitude", "longitude")) > 0
+    assert (there == (valid == moment)).all()
+    assert there.sum() == 2 * 2
+    assert changed.max() > 1e-3
+    with pytest.raises(DataError, match=r"'surface_pressure' must be known at 2001-01-16T00:00, but .* does not hold"):
+        run.forecast(store, ("2001-01-14", "2001-01-15"), (24,))
 
 
 def test_a_scenario_in_other_units_dates_or_places_is_refused(store: str, tmp_path: Path) -> None:

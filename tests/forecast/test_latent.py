@@ -62,6 +62,11 @@ def data(gappy_store: str) -> ForecastData:
     return data_of(gappy_store, leads_per_sample=2)
 
 
+@pytest.fixture
+def forced(gappy_store: str) -> ForecastData:
+    return data_of(gappy_store, leads_per_sample=2, forcings=["surface_pressure", "toa_incident_solar_radiation"])
+
+
 def gradients(task: LatentForecastTask) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in task.named_parameters()}
 
@@ -85,8 +90,10 @@ def test_the_loss_is_the_mean_over_what_is_valid_weighted_by_variable_level_and_
     assert parts.keys() == {"forecast_loss"}
 
 
-@pytest.mark.parametrize("predict", ["state", "departure"])
-def test_training_sees_what_forecasting_gives(data: ForecastData, predict: str) -> None:
+@pytest.mark.parametrize("predict", ["state", "departure", "forced"])
+def test_training_sees_what_forecasting_gives(data: ForecastData, forced: ForecastData, predict: str) -> None:
+    if predict == "forced":
+        data, predict = forced, "state"
     task, batch = task_of(data, predict=predict, spread=0.5), drawn(data)
     known = task.normalized(batch)
     assert known.targets is not None
@@ -119,6 +126,20 @@ def test_the_regulariser_is_the_distance_to_the_encoded_truth_and_teaches_the_en
             total = total + (latent - network.encode(truth, statics)).square().mean() / hours.numel()
     torch.testing.assert_close(parts["consistency"], total, rtol=1e-4, atol=0)
     assert not task._encoded_truth(known).requires_grad
+
+
+def test_the_true_state_is_encoded_with_what_is_known_of_it(forced: ForecastData) -> None:
+    task, batch = task_of(forced, consistency=0.5), drawn(forced)
+    known = task.normalized(batch)
+    assert known.targets is not None
+    assert known.forcings is not None
+    assert known.statics is not None
+    state = torch.cat([known.targets.filled(), known.forcings.values[:, :, :1]], dim=2)[1:2, 1:]
+    at = replace(known.inputs.frame, time=known.targets.frame.time[1:2, 1:])
+    assert [str(channel) for channel in at.channels] == ["temperature_500", "temperature_850", "surface_pressure"]
+    statics = replace(known.statics, values=known.statics.values[:1], frame=replace(known.statics.frame, time=at.time))
+    expected = task.network.encode(Fields(state, at), statics)
+    torch.testing.assert_close(task._encoded_truth(known)[3:4], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_of_members_forecasts_and_latents_are_trained_by_their_crps(data: ForecastData) -> None:

@@ -346,7 +346,6 @@ def test_full_sizes_are_built_without_memory() -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"forcings": SURFACE}, {}, "takes no forcings"),
         ({"target_grid": Grid.equiangular(11.25)}, {}, "predicts on the grid of its inputs"),
         ({"grid": Grid(np.linspace(20, 60, 8), np.arange(16) * 22.5)}, {}, "needs a whole globe"),
         ({"grid": Grid(GLOBE.latitude, np.arange(16) * 5.0)}, {}, "needs a whole globe"),

@@ -142,6 +142,12 @@ class Fields:
             None if self.valid is None else self.valid[:, span],
         )
 
+    def take(self, samples: Sequence[int]) -> "Fields":
+        """Return some samples, in the order asked for."""
+        index, time = positions(samples, self.values.device), self.frame.time[list(samples)]
+        valid = None if self.valid is None else self.valid.index_select(0, index)
+        return Fields(self.values.index_select(0, index), replace(self.frame, time=time), valid)
+
     def at_times(self, time: Int64[Tensor, "batch when"]) -> "Fields":
         """Return the fields of some times of each sample.
 

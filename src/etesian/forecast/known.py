@@ -6,8 +6,17 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from etesian.core import Fields
+from etesian.core import Batch, Fields, Frame
 from etesian.core.device import positions, sent
+
+
+def known_ahead(batch: Batch, target: Frame) -> Fields | None:
+    """Return the forcings of a target's times, None of a batch that has none.
+
+    Raises:
+        DataError: if one of the times is not known.
+    """
+    return None if batch.forcings is None else batch.forcings.at_times(target.time)
 
 
 def known_on_the_way(

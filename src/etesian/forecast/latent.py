@@ -15,9 +15,11 @@ from etesian.core import Batch, Fields, Frame, Layout
 from etesian.core.device import positions, sent
 from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
+from etesian.forecast.known import known_ahead, with_known
 from etesian.forecast.task import ForecastTask
 from etesian.networks.network import lead_hours
 from etesian.networks.weathermesh import WeatherMesh
+from etesian.networks.weathermesh_encoder import forcings_of
 from etesian.networks.weathermesh_steps import Step
 from etesian.nn.noise import Places
 from etesian.scores.ensembles import ensemble_crps
@@ -91,10 +93,10 @@ class LatentForecastTask(ForecastTask):
                 raise RecipeError(f"{name} = {value:g} must be 0 or more")
         if spread and self.members is not None:
             raise RecipeError("members are as far apart as their CRPS asks for; leave out spread, or members")
-        if consistency and not (set(layout.inputs) <= set(layout.targets) and layout.history == (0,)):
+        if consistency and not (set(layout.inputs) <= {*layout.targets, *layout.forcings} and layout.history == (0,)):
             raise RecipeError(
-                "consistency encodes the targets as it does inputs: every input must be among the targets, and the "
-                "history be [0]"
+                "consistency encodes the targets as it does inputs: every input must be among the targets or forcings, "
+                "and the history be [0]"
             )
         if offload and not recompute:
             raise RecipeError("offload moves what recompute keeps; set recompute: true as well")
@@ -154,19 +156,17 @@ class LatentForecastTask(ForecastTask):
         """Return what the network says of the targets' frame, and the latents it says so from, sample by sample."""
         assert batch.targets is not None
         network, frame = self.network, batch.targets.frame
-        hours = lead_hours(batch.inputs, frame).tolist()
-        plans = [network.plan(lead) for row in hours for lead in row]
-        samples = [sample for sample, row in enumerate(hours) for _ in row]
+        ahead = forcings_of(frame, known_ahead(batch, frame), self.layout)
         step = recomputed(network.step, offload=self.offload) if self.recompute else network.step
         known = positions([self.layout.targets.index(c) for c in frame.channels], self.device)
         done: list[int] = []
         answers, latents = [], []
         normals = self._normals(noise, frame, batch.inputs.values).get("noise")
         begin = network.encode(batch.inputs, batch.statics, network.embedded(normals, 0))
-        for arrived, latent, drawn in network.walk(begin, samples, plans, step, normals):
+        for arrived, latent, drawn in network.walk(begin, lead_hours(batch.inputs, frame).tolist(), step, normals):
             done += arrived
             latents.append(latent)
-            answers.append(network.decode(latent, frame.grid, drawn).index_select(1, known))
+            answers.append(network.decode(latent, frame.grid, drawn, ahead(arrived)).index_select(1, known))
         order = positions(np.argsort(done), self.device)
         values = torch.cat(answers).index_select(0, order)
         return values.view(*frame.time.shape, *values.shape[1:]), torch.cat(latents).index_select(0, order)
@@ -199,6 +199,8 @@ class LatentForecastTask(ForecastTask):
         """Return the encoder's latents of the targets, sample by sample."""
         assert batch.targets is not None
         states, frame = batch.targets.one_by_one(), batch.targets.frame
+        if (known := known_ahead(batch, frame)) is not None:
+            states = with_known(Fields(states.filled(), states.frame), known.one_by_one())
         statics = None if batch.statics is None else batch.statics.each(frame.time.shape[1])
         noise = None if self.members is None else fresh(len(states.values))
         normals = self._normals(noise, frame, states.values).get("noise")

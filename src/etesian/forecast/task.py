@@ -16,7 +16,7 @@ from etesian.core.errors import RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast.conservation import Conservation
 from etesian.forecast.data import ForecastData
-from etesian.forecast.known import known_on_the_way, still_valid, with_known
+from etesian.forecast.known import known_ahead, known_on_the_way, still_valid, with_known
 from etesian.forecast.regression import PatternRidge, Ridge
 from etesian.networks.network import lead_hours, shares
 from etesian.samples.windows import known_hours
@@ -241,8 +241,7 @@ class ForecastTask(EnsembleTask):
 
     def _ask(self, inputs: Fields, target: Frame, batch: Batch, noise: Noise | None, step: int = 0) -> Values:
         drawn = self._normals(noise, target, inputs.values, step)
-        forcings = None if batch.forcings is None else batch.forcings.at_times(target.time)
-        values = self.network(inputs, target, forcings=forcings, statics=batch.statics, **drawn)
+        values = self.network(inputs, target, forcings=known_ahead(batch, target), statics=batch.statics, **drawn)
         return self._completed(values, inputs, target)
 
     def _completed(self, values: Values, inputs: Fields, target: Frame) -> Values:
@@ -390,10 +389,9 @@ class ForecastTask(EnsembleTask):
         # Only what is left out of the state is added to what the network gives.
         mixed = others and self.predicts != "state"
         initial = _blended([batch.inputs, *others], shares(weights)) if mixed else batch.inputs
-        known = None if batch.forcings is None else batch.forcings.at_times(target.time)
         parts = self.network.stream(
-            batch.inputs, target, forcings=known, statics=batch.statics, others=others, weights=weights,
-            **self._normals(noise, target, batch.inputs.values),
+            batch.inputs, target, forcings=known_ahead(batch, target), statics=batch.statics, others=others,
+            weights=weights, **self._normals(noise, target, batch.inputs.values),
         )  # fmt: skip
         for places, values in parts:
             part = replace(target, time=target.time[:, places])

@@ -11,12 +11,24 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.device import positions
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
 from etesian.networks.network import Network, Normals, Transfer, lead_hours, shares
-from etesian.networks.weathermesh_encoder import Encoder, adopt, check_layout, check_same, part_of, resolve
+from etesian.networks.weathermesh_encoder import (
+    Encoder,
+    ForcingEncoder,
+    adopt,
+    check_layout,
+    check_same,
+    forcings_of,
+    known_grid,
+    part_of,
+    resolve,
+    source_of,
+)
 from etesian.networks.weathermesh_parts import (
     DecoderDetail,
     GridPadding,
@@ -56,6 +68,9 @@ class WeatherMesh(Network):
     and out of them, by convolutions of its own. So all grids share encoders, processors and decoder, and a network that
     was trained on one grid meets a finer one with all that it knows.
 
+    Forcings are known at the target times alone. Those of a lead's valid time are added to the latent that is decoded
+    there, at all depths, and no step sees any: a lead does not depend on which others are asked for.
+
     Args:
         layout: what goes in and what comes out.
         levels: the network's own pressure levels in hPa, between which and the layout's profiles are interpolated; by
@@ -79,7 +94,7 @@ class WeatherMesh(Network):
         seamless: whether the decoder's patches overlap and add up evenly, so that forecasts show no edges of patches.
 
     Raises:
-        RecipeError: if the layout has forcings, another target grid, part of a globe, another grid that has no patches
+        RecipeError: if the layout has another target grid, part of a globe, another grid that has no patches
             where the own grid has, or no variable on levels, or sizes do not fit one another.
     """
 
@@ -153,6 +168,9 @@ class WeatherMesh(Network):
         self.decoder = blocks(decoder_depth)
         self.norm = nn.LayerNorm(dim)
         self._build_output(dim, surface_width, patch, patches, seamless=seamless)
+        self.forcing_encoder: ForcingEncoder | None = None
+        if layout.forcings:
+            self.forcing_encoder = ForcingEncoder(layout, slots, dim, surface_width, patch[1:], self.padding)
         self.noise_embed: NoiseEmbedding | None = None
         self.last_modulation: Modulation | None = None
         self.apply(initialise_linear)
@@ -210,18 +228,15 @@ class WeatherMesh(Network):
             ChannelError: if a channel is missing from the inputs, or the network does not predict one asked for.
             GridError: if the fields or the target are on none of the layout's grids, or the statics on another one than
                 the inputs.
-            DataError: if a lead is no sum of steps, or the statics or part of the history are missing.
+            DataError: if a lead is no sum of steps, or the statics, forcings or part of the history are missing.
         """
-        known = self._wanted(target)
-        hours = lead_hours(inputs, target).tolist()
-        plans = [self.plan(lead) for row in hours for lead in row]
-        samples = [sample for sample, row in enumerate(hours) for _ in row]
+        known, ahead = self._wanted(target), forcings_of(target, forcings, self.layout)
         done: list[int] = []
         answers = []
         begin = self.encode(inputs, statics, self.embedded(noise, 0))
-        for arrived, latent, drawn in self.walk(begin, samples, plans, noise=noise):
+        for arrived, latent, drawn in self.walk(begin, lead_hours(inputs, target).tolist(), noise=noise):
             done += arrived
-            answers.append(self.decode(latent, target.grid, drawn).index_select(1, known))
+            answers.append(self.decode(latent, target.grid, drawn, ahead(arrived)).index_select(1, known))
         order = positions(np.argsort(done), answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -230,6 +245,7 @@ class WeatherMesh(Network):
         inputs: Fields,
         leads: Sequence[float],
         *,
+        forcings: Fields | None = None,
         statics: Fields | None = None,
         others: Sequence[Fields] = (),
         weights: Sequence[float] = (),
@@ -241,23 +257,22 @@ class WeatherMesh(Network):
         Args:
             inputs: normalised state or history of states.
             leads: hours ahead, in any order.
+            forcings: normalised fields known at these leads, one for each.
             statics: normalised fields that do not change.
-            others: analyses of the same times from other sources, to blend with the inputs.
-            weights: of the inputs and the others, of any sum; by default the same.
+            others: as in `stream`.
+            weights: as in `stream`.
+            noise: as in `stream`.
             grid: to predict on; by default that of the inputs.
-            noise: of each sample, where the network accepts it.
 
         Yields:
             Each lead, ascending, with normalised values of all targets of the layout.
         """
-        ascending = sorted(set(leads))
-        batch = len(inputs.values)
-        plans = [self.plan(lead) for lead in ascending for _ in range(batch)]
-        samples = list(range(batch)) * len(ascending)
-        first = self.embedded(noise, 0)
-        begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics, first)
-        for arrived, latent, drawn in self.walk(begin, samples, plans, noise=noise):
-            yield ascending[arrived[0] // batch], self.decode(latent, grid or inputs.frame.grid, drawn)
+        time = inputs.frame.time[:, -1:] + torch.tensor([round(lead * SECONDS_PER_HOUR) for lead in leads])
+        target = replace(inputs.frame, channels=self.layout.targets, time=time, grid=grid or inputs.frame.grid)
+        for places, values in self.stream(
+            inputs, target, forcings=forcings, statics=statics, others=others, weights=weights, noise=noise
+        ):
+            yield leads[places[0]], values[:, 0]
 
     def stream(
         self,
@@ -273,14 +288,16 @@ class WeatherMesh(Network):
         """Predict lead by lead, where the samples have their leads in common; see `Network.stream`."""
         hours = lead_hours(inputs, target)
         if bool((hours != hours[:1]).any()):
-            yield from super().stream(inputs, target, statics=statics, others=others, noise=noise)
+            yield from super().stream(inputs, target, forcings=forcings, statics=statics, others=others, noise=noise)
             return
-        known = self._wanted(target)
-        leads = hours[0].tolist()
-        for lead, values in self.forecast(
-            inputs, leads, statics=statics, others=others, weights=weights, grid=target.grid, noise=noise
-        ):
-            places = [place for place, each in enumerate(leads) if each == lead]
+        known, ahead = self._wanted(target), forcings_of(target, forcings, self.layout)
+        leads, first = hours[0].tolist(), self.embedded(noise, 0)
+        apart = sorted(set(leads))
+        begin = self.blend([inputs, *others], weights or [1.0] * (1 + len(others)), statics, first)
+        for arrived, latent, drawn in self.walk(begin, [apart] * len(hours), noise=noise):
+            places = [place for place, lead in enumerate(leads) if lead == apart[arrived[0]]]
+            numbers = range(places[0], hours.numel(), len(leads))
+            values = self.decode(latent, target.grid, drawn, ahead(numbers))
             yield places, values[:, None].index_select(2, known).expand(-1, len(places), -1, -1, -1)
 
     def encode(self, inputs: Fields, statics: Fields | None = None, noise: Places | None = None) -> Latent:
@@ -292,9 +309,9 @@ class WeatherMesh(Network):
             DataError: if the statics or part of the history are missing, or the fields do not say which source they
                 come from.
         """
-        source = self._source(inputs.frame.source)
-        grid = self._known(inputs.frame.grid)
-        if statics is not None and self._known(statics.frame.grid) != grid:
+        source = source_of(self.sources, inputs.frame.source)
+        grid = known_grid(self.layout, inputs.frame.grid)
+        if statics is not None and known_grid(self.layout, statics.frame.grid) != grid:
             raise GridError(f"the inputs are on {grid}, but the statics on {statics.frame.grid}; give them on one grid")
         return _normalised(self.encoders[source](inputs, statics, noise))
 
@@ -320,30 +337,22 @@ class WeatherMesh(Network):
 
     def layout_of(self, source: str | None) -> Layout:
         """Return the layout with the inputs of one source; see `Network.layout_of`."""
-        chosen = self._source(source)
+        chosen = source_of(self.sources, source)
         return replace(self.layout, inputs=self.sources[chosen], source=chosen)
 
-    def _source(self, name: str | None) -> str:
-        names = list(self.sources)
-        if name is None and len(names) > 1:
-            raise DataError(f"the network has encoders for {', '.join(names)}; say which source the inputs come from")
-        if name is not None and name not in names:
-            raise DataError(f"the network has no encoder for '{name}'{suggest(name, names)}")
-        return names[0] if name is None else name
-
     def parts(self) -> dict[str, set[str]]:
-        """Return the names of parameters by part: all, encoder/SOURCE, processors, decoder, details/GRID, noise."""
-        names = [*(f"encoder/{source}" for source in self.sources), "processors", "decoder"]
-        if self.noise_embed is not None:
-            names.append("noise")
-        found: dict[str, set[str]] = {name: set() for name in (*names, *self._detail_parts())}
+        """Return the names of parameters by part: all, encoder/SOURCE, processors, decoder and those of `_more`."""
+        names = [*(f"encoder/{source}" for source in self.sources), "processors", "decoder", *self._more()]
+        found: dict[str, set[str]] = {name: set() for name in names}
         for name, _ in self.named_parameters():
             found[part_of(name)].add(name)
         return super().parts() | found
 
-    def _detail_parts(self) -> dict[str, Grid]:
-        """Return the layout's other grids by the plain names of what the network has for them."""
-        return {f"details/{name_of(grid)}": grid for grid in self.layout.other_grids}
+    def _more(self) -> dict[str, object]:
+        """Return the parts that a network may have or not, forcings, noise, details/GRID, and what two must share."""
+        own = {"forcings": self.forcing_encoder, "noise": self.noise_embed}
+        found: dict[str, object] = {name: True for name, part in own.items() if part is not None}
+        return found | {f"details/{name_of(grid)}": grid for grid in self.layout.other_grids}
 
     def adopt(self, source: Network) -> Transfer:
         """Take over what a trained WeatherMesh shares with this one; see `weathermesh_encoder.adopt`."""
@@ -355,10 +364,10 @@ class WeatherMesh(Network):
         for name in sorted(shared):
             check_same(f"inputs of {name}", self.sources[name], source.sources[name])
             check_same(f"static fields of {name}", self.layout.statics, source.layout.statics)
-        known = source._detail_parts().items()
-        details = {name for name, grid in self._detail_parts().items() if (name, grid) in known}
-        noise = {"noise"} if self.noise_embed is not None and source.noise_embed is not None else set()
-        return adopt(self, source, {f"encoder/{name}" for name in shared} | details | noise)
+        if self.layout.forcings and source.layout.forcings:
+            check_same("forcings", self.layout.forcings, source.layout.forcings)
+        both = {name for name, of in self._more().items() if source._more().get(name) == of}
+        return adopt(self, source, {f"encoder/{name}" for name in shared} | both)
 
     def step(self, latent: Latent, hours: int, noise: Places | None = None) -> Latent:
         """Advance the latent by the hours of one processor, with embedded noise where the network accepts it.
@@ -371,7 +380,7 @@ class WeatherMesh(Network):
         return _normalised(self.processors[str(hours)](latent, noise))
 
     def decode(
-        self, latent: Latent, grid: Grid | None = None, noise: Places | None = None
+        self, latent: Latent, grid: Grid | None = None, noise: Places | None = None, forcings: Fields | None = None
     ) -> Float[Tensor, "batch channel lat lon"]:
         """Turn the latent into all targets of the layout.
 
@@ -379,16 +388,20 @@ class WeatherMesh(Network):
             latent: to decode.
             grid: of the layout to decode to; by default the network's own.
             noise: of the step that has led to the latent, embedded.
+            forcings: normalised, at the one time of each latent, where the network takes any.
 
         Raises:
             GridError: if the layout has no such grid.
+            DataError: if forcings are missing.
         """
+        if self.forcing_encoder is not None:
+            latent = latent + self.forcing_encoder(forcings)
         tokens = self.norm(self.decoder(latent, noise))
         if self.last_modulation is not None:
             tokens = self.last_modulation(tokens, None if noise is None else noise.unsqueeze(1))
         tokens = tokens.movedim(-1, 1)
         fields = self._fields(tokens, self.pressure_decoder, self.surface_decoder, self.padding)
-        if grid is not None and self._known(grid) != self.layout.grid:
+        if grid is not None and known_grid(self.layout, grid) != self.layout.grid:
             detail = self.details[name_of(grid)]
             assert isinstance(detail, DecoderDetail)
             fine = self._fields(tokens, detail.pressure, detail.surface, detail.padding)
@@ -425,30 +438,19 @@ class WeatherMesh(Network):
 
     def _wanted(self, target: Frame) -> Int64[Tensor, " channel"]:
         """Return which of the layout's targets a frame asks for."""
-        self._known(target.grid)
+        known_grid(self.layout, target.grid)
         wanted = replace(target, channels=self.layout.targets).index(target.channels)
         return positions(wanted, self.norm.weight.device)
-
-    def _known(self, grid: Grid) -> Grid:
-        """Return a grid of the layout."""
-        known = self.layout.grid, *self.layout.other_grids
-        if grid not in known:
-            raise GridError(
-                f"the network was built for {' and '.join(map(str, known))}, not for {grid}; bring the fields to "
-                f"{'one of these' if len(known) > 1 else 'this'} with `etesian prepare --grid`"
-            )
-        return grid
 
     def walk(
         self,
         latent: Latent,
-        samples: Sequence[int],
-        plans: Sequence[tuple[int, ...]],
+        leads: Sequence[Sequence[float]],
         step: Step | None = None,
         noise: Normals | None = None,
     ) -> Iterator[tuple[list[int], Latent, Places | None]]:
-        """Reach leads from the latent of every sample, by this network's steps or another; see `weathermesh_steps`."""
-        return walk(latent, samples, plans, self.steps, step or self.step, partial(self.embedded, noise))
+        """Reach the leads of each sample from its latent, by this network's steps or another; see `walk`."""
+        return walk(latent, leads, self.steps, step or self.step, partial(self.embedded, noise))
 
 
 def _normalised(latent: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The encoder of WeatherMesh for one source of analyses, and what a network takes over from one with other sources."""
 
+from collections.abc import Callable, Collection, Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -7,19 +9,21 @@ from torch import Tensor, nn
 
 from etesian.core.channels import Channel, parse_channels
 from etesian.core.device import positions, sent
-from etesian.core.errors import CheckpointError, DataError, RecipeError
-from etesian.core.fields import Fields, Layout
+from etesian.core.errors import CheckpointError, DataError, GridError, RecipeError, suggest
+from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.networks.network import Network, Transfer
+from etesian.networks.network import Network, Transfer, known_at
 from etesian.networks.weathermesh_parts import (
     CLOCK_FEATURES,
     EncoderDetail,
     GridPadding,
     LevelInterpolation,
+    Regridding,
     SurfaceEncoder,
     clock_features,
     name_of,
     profiles,
+    start_at_zero,
 )
 from etesian.nn.convolution import GlobeConv
 from etesian.nn.neighborhood_block import NeighborhoodBlocks
@@ -125,11 +129,50 @@ class Encoder(nn.Module):
         return own[0] + detail.pressure(fine_aloft), own[1] + detail.surface(fine_surface)
 
 
+class ForcingEncoder(nn.Module):
+    """Makes of what is known at a time an addition to the latent that is decoded there: nothing to begin with.
+
+    Args:
+        layout: with the forcings.
+        slots: layers of the latent in depth.
+        dim: width of a token.
+        width: channels at the full resolution.
+        patch: rows and columns that make up a token.
+        padding: of the grid.
+    """
+
+    def __init__(
+        self, layout: Layout, slots: int, dim: int, width: int, patch: tuple[int, int], padding: GridPadding
+    ) -> None:
+        super().__init__()
+        self.layout, self.slots, self.padding = layout, slots, padding
+        self.surface = SurfaceEncoder(len(layout.forcings), slots * dim, width, patch)
+        start_at_zero(self.surface.leave[-1])
+        self.to_own = nn.ModuleDict({name_of(grid): Regridding(grid, layout.grid) for grid in layout.other_grids})
+
+    def forward(self, forcings: Fields | None) -> Float[Tensor, "batch depth row column dim"]:
+        """Encode normalised fields of one time each, on any of the layout's grids.
+
+        Raises:
+            ChannelError: if one of the layout's forcings is not among them.
+            DataError: if there are none.
+            GridError: if they are on none of the layout's grids.
+        """
+        if forcings is None:
+            raise DataError(f"the network was built with '{self.layout.forcings[0]}', but is given no forcings")
+        grid = known_grid(self.layout, forcings.frame.grid)
+        values = forcings.select(self.layout.forcings).filled()[:, 0]
+        if grid != self.layout.grid:
+            values = self.to_own[name_of(grid)](values)
+        tokens: Tensor = self.surface(self.padding.pad(values))
+        return torch.unflatten(tokens, 1, (self.slots, -1)).permute(0, 1, 3, 4, 2)
+
+
 def adopt(network: Network, trained_network: Network, shared: set[str]) -> Transfer:
     """Take over encoders by the name of their source, details by their grid, and everything else as a whole.
 
-    Those of sources and grids that the trained network does not know stay new, and what takes noise where it took none;
-    those that the network does not know are dropped.
+    Those of sources and grids that the trained network does not know stay new, and what takes forcings or noise where
+    it took none; those that the network does not know are dropped.
 
     Args:
         network: to give weights to.
@@ -137,7 +180,7 @@ def adopt(network: Network, trained_network: Network, shared: set[str]) -> Trans
         shared: parts that both know, of those that only one of two networks may have.
 
     Raises:
-        CheckpointError: if the two differ in anything but their sources, further grids and noise.
+        CheckpointError: if the two differ in anything but their sources, further grids, forcings and noise.
     """
     own, theirs = network.state_dict(), trained_network.state_dict()
     outcomes: dict[str, str] = {}
@@ -166,11 +209,6 @@ def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[
     Raises:
         RecipeError: if it cannot.
     """
-    if layout.forcings:
-        raise RecipeError(
-            f"WeatherMesh takes no forcings, but the layout has '{layout.forcings[0]}'; make it an input, or take "
-            "ClimaX or UNet"
-        )
     if layout.target_grid is not None and layout.target_grid != layout.grid:
         raise RecipeError("WeatherMesh predicts on the grid of its inputs; interpolate them to the target grid first")
     for grid in (layout.grid, *layout.other_grids):
@@ -192,6 +230,45 @@ def check_layout(layout: Layout, dim: int, heads: int, sources: dict[str, tuple[
         raise RecipeError(f"dim={dim} must be a multiple of heads={heads} and of 2")
 
 
+def forcings_of(target: Frame, forcings: Fields | None, layout: Layout) -> Callable[[Sequence[int]], Fields | None]:
+    """Return what gives the forcings of target times, numbered sample by sample; None where a layout has none.
+
+    Raises:
+        DataError: if they are missing or of other times.
+    """
+    known = known_at(target, forcings, layout)
+    return (lambda _: None) if known is None else known.one_by_one().take
+
+
+def known_grid(layout: Layout, grid: Grid) -> Grid:
+    """Return a grid of a layout.
+
+    Raises:
+        GridError: if it is none.
+    """
+    known = layout.grid, *layout.other_grids
+    if grid not in known:
+        raise GridError(
+            f"the network was built for {' and '.join(map(str, known))}, not for {grid}; bring the fields to "
+            f"{'one of these' if len(known) > 1 else 'this'} with `etesian prepare --grid`"
+        )
+    return grid
+
+
+def source_of(sources: Collection[str], name: str | None) -> str:
+    """Return the source of a name, the only one where there is no name.
+
+    Raises:
+        DataError: if there is no such source, or no name among several.
+    """
+    names = list(sources)
+    if name is None and len(names) > 1:
+        raise DataError(f"the network has encoders for {', '.join(names)}; say which source the inputs come from")
+    if name is not None and name not in names:
+        raise DataError(f"the network has no encoder for '{name}'{suggest(name, names)}")
+    return names[0] if name is None else name
+
+
 def resolve(sources: dict[str, tuple[str, ...]], layout: Layout) -> dict[str, tuple[Channel, ...]]:
     """Return the channels of each source, among the layout's inputs."""
     if not sources:
@@ -206,14 +283,15 @@ def part_of(key: str) -> str:
         return "noise"
     if "details" in names:
         return f"details/{names[names.index('details') + 1]}"
-    return {"encoders": f"encoder/{names[1]}", "processors": "processors"}.get(names[0], "decoder")
+    own = {"encoders": f"encoder/{names[1]}", "processors": "processors", "forcing_encoder": "forcings"}
+    return own.get(names[0], "decoder")
 
 
 def _parts_of(key: str) -> set[str]:
     """Return the parts that a network must have to have a tensor, of those that it may lack."""
     names = key.split(".")
     source = {f"encoder/{names[1]}"} if names[0] == "encoders" else set()
-    return source | {part for part in (part_of(key),) if part == "noise" or part.startswith("details/")}
+    return source | {part for part in (part_of(key),) if part in ("forcings", "noise") or part.startswith("details/")}
 
 
 def check_same(what: str, here: tuple[object, ...], there: tuple[object, ...]) -> None:

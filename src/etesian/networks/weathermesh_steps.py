@@ -38,25 +38,28 @@ def plan(lead: float, steps: Sequence[int]) -> tuple[int, ...]:
 
 def walk(
     latent: Latent,
-    samples: Sequence[int],
-    plans: Sequence[tuple[int, ...]],
+    leads: Sequence[Sequence[float]],
     steps: Sequence[int],
     step: Step,
     draw: Callable[[int], Places | None],
 ) -> Iterator[tuple[list[int], Latent, Places | None]]:
-    """Give the numbers of the plans that are fulfilled, with their latents, making every common step once.
+    """Give the numbers of leads that are reached, sample by sample, with their latents, making every common step once.
 
     Args:
         latent: of every sample.
-        samples: that each plan is for.
-        plans: steps to make.
+        leads: of each sample, in hours.
         steps: hours of the steps that there are.
         step: advances a latent.
         draw: from the number of a step, 0 before the first, to the embedded noise of every sample.
 
     Yields:
-        Plans, the latents that they lead to, and the noise of the last step to these.
+        Leads, their latents, and the noise of the last step to these.
+
+    Raises:
+        DataError: if a lead is no sum of steps.
     """
+    plans = [plan(lead, steps) for row in leads for lead in row]
+    samples = [sample for sample, row in enumerate(leads) for _ in row]
     # What is to be stepped: a latent, the samples in it, by how many hours, and the plans with how much is done.
     waiting: list[tuple[Latent, list[int], int, list[int], int]] = [
         (latent, list(range(len(latent))), 0, list(range(len(plans))), 0)
