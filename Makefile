@@ -35,8 +35,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 # Compiled modules are kept even where the environment says otherwise: tests start processes that need them again.
+# Only the plugin that is used is loaded: pytest would rewrite all modules of packages that bring others, such as zarr.
 test: lint
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 \
+		$(BIN)/pytest -p xdist --numprocesses 2 --dist worksteal
 
 # A broken link, a docstring that is no reStructuredText or a notebook that fails is an error. What has been executed is kept
 # in docs/_build, until a notebook or the library changes.
