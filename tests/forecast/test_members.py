@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from etesian.forecast.pretrain import PretrainTask
 from etesian.forecast.run import predict_to
 from etesian.networks.weathermesh_sizes import SIZES
 from etesian.nn.noise import NORMALS, between
+from etesian.scores import sums
 from etesian.scores.ensembles import ensemble_crps
 from etesian.store.reader import Store
 from etesian.training.checkpoint import load_task
@@ -118,6 +120,18 @@ def test_validation_is_the_fair_crps_of_the_same_members_each_time(store: str, m
     assert scores["rmse"] == pytest.approx(rmse, rel=1e-5)
     assert scores["crps"] == pytest.approx(mean(ensemble_crps(physical, truth)), rel=1e-5)
     assert scores["spread_skill"] == pytest.approx((1.25 * mean(physical.var(0))) ** 0.5 / rmse, rel=1e-5)
+
+
+def test_only_the_error_of_a_wind_vector_is_logged(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "WIND_PAIRS", {"temperature": ("temperature", "wind_vector")})
+    task, logged = drawn(task_of(store)), {}
+    alone = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda total, reduce_op: total))
+    monkeypatch.setattr(type(task), "trainer", alone)
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value.item()}))
+    task.validation_step(batch_of(store), 0)
+    task.on_validation_epoch_end()
+    assert {name for name in logged if "wind_vector_500" in name} == {f"val_rmse/wind_vector_500/{h}h" for h in (6, 12)}
+    assert np.isfinite(list(logged.values())).all()
 
 
 def test_noise_follows_from_what_it_is_for() -> None:

@@ -264,5 +264,7 @@ class FieldTask(Task):
         reduce = partial(self.trainer.strategy.reduce, reduce_op="sum")
         for name in self.logged_scores:
             for channel, scores in self.sums.score(name, reduce).items():
+                if name != "rmse" and channel not in self.layout.targets:
+                    continue  # Of a wind vector there is an error alone.
                 for lead, score in zip(self.scored_leads, scores.flatten(), strict=True):
                     self.log(f"{part}_{name}/{channel}/{lead}h", score.float(), rank_zero_only=True)
