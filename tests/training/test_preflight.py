@@ -35,7 +35,13 @@ RECIPE: dict[str, Any] = {
             "warmup_steps": 2,
         },
     },
-    "trainer": {"accelerator": "cpu", "max_epochs": 3, "enable_model_summary": False, "logger": False},
+    "trainer": {
+        "accelerator": "cpu",
+        "max_epochs": 3,
+        "enable_model_summary": False,
+        "logger": False,
+        "callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}],
+    },
 }
 
 

@@ -195,6 +195,10 @@ class _Measured(L.Callback):
         self._heap = _Heap()
         self._before = self._one = self.peak = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Measured":
+        """Return itself: an average of weights copies the network with its trainer, and a thread cannot be copied."""
+        return self
+
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, number: int) -> None:
         """Begin to watch."""
         self.on_gpu = task.device.type == "cuda"
