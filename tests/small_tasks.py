@@ -192,12 +192,8 @@ def mesh_tiled() -> Case:
     return mesh(SAME, network=network, **options), weather(SAME, (6, 12), gaps=0.2)
 
 
-def mesh_forced() -> Case:
-    return mesh(AHEAD, members=2, consistency=0.1), weather(AHEAD, (6, 12), gaps=0.2)
-
-
 def mesh_members() -> Case:
-    return mesh(SAME, members=2, consistency=0.1, recompute=True), weather(SAME, (6, 12), gaps=0.2)
+    return mesh(AHEAD, members=2, consistency=0.1, recompute=True), weather(AHEAD, (6, 12), gaps=0.2)
 
 
 SST = Channel("sea_surface_temperature")
@@ -320,7 +316,7 @@ def projected() -> Case:
 
 CASES = [
     climax_plain, climax_local, climax_departure, climax_history, climax_iterated, climax_forced, climax_members,
-    climax_pretrained, climax_content, unet, unet_forced, mesh_flex, mesh_tiled, mesh_forced, mesh_members,
+    climax_pretrained, climax_content, unet, unet_forced, mesh_flex, mesh_tiled, mesh_members,
     fill_monthly, fill_daily, fill_mean, fill_kriging, fill_dincae, lags, inpaint, super_resolved, adversarial,
     adversarial_members, downscaled, projected,
 ]  # fmt: skip
