@@ -69,7 +69,7 @@ def forecast(
     if isinstance(loaded, et.Baseline):
         _only_for_runs(
             beside=beside, source=source, blend=blend, forcings=forcings, members=members, seed=seed,
-            inflation=None if inflation == 1 else inflation, perturb=perturb, amplitude=amplitude, length=length,
+            inflation=inflation != 1, perturb=perturb, amplitude=amplitude, length=length,
             interval=interval, cycles=cycles, device=device, precision=precision,
         )  # fmt: skip
         loaded.forecast(

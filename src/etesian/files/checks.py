@@ -190,9 +190,9 @@ def _check_range(summary: Summary) -> list[Finding]:
         text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in, for example "
         text += f"with {set_units(summary.source_name, 'UNITS')}"
         return [Finding(Severity.BROKEN, text)]
-    for meant, factor, offset in _MISTAKEN.get(variable.units, ()):
-        is_outside = low > variable.maximum or high < variable.minimum
-        if is_outside and variable.minimum <= factor * low + offset and factor * high + offset <= variable.maximum:
+    is_outside = low > variable.maximum or high < variable.minimum
+    for meant, factor, offset in _MISTAKEN.get(variable.units, ()) if is_outside else ():
+        if variable.minimum <= factor * low + offset and factor * high + offset <= variable.maximum:
             text = f"'{channel}' says {summary.source_units} but has values {values}, all outside {range_}: it looks "
             text += f"like {meant}: say so, for example with {set_units(summary.source_name, meant)}"
             return [Finding(Severity.BROKEN, text)]

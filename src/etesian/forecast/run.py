@@ -199,8 +199,9 @@ def predict_to(
         if len(given) > 1:
             raise RecipeError("members whose states are perturbed start from one analysis; leave out blend, or perturb")
         perturbation = perturbation.settled(first)
-    drawn = inflation if noisy else None
-    plan = _Plan(store, initial, leads, readers, ahead, weights, members, seed, drawn, perturbation)
+    plan = _Plan(
+        store, initial, leads, readers, ahead, weights, members, seed, inflation if noisy else None, perturbation
+    )
     here = _answering(lambda: task, plan)
     if perturbation is not None:
         for (each, asked), known in zip(parts, ahead, strict=True):
@@ -258,8 +259,7 @@ def _answering(make: Callable[[], Tasks], plan: _Plan) -> Answer:
         )  # fmt: skip
 
     def answer(times: NDArray[np.int64], numbers: list[int]) -> Iterator[Fields]:
-        drawn = plan.inflation
-        noise = None if drawn is None else MemberNoise(seed, times.tolist(), numbers, drawn)
+        noise = None if plan.inflation is None else MemberNoise(seed, times.tolist(), numbers, plan.inflation)
         # Of lagged members, which are asked for one at a time.
         late = 0 if perturbation is None else perturbation.lag(numbers[0])
         begin = times - late * SECONDS_PER_HOUR

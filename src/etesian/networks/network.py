@@ -222,6 +222,17 @@ def by_lead(
     return answers[:, 0].unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
 
 
+def needed(forcings: Fields | None, layout: Layout) -> Fields:
+    """Return the forcings of a network that takes some.
+
+    Raises:
+        DataError: if they are missing.
+    """
+    if forcings is None:
+        raise DataError(f"the network was built with '{layout.forcings[0]}', but is given no forcings")
+    return forcings
+
+
 def known_at(target: Frame, forcings: Fields | None, layout: Layout) -> Fields | None:
     """Return the forcings of a network's target times; None for a network that has none.
 
@@ -230,8 +241,7 @@ def known_at(target: Frame, forcings: Fields | None, layout: Layout) -> Fields |
     """
     if not layout.forcings:
         return None
-    if forcings is None:
-        raise DataError(f"the network was built with '{layout.forcings[0]}', but is given no forcings")
+    forcings = needed(forcings, layout)
     if not torch.equal(forcings.frame.time, target.time):
         raise DataError(f"the forcings ('{layout.forcings[0]}', …) are of other times than the target")
     return forcings

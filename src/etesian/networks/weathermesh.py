@@ -366,7 +366,8 @@ class WeatherMesh(Network):
             check_same(f"static fields of {name}", self.layout.statics, source.layout.statics)
         if self.layout.forcings and source.layout.forcings:
             check_same("forcings", self.layout.forcings, source.layout.forcings)
-        both = {name for name, of in self._more().items() if source._more().get(name) == of}
+        theirs = source._more()
+        both = {name for name, of in self._more().items() if theirs.get(name) == of}
         return adopt(self, source, {f"encoder/{name}" for name in shared} | both)
 
     def step(self, latent: Latent, hours: int, noise: Places | None = None) -> Latent:

@@ -12,7 +12,7 @@ from etesian.core.device import positions, sent
 from etesian.core.errors import CheckpointError, DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.networks.network import Network, Transfer, known_at
+from etesian.networks.network import Network, Transfer, known_at, needed
 from etesian.networks.weathermesh_parts import (
     CLOCK_FEATURES,
     EncoderDetail,
@@ -158,10 +158,9 @@ class ForcingEncoder(nn.Module):
             DataError: if there are none.
             GridError: if they are on none of the layout's grids.
         """
-        if forcings is None:
-            raise DataError(f"the network was built with '{self.layout.forcings[0]}', but is given no forcings")
-        grid = known_grid(self.layout, forcings.frame.grid)
-        values = forcings.select(self.layout.forcings).filled()[:, 0]
+        known = needed(forcings, self.layout)
+        grid = known_grid(self.layout, known.frame.grid)
+        values = known.select(self.layout.forcings).filled()[:, 0]
         if grid != self.layout.grid:
             values = self.to_own[name_of(grid)](values)
         tokens: Tensor = self.surface(self.padding.pad(values))

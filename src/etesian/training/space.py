@@ -100,7 +100,7 @@ def _setting(where: str, name: str, given: Any) -> Setting:
         raise RecipeError(
             f"{where}: '{name}' is no setting of a recipe's data, model or trainer{suggest(part, _PARTS)}"
         )
-    if rest[0] not in _SAME_VALIDATION if part == "data" else rest[0] in _MEASURE:
+    if (part == "data" and rest[0] not in _SAME_VALIDATION) or (part != "data" and rest[0] in _MEASURE):
         raise RecipeError(
             f"{where}: {name} could change what the validation loss measures or is measured on, so that scores could "
             "not be compared; leave it out"
