@@ -1,19 +1,38 @@
 """Shared set-up of the tests: shapes in annotations are checked while they run."""
 
+import functools
+import inspect
 import io
 import os
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-install_import_hook("etesian", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+checked = inspect.unwrap(jaxtyping.jaxtyped)  # tests that import from here load this file a second time
+
+
+@functools.wraps(checked)
+def checked_where_a_shape_is_named(*, typechecker: Callable[..., object]) -> Callable[..., object]:
+    """Do as jaxtyping's decorator where a shape is named: other types are mypy's, and each check costs time."""
+
+    def decorate(function: object) -> object:
+        where = function.__init__ if isinstance(function, type) else inspect.unwrap(getattr(function, "fget", function))
+        named = "jaxtyping." in repr(getattr(where, "__annotations__", {}))
+        return checked(function, typechecker=typechecker) if named else function
+
+    return decorate
+
+
+jaxtyping.jaxtyped = checked_where_a_shape_is_named
+jaxtyping.install_import_hook("etesian", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from jaxtyping import TypeCheckError
 
 import etesian as et
 
@@ -37,3 +39,14 @@ def test_the_network_of_the_page_learns_how_fast_anomalies_fade(
     mean = float(states.dataset["mean"][states.channels.index(channel)])
     initial = states.dataset["fields"][48, states.channels.index(channel)].values  # 13 January, 00 UTC
     np.testing.assert_allclose(forecast[0, 1].values, mean + (initial - mean) * factor**3, rtol=1e-5)
+
+
+def test_a_shape_other_than_the_one_written_is_refused_while_tests_run() -> None:
+    from etesian.nn.convolution import opposite
+    from etesian.nn.tokens import rotate
+
+    assert opposite(torch.zeros(3, 4, 8)).shape == (3, 4, 8)
+    with pytest.raises(TypeCheckError, match="lead lat lon"):
+        opposite(torch.zeros(8))
+    with pytest.raises(TypeCheckError, match="batch depth lat lon head dim"):
+        rotate(torch.zeros(2, 4, 8))
