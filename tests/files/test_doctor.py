@@ -256,7 +256,7 @@ def test_a_notebook_shows_the_table_and_the_findings(tmp_path: Path) -> None:
     page = examine(write(series("a&b", None), tmp_path / "file.nc"))._repr_html_()
     assert "<td style='text-align:left'>a&amp;b</td>" in page
     assert "look at this" in page
-    assert "<li>&#x27;a&amp;b&#x27; has no units: give them with `ncatted -O -a units,a&amp;b,o,c" in page
+    assert "<li>&#x27;a&amp;b&#x27; has no units: give them with `ncatted -O -a &#x27;units,a&amp;b,o,c" in page
 
 
 def test_values_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

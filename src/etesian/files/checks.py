@@ -1,5 +1,6 @@
 """What values say about a data set: tallied while they are read, checked alike for `doctor` and `prepare`."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,8 +205,10 @@ def set_units(source_name: str, units: str) -> str:
 
     >>> set_units("ta850, ta500", "degC")
     '`ncatted -O -a units,ta850,o,c,degC -a units,ta500,o,c,degC IN OUT`'
+    >>> set_units("u", "m s-1")
+    "`ncatted -O -a 'units,u,o,c,m s-1' IN OUT`"
     """
-    changes = " ".join(f"-a units,{name},o,c,{units}" for name in source_name.split(", "))
+    changes = " ".join(f"-a {shlex.quote(f'units,{name},o,c,{units}')}" for name in source_name.split(", "))
     return f"`ncatted -O {changes} IN OUT`"
 
 
