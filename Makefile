@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # Files whose change means that the environment has to be made again.
 MADE_FROM := pyproject.toml constraints.txt
 IS_NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("etesian needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -18,20 +19,23 @@ help:
 
 setup: $(VENV)/.ready
 
+# pip would compile every module, which takes longer than all else that it does; a third of them is ever imported. Here what
+# etesian imports is compiled, even where the environment says that nothing is to be kept.
 $(VENV)/.ready: $(MADE_FROM)
 	$(IS_NEW_ENOUGH)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulate,view,parquet,export,dev]"
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[simulate,view,parquet,export,dev]"
+	PYTHONDONTWRITEBYTECODE= EAGER_IMPORT=1 $(BIN)/python -c "import etesian"
 	touch $@
 
 quickstart: setup
-	$(BIN)/etesian quickstart
+	PYTHONDONTWRITEBYTECODE= $(BIN)/etesian quickstart
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
 # Compiled modules are kept even where the environment says otherwise: tests start processes that need them again.
@@ -43,7 +47,7 @@ test: lint
 # A broken link, a docstring that is no reStructuredText or a notebook that fails is an error. What has been executed is kept
 # in docs/_build, until a notebook or the library changes.
 docs: setup
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(INSTALL) --editable ".[docs]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
 # What a user gets today: the newest releases that pyproject.toml allows. Only torch is the tested one, whose newest build
