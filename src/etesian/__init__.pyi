@@ -9,6 +9,7 @@ from etesian.api import load as load
 from etesian.api import open as open
 from etesian.api import plot as plot
 from etesian.api import prepare as prepare
+from etesian.api import prepare_members as prepare_members
 from etesian.api import simulate as simulate
 from etesian.api import view as view
 from etesian.baselines import Baseline as Baseline

@@ -172,6 +172,27 @@ def prepare(
     return Store(out)
 
 
+def prepare_members(source: Source | xr.Dataset, out: str, **options: Any) -> "list[Store]":
+    """Make a training store of each member of an ensemble; all of them are then the `stores` of a training.
+
+    Args:
+        source: as for `prepare`.
+        out: the Zarr stores to make, with `{member}` where a member's number goes: `era5_{member}.zarr`.
+        options: those of `prepare`, but for `member`.
+
+    Raises:
+        EtesianError: as `prepare` does; if `out` does not tell members apart, or the source has none.
+    """
+    from etesian.store.prepare import as_list
+    from etesian.store.select import members_of
+
+    if "{member}" not in out:
+        apart = Path(out).with_stem(f"{Path(out).stem}_{{member}}")
+        raise RecipeError(f"{out} cannot hold all members: say where the number of each goes, as in {apart}")
+    dataset = source if isinstance(source, xr.Dataset) else open_store(as_list(source), cells=True)
+    return [prepare(source, out.replace("{member}", str(each)), member=each, **options) for each in members_of(dataset)]
+
+
 def simulate(
     kind: str,
     out: str | Path,

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from etesian.core.errors import DataError, GridError
+import etesian as et
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.store.format import to_dataset
 from etesian.store.prepare import prepare, prepare_dataset
 
@@ -183,6 +184,21 @@ def test_a_mean_of_members_is_refused_for_what_one_of_them_holds(tmp_path: Path)
     for member in (3, "mean"):
         with pytest.raises(DataError, match="'temperature_500' holds the value 0 exactly 144 times"):
             prepare(members, str(tmp_path / "b.zarr"), member=member)
+
+
+def test_all_members_are_kept_each_in_a_store_that_its_number_names(tmp_path: Path) -> None:
+    members = xr.concat([planet(gaps=0, seed=seed) for seed in range(3)], pd.Index([0, 4, 7], name="member"))
+    members.to_netcdf(tmp_path / "members.nc")
+    source, out = str(tmp_path / "members.nc"), str(tmp_path / "kept_{member}.zarr")
+    stores = et.prepare_members(source, out, train=("2001-01-01", "2001-01-05"), levels=[500])
+    assert [Path(str(store.path)).name for store in stores] == ["kept_0.zarr", "kept_4.zarr", "kept_7.zarr"]
+    for store, member in zip(stores, (0, 4, 7), strict=True):
+        kept = members.temperature.sel(member=member, level=[500])
+        np.testing.assert_array_equal(to_dataset(str(store.path))["temperature"].values, kept.values)
+    with pytest.raises(RecipeError, match=r"kept\.zarr cannot hold all members: .* as in .*kept_{member}\.zarr"):
+        et.prepare_members(source, str(tmp_path / "kept.zarr"))
+    with pytest.raises(DataError, match="the data are no ensemble"):
+        et.prepare_members(planet(gaps=0), out)
 
 
 def test_blocks_of_points_are_averaged_and_those_with_holes_are_missing(tmp_path: Path) -> None:

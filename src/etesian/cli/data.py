@@ -1,5 +1,6 @@
 """Commands that make data and look at them."""
 
+from functools import partial
 from typing import Literal
 
 from cyclopts import App
@@ -158,6 +159,8 @@ def doctor(*paths: str) -> int:
     "api.prepare",
     sources_and_out="files, folders, globs or addresses of NetCDF, GRIB, HDF5, Zarr or ClimaX shards, and the Zarr "
     "store to make, as the last one.",
+    member="the ensemble member to keep, where there are several, by its number; the `mean` of all; or `all`, each in "
+    "a store whose name has the number where yours says {member}.",
     train_start="first date of the statistics and the climatology; the first of all by default.",
     train_end="last date of the statistics and the climatology. By default the last of all, so that they see your test "
     "years: name the end of your training years.",
@@ -177,7 +180,7 @@ def prepare(
     every: int | None = None,
     resampling: Literal["instant", "mean"] = "instant",
     region: str | None = None,
-    member: int | Literal["mean"] | None = None,
+    member: int | Literal["mean", "all"] | None = None,
     derive: Words | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,
@@ -193,8 +196,9 @@ def prepare(
     if len(sources_and_out) < 2:
         raise RecipeError("name the sources and then the training store to make, such as 'era5/*.nc' era5.zarr")
     *sources, out = sources_and_out
-    et.prepare(
+    make = et.prepare_members if member == "all" else partial(et.prepare, member=member)
+    make(
         sources, out, train=(train_start, train_end), grid=grid, variables=variables, exclude=exclude, levels=levels,
         method=method, coarsen=coarsen, start=start, end=end, every=every, resampling=resampling, region=region,
-        member=member, derive=derive, scheduler=scheduler, memory_limit=memory_limit, overwrite=overwrite,
+        derive=derive, scheduler=scheduler, memory_limit=memory_limit, overwrite=overwrite,
     )  # fmt: skip

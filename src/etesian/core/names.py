@@ -16,6 +16,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "open",
         "plot",
         "prepare",
+        "prepare_members",
         "simulate",
         "view",
     ),

@@ -65,26 +65,41 @@ def _is_still(array: xr.DataArray) -> bool:
     return "time" not in array.dims or is_static(str(array.name))
 
 
+def members_of(dataset: xr.Dataset) -> list[int]:
+    """Return the numbers of an ensemble's members.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if (name := _dimension_of_members(dataset)) is None:
+        raise DataError("there are no members: the data are no ensemble; leave member out")
+    return dataset[name].values.tolist() if name in dataset.coords else list(range(dataset.sizes[name]))
+
+
+def _dimension_of_members(dataset: xr.Dataset) -> str | None:
+    """Return its name; datasets that no file reader has named have it under the name of forecasts."""
+    return next((name for name in ("member", MEMBER) if name in dataset.dims), None)
+
+
 def select_member(dataset: xr.Dataset, member: int | Literal["mean"] | None) -> xr.Dataset:
     """Pick one member of an ensemble, or the mean of them, which is missing where any of them is.
 
     Raises:
         DataError: if there are several and neither is named, or the member is not there.
     """
-    # Datasets that no file reader has named have them under the name of forecasts.
-    name = next((name for name in ("member", MEMBER) if name in dataset.dims), None)
-    if name is None:
+    if (name := _dimension_of_members(dataset)) is None:
         if member is not None:
             raise DataError(f"there is no member '{member}': the data are no ensemble; leave member out")
         return dataset
-    there = dataset[name].values.tolist() if name in dataset.coords else list(range(dataset.sizes[name]))
+    there = members_of(dataset)
     names = ", ".join(map(str, there))
     if member == "mean":
         return dataset.mean(name, skipna=False, keep_attrs=True)
     if member is None and len(there) > 1:
         raise DataError(
             f"the data hold {len(there)} members ({names}), and a training store holds one state for each time; name "
-            f"the member to keep (--member {there[0]}), make a store of each to train on all, or take --member mean"
+            f"the member to keep (--member {there[0]}), or take --member mean, or --member all and a store's name with "
+            "{member} in it for a store of each"
         )
     if member is not None and member not in there:
         raise DataError(f"there is no member {member}; there are {names}")
