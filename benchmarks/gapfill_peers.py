@@ -1,11 +1,11 @@
 """Means over months of a simulated sea by runs of one's own, by baselines, and by ClimaNet, the prototype's successor.
 
 ClimaNet is trained by its own code from a checkout (https://github.com/ESMValGroup/ClimaNet), with the network,
-patches and options of its example of daily data, for a given time of one thread. Of the packages that it imports, `ray`
-and `tbparse` are not called and need not be there. Prints errors against the truth.
+patches and options of its example of daily data, for a given time of one thread and from several seeds. Of the packages
+that it imports, `ray` and `tbparse` are not called and need not be there. Prints errors against the truth.
 
-    python benchmarks/gapfill_peers.py OBSERVED TRUTH --climanet CHECKOUT [--minutes 10] [--runs NAME=RUN ...]
-        [--train 2001-01 2001-12] [--validate 2002-01 2002-04] [--test 2002-06 2002-07]
+    python benchmarks/gapfill_peers.py OBSERVED TRUTH --climanet CHECKOUT [--minutes 10] [--seeds 3]
+        [--runs NAME=RUN ...] [--train 2001-01 2001-12] [--validate 2002-01 2002-04] [--test 2002-06 2002-07]
 """
 
 import argparse
@@ -43,7 +43,7 @@ def dataset(modules: dict[str, Any], observed: et.Store, truth: et.Store, months
     return modules["dataset"].STDataset(*prepared, land_mask=land, patch_size=(1, size, size), stride=(STRIDE, STRIDE))
 
 
-def climanet(settings: argparse.Namespace, observed: et.Store, truth: et.Store) -> xr.Dataset:
+def climanet(settings: argparse.Namespace, observed: et.Store, truth: et.Store, seed: int) -> xr.Dataset:
     """Train ClimaNet for the time that is given and return its means over the months of the test."""
     for absent in ("ray", "ray.tune", "tbparse"):
         sys.modules.setdefault(absent, types.ModuleType(absent))
@@ -57,7 +57,7 @@ def climanet(settings: argparse.Namespace, observed: et.Store, truth: et.Store) 
     import climanet.utils
 
     modules = {"utils": climanet.utils, "dataset": climanet.dataset}
-    climanet.utils.set_seed()
+    climanet.utils.set_seed(seed)
     network = climanet.st_encoder_decoder.SpatioTemporalModel(
         patch_size=PATCH, overlap=2, embed_dim=64, dropout=0.2, hidden=64
     )
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("truth")
     parser.add_argument("--climanet")
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", nargs="*", default=[])
     parser.add_argument("--baselines", nargs="*", default=["linear", "optimal_interpolation"])
     parser.add_argument("--train", nargs=2, default=["2001-01", "2001-12"])
@@ -108,7 +109,8 @@ def main() -> None:
     observed, truth = et.Store(settings.observed), et.Store(settings.truth)
     filled = {"observed_mean": observed_mean(observed, tuple(settings.test))}
     if settings.climanet:
-        filled["climanet"] = climanet(settings, observed, truth)
+        for seed in range(settings.seeds):
+            filled[f"climanet, seed {seed}"] = climanet(settings, observed, truth, seed)
     for text in settings.runs:
         name, _, run = text.partition("=")
         filled[name] = et.load(run).fill(observed, tuple(settings.test))

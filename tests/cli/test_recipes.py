@@ -263,12 +263,15 @@ def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
     printed = " ".join(capsys.readouterr().out.split())
     assert "Geopotential at 500 hPa: ClimaX" in printed
     assert "134 initial times" in printed
+    assert (folder / "weather.png").stat().st_size > 10_000
     assert (folder / "evaluation" / "report.html").stat().st_size > 10_000
     weights = (folder / "run" / "checkpoints" / "last" / "weights.safetensors").read_bytes()
     forecast = xr.open_zarr(folder / "climax.zarr").load()
     assert np.isfinite(forecast.geopotential).all()
 
     request.getfixturevalue("no_pictures")
+    (folder / "weather.png").write_bytes(b"the user's")
     etesian("quickstart", "--folder", folder)
+    assert (folder / "weather.png").read_bytes() == b"the user's"
     assert made == ["planet", "run", "run"]
     assert (folder / "run" / "checkpoints" / "last" / "weights.safetensors").read_bytes() == weights

@@ -51,10 +51,13 @@ def quickstart(folder: str = "quickstart", *, days: int = 620) -> None:
     console = Console()
     base = Path(folder)
     base.mkdir(parents=True, exist_ok=True)
-    forecast, recipe = base / "climax.zarr", base / "planet_climax.yaml"
+    forecast, recipe, weather = base / "climax.zarr", base / "planet_climax.yaml", base / "weather.png"
 
     console.rule("1/5  simulate the planet")
     et.simulate("atmosphere", base / "planet.zarr", days=days)
+    if not weather.exists():
+        et.plot(base / "planet.zarr", weather, channel=HEADLINE[0], time="2001-07-01")
+    console.print(f"the first day to be forecast from: {weather}")
     console.rule("2/5  prepare the training store")
     store = et.prepare(base / "planet.zarr", base / "planet.store.zarr", train=(None, "2001-05-15"))
     console.rule("3/5  train ClimaX")
