@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from rich.console import Console
 
 from etesian.core.errors import ChannelError, DataError
 from etesian.core.outputs import mark
 from etesian.scores.drawing import plot
+from etesian.scores.plots import legend
 from etesian.scores.report import write_report
 from etesian.scores.tables import summary, verdict, verdicts
 
@@ -142,3 +144,18 @@ def test_pictures_are_drawn_of_scores_forecasts_and_data(
     with pytest.raises(DataError, match=r"no lead of 36 h; its leads are 24, 48, 72, 120 h"):
         plot(forecast, str(tmp_path / "no.png"), lead=[36])
     assert not (tmp_path / "no.png").exists()
+
+
+def test_a_legend_is_as_wide_as_its_figure_at_most() -> None:
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+    panel = figure.subplots()
+    names = ["forecast", "persistence", "climatology", "ridge_3_days", "a name of no less than forty characters!!"]
+    for name in names:
+        panel.plot([1, 2], [1, 2], label=name)
+    legend(figure, panel)
+    figure.draw_without_rendering()
+    (drawn,) = figure.legends
+    assert [text.get_text() for text in drawn.get_texts()] == names
+    extent = drawn.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
+    assert panel.get_window_extent().y1 <= extent.y0

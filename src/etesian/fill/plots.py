@@ -28,7 +28,7 @@ from etesian.scores.maps import (
     shown_cells,
     value_range,
 )
-from etesian.scores.plots import MODEL_COLOURS, band, colour_bar, dress, plain_logarithm
+from etesian.scores.plots import MODEL_COLOURS, band, colour_bar, dress, legend, plain_logarithm
 from etesian.scores.projections import Projection
 from etesian.scores.tables import pretty_units, squared, title
 
@@ -197,8 +197,7 @@ def bins(scores: xr.Dataset) -> Figure:
         dress(panel)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel(f"RMSE ({pretty_units(str(scores.units.values))})")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=6, frameon=False)
+    legend(figure, panels[0])
     return figure
 
 
@@ -233,7 +232,7 @@ def reliability(scores: xr.Dataset) -> Figure:
     ranks.set(xlabel="Where the truth lies in the distribution", ylabel="Density", ylim=(0, None))
     for panel in (covering, spread, ranks):
         dress(panel)
-    figure.legend(*covering.get_legend_handles_labels(), loc="outside upper left", ncols=6, frameon=False)
+    legend(figure, covering)
     return figure
 
 

@@ -1,7 +1,6 @@
 """Pictures of ensembles: spread and error, ranks, probabilities of events, plumes and stamps."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from etesian.scores.maps import STYLE, draw_map, draw_outline, earths_coasts, grid_of, map_height, value_range
-from etesian.scores.plots import band, colour_bar, colours, dress
+from etesian.scores.plots import band, colour_bar, colours, dress, legend
 from etesian.scores.projections import Projection
 from etesian.scores.tables import days, headline, number, pretty_units, references, title
 
@@ -60,13 +59,6 @@ def _heading(panel: Axes, text: str) -> None:
     panel.set_title(text, loc="left", fontsize=10, fontweight="bold", color=STYLE["text"])
 
 
-def _legend(
-    figure: Figure, panel: Axes, place: Literal["outside upper left", "outside lower center"] = "outside upper left"
-) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=place, ncols=min(4, len(labels)), frameon=False)
-
-
 def spread_curves(scores: xr.Dataset, region: str) -> Figure:
     """Draw the RMSE of the mean of the members and their spread against lead time, one panel per channel."""
     channels = headline(scores)
@@ -94,7 +86,7 @@ def spread_curves(scores: xr.Dataset, region: str) -> Figure:
         panel.set_ylim(bottom=0)
         panel.set_xlim(0, lead.max() * 1.03 or 1)
         dress(panel)
-    _legend(figure, panels[0])
+    legend(figure, panels[0])
     return figure
 
 
@@ -173,7 +165,7 @@ def reliability_diagrams(scores: xr.Dataset, region: str) -> Figure:
         panel.set_ylim(-0.02, 1.02)
         panel.set_xlabel("Forecast probability")
         panel.set_ylabel("Observed frequency")
-    _legend(figure, panels[0][0])
+    legend(figure, panels[0][0])
     return figure
 
 
@@ -212,7 +204,7 @@ def value_curves(scores: xr.Dataset, region: str) -> Figure:
         panel.set_xlim(0, 1)
         panel.set_xlabel("Cost / loss")
         panel.set_ylabel(f"Relative value, +{days(lead)}")
-    _legend(figure, panels[0][0])
+    legend(figure, panels[0][0])
     return figure
 
 
@@ -236,7 +228,7 @@ def plumes(scores: xr.Dataset, channel: str) -> Figure:
         panel.set_ylabel(units)
         panel.set_xlabel("Lead time (days)")
         dress(panel)
-    _legend(figure, panels[0], "outside lower center")
+    legend(figure, panels[0], "outside lower center")
     figure.suptitle(_case(scores, channel), fontsize=12, fontweight="bold", color=STYLE["text"])
     return figure
 

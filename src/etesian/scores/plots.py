@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -75,6 +75,18 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
+def legend(
+    figure: Figure, panel: Axes, place: Literal["outside upper left", "outside lower center"] = "outside upper left"
+) -> None:
+    """Say what the lines of a panel are, beside all panels, in as many columns as the figure is wide."""
+    handles, labels = panel.get_legend_handles_labels()
+    for columns in range(len(labels), 0, -1):
+        drawn = figure.legend(handles, labels, loc=place, ncols=columns, frameon=False)
+        if columns == 1 or drawn.get_window_extent().width <= figure.bbox.width:
+            return
+        drawn.remove()
+
+
 def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region: str) -> Figure:
     """Draw a score against lead time, one panel per channel, with 95 % bands.
 
@@ -96,8 +108,7 @@ def score_curves(scores: xr.Dataset, score: str, channels: Sequence[str], region
         name = "Bias" if score == "bias" else name
         panel.set_ylabel(with_units(name, score, str(scores.units.sel(channel=channel).values)))
         panel.set_title(title(channel), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)), frameon=False)
+    legend(figure, panels[0])
     return figure
 
 
@@ -107,8 +118,7 @@ def distance_curves(scores: xr.Dataset) -> Figure:
     panel = figure.subplots()
     _curve(panel, scores, DISTANCE)
     panel.set_ylabel("AtmoDist distance")
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), frameon=False)
+    legend(figure, panel)
     return figure
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, Region
 from etesian.scores.maps import STYLE, draw_map, earths_coasts, map_height, value_range
-from etesian.scores.plots import band, colour_bar, colours, dress, line_style, plain_logarithm
+from etesian.scores.plots import band, colour_bar, colours, dress, legend, line_style, plain_logarithm
 from etesian.scores.structure import TRUTH
 from etesian.scores.tables import days, headline, number, pretty_units, squared, title
 from etesian.store.derive import high_pass, power_spectrum
@@ -226,6 +226,5 @@ def _entitle(panel: Axes, name: str) -> None:
 
 
 def _finished(figure: Figure, scores: xr.Dataset) -> Figure:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(6, len(labels)), frameon=False)
+    legend(figure, figure.axes[0])
     return figure
