@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from pretended_s3 import bucket_of
 from slow_server import Server, serving
 
 import etesian as et
@@ -197,7 +198,8 @@ def test_references_in_parquet(folder: Path, server: Server) -> None:
     np.testing.assert_array_equal(read(f"{server.url}/days.zarr"), truth(folder))
 
 
-def test_an_icechunk_repository(folder: Path) -> None:
+def four_days(folder: Path) -> tuple[np.ndarray, str]:
+    """Make an Icechunk repository in a folder; return its temperatures and its snapshot."""
     icechunk = pytest.importorskip("icechunk", reason="icechunk, a package of 19 MB, is not installed")
     values = np.random.default_rng(0).standard_normal((4, 30, 8)) + 280
     days = xr.Dataset(
@@ -206,11 +208,28 @@ def test_an_icechunk_repository(folder: Path) -> None:
     )
     for name in ("lat", "lon"):
         days[name].attrs["units"] = f"degrees_{'north' if name == 'lat' else 'east'}"
-    storage = icechunk.local_filesystem_storage(str(folder / "repository"))
-    repository = icechunk.Repository.create(storage)
+    repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(folder)))
     session = repository.writable_session("main")
     days.to_zarr(session.store, zarr_format=3, consolidated=False, encoding={"t2m": {"chunks": (1, 30, 8)}})
-    snapshot = session.commit("four days")
+    return values, session.commit("four days")
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_icechunk_repository_in_a_bucket(signed: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, snapshot = four_days(folder / "climate" / "day" / "repository")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key") if signed else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with bucket_of(folder) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        np.testing.assert_array_equal(et.open("s3://climate/day/repository")["2m_temperature"].values, values)
+        assert server.signed[-1] == signed
+        et.prepare("s3://climate/day/repository", folder / "store.zarr", train=("2001-01-01", "2001-01-04"))
+    assert snapshot in json.dumps(dict(et.Store(folder / "store.zarr").dataset.attrs))
+
+
+def test_an_icechunk_repository(folder: Path) -> None:
+    values, snapshot = four_days(folder / "repository")
     opened = et.open(folder / "repository")
     np.testing.assert_array_equal(opened["2m_temperature"].values, values)
     et.prepare(folder / "repository", folder / "store.zarr", train=("2001-01-01", "2001-01-04"))

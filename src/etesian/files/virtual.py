@@ -6,7 +6,9 @@ over, are refused, and so are references that come from an address and name file
 """
 
 import asyncio
+import importlib.util
 import json
+import os
 import posixpath
 import re
 from collections.abc import Callable
@@ -40,10 +42,11 @@ BRANCH = "main"
 def is_virtual(path: str) -> bool:
     """Whether a path or an address holds references, or is an Icechunk repository."""
     if "://" in path:
-        return urlsplit(path).path.rstrip("/").lower().endswith((".json", *_PARQUET)) or _holds_parquet(path)
+        named = urlsplit(path).path.rstrip("/").lower().endswith((".json", *_PARQUET))
+        return named or _is_repository(path) or _holds_parquet(path)
     place = Path(path)
     if place.is_dir():
-        return _is_repository(place) or _holds_parquet(path)
+        return _is_repository(path) or _holds_parquet(path)
     try:
         head = _part(path, 0, 2**16).lstrip() if place.is_file() else b""
     except OSError:
@@ -58,8 +61,8 @@ def read_virtual(path: str) -> list[xr.Dataset]:
         DataError: if it cannot be read, asks for something to be run, or refers to what it may not.
     """
     place = Path(path)
-    if "://" not in path and _is_repository(place):
-        return read_zarr(path, _session(place).store)
+    if _is_repository(path):
+        return read_zarr(path, _session(path).store)
     is_json = urlsplit(path).path.rstrip("/").lower().endswith(".json") if "://" in path else place.is_file()
     references = _resolved(path) if is_json else _Parquet(path)
     return read_zarr(path, FsspecStore(_References(references, path), read_only=True, path=""))
@@ -67,12 +70,41 @@ def read_virtual(path: str) -> list[xr.Dataset]:
 
 def snapshot_of(path: str) -> str | None:
     """Return what identifies the snapshot of an Icechunk repository that is read; None for anything else."""
-    is_repository = "://" not in path and _is_repository(Path(path))
-    return str(_session(Path(path)).snapshot_id) if is_repository else None
+    return str(_session(path).snapshot_id) if _is_repository(path) else None
 
 
-def _is_repository(folder: Path) -> bool:
+def _is_repository(path: str) -> bool:
+    if "://" in path:
+        return _bucket(path) is not None
+    folder = Path(path)
     return (folder / "refs").is_dir() and (folder / "snapshots").is_dir() and not (folder / "zarr.json").exists()
+
+
+def _bucket(path: str) -> Any | None:
+    """Return an Icechunk repository's place in a bucket of S3 or Google; None where there is none or no Icechunk.
+
+    The environment's credentials are tried first, and then none, as for public buckets. `AWS_ENDPOINT_URL` names
+    another server than Amazon's.
+    """
+    address = urlsplit(path)
+    if address.scheme not in ("s3", "gs", "gcs") or importlib.util.find_spec("icechunk") is None:
+        return None
+    import icechunk
+
+    place: dict[str, Any] = {"bucket": address.netloc, "prefix": address.path.strip("/")}
+    make = icechunk.gcs_storage
+    if address.scheme == "s3":
+        make, endpoint = icechunk.s3_storage, os.environ.get("AWS_ENDPOINT_URL")
+        place["region"] = os.environ.get("AWS_REGION", os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
+        if endpoint is not None:
+            place |= {"endpoint_url": endpoint, "allow_http": True, "force_path_style": True}
+    for storage in (make(**place, from_env=True), make(**place, anonymous=True)):
+        try:
+            if icechunk.Repository.exists(storage):
+                return storage
+        except icechunk.IcechunkError:
+            continue  # Whoever opens it otherwise will say what is wrong.
+    return None
 
 
 def _holds_parquet(path: str) -> bool:
@@ -87,8 +119,8 @@ def _holds_parquet(path: str) -> bool:
         return False  # Whoever opens it will say what is wrong.
 
 
-def _session(folder: Path) -> Any:
-    """Return the last snapshot of the branch, to read from.
+def _session(path: str) -> Any:
+    """Return the last snapshot of the branch, to read from; one behind an address reads no files of this machine.
 
     Raises:
         DataError: if Icechunk is not installed, or cannot read it.
@@ -96,15 +128,16 @@ def _session(folder: Path) -> Any:
     try:
         import icechunk
     except ImportError:
-        raise DataError(f"{folder} is an Icechunk repository: pip install 'etesian[icechunk]'") from None
+        raise DataError(f"{path} is an Icechunk repository: pip install 'etesian[icechunk]'") from None
     try:
-        storage = icechunk.local_filesystem_storage(str(folder))
+        storage = _bucket(path) if "://" in path else icechunk.local_filesystem_storage(path)
         config = icechunk.Repository.fetch_config(storage)
         containers = {} if config is None else config.virtual_chunk_containers or {}
-        repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=dict.fromkeys(containers))
+        trusted = [each for each in containers if "://" not in path or not each.startswith("file")]
+        repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=dict.fromkeys(trusted))
         return repository.readonly_session(BRANCH)
     except (icechunk.IcechunkError, ValueError) as error:
-        raise DataError(f"{folder} cannot be read as an Icechunk repository: {first_line(error)}") from None
+        raise DataError(f"{path} cannot be read as an Icechunk repository: {first_line(error)}") from None
 
 
 def _resolved(path: str) -> dict[str, Any]:

@@ -205,16 +205,16 @@ def prepare_dataset(
 def identity(sources: Sequence[str] | xr.Dataset) -> list[list[str | int]]:
     """Return what tells sources from others: of local files name, size and time of change, or a dataset's token.
 
-    Of an Icechunk repository it is the snapshot that is read, of an address nothing more.
+    Of an Icechunk repository it is the snapshot that is read, of any other address nothing more.
     """
     if isinstance(sources, xr.Dataset):
         return [[str(dask.base.tokenize(sources))]]
     found: list[list[str | int]] = []
     for path in expand(list(sources)):
-        if "://" in path:
-            found.append([path])
-        elif (snapshot := snapshot_of(path)) is not None:
+        if (snapshot := snapshot_of(path)) is not None:
             found.append([path, f"snapshot {snapshot}"])
+        elif "://" in path:
+            found.append([path])
         elif Path(path).is_dir():
             files = (Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names))
             found += [[str(file), *_stamp(file)] for file in files]
