@@ -134,7 +134,7 @@ def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_
         "--model.init_args.network.init_args.window=[2, 3, 5]",
         "--model.init_args.network.init_args.surface_width=4",
         "--trainer.precision=32",
-        "--trainer.max_epochs=5",
+        "--trainer.max_epochs=3",
     )
     rmse = scores.rmse.sel(channel="geopotential_500")
     assert losses(tmp_path / "run")[-1] < 0.7
