@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from pretended_s3 import bucket_of
 from slow_server import Server, serving
 
@@ -226,6 +227,37 @@ def test_an_icechunk_repository_in_a_bucket(signed: bool, folder: Path, monkeypa
         assert server.signed[-1] == signed
         et.prepare("s3://climate/day/repository", folder / "store.zarr", train=("2001-01-01", "2001-01-04"))
     assert snapshot in json.dumps(dict(et.Store(folder / "store.zarr").dataset.attrs))
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_an_icechunk_repository_in_a_bucket_reads_no_file_of_this_machine(
+    where: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    icechunk = pytest.importorskip("icechunk", reason="icechunk, a package of 19 MB, is not installed")
+    four_days(folder / "climate" / "repository")
+    secret = np.full((1, 30, 8), 300.0)
+    (folder / "secret").write_bytes(secret.tobytes())
+    config, inside = icechunk.RepositoryConfig.default(), f"file://{folder}/"
+    config.set_virtual_chunk_container(
+        icechunk.VirtualChunkContainer(inside, icechunk.local_filesystem_store(str(folder)))
+    )
+    storage = icechunk.local_filesystem_storage(str(folder / "climate" / "repository"))
+    repository = icechunk.Repository.open(storage, config, authorize_virtual_chunk_access={inside: None})
+    repository.save_config()
+    session = repository.writable_session("main")
+    zarr.create_array(session.store, name="t2m", shape=(4, 30, 8), chunks=(1, 30, 8), dtype="f8", compressors=None,
+                      dimension_names=("time", "lat", "lon"), attributes={"units": "K"}, overwrite=True)  # fmt: skip
+    session.store.set_virtual_ref("t2m/c/0/0/0", f"{inside}secret", offset=0, length=secret.nbytes)
+    session.commit("a file of this machine")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key")
+    with bucket_of(folder) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        if where == "folder":
+            np.testing.assert_array_equal(read(folder / "climate" / "repository")[0], secret[0])
+        else:
+            with pytest.raises(DataError, match=r"s3://climate/repository cannot be read"):
+                read("s3://climate/repository")
 
 
 def test_an_icechunk_repository(folder: Path) -> None:
