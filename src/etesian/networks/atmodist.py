@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, pad, relu, softplus
+from torch.nn.functional import conv2d, logsigmoid, pad, relu, softplus
 
 from etesian.core.errors import RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
@@ -81,8 +81,13 @@ class SameConv(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, bias=bias)
 
     def forward(self, input: Maps) -> Features:
-        """Pad with zeros and convolve."""
-        return super().forward(pad_same(input, self.kernel_size[0], self.stride[0]))
+        """Pad with zeros and convolve; where both sides get as many, the convolution pads, which spares a copy."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        sides = [same_padding(size, kernel, stride) for size in input.shape[-2:]]
+        if all(before == after for before, after in sides):
+            padding = [before for before, _ in sides]
+            return conv2d(input, self.weight, self.bias, self.stride, padding)
+        return super().forward(pad_same(input, kernel, stride))
 
 
 class Block(nn.Module):
@@ -169,6 +174,8 @@ class ResidualEncoder(nn.Module):
 
     def walk(self, maps: Maps) -> Iterator[tuple[str, Features]]:
         """Yield name and features of one layer after the other."""
+        # Convolutions and their gradients are fastest over neighbouring channels.
+        maps = maps.contiguous(memory_format=torch.channels_last)
         # What is padded must not win the maximum, whatever sign the values have.
         features = nn.functional.max_pool2d(pad_same(self.stem(maps), 3, 2, value=-torch.inf), 3, 2)
         yield "stem", features
