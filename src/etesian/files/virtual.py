@@ -43,10 +43,10 @@ def is_virtual(path: str) -> bool:
     """Whether a path or an address holds references, or is an Icechunk repository."""
     if "://" in path:
         named = urlsplit(path).path.rstrip("/").lower().endswith((".json", *_PARQUET))
-        return named or _is_repository(path) or _holds_parquet(path)
+        return named or _bucket(path) is not None or _holds_parquet(path)
     place = Path(path)
     if place.is_dir():
-        return _is_repository(path) or _holds_parquet(path)
+        return _is_repository(place) or _holds_parquet(path)
     try:
         head = _part(path, 0, 2**16).lstrip() if place.is_file() else b""
     except OSError:
@@ -60,23 +60,20 @@ def read_virtual(path: str) -> list[xr.Dataset]:
     Raises:
         DataError: if it cannot be read, asks for something to be run, or refers to what it may not.
     """
-    place = Path(path)
-    if _is_repository(path):
-        return read_zarr(path, _session(path).store)
-    is_json = urlsplit(path).path.rstrip("/").lower().endswith(".json") if "://" in path else place.is_file()
+    is_json = urlsplit(path).path.rstrip("/").lower().endswith(".json") if "://" in path else Path(path).is_file()
+    if not is_json and (session := _session(path)) is not None:
+        return read_zarr(path, session.store)
     references = _resolved(path) if is_json else _Parquet(path)
     return read_zarr(path, FsspecStore(_References(references, path), read_only=True, path=""))
 
 
 def snapshot_of(path: str) -> str | None:
     """Return what identifies the snapshot of an Icechunk repository that is read; None for anything else."""
-    return str(_session(path).snapshot_id) if _is_repository(path) else None
+    session = _session(path)
+    return None if session is None else str(session.snapshot_id)
 
 
-def _is_repository(path: str) -> bool:
-    if "://" in path:
-        return _bucket(path) is not None
-    folder = Path(path)
+def _is_repository(folder: Path) -> bool:
     return (folder / "refs").is_dir() and (folder / "snapshots").is_dir() and not (folder / "zarr.json").exists()
 
 
@@ -119,18 +116,23 @@ def _holds_parquet(path: str) -> bool:
         return False  # Whoever opens it will say what is wrong.
 
 
-def _session(path: str) -> Any:
-    """Return the last snapshot of the branch, to read from; one behind an address reads no files of this machine.
+def _session(path: str) -> Any | None:
+    """Return the last snapshot of a repository's branch, to read from; None where there is no repository.
+
+    One behind an address reads no files of this machine.
 
     Raises:
         DataError: if Icechunk is not installed, or cannot read it.
     """
+    storage = _bucket(path) if "://" in path else None
+    if storage is None and ("://" in path or not _is_repository(Path(path))):
+        return None
     try:
         import icechunk
     except ImportError:
         raise DataError(f"{path} is an Icechunk repository: pip install 'etesian[icechunk]'") from None
     try:
-        storage = _bucket(path) if "://" in path else icechunk.local_filesystem_storage(path)
+        storage = storage or icechunk.local_filesystem_storage(path)
         config = icechunk.Repository.fetch_config(storage)
         containers = {} if config is None else config.virtual_chunk_containers or {}
         trusted = [each for each in containers if "://" not in path or not each.startswith("file")]
