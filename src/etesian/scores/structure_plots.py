@@ -65,7 +65,8 @@ def spectra(scores: xr.Dataset) -> Figure:
         panels[1, column].set_ylabel("of the truth")
         for panel in panels[:, column]:
             dress(panel)
-    return _finished(figure, scores)
+    legend(figure, figure.axes[0])
+    return figure
 
 
 def semivariograms(scores: xr.Dataset) -> Figure:
@@ -84,7 +85,8 @@ def semivariograms(scores: xr.Dataset) -> Figure:
         units = _units(scores, name, square=True)
         panel.set_ylabel(f"Semivariance ({units})" if units else "Semivariance")
         _entitle(panel, name)
-    return _finished(figure, scores)
+    legend(figure, figure.axes[0])
+    return figure
 
 
 def error_in_time(scores: xr.Dataset) -> Figure:
@@ -106,7 +108,8 @@ def error_in_time(scores: xr.Dataset) -> Figure:
         panel.set_ylabel(f"RMSE ({_units(scores, name)})")
         panel.set_ylim(bottom=0)
         _entitle(panel, name)
-    return _finished(figure, scores)
+    legend(figure, figure.axes[0])
+    return figure
 
 
 def distributions(scores: xr.Dataset, channel: str) -> Figure:
@@ -223,8 +226,3 @@ def _row(names: list[str]) -> tuple[Figure, NDArray[np.object_]]:
 def _entitle(panel: Axes, name: str) -> None:
     panel.set_title(title(name), loc="left", fontsize=11, fontweight="bold", color=STYLE["text"])
     dress(panel)
-
-
-def _finished(figure: Figure, scores: xr.Dataset) -> Figure:
-    legend(figure, figure.axes[0])
-    return figure
