@@ -172,7 +172,7 @@ def prepare(
     return Store(out)
 
 
-def prepare_members(source: Source | xr.Dataset, out: str, **options: Any) -> "list[Store]":
+def prepare_members(source: Source | xr.Dataset, out: str | Path, **options: Any) -> "list[Store]":
     """Make a training store of each member of an ensemble; all of them are then the `stores` of a training.
 
     Args:
@@ -186,11 +186,13 @@ def prepare_members(source: Source | xr.Dataset, out: str, **options: Any) -> "l
     from etesian.store.prepare import as_list
     from etesian.store.select import members_of
 
-    if "{member}" not in out:
+    if "{member}" not in str(out):
         apart = Path(out).with_stem(f"{Path(out).stem}_{{member}}")
         raise RecipeError(f"{out} cannot hold all members: say where the number of each goes, as in {apart}")
     dataset = source if isinstance(source, xr.Dataset) else open_store(as_list(source), cells=True)
-    return [prepare(source, out.replace("{member}", str(each)), member=each, **options) for each in members_of(dataset)]
+    return [
+        prepare(source, str(out).replace("{member}", str(each)), member=each, **options) for each in members_of(dataset)
+    ]
 
 
 def simulate(

@@ -189,14 +189,14 @@ def test_a_mean_of_members_is_refused_for_what_one_of_them_holds(tmp_path: Path)
 def test_all_members_are_kept_each_in_a_store_that_its_number_names(tmp_path: Path) -> None:
     members = xr.concat([planet(gaps=0, seed=seed) for seed in range(3)], pd.Index([0, 4, 7], name="member"))
     members.to_netcdf(tmp_path / "members.nc")
-    source, out = str(tmp_path / "members.nc"), str(tmp_path / "kept_{member}.zarr")
+    source, out = str(tmp_path / "members.nc"), tmp_path / "kept_{member}.zarr"
     stores = et.prepare_members(source, out, train=("2001-01-01", "2001-01-05"), levels=[500])
     assert [Path(str(store.path)).name for store in stores] == ["kept_0.zarr", "kept_4.zarr", "kept_7.zarr"]
     for store, member in zip(stores, (0, 4, 7), strict=True):
         kept = members.temperature.sel(member=member, level=[500])
         np.testing.assert_array_equal(to_dataset(str(store.path))["temperature"].values, kept.values)
     with pytest.raises(RecipeError, match=r"kept\.zarr cannot hold all members: .* as in .*kept_{member}\.zarr"):
-        et.prepare_members(source, str(tmp_path / "kept.zarr"))
+        et.prepare_members(source, tmp_path / "kept.zarr")
     with pytest.raises(DataError, match="the data are no ensemble"):
         et.prepare_members(planet(gaps=0), out)
 
