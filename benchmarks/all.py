@@ -40,7 +40,7 @@ SHORT = {
         (("training store", 0, "samples/s"), ("npz shards with a shuffle buffer", 0, "samples/s")),
     ),
     "patches": Short("--pairs 64 --repeat 2", (("cut, 4 places at each pair of times", 0, "pairs/s"),)),
-    "atmodist": Short("", (("float32: plain", 2, "× plain"), ("bfloat16: plain", 2, "× plain"))),
+    "atmodist": Short("", (("float32: plain", 2, "times as fast"), ("bfloat16: plain", 2, "times as fast"))),
     "spectral": Short("", (("128×256 Gaussian", 1, "ms to coefficients"), ("128×256 Gaussian", 2, "ms back"))),
     "reading": Short("--files 1 100", (("100 open_store", 0, "s"), ("100 doctor", 0, "s"))),
     "scale": Short("", (("prepare 64×128", 4, "MB/s"), ("evaluate 64×128", 4, "MB/s"))),
