@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import etesian as et
@@ -19,6 +20,7 @@ from etesian.core.constants import SECONDS_PER_HOUR as HOUR
 from etesian.core.statistics import Statistics
 from etesian.fill.task import LAND
 from etesian.nn.normalizer import Normalizer
+from etesian.samples.windows import WindowReader
 from etesian.training.checkpoint import SafeCheckpoints
 from etesian.training.task import Task
 
@@ -41,6 +43,12 @@ def saved(task: Task, path: Path) -> str:
     task.on_save_checkpoint(checkpoint)
     SafeCheckpoints().save_checkpoint(checkpoint, path)
     return str(path)
+
+
+def answered(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Fields:
+    """What a task says of some leads, all at once, for states of a store."""
+    batch = reader.start(initial)
+    return task.eval().predict(batch, task.target_frame(batch, leads)).inside(task.layout.boundary)
 
 
 def statistics(channels: tuple[Channel, ...], grid: Grid, *, log1p: bool = False) -> Statistics:

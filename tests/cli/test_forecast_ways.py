@@ -9,12 +9,12 @@ import pytest
 import torch
 import xarray as xr
 from running import etesian
+from small_tasks import answered
 
 import etesian as et
 from etesian.cli.main import main
 from etesian.core import Layout
 from etesian.core.grid import Grid
-from etesian.forecast.run import forecast
 from etesian.forecast.task import ForecastTask
 from etesian.networks.unet import UNet
 from etesian.samples.windows import WindowReader
@@ -97,7 +97,7 @@ def test_all_ways_of_forecasting_come_into_one_report(runs: dict[str, Path], sto
     for place, lead in enumerate((24, 72)):
         task = load_task(runs[f"direct_{lead}"])
         initial = written.time.values[:1].astype("datetime64[s]").astype(np.int64)
-        alone = forecast(task, WindowReader(reader, task.layout), initial, (lead,))
+        alone = answered(task, WindowReader(reader, task.layout), initial, (lead,))
         index = [str(c) for c in task.layout.targets].index("surface_pressure")
         np.testing.assert_allclose(written["surface_pressure"][0, place], alone.values[0, 0, index], rtol=1e-6)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from small_tasks import answered
 
 from etesian.core import Channel, Layout
 from etesian.core.errors import DataError, RecipeError
 from etesian.forecast.baselines import baseline_task
-from etesian.forecast.run import forecast
 from etesian.forecast.task import ForecastTask
 from etesian.networks.climax import ClimaX
 from etesian.samples.windows import Period, WindowDataset, WindowReader
@@ -93,7 +93,7 @@ def test_ridge_on_all_channels_learns_what_one_channel_does_to_another(tmp_path:
     error = {}
     for name in ("ridge", "ridge_all_channels"):
         task = baseline_task(name, store, store.channels, [24])
-        predicted = forecast(task, WindowReader(store, task.layout), initial, (24,)).values[:, 0, number].numpy()
+        predicted = answered(task, WindowReader(store, task.layout), initial, (24,)).values[:, 0, number].numpy()
         error[name] = float(np.sqrt(np.mean((predicted - truth) ** 2)))
     assert error["ridge"] == pytest.approx(100, rel=0.1)
     assert error["ridge_all_channels"] < 15
@@ -102,12 +102,12 @@ def test_ridge_on_all_channels_learns_what_one_channel_does_to_another(tmp_path:
 def test_persistence_is_the_initial_state_and_climatology_the_table(autoregressive: Store) -> None:
     layout = Layout((PRESSURE,), (PRESSURE,), autoregressive.grid)
     initial = autoregressive.time[[10, 500]]
-    persistence = forecast(
+    persistence = answered(
         baseline_task("persistence", autoregressive, [PRESSURE], [24]),
         WindowReader(autoregressive, layout), initial, (24, 72),
     )  # fmt: skip
     np.testing.assert_array_equal(persistence.values[:, 1].numpy(), autoregressive.read([10, 500]))
-    climatology = forecast(
+    climatology = answered(
         baseline_task("climatology", autoregressive, [PRESSURE], [24]),
         WindowReader(autoregressive, layout), initial, (24,),
     )  # fmt: skip
@@ -121,7 +121,7 @@ def test_an_unknown_baseline_and_an_unfitted_lead_are_named(autoregressive: Stor
     layout = Layout((PRESSURE,), (PRESSURE,), autoregressive.grid)
     task = baseline_task("damped_persistence", autoregressive, [PRESSURE], [24])
     with pytest.raises(DataError, match="no regression was fitted for a lead of 48 h"):
-        forecast(task, WindowReader(autoregressive, layout), autoregressive.time[:1], (48,))
+        answered(task, WindowReader(autoregressive, layout), autoregressive.time[:1], (48,))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_references_on_north_atlantic_pressure(
     task = baseline_task(name, store, [PRESSURE], [24, 72, 120])
     initial = initial_times(store, task.layout.history, Period("2008-01-01", "2008-12-26"), 24)
     assert len(initial) == 361
-    predicted = forecast(task, WindowReader(store, task.layout), initial, (24, 72, 120))
+    predicted = answered(task, WindowReader(store, task.layout), initial, (24, 72, 120))
     layout = Layout((PRESSURE,), (PRESSURE,), store.grid)
     windows = WindowDataset([store], layout, [24, 72, 120], Period("2008", "2008"))
     batch = windows[windows.epoch(0, 0, shuffle=False)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from small_tasks import answered
 
 from etesian.core import Fields, Layout, Region
 from etesian.core.clock import parse_time
@@ -17,7 +18,7 @@ from etesian.core.errors import ChannelError, DataError, GridError, RecipeError
 from etesian.core.statistics import Statistics
 from etesian.forecast import run as predictor
 from etesian.forecast.baselines import Persistence
-from etesian.forecast.run import forecast, predict_to, stream
+from etesian.forecast.run import predict_to, stream
 from etesian.forecast.task import ForecastTask
 from etesian.networks.weathermesh import WeatherMesh
 from etesian.networks.weathermesh_sizes import SIZES
@@ -139,7 +140,7 @@ def test_levels_that_a_variable_is_not_predicted_at_are_missing_and_named(store:
         str(tmp_path / "out.zarr"), channels, reader.grid, reader.time[:1], (6,), reader.calendar, {}
     )
     task = persistence(reader)
-    fields = forecast(task, WindowReader(reader, task.layout), reader.time[:1], (6,))
+    fields = answered(task, WindowReader(reader, task.layout), reader.time[:1], (6,))
     frame = fields.select(reader.channels[:2]).frame
     values = fields.select(reader.channels[:2]).values
     assert writer.write([0], [Fields(values, type(frame)(channels, frame.time, frame.grid, frame.calendar))])
@@ -180,7 +181,7 @@ def test_initial_times_have_their_history_and_their_spacing(store: str) -> None:
 def test_a_region_is_forecast_from_a_store_of_the_globe(store: str) -> None:
     reader = Store(store)
     task = persistence(reader, grid=reader.grid.crop(Region(-50, 50, 300, 60)))
-    fields = forecast(task, WindowReader(reader, task.layout), reader.time[3:5], (6,))
+    fields = answered(task, WindowReader(reader, task.layout), reader.time[3:5], (6,))
     plain = xr.open_zarr(store)["fields"].sel(latitude=slice(-50, 50)).isel(longitude=[7, 0, 1])[3:5]
     np.testing.assert_array_equal(fields.values[:, 0], plain)
     assert fields.frame.grid.longitude.tolist() == [315, 360, 405]
@@ -254,7 +255,7 @@ def test_a_latent_forecast_is_written_lead_by_lead_in_memory_that_does_not_grow_
     several = wrote((13, 18, 5, 6))
     assert sorted(hours) == [1] * 6 + [6] * 3
     reader = WindowReader(given, task.layout)
-    expected = forecast(task, reader, given.time[:2], (13, 18, 5, 6))
+    expected = answered(task, reader, given.time[:2], (13, 18, 5, 6))
     np.testing.assert_allclose(several["surface_pressure"], expected.values[:, :, 2], rtol=1e-5)
     np.testing.assert_allclose(several["temperature"], expected.values[:, :, :2], rtol=1e-5)
     assert np.std(several["surface_pressure"].values, axis=1).min() > 0.01

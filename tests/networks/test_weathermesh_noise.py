@@ -75,9 +75,8 @@ def test_each_step_is_given_its_own_noise_and_leads_share_those_in_common(grid: 
         torch.testing.assert_close(found[:, place], model.decode(latent, grid, drawn[number]), rtol=1e-4, atol=1e-5)
     other = model(given, ask(12, 0, 7, grid=grid), noise=normals(model, 1))
     assert (other - found).std(dim=(0, 2, 3, 4)).min() > 0.05
-    streamed = dict(model.forecast(given, [12, 0, 7], grid=grid, noise=draw))
-    for place, lead in enumerate((12, 0, 7)):
-        torch.testing.assert_close(streamed[lead], found[:, place], rtol=1e-4, atol=1e-5)
+    for places, values in model.stream(given, ask(12, 0, 7, grid=grid), noise=draw):
+        torch.testing.assert_close(values, found[:, places], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -102,9 +101,10 @@ def test_noise_acts_where_it_is_drawn() -> None:
 def test_analyses_are_blended_with_the_noise_of_one_member() -> None:
     model = network()
     analyses, draw = [fields("ERA5"), fields("GFS")], normals(model)
-    blended = next(model.forecast(analyses[0], [6], others=analyses[1:], weights=[1, 0], noise=draw))[1]
-    assert torch.equal(blended, next(model.forecast(analyses[0], [6], noise=draw))[1])
-    both = next(model.forecast(analyses[0], [6], others=analyses[1:], noise=draw))[1]
+    ((_, alone),) = model.stream(analyses[0], ask(6), noise=draw)
+    ((_, blended),) = model.stream(analyses[0], ask(6), others=analyses[1:], weights=[1, 0], noise=draw)
+    assert torch.equal(blended, alone)
+    ((_, both),) = model.stream(analyses[0], ask(6), others=analyses[1:], noise=draw)
     assert not torch.allclose(both, blended)
 
 

@@ -78,9 +78,10 @@ def test_a_blend_is_the_weighted_mean_of_latents_and_one_source_alone_is_that_so
     expected = (mean - mean.mean(-1, keepdim=True)) / mean.std(-1, keepdim=True, unbiased=False)
     for weights in ([0.1, 0.9], [1, 9]):
         torch.testing.assert_close(model.blend(analyses, weights), expected, rtol=1e-3, atol=1e-4)
-    (lead, alone), *_ = model.forecast(analyses[1], [6])
-    assert lead == 6
-    assert torch.equal(next(model.forecast(analyses[0], [6], others=analyses[1:], weights=[0, 1]))[1], alone)
+    target = Frame(EUROPE, torch.full((2, 1), 6 * 3600), GLOBE)
+    ((_, alone),) = model.stream(analyses[1], target)
+    ((_, blended),) = model.stream(analyses[0], target, others=analyses[1:], weights=[0, 1])
+    assert torch.equal(blended, alone)
     with pytest.raises(RecipeError, match=r"weights \[1, -1\] must be 0 or more"):
         model.blend(analyses, [1, -1])
 

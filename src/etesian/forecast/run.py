@@ -27,26 +27,6 @@ from etesian.training.prediction import Answer, PredictionWriter, starting_side
 from etesian.training.task import Task, channel_units
 
 
-def forecast(task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: tuple[int, ...]) -> Fields:
-    """Forecast from some initial times.
-
-    Args:
-        task: a trained task.
-        reader: of the store that holds the initial states.
-        initial: seconds since 1970-01-01 in the store's calendar.
-        leads: hours after the initial time.
-
-    Returns:
-        Fields in physical units; the time axis holds the leads.
-    """
-    known = None
-    if task.layout.forcings:
-        known = Forcings(reader.store, task.layout, reader.store.calendar)
-    batch = _start(task, reader, initial, leads, known)
-    with task.answering():
-        return task.predict(batch, task.target_frame(batch, leads)).inside(task.layout.boundary)
-
-
 def _start(
     task: Task, reader: WindowReader, initial: NDArray[np.int64], leads: Sequence[int], known: Forcings | None
 ) -> Batch:

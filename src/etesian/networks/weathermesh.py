@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from etesian.core.constants import SECONDS_PER_HOUR
 from etesian.core.device import positions
 from etesian.core.errors import DataError, GridError, RecipeError, suggest
 from etesian.core.fields import Fields, Frame, Layout
@@ -239,40 +238,6 @@ class WeatherMesh(Network):
             answers.append(self.decode(latent, target.grid, drawn, ahead(arrived)).index_select(1, known))
         order = positions(np.argsort(done), answers[0].device)
         return torch.cat(answers).index_select(0, order).unflatten(0, target.time.shape)  # type: ignore[no-untyped-call, no-any-return]
-
-    def forecast(
-        self,
-        inputs: Fields,
-        leads: Sequence[float],
-        *,
-        forcings: Fields | None = None,
-        statics: Fields | None = None,
-        others: Sequence[Fields] = (),
-        weights: Sequence[float] = (),
-        grid: Grid | None = None,
-        noise: Normals | None = None,
-    ) -> Iterator[tuple[float, Float[Tensor, "batch channel lat lon"]]]:
-        """Predict one lead after the other; without gradients, memory does not grow with their number.
-
-        Args:
-            inputs: normalised state or history of states.
-            leads: hours ahead, in any order.
-            forcings: normalised fields known at these leads, one for each.
-            statics: normalised fields that do not change.
-            others: as in `stream`.
-            weights: as in `stream`.
-            noise: as in `stream`.
-            grid: to predict on; by default that of the inputs.
-
-        Yields:
-            Each lead, ascending, with normalised values of all targets of the layout.
-        """
-        time = inputs.frame.time[:, -1:] + torch.tensor([round(lead * SECONDS_PER_HOUR) for lead in leads])
-        target = replace(inputs.frame, channels=self.layout.targets, time=time, grid=grid or inputs.frame.grid)
-        for places, values in self.stream(
-            inputs, target, forcings=forcings, statics=statics, others=others, weights=weights, noise=noise
-        ):
-            yield leads[places[0]], values[:, 0]
 
     def stream(
         self,
