@@ -62,6 +62,9 @@ def main() -> None:
     if importlib.util.find_spec("numba"):
         works["scoringrules, qd, compiled by numba"] = other("qd", "numba")
         works["scoringrules, pwm, compiled by numba"] = other("pwm", "numba")
+        works["both of these, and numpy's variance"] = lambda: (
+            other("qd", "numba")(), other("pwm", "numba")(), members.var(0, ddof=1),
+        )  # fmt: skip
     if importlib.util.find_spec("xskillscore"):
         import xskillscore
 
