@@ -76,7 +76,7 @@ def test_members_begin_as_one_forecast_and_part_when_they_are_trained(store: str
 
 
 def test_the_loss_is_the_almost_fair_crps_with_the_weights_of_any_other(gappy_store: str) -> None:
-    task = task_of(gappy_store, channel_weights={"temperature": 2.0}, lead_weights={6: 3.0, 12: 1.0})
+    task = task_of(gappy_store, channel_weights={"temperature": 2.0}, lead_weights={6: 3.0, 12: 1.0}, band_weight=0.5)
     drawn(task)
     batch = task.normalized(batch_of(gappy_store))
     torch.manual_seed(5)
@@ -94,7 +94,17 @@ def test_the_loss_is_the_almost_fair_crps_with_the_weights_of_any_other(gappy_st
     area = torch.from_numpy(batch.targets.frame.grid.area_weights).float()
     weight = torch.tensor([3.0, 1.0])[:, None, None, None] * channels[:, None, None] * area[:, None]
     weight = weight * batch.targets.valid
-    torch.testing.assert_close(found, (score * weight).sum() / weight.sum())
+    points = (score * weight).sum() / weight.sum()
+    bands, share = [], []
+    for rows in np.array_split(np.arange(len(area)), 4):
+        band = weight[..., rows, :]
+        known = torch.where(batch.targets.valid, batch.targets.values, 0)[..., rows, :]
+        means = [(field[..., rows, :] * band).sum((-2, -1)) / band.sum((-2, -1)) for field in each]
+        truth = (known * band).sum((-2, -1)) / band.sum((-2, -1))
+        bands.append(ensemble_crps(torch.stack(means), truth, ALMOST_FAIR)), share.append(band.sum((-2, -1)))
+    expected = (torch.stack(bands) * torch.stack(share)).sum() / weight.sum()
+    assert expected > 0.01
+    torch.testing.assert_close(found, points + 0.5 * expected)
 
 
 def test_validation_is_the_fair_crps_of_the_same_members_each_time(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +213,10 @@ def test_each_member_goes_on_from_its_own_state(store: str) -> None:
 
 
 def test_a_checkpoint_keeps_its_members(store: str, tmp_path: Path) -> None:
-    task = drawn(task_of(store))
+    task = drawn(task_of(store, band_weight=0.2))
     again = load_task(saved(task, tmp_path / "best.ckpt"))
     assert isinstance(again, ForecastTask)
-    assert again.members == 2
+    assert (again.members, again.band_weight) == (2, 0.2)
     batch = task.normalized(batch_of(store))
     assert torch.equal(again._ensemble(batch, 2), task._ensemble(batch, 2))
 
@@ -221,6 +231,8 @@ def test_what_has_no_members_says_what_to_do(store: str, tmp_path: Path) -> None
     given = Store(store)
     for options, message in (
         ({"members": 1}, "members: 1 cannot differ; train with members: 2"),
+        ({"members": None, "band_weight": 0.2}, r"band_weight: 0\.2 is for members, and 0 or more"),
+        ({"band_weight": -1.0}, "band_weight: -1 is for members, and 0 or more"),
         ({"loss": "l1"}, "trained by their CRPS, not by loss: l1"),
         ({"network": Persistence, "predict": "state"}, "Persistence takes no noise, so it has no members"),
         ({"network": "mesh", "spread": 1.0}, "as far apart as their CRPS asks for; leave out spread"),

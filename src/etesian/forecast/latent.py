@@ -134,7 +134,7 @@ class LatentForecastTask(ForecastTask):
             parts = {"forecast_loss": super()._error(predicted, batch)}
         else:
             members = torch.unflatten(predicted, 0, (self.members, -1))
-            parts = {"forecast_loss": self._crps(members, batch, ALMOST_FAIR)}
+            parts = {"forecast_loss": self._members_error(members, batch)}
         total = parts["forecast_loss"] + self._idle()
         if self.consistency:
             parts["consistency"] = self._inconsistency(latent.float(), self._encoded_truth(batch))

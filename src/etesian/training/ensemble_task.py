@@ -26,15 +26,20 @@ from etesian.training.task import Task, masked_mean
 
 Ensemble = Float[Tensor, "member batch time channel lat lon"]
 
+BANDS = 4
+"""Of latitude, of as many rows each, over which a bias is sought: few enough that their means hardly scatter."""
+
 
 class EnsembleTask(FieldTask):
     """Predicts fields once, or where `members` is set, as members that differ by the noise that the network is given.
 
     Attributes:
         members: of each sample in training; None where it is predicted once.
+        band_weight: of the CRPS of means over bands of latitude in training, beside that of points.
     """
 
     members: int | None = None
+    band_weight: float = 0.0
 
     def _accept_members(self, members: int) -> None:
         """Let the network make predictions that differ, and log what is said of ensembles."""
@@ -90,7 +95,12 @@ class EnsembleTask(FieldTask):
         if self.members is None:
             return super()._prediction_error(batch)
         values = self._ensemble(batch, self.members, fresh(self.members * len(batch)))
-        return self._crps(values, batch, ALMOST_FAIR)
+        return self._members_error(values, batch)
+
+    def _members_error(self, values: Ensemble, batch: Batch) -> Tensor:
+        """Return what training minimises of normalised members: their almost fair CRPS, of points and of bands."""
+        error = self._crps(values, batch, ALMOST_FAIR)
+        return error + self.band_weight * self._crps_of_bands(values, batch) if self.band_weight else error
 
     def _ensemble(self, batch: Batch, members: int, noise: Noise | None = None) -> Ensemble:
         """Return normalised predictions of several members from a normalised batch with targets."""
@@ -108,6 +118,19 @@ class EnsembleTask(FieldTask):
         score = ensemble_crps(values, targets.values, fairness)
         return masked_mean(score, self._sample_weight(batch), targets.valid)
 
+    def _crps_of_bands(self, values: Ensemble, batch: Batch) -> Tensor:
+        """Return the weighted CRPS of normalised members' means over the valid points of bands of latitude."""
+        targets = batch.targets
+        assert targets is not None
+        weight = self._sample_weight(batch).expand_as(targets.values)
+        if targets.valid is not None:
+            weight = weight * targets.valid
+        known = targets.values if targets.valid is None else targets.values.masked_fill(~targets.valid, 0.0)
+        size = _in_bands(weight)
+        least = size.clamp(min=torch.finfo(size.dtype).tiny)
+        score = ensemble_crps(_in_bands(values * weight) / least, _in_bands(known * weight) / least, ALMOST_FAIR)
+        return masked_mean(score, size, None)
+
     def _score(self, batch: Batch) -> dict[str, Tensor]:
         """Add the errors in physical units to the sums and return the losses to log: of members their fair CRPS."""
         if self.members is None:
@@ -119,6 +142,12 @@ class EnsembleTask(FieldTask):
         members = torch.stack([fields.values for fields in each])
         self._add_scores(replace(each[0], values=members.mean(0)), batch, members)
         return {"loss": self._crps(values, normalized, fairness=1.0)}
+
+
+def _in_bands(values: Float[Tensor, "*axes lat lon"]) -> Float[Tensor, "*axes band 1"]:
+    """Return sums over each of the bands of latitude."""
+    rows = values.sum(-1, keepdim=True)
+    return torch.cat([band.sum(-2, keepdim=True) for band in rows.tensor_split(BANDS, -2)], -2)
 
 
 def members_of(tasks: Sequence[Task], asked: int | None, path: str) -> int | None:
