@@ -78,7 +78,7 @@ def test_masked_pretraining_learns_from_both_planets_and_fine_tuning_goes_on_fro
 
     fine = fit(
         "finetune_planet.yaml", tmp_path / "fine", stores[:1], "--data.init_args.test=null", "--trainer.max_epochs=1",
-        f"--model.init_args.start.checkpoint={tmp_path / 'masked'}",
+        f"--model.init_args.start.checkpoint={tmp_path / 'masked'}", "--model.init_args.start.statistics=data",
     )  # fmt: skip
     assert np.isfinite(fine["val_loss"].dropna()).all()
     assert set(load_task(tmp_path / "fine").provenance["transfer"].values()) == {"loaded"}
