@@ -36,6 +36,9 @@ SMALL: dict[str, Any] = {
     "data.leads": [24, 48, 72], "data.validate_leads": [24, 72], "data.leads_per_sample": 1, "data.horizon": None,
     "model.network.dim": 64, "model.network.heads": 2, "model.consistency": 0.0, "model.spread": 0.0,
     "model.warmup_steps": 20, "trainer.enable_progress_bar": False,
+    "model.optimizer": {
+        "class_path": "torch.optim.AdamW", "init_args": {"lr": 2.0e-3, "betas": [0.9, 0.95], "weight_decay": 0.05}
+    },
 }  # fmt: skip
 
 

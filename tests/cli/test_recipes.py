@@ -127,7 +127,7 @@ def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_
         ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
         ("2000-04-06", "2000-04-14"),
         "--data.init_args.horizon={first: 24, batches: 40, growth: linear}",
-        "--model.init_args.optimizer.init_args.lr=0.01",
+        "--model.init_args.optimizer.init_args.lr=0.03",
         "--model.init_args.network.init_args.patch=[2, 2, 2]",
         "--model.init_args.network.init_args.dim=16",
         "--model.init_args.network.init_args.heads=2",
