@@ -269,10 +269,10 @@ def test_targets_without_truth_do_not_count() -> None:
     assert torch.equal(task.loss(replace(one, targets=replace(one.targets, values=values)))[0], loss)
 
 
-def test_losses_are_what_their_names_say() -> None:
+def test_losses_are_what_their_names_say_and_validation_is_by_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
     one = batch(1)
     assert one.targets is not None
-    losses = {}
+    losses, validated = {}, {}
     for name in ("l1", "mse", "nll"):
         torch.manual_seed(0)
         task = GapFillTask(lambda layout: filler(layout, variance=True), LAYOUT, STATISTICS, loss=name)  # type: ignore[arg-type]
@@ -281,10 +281,16 @@ def test_losses_are_what_their_names_say() -> None:
         assert deviation is not None
         spread = deviation.values[one.targets.valid].double()
         losses[name] = task.loss(one)[0].item()
+        monkeypatch.setattr(task, "log", lambda _, value, name=name, **__: validated.update({name: value.item()}))
+        task.on_validation_epoch_start()
+        task.validation_step(one, 0)
     likelihood = spread.log() + 0.5 * (error / spread) ** 2
     expected = {"l1": error.abs(), "mse": error**2, "nll": likelihood * spread}
     for name, values in expected.items():
         assert losses[name] == pytest.approx(float(values.mean()), rel=1e-3), name
+    # The balanced likelihood is least where variances are large, whatever the errors: no score to choose an epoch by.
+    for name, values in (expected | {"nll": likelihood}).items():
+        assert validated[name] == pytest.approx(float(values.mean()), rel=1e-3), name
 
 
 def test_fine_tuning_begins_with_trained_weights_and_trains_the_parts_named(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class GapFillTask(Task):
             the network must give a variance; in normalised units, over the points where the truth is known.
         balance: power of the variance that weighs each point's likelihood (Seitzer et al. 2022, arXiv 2203.09168): 0 is
             the likelihood itself, in which points of small errors count most; with 1 the mean is learned as by `mse`.
+            Validation is by the likelihood itself.
         anomalies: normalise about the seasonal cycle of each grid point instead of about one mean per channel.
         start: trained weights to begin with, and which parameters to train; see `Start`.
         optimizer: builds the optimiser; default AdamW as ClimaX was trained with.
@@ -99,7 +100,8 @@ class GapFillTask(Task):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the error over the points where the truth is known, in normalised units."""
         targets = _targets(batch)
-        return self._error(self._ask(batch, targets.frame, targets.valid), self._normalized_truth(batch)), {}
+        answer, truth = self._ask(batch, targets.frame, targets.valid), self._normalized_truth(batch)
+        return self._error(answer, truth, self.balance), {}
 
     def on_train_epoch_start(self) -> None:
         """Fit what the network begins with, before its layers learn."""
@@ -188,7 +190,7 @@ class GapFillTask(Task):
         cycle = self.normalizer.denormalize(nothing, each)
         return torch.einsum("btm,btchw->bmchw", sent(member.to(cycle.dtype) / count[:, None], cycle), cycle)
 
-    def _error(self, answer: Distribution, truth: Fields) -> Tensor:
+    def _error(self, answer: Distribution, truth: Fields, balance: float) -> Tensor:
         difference = answer.mean - truth.values
         if self.loss_name == "l1":
             error = difference.abs()
@@ -197,7 +199,7 @@ class GapFillTask(Task):
         else:
             assert answer.variance is not None
             error = 0.5 * (answer.variance.log() + difference.square() / answer.variance)
-            error = error * answer.variance.detach() ** self.balance
+            error = error * answer.variance.detach() ** balance
         return masked_mean(error, torch.ones_like(error[:1]), truth.valid)
 
     def on_validation_epoch_start(self) -> None:
@@ -244,7 +246,9 @@ class GapFillTask(Task):
         valid = torch.ones_like(truth.values, dtype=torch.bool) if truth.valid is None else truth.valid
         if not valid.any():
             return
-        self.log(f"{part}_loss", self._error(answer, truth), prog_bar=True, batch_size=int(valid.sum()), sync_dist=True)
+        # A balanced likelihood is no score: it prefers large variances, and the best epoch would be the first.
+        loss = self._error(answer, truth, balance=0.0)
+        self.log(f"{part}_loss", loss, prog_bar=True, batch_size=int(valid.sum()), sync_dist=True)
         filled = Fields(self._denormalized(answer.mean, batch.inputs.frame, targets.frame), targets.frame)
         self.sums.add(accumulate(filled, targets, regions=(WHOLE_DOMAIN,)).total().over_leads())
         if answer.variance is not None:
