@@ -66,7 +66,9 @@ def ways(model: WeatherMesh, grid: Grid, forcings: Fields) -> list[Tensor]:
     other = replace(STATE, frame=replace(STATE.frame, source="GFS"))
     for others in ((), (other,)):
         parts: list[Any] = [None] * len(LEADS)
-        for places, values in model.stream(STATE, target, **drawn, others=others):
+        streamed = list(model.stream(STATE, target, **drawn, others=others))
+        assert [LEADS[places[0]] for places, _ in streamed] == [0, 7, 12]
+        for places, values in streamed:
             for place, each in zip(places, values.unbind(1), strict=True):
                 parts[place] = each
         found.append(torch.stack(parts, 1))

@@ -75,7 +75,9 @@ def test_each_step_is_given_its_own_noise_and_leads_share_those_in_common(grid: 
         torch.testing.assert_close(found[:, place], model.decode(latent, grid, drawn[number]), rtol=1e-4, atol=1e-5)
     other = model(given, ask(12, 0, 7, grid=grid), noise=normals(model, 1))
     assert (other - found).std(dim=(0, 2, 3, 4)).min() > 0.05
-    for places, values in model.stream(given, ask(12, 0, 7, grid=grid), noise=draw):
+    streamed = list(model.stream(given, ask(12, 0, 7, grid=grid), noise=draw))
+    assert [places for places, _ in streamed] == [[1], [2], [0]]
+    for places, values in streamed:
         torch.testing.assert_close(values, found[:, places], rtol=1e-4, atol=1e-5)
 
 

@@ -79,7 +79,8 @@ def test_a_blend_is_the_weighted_mean_of_latents_and_one_source_alone_is_that_so
     for weights in ([0.1, 0.9], [1, 9]):
         torch.testing.assert_close(model.blend(analyses, weights), expected, rtol=1e-3, atol=1e-4)
     target = Frame(EUROPE, torch.full((2, 1), 6 * 3600), GLOBE)
-    ((_, alone),) = model.stream(analyses[1], target)
+    ((places, alone),) = model.stream(analyses[1], target)
+    assert places == [0]
     ((_, blended),) = model.stream(analyses[0], target, others=analyses[1:], weights=[0, 1])
     assert torch.equal(blended, alone)
     with pytest.raises(RecipeError, match=r"weights \[1, -1\] must be 0 or more"):

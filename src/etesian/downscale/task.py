@@ -17,7 +17,7 @@ from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import load_network
 from etesian.training.ensemble_task import EnsembleTask
 from etesian.training.field_task import LossTerm, Values, WeightedError
-from etesian.training.members import ALMOST_FAIR, Noise, fresh
+from etesian.training.members import Noise, fresh
 from etesian.training.task import NetworkFactory, OptimizerFactory, over_processes
 
 BALANCED = (0.46, 0.6)
@@ -297,7 +297,7 @@ class SuperResolutionTask(SharpeningTask):
             content = self._error(made, batch)
         else:
             each = self._ensemble(batch, self.members, fresh(self.members * len(batch)))
-            made, content = each.flatten(0, 1), self._crps(each, batch, ALMOST_FAIR)
+            made, content = each.flatten(0, 1), self._members_error(each, batch)
         self.discriminator.requires_grad_(False)
         verdict = softplus(-self.discriminator(made[:, 0])).mean()
         self._step(0, content + self.adversarial * verdict)

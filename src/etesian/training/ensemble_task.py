@@ -100,7 +100,9 @@ class EnsembleTask(FieldTask):
     def _members_error(self, values: Ensemble, batch: Batch) -> Tensor:
         """Return what training minimises of normalised members: their almost fair CRPS, of points and of bands."""
         error = self._crps(values, batch, ALMOST_FAIR)
-        return error + self.band_weight * self._crps_of_bands(values, batch) if self.band_weight else error
+        if self.band_weight:
+            error = error + self.band_weight * self._crps_of_bands(values, batch)
+        return error
 
     def _ensemble(self, batch: Batch, members: int, noise: Noise | None = None) -> Ensemble:
         """Return normalised predictions of several members from a normalised batch with targets."""
@@ -125,10 +127,10 @@ class EnsembleTask(FieldTask):
         weight = self._sample_weight(batch).expand_as(targets.values)
         if targets.valid is not None:
             weight = weight * targets.valid
-        known = targets.values if targets.valid is None else targets.values.masked_fill(~targets.valid, 0.0)
         size = _in_bands(weight)
         least = size.clamp(min=torch.finfo(size.dtype).tiny)
-        score = ensemble_crps(_in_bands(values * weight) / least, _in_bands(known * weight) / least, ALMOST_FAIR)
+        members, truth = (_in_bands(each * weight) / least for each in (values, targets.filled()))
+        score = ensemble_crps(members, truth, ALMOST_FAIR)
         return masked_mean(score, size, None)
 
     def _score(self, batch: Batch) -> dict[str, Tensor]:
