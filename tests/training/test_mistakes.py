@@ -1,10 +1,12 @@
 """A recipe that its parser refuses is answered with one sentence, found in the recipe and not in the parser's words."""
 
+import inspect
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
+import lightning as L
 import pytest
 import yaml
 from jsonargparse import Namespace
@@ -55,6 +57,19 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
         return caught.value.args[0]  # type: ignore[no-any-return]
 
     return parsed
+
+
+def test_a_whole_number_of_batches_is_no_share_of_them_whatever_python_made_first(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Unions of the same types are equal in any order, and the one that was made first in a process may stand for all.
+    types = inspect.unwrap(L.Trainer.__init__).__annotations__
+    for name in ("limit_train_batches", "limit_val_batches", "overfit_batches"):
+        monkeypatch.setitem(types, name, Union[float, int, None])  # noqa: UP007
+    read = parse({"trainer.limit_train_batches": 1}, "--trainer.limit_val_batches=1").trainer
+    assert [type(read[name]) for name in ("limit_train_batches", "limit_val_batches")] == [int, int]
+    read = parse({"trainer.limit_train_batches": 1.0}, "--trainer.limit_val_batches=0.5").trainer
+    assert (read.limit_train_batches, type(read.limit_train_batches), read.limit_val_batches) == (1.0, float, 0.5)
 
 
 NETWORK, TASK = "model.init_args.network", "model.init_args"

@@ -9,7 +9,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args
 
 import lightning as L
 import torch
@@ -87,6 +87,12 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--run", type=str | None, default=None, help="run directory; default runs/RECIPE")
         parser.link_arguments("data.layout", "model.init_args.layout", apply_on="instantiate")
         parser.link_arguments("data.statistics", "model.init_args.statistics", apply_on="instantiate")
+        for argument in parser._actions:
+            # Of the trainer 1 is one batch and 1.0 all of them, but Python gives unions of the same types in the order
+            # of whichever was made first in the process, and what is tried first takes the number.
+            kinds = get_args(getattr(argument, "_typehint", None))
+            if {int, float} <= set(kinds):
+                argument._typehint = Union[(int, *(kind for kind in kinds if kind is not int))]
 
     def _parse_ckpt_path(self) -> None:
         """Take no options from a checkpoint: the recipe is all there is."""
