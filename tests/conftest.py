@@ -4,6 +4,7 @@ import functools
 import inspect
 import io
 import os
+import tarfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,15 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of checkpoints that version 0.1 wrote and, as `answer.npz`, what they predicted then."""
+    folder = tmp_path_factory.mktemp("stored")
+    with tarfile.open(Path(__file__).parent / "stored" / "runs.tar.xz") as runs:
+        runs.extractall(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

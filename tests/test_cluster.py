@@ -29,8 +29,6 @@ from etesian.samples.windows import Period
 from etesian.store.prepare import prepare_dataset
 from etesian.training.prediction import PredictionWriter
 
-STORED = Path(__file__).parent / "stored"
-
 distributed = pytest.importorskip("distributed")
 
 
@@ -83,11 +81,16 @@ STATIONS = pd.DataFrame({"station": ["a", "b"], "latitude": [3.0, -40.0], "longi
     ids=["maps", "members_at_stations", "lagged_members"],
 )
 def test_forecasts_are_the_same(
-    cluster: str, store: et.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    cluster: str,
+    store: et.Store,
+    stored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked = {"init": ("2001-01-05", "2001-01-11"), "leads": [24, 48], "batch_size": 2} | options
-    run = et.load(STORED / "forecast_climax")
+    run = et.load(stored / "forecast_climax")
     run.forecast(store, **asked, out="here.zarr")
     run.forecast(store, **asked, out="cluster.zarr", scheduler=cluster)
     assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
@@ -131,8 +134,8 @@ def test_forecasts_of_a_baseline_are_the_same_and_go_on_after_an_interruption(
     assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
 
 
-def test_filled_months_are_the_same(cluster: str, store: et.Store, tmp_path: Path) -> None:
-    run = et.load(STORED / "fill")
+def test_filled_months_are_the_same(cluster: str, store: et.Store, stored: Path, tmp_path: Path) -> None:
+    run = et.load(stored / "fill")
     run.fill(store, ("2001-01", "2001-03"), out=tmp_path / "here.zarr")
     run.fill(store, ("2001-01", "2001-03"), out=tmp_path / "cluster.zarr", scheduler=cluster)
     assert files(tmp_path / "cluster.zarr") == files(tmp_path / "here.zarr")
@@ -168,7 +171,7 @@ def test_scores_are_the_same(
 
 
 def test_what_no_cluster_can_do_is_said(
-    cluster: str, store: et.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str, store: et.Store, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RecipeError, match="no Dask cluster answers at 'nowhere://there'"):
         assert Workers("nowhere://there").at_once
@@ -176,7 +179,7 @@ def test_what_no_cluster_can_do_is_said(
     with pytest.raises(RecipeError, match="there is no GPU here; say local"):
         assert Workers("gpus").at_once
     with pytest.raises(RecipeError, match="needs a place that all of its machines reach; give out"):
-        et.load(STORED / "fill").fill(store, "2001-01", scheduler=cluster)
+        et.load(stored / "fill").fill(store, "2001-01", scheduler=cluster)
     with pytest.raises(RecipeError, match="needs a place that all of its machines reach; give out"):
         et.baseline("persistence").forecast(store, "2001-01", [24], scheduler=cluster)
     with pytest.raises(RecipeError, match="filled gaps are scored without it"):

@@ -23,7 +23,6 @@ from etesian.scores.tables import tidy
 from etesian.sharing import card, manifest
 from etesian.store.prepare import prepare_dataset
 
-STORED = Path(__file__).parents[1] / "stored" / "forecast_unet"
 WEIGHTS = "checkpoints/best/weights.safetensors"
 METRICS = "log/version_0/metrics.csv"
 TRAVELS = {"README.md", "recipe.yaml", METRICS, WEIGHTS, "checkpoints/best/description.json"}
@@ -31,7 +30,7 @@ PERIODS = {"train": ["2001-01", "2001-01"], "validate": ["2001-02-01", "2001-02-
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, stored: Path) -> Path:
     """A run directory of a stored network, with what must not travel, and the store of its states beside it."""
     folder = tmp_path_factory.mktemp("trained")
     axes = {"time": pd.date_range("2001-01-01", periods=50), "level": [500, 850]}
@@ -39,8 +38,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = np.random.default_rng(0).normal(270, 9, (50, 2, 12, 24)).astype("f4")
     prepare_dataset(xr.Dataset({"temperature": (tuple(axes), values, {"units": "K"})}, axes), folder / "store.zarr")
     run = folder / "unet"
-    shutil.copytree(STORED, run / "checkpoints" / "best")
-    told = json.loads((STORED / "description.json").read_text())
+    shutil.copytree(stored / "forecast_unet", run / "checkpoints" / "best")
+    told = json.loads((stored / "forecast_unet" / "description.json").read_text())
     told["provenance"] |= {"periods": PERIODS, "units": {"temperature_500": "K", "temperature_850": "K"}}
     (run / METRICS).parent.mkdir(parents=True)
     for name, text in {
@@ -183,7 +182,7 @@ def test_classes_of_others_are_said_on_the_page_and_not_imported(trained: Path, 
     assert "--trust mine |" in card.model_card(run, "x", "hub/x", "MIT")
 
 
-def test_what_is_behind_an_address_goes_on_where_it_stopped(trained: Path, monkeypatch) -> None:
+def test_what_is_behind_an_address_goes_on_where_it_stopped(trained: Path, stored: Path, monkeypatch) -> None:
     monkeypatch.setattr(zarrs, "FIRST_PAUSE", 0)
     monkeypatch.setattr(copies, "BLOCK_BYTES", 6_000)
     fsspec.filesystem("memory").store.clear()
@@ -212,7 +211,7 @@ def test_what_is_behind_an_address_goes_on_where_it_stopped(trained: Path, monke
         ("manifest.json", None), ("weights.safetensors", 12_000), ("weights.safetensors", 18_000), ("metrics.csv", 0),
         ("recipe.yaml", 0),
     ]  # fmt: skip
-    assert Path("out", WEIGHTS).read_bytes() == (STORED / "weights.safetensors").read_bytes()
+    assert Path("out", WEIGHTS).read_bytes() == (stored / "forecast_unet" / "weights.safetensors").read_bytes()
     assert not Path("out.partial").exists()
 
 

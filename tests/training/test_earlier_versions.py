@@ -11,7 +11,6 @@ from etesian import Batch, Channel, Fields, Frame, Grid
 from etesian.training.checkpoint import load_task
 from etesian.training.trusted import by_public_names, read
 
-STORED = Path(__file__).parents[1] / "stored"
 CHANNELS = tuple(Channel("temperature", level) for level in (500, 850))
 COARSE = Grid(-82.5 + 15 * np.arange(12.0), 15 * np.arange(24.0))
 FINE = Grid(COARSE.latitude[0] - 3.75 + 7.5 * np.arange(24.0), -3.75 + 7.5 * np.arange(48.0))
@@ -41,16 +40,16 @@ ASKED = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_a_checkpoint_of_version_0_1_predicts_what_it_predicted(name: str) -> None:
+def test_a_checkpoint_of_version_0_1_predicts_what_it_predicted(stored: Path, name: str) -> None:
     inputs, target = ASKED[name]
-    task = load_task(STORED / name)
-    answer = np.load(STORED / name / "answer.npz")["answer"]
+    task = load_task(stored / name)
+    answer = np.load(stored / name / "answer.npz")["answer"]
     predicted = task.predict(Batch(inputs), target)
     np.testing.assert_allclose(predicted.values.numpy(), answer, rtol=2e-6, atol=2e-4)
 
 
-def test_a_checkpoint_written_now_names_its_classes_publicly() -> None:
-    task = load_task(STORED / "forecast_climax")
+def test_a_checkpoint_written_now_names_its_classes_publicly(stored: Path) -> None:
+    task = load_task(stored / "forecast_climax")
     checkpoint: dict[str, object] = {}
     task.on_save_checkpoint(checkpoint)
     described = checkpoint["etesian"]
@@ -59,12 +58,12 @@ def test_a_checkpoint_written_now_names_its_classes_publicly() -> None:
     assert described["network"]["class"] == "etesian.ClimaX"
     assert (
         "etesian.models"
-        in json.loads((STORED / "forecast_climax" / "description.json").read_text())["network"]["class"]
+        in json.loads((stored / "forecast_climax" / "description.json").read_text())["network"]["class"]
     )
 
 
 def test_the_recipe_of_a_run_of_version_0_1_is_read_and_kept_under_public_names() -> None:
-    recipe = read(STORED / "recipe.yaml")
+    recipe = read(Path(__file__).parents[1] / "stored" / "recipe.yaml")
     assert recipe["model"]["class_path"] == "etesian.forecast.task.ForecastTask"
     assert recipe["model"]["init_args"]["network"]["class_path"] == "etesian.networks.unet.UNet"
     assert recipe["data"]["class_path"] == "etesian.forecast.data.ForecastData"
