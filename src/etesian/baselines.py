@@ -18,6 +18,7 @@ from etesian.forecast.baselines import BASELINES, baseline_task
 from etesian.forecast.run import predict_to
 from etesian.store.reader import Store
 from etesian.store.regrid import as_grid
+from etesian.store.select import refuse_beyond
 from etesian.training.prediction import initial_times
 from etesian.training.task import Job
 from etesian.verbs import (
@@ -132,13 +133,15 @@ class Baseline:
 
         Raises:
             RecipeError: if the baseline fills no gaps.
+            DataError: if the period reaches beyond the store's times, or `out` holds something else.
         """
         require(self.job, "fill", f"the baseline {self.name}")
-        gappy = training_store(store)
+        gappy, span = training_store(store), period(months)
+        refuse_beyond(gappy.path, gappy.time, gappy.calendar, *span)
 
         def write(path: str) -> None:
             fill_baseline_to(
-                self.name, gappy, path, period(months), target=target, channels=gappy.resolve(channels),
+                self.name, gappy, path, span, target=target, channels=gappy.resolve(channels),
                 overwrite=overwrite,
             )  # fmt: skip
 

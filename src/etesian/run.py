@@ -193,8 +193,9 @@ class Run:
         Raises:
             RecipeError: if the run does not forecast, or was not trained for a lead or for members.
             GridError: if no station lies on the grid.
-            DataError: if the store has no such times or lacks states that `perturb` needs, what the run knows of the
-                target times is missing at one of them, the table cannot be read, or `out` holds something else.
+            DataError: if `init` reaches beyond the store's times, states that `perturb` needs are not there, what the
+                run knows of the target times is missing at one of them, the table cannot be read, or `out` holds
+                something else.
         """
         require(self.job, "forecast", str(self.path))
         in_reach(out, scheduler)
@@ -257,7 +258,8 @@ class Run:
 
         Raises:
             RecipeError: if the run fills no gaps, or has no members.
-            DataError: if no whole month lies in the span, or `out` holds something else.
+            DataError: if no whole month lies in the span, it reaches beyond the store's times, or `out` holds something
+                else.
         """
         require(self.job, "fill", str(self.path))
         in_reach(out, scheduler)

@@ -80,6 +80,9 @@ def test_a_run_fills_months_in_memory_and_on_disk_alike(tmp_path: Path) -> None:
     written = et.load(tmp_path / "run").fill(store, ("2001-03", "2001-04"), out=tmp_path / "filled.zarr")
     xr.testing.assert_equal(written.load(), filled)
     base = et.baseline("linear").fill(store, ("2001-03", "2001-04"))
+    for filler in (et.load(tmp_path / "run"), et.baseline("linear")):
+        with pytest.raises(et.EtesianError, match=r"observed.zarr holds .*; ask for 2001-03 to 2001-04-30$"):
+            filler.fill(store, ("2001-03", "2001-06"))
     assert base[SST].sizes == filled[SST].sizes
 
 

@@ -176,6 +176,10 @@ def test_initial_times_have_their_history_and_their_spacing(store: str) -> None:
     assert found.tolist() == [first + 12 * 3600 * i for i in range(6)]
     with pytest.raises(DataError, match=r"no initial time .* in 2003 to 2003; it holds 2001-01-01T00:00 to 2001-01-15"):
         initial_times(reader, (0,), Period("2003", "2003"), 24)
+    with pytest.raises(
+        DataError, match=r"store.*\.zarr holds .* 2001-01-03 to 2001-02-01 reaches beyond .*; ask for 20"
+    ):
+        initial_times(reader, (0,), Period("2001-01-03", "2001-02-01"), 24)
 
 
 def test_a_region_is_forecast_from_a_store_of_the_globe(store: str) -> None:

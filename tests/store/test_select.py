@@ -7,9 +7,18 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from etesian.core.clock import encode_time
 from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError
-from etesian.store.select import resample, select_channels, select_member, select_period, select_region, unchanging
+from etesian.store.select import (
+    refuse_beyond,
+    resample,
+    select_channels,
+    select_member,
+    select_period,
+    select_region,
+    unchanging,
+)
 from etesian.store.states import DatasetStates
 
 
@@ -116,3 +125,43 @@ def test_a_static_field_kept_at_every_time_loses_it_unless_it_changes() -> None:
     source["land_sea_mask"][-1] = 0
     with pytest.raises(DataError, match="'land_sea_mask' should not change in time but does"):
         unchanging(source)
+
+
+@pytest.mark.parametrize("freq", ["3h", "24h"])
+@pytest.mark.parametrize(
+    ("first", "last", "within"),
+    [
+        ("2000-12-31", "2001-01-04", "2001-01-01 to 2001-01-04"),
+        ("2001-01-02", "2001-01-25", "2001-01-02 to 2001-01-24"),
+        ("1999", "2002", "2001-01-01 to 2001-01-24"),
+        ("2003", "2003", "2001-01-01 to 2001-01-24"),
+        ("1999", "1999", "2001-01-01 to 2001-01-24"),
+    ],
+)
+def test_a_span_that_reaches_beyond_all_times_is_refused_with_the_part_that_is_there(
+    freq: str, first: str, last: str, within: str
+) -> None:
+    times = pd.date_range("2001-01-01", "2001-01-24", freq=freq).values
+    with pytest.raises(
+        DataError, match=f"^a.zarr holds 2001-01-01T00:00 to 2001-01-24T00:00, and .*; ask for {within}$"
+    ):
+        refuse_beyond("a.zarr", *encode_time(times), first, last)
+    refuse_beyond("a.zarr", *encode_time(times), *within.split(" to "))
+
+
+@pytest.mark.parametrize(
+    ("times", "first", "last"),
+    [
+        # Parts of a year, a month or a day that is named.
+        (pd.date_range("2001-02-10", "2001-06-20T06", freq="6h"), "2001", "2001"),
+        (pd.date_range("2001-02-10", "2001-06-20T06", freq="6h"), "2001-02", "2001-06-20"),
+        # Nothing is missing: the next time would lie outside.
+        (pd.date_range("2001-01-01T12", "2001-01-09T12", freq="24h"), "2001-01-01T00", "2001-01-10T11"),
+        (pd.date_range("2001-01", "2001-12", freq="MS"), "2001-01-01", "2001-12-31"),
+        (pd.date_range("2001-01-01T06", periods=1), "2001-01-01", "2001-01-01"),
+    ],
+)
+def test_a_span_is_within_times_that_begin_or_end_in_what_its_dates_name(
+    times: pd.DatetimeIndex, first: str, last: str
+) -> None:
+    refuse_beyond("a.zarr", *encode_time(times.values), first, last)

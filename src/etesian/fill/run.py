@@ -36,6 +36,7 @@ from etesian.fill.pairs import COUNT, DEVIATION, FILLED, FLAG, ON_LAND, UNOBSERV
 from etesian.fill.task import GapFillTask
 from etesian.samples.windows import Period
 from etesian.store.reader import Store
+from etesian.store.select import refuse_beyond
 from etesian.training.task import Task, channel_units
 
 Empty = Literal["missing", "climatology"]
@@ -106,7 +107,8 @@ def fill_to(
         RecipeError: if the run fills no gaps, or has no members, or they are asked for with a climatology.
         GridError: if the store does not hold the run's grid.
         ChannelError: if the store lacks a channel that the run needs.
-        DataError: if no whole month lies in the period, or the path exists and may not be replaced.
+        DataError: if no whole month lies in the period, it reaches beyond the store's times, or the path exists and may
+            not be replaced.
     """
     filler, scatter = _parts(task, store, empty, members, seed)
     stretches = filler.stretches(period)
@@ -222,7 +224,8 @@ class Filler:
         """Return the months of a period, as many together as the run was trained on.
 
         Raises:
-            DataError: if no whole month lies in the period, or the store has no time in any of them.
+            DataError: if no whole month lies in the period, the store has no time in any of them, or it reaches beyond
+                the store's times.
         """
         starts = month_starts(*period.seconds(self.store.calendar), self.store.calendar)
         if not len(starts) or not any(self._has_times(int(start)) for start in starts):
@@ -231,6 +234,7 @@ class Filler:
                 f"{self.store.path} has no whole month in {period.start} to {period.end}, which names months such as "
                 f"2007-01 2007-12; it holds {str(ends[0])[:10]} to {str(ends[1])[:10]}"
             )
+        refuse_beyond(self.store.path, self.store.time, self.store.calendar, *period)
         found = []
         for first in range(0, len(starts), self.months):
             own = starts[first : first + self.months]

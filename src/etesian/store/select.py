@@ -139,6 +139,35 @@ def within(seconds: NDArray[np.int64], calendar: str, start: str | None, end: st
     return slice(int(first), int(last))
 
 
+def refuse_beyond(where: str, seconds: NDArray[np.int64], calendar: str, first: str, last: str) -> None:
+    """See that no time which a span asks for lies before or after all that there are.
+
+    A year, month or day of which only a part is there is not beyond, nor is what lies between the last time and the one
+    that would be next.
+
+    Args:
+        where: what holds the times, for the message.
+        seconds: ascending times.
+        calendar: of the times.
+        first: date with which the span begins.
+        last: date with which it ends.
+
+    Raises:
+        DataError: if one does, naming the dates within.
+    """
+    step = np.median(np.diff(seconds)) if seconds.size > 1 else 0
+    early = end_of(first, calendar) < seconds[0] and parse_time(first, calendar) <= seconds[0] - step
+    late = parse_time(last, calendar) > seconds[-1] and end_of(last, calendar) >= seconds[-1] + step
+    if early or late:
+        begin, end = (f"{date!s:.16}".replace(" ", "T") for date in decode_time(seconds[[0, -1]], calendar))
+        begins_within = not early and parse_time(first, calendar) <= seconds[-1]
+        ends_within = not late and end_of(last, calendar) >= seconds[0]
+        raise DataError(
+            f"{where} holds {begin} to {end}, and {first} to {last} reaches beyond that; ask for "
+            f"{first if begins_within else begin[:10]} to {last if ends_within else end[:10]}"
+        )
+
+
 def resample(dataset: xr.Dataset, every: int, how: Resampling = "instant") -> xr.Dataset:
     """Thin out the times to multiples of some hours after 00 UTC, or average them over windows of so many hours.
 

@@ -25,6 +25,7 @@ from etesian.core.points import AtPoints
 from etesian.core.resumable import ResumableStore
 from etesian.core.workers import Workers
 from etesian.samples.windows import Period, exists, given_side
+from etesian.store.select import refuse_beyond
 from etesian.store.states import States
 
 Answer = Callable[[NDArray[np.int64], list[int]], Iterable[Fields]]
@@ -44,7 +45,7 @@ def initial_times(store: States, history: tuple[int, ...], period: Period, every
         every: hours between initial times.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or the period reaches beyond the times of the store.
     """
     first, last = period.seconds(store.calendar)
     everywhere = np.ones(len(store.time), dtype=bool)
@@ -58,6 +59,7 @@ def initial_times(store: States, history: tuple[int, ...], period: Period, every
             f"{store.path} has no initial time with states at {list(history)} h in {period.start} to {period.end}; "
             f"it holds {ends[0]!s:.16} to {ends[1]!s:.16}"
         )
+    refuse_beyond(store.path, store.time, store.calendar, *period)
     return found
 
 
