@@ -50,8 +50,9 @@ def test_sums_at_one_lead_time_are_a_series(tmp_path: Path) -> None:
         ([0, 0, 0], [6, 12, 18], "tp_accumulated"),
         ([0, 3, 9], [3, 9, 12], "tp_accumulated"),
         ([0, 31 * 24, 59 * 24], [31 * 24, 59 * 24, 90 * 24], "total_precipitation"),
+        ([6, 12, 18], [6, 12, 18], "tp_accumulated"),
     ],
-    ids=["steps", "since the start", "two lengths", "months"],
+    ids=["steps", "since the start", "two lengths", "months", "no length"],
 )
 def test_bounds_tell_over_what_a_sum_is(tmp_path: Path, starts: list[int], ends: list[int], name: str) -> None:
     first = np.datetime64("2001-01-01", "ns")

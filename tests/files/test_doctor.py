@@ -207,6 +207,45 @@ def test_fields_beside_the_grid_are_named(tmp_path: Path) -> None:
     assert "'section' is left out: it lies on time × depth, not on the grid" in sentences(diagnosis, Severity.LOOK)
 
 
+def bounded(**ends: np.ndarray) -> xr.Dataset:
+    """Give axes of `series` the bounds that fit it, but for those that are given."""
+    fitting = {"lat": [[90, 25], [25, -25], [-25, -90]], "lon": np.array([-45.0, 45]) + 90 * np.arange(4)[:, None]}
+    dataset = series().assign_coords(time=("time", np.arange(10.0), {"units": "days since 2001-01-01"}))
+    for axis, pairs in {**fitting, "time": np.arange(10.0)[:, None] + [0, 1], **ends}.items():
+        dataset[axis].attrs["bounds"] = f"{axis}_bnds"
+        given = np.asarray(pairs)
+        dataset[f"{axis}_bnds"] = (("x" if len(given) != dataset.sizes[axis] else axis, "y"), given)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ({}, ""),
+        ({"lon": [[315, 45], [45, 135], [135, 225], [225, 315]]}, ""),
+        ({"lat": [[90, 28], [24, -24], [-26, -90]]}, ""),
+        (
+            {"lat": [[40, 25], [25, -25], [25, 90]]},
+            "'lat_bnds' does not enclose 'lat' at 2 of 3 points, the first of which is 50 in 40…25 degrees_north: "
+            "fields are put where 'lat' says",
+        ),
+        (
+            {"lat": [[90, 45], [45, -25], [-25, -90]]},
+            "'lat_bnds' puts edges of cells up to 20° from half way between the points of 'lat', where areas and "
+            "regridding put them",
+        ),
+        ({"lon": np.array([0, 90]) + 90 * np.arange(4)[:, None]}, "'lon_bnds' puts edges of cells up to 45° from half"),
+        ({"lon": np.array([10, 90]) + 90 * np.arange(4)[:, None]}, "does not enclose 'lon' at 4 of 4 points"),
+        ({"time": np.arange(10.0)[:, None] + [-31, -1]}, "'time_bnds' does not enclose 'time' at 10 of 10 points"),
+        ({"time": np.zeros((3, 2))}, "'time_bnds' has 3 × 2 values, not 10 × 2 as bounds of 'time': it is not read"),
+    ],
+    ids=["fitting", "across 0°E", "Gaussian", "latitude", "edges", "corners", "longitude", "time", "shape"],
+)
+def test_bounds_that_do_not_fit_their_axis_are_named(tmp_path: Path, ends: dict[str, np.ndarray], said: str) -> None:
+    found = sentences(examine(write(bounded(**ends), tmp_path / "a.nc")), Severity.LOOK)
+    assert [said in each for each in found] == ([True] if said else []), found
+
+
 def test_many_times_are_checked_by_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etesian.files.doctor.MOST_BYTES", 200)
     diagnosis = examine(write(series(), tmp_path / "file.nc"))

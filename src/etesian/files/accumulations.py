@@ -156,6 +156,8 @@ def _why_uneven(raw: xr.Dataset, array: xr.DataArray) -> str:
     for pair in pairs:
         starts, ends = np.asarray(pair.values).T
         lengths = ends - starts
+        if not (lengths > 0).all():
+            return f"over periods of which '{pair.name}' tells no length"
         if (starts[1:] < ends[:-1]).any():
             return "over periods that overlap"
         if lengths.max() > _UNEVEN * lengths.min():

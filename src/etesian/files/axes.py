@@ -220,10 +220,7 @@ def with_axes(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
 
 def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
     """Rename, order and check the two horizontal coordinates, or the one dimension of cells in their place."""
-    found = [
-        _candidates(raw, "latitude", _LATITUDES, "n(orth)?"),
-        _candidates(raw, "longitude", _LONGITUDES, "e(ast)?"),
-    ]
+    found = horizontal(raw)
     if not all(found) and (cells := on_healpix(raw, label)) is not None:
         return cells
     latitude, longitude = (_chosen(*each, raw, label) for each in zip(found, ("latitude", "longitude"), strict=True))
@@ -275,6 +272,14 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         raise GridError(f"{label}: {error}") from None
     names = {c.dims[0]: axis for axis, c in (("latitude", latitude), ("longitude", longitude)) if c.ndim}
     return dataset.rename(names).isel(index).assign_coords(ordered)
+
+
+def horizontal(raw: xr.Dataset) -> list[list[xr.DataArray]]:
+    """Return what may be the latitude of a dataset as a file holds it, and what may be its longitude."""
+    return [
+        _candidates(raw, "latitude", _LATITUDES, "n(orth)?"),
+        _candidates(raw, "longitude", _LONGITUDES, "e(ast)?"),
+    ]
 
 
 def _candidates(raw: xr.Dataset, axis: str, names: tuple[str, ...], direction: str) -> list[xr.DataArray]:

@@ -2,7 +2,7 @@
 
 import time as clock
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dask
@@ -17,6 +17,7 @@ from etesian.core.clock import encode_time
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import EtesianError
 from etesian.core.grid import Grid
+from etesian.files.axes import horizontal
 from etesian.files.canonical import canonicalise
 from etesian.files.cells import grid_of
 from etesian.files.checks import findings_of, gather, set_units, summaries, tallies
@@ -26,6 +27,9 @@ from etesian.files.naming import ON_LEVELS
 from etesian.files.open import Source, check_times, combine, expand, read_file
 from etesian.files.times import changes, is_timed, refusal
 from etesian.files.units import conversion
+
+_CLOSE = 1e-3
+"""Degrees, or units of the time, that rounding explains."""
 
 MOST_BYTES = 8 * 2**30
 """Of larger data only every so many steps are checked."""
@@ -53,6 +57,7 @@ def examine(source: Source) -> Diagnosis:
                 findings += [Finding(Severity.FIXED, note, (path,)) for note in notes]
                 findings += [Finding(Severity.LOOK, text, (path,)) for text in to_look_at(raw)]
                 findings += _check_left_out(raw, dataset, path)
+                findings += [Finding(Severity.LOOK, text, (path,)) for text in _odd_bounds(raw)]
                 usable = _check_time_axis(dataset, path, findings) and usable
         except EtesianError as error:
             usable = False
@@ -84,6 +89,43 @@ def _check_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Fin
         if array.ndim > 1 and array.dtype.kind in "fiu" and name not in used
         if not str(name).endswith(("bnds", "bounds", "vertices"))
     ]
+
+
+def _odd_bounds(raw: xr.Dataset) -> Iterator[str]:
+    """Say which bounds of a file do not fit their coordinate, by which alone fields are placed and dated."""
+    latitudes, longitudes = ({array.name for array in found} for found in horizontal(raw))
+    for name, coordinate in raw.variables.items():
+        units, called = coordinate.attrs.get("units"), coordinate.attrs.get("bounds")
+        bounds = raw.variables.get(called)
+        if bounds is None or coordinate.ndim != 1 or {coordinate.dtype.kind, bounds.dtype.kind} - set("fiu"):
+            continue
+        if bounds.shape != (coordinate.size, 2):
+            shape = " × ".join(map(str, bounds.shape))
+            yield f"'{called}' has {shape} values, not {coordinate.size} × 2 as bounds of '{name}': it is not read"
+        if bounds.shape != (coordinate.size, 2) or bounds.attrs.get("units", units) != units:
+            continue
+        degrees = 180 / np.pi if str(units).startswith("rad") else 1.0
+        points, ends = np.asarray(coordinate.values, np.float64), np.asarray(bounds.values, np.float64)
+        beside = degrees * (ends - points[:, None])
+        if name in longitudes:
+            is_circle = np.abs(np.diff(beside)) > 360 - _CLOSE
+            beside = np.where(is_circle, beside, np.mod(beside + 180, 360) - 180)
+        low, high = beside.min(axis=1), beside.max(axis=1)
+        outside = np.flatnonzero(~((low <= _CLOSE) & (high >= -_CLOSE)))
+        order = np.argsort(points)
+        half = degrees * np.diff(points[order]) / 2
+        off = np.abs([high[order][:-1] - half, low[order][1:] + half]).max(axis=0)
+        if outside.size:
+            point, (begin, end) = points[outside[0]], ends[outside[0]]
+            yield (
+                f"'{called}' does not enclose '{name}' at {outside.size} of {points.size} points, the first of which "
+                f"is {point:.10g} in {begin:.10g}…{end:.10g} {units or ''}: fields are put where '{name}' says"
+            )
+        elif name in latitudes | longitudes and (off > 0.2 * half).any():
+            yield (
+                f"'{called}' puts edges of cells up to {off.max():.3g}° from half way between the points of '{name}', "
+                "where areas and regridding put them"
+            )
 
 
 def _check_time_axis(dataset: xr.Dataset, path: str, findings: list[Finding]) -> bool:
