@@ -297,6 +297,10 @@ def test_fine_tuning_begins_with_trained_weights_and_trains_the_parts_named(tmp_
     trained = GapFillTask(filler, LAYOUT, STATISTICS, optimizer=adam(0.01))
     fit(trained, tmp_path, epochs=1)
     task = GapFillTask(filler, LAYOUT, STATISTICS, start=Start(str(tmp_path / "last"), ["decoder"]))
+    with pytest.raises(
+        RecipeError, match="statistics: trained, but GapFillTask normalises by those of its data; leave"
+    ):
+        GapFillTask(filler, LAYOUT, STATISTICS, start=Start(str(tmp_path / "last"), statistics="trained"))
     assert torch.equal(task.network.embed.weight, trained.network.embed.weight)  # type: ignore[union-attr, arg-type]
     assert {name.split(".")[0] for name, p in task.network.named_parameters() if p.requires_grad} == {
         "decoder"

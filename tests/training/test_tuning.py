@@ -170,6 +170,7 @@ def test_a_search_replaces_no_recipe_of_its_own_and_may_lie_where_one_works(
         ({"data.history": [[0], [-6, 0]]}, "data.history could change what the validation loss"),
         ({"trainer.limit_val_batches": [1, 2]}, "limit_val_batches could change what the validation loss"),
         ({"model.loss": ["l1", "l2"]}, "model.loss could change what the validation loss"),
+        ({"model.band_weight": [0.0, 0.2]}, "model.band_weight could change what the validation loss"),
         ({DIM: 8}, "give choices"),
         ({RATE: {"low": 1.0, "high": 0.1}}, "from low 1.0 to high 0.1; give both, low below high"),
         ({RATE: {"low": 0.1, "high": float("inf")}}, "from low 0.1 to high inf"),
@@ -186,6 +187,37 @@ def test_a_space_that_cannot_be_is_refused_in_a_sentence(
     with pytest.raises(et.RecipeError, match=said):
         search(store, tmp_path / "out", space)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "space"),
+    [
+        ({}, {"": [None, {"checkpoint": "b", "statistics": "trained"}]}),
+        ({"checkpoint": "a"}, {".statistics": ["data", "trained"]}),
+        ({"checkpoint": "a", "statistics": "trained"}, {".checkpoint": ["a", "b"]}),
+        ({"checkpoint": "a", "statistics": "trained"}, {".statistics": ["data"], DIM: [8, 16]}),
+    ],
+    ids=["start", "statistics", "checkpoint", "another than the recipe's"],
+)
+def test_losses_that_are_normalised_differently_are_not_compared(
+    recipe: dict[str, Any], space: dict[str, Any], store: str, tmp_path: Path
+) -> None:
+    options = {f"model.start.{name}": value for name, value in recipe.items()}
+    chosen = {name if name == DIM else f"model.start{name}": choices for name, choices in space.items()}
+    with pytest.raises(et.RecipeError, match=r"normalises by the statistics of .*, the recipe by those of .*; leave"):
+        search(store, tmp_path / "out", chosen, options=options)
+
+
+def test_a_search_may_choose_what_to_start_from(found: Any, store: str, tmp_path: Path) -> None:
+    first, second = (str(found.path / "trials" / number) for number in ("0000", "0001"))
+    starts = [None, {"checkpoint": first, "train": ["head"]}]
+    result = search(store, tmp_path / "a", {"model.start": starts}, trials=1, seeds=0, epochs=1)
+    assert list(result.trials.state) == ["complete"]
+    options = {"model.start.checkpoint": second, "model.start.statistics": "trained"}
+    options |= {DIM: found.trials.loc[1, DIM].item()}
+    space = {"model.start.train": [["all"], ["head"]]}
+    result = search(store, tmp_path / "b", space, trials=1, seeds=0, epochs=1, options=options)
+    assert list(result.trials.state) == ["complete"]
 
 
 def test_where_all_scores_are_the_same_no_setting_matters() -> None:

@@ -53,7 +53,7 @@ class GapFillTask(Task):
         warmup_steps: optimiser steps over which the learning rate rises; afterwards it falls along a cosine.
 
     Raises:
-        RecipeError: if the network fills no gaps, or gives no variance for `nll`.
+        RecipeError: if the network fills no gaps, gives no variance for `nll`, or `start` has statistics: trained.
     """
 
     job = "fill"
@@ -82,6 +82,10 @@ class GapFillTask(Task):
             )
         if loss == "nll" and not self.network.gives_variance:
             raise RecipeError(f"loss: nll needs a variance; give {type(self.network).__name__} variance: true")
+        if start is not None and start.statistics == "trained":
+            raise RecipeError(
+                "start has statistics: trained, but GapFillTask normalises by those of its data; leave that out"
+            )
         self.normalizer = Normalizer(statistics, anomalies=anomalies, grid=layout.grid)
         # Static fields have no season.
         self.constant = Normalizer(statistics.without_seasons())

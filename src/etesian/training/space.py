@@ -19,8 +19,9 @@ _SAME_VALIDATION = ("statics", "leads_per_sample", "batch_size", "workers")
 
 _MEASURE = (
     "loss", "balance", "latitude_weights", "channel_weights", "lead_weights", "level_weights", "forecast_weight",
-    "reconstruct_weight", "mask_patches", "mask_variables", "anomalies", "members", "content", "consistency", "spread",
-    "log1p", "hole", "lags", "adversarial", "limit_val_batches", "overfit_batches", "fast_dev_run",
+    "reconstruct_weight", "mask_patches", "mask_variables", "anomalies", "members", "band_weight", "content",
+    "consistency", "spread", "log1p", "hole", "lags", "adversarial", "limit_val_batches", "overfit_batches",
+    "fast_dev_run",
 )  # fmt: skip
 """Options of tasks and of the trainer that say what the validation loss measures."""
 

@@ -149,15 +149,27 @@ def _checked(where: str, settings: Sequence[Setting], words: list[str], trust: S
         return {part: read.complete.get(part) for part in ("seed_everything", "data", "model", "trainer")}
 
     complete = parsed({}, "")
+    own = _normalised_by(complete)
     for number in range(max(len(each.examples) for each in settings)):
         values = {each.name: each.examples[number % len(each.examples)] for each in settings}
         taken = parsed(values, f"{where}: ")
+        if (other := _normalised_by(taken)) != own:
+            raise RecipeError(
+                f"{where}: model.start normalises by the statistics of {other}, the recipe by those of {own}, so that "
+                "validation losses could not be compared; leave it out, or have the recipe itself start so"
+            )
         for name, value in values.items():
             # The parser takes the beginning of a name for the name.
             if value is not None and value_in(taken, name) is None:
                 names = [option.removeprefix(".").replace(".init_args", "") for option, _ in _flat("", complete)]
                 raise RecipeError(f"{where}: the recipe has no '{name}'{suggest(name, names)}")
     return complete
+
+
+def _normalised_by(recipe: Mapping[str, Any]) -> str:
+    """Return whose statistics a recipe normalises by, in whose units its validation loss then is."""
+    is_trained = value_in(recipe, "model.start.statistics") == "trained"
+    return str(value_in(recipe, "model.start.checkpoint")) if is_trained else "its data"
 
 
 def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
