@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from etesian.cli.main import main
-from etesian.projection.data import ProjectionData
+from etesian.projection.data import ProjectionData, SimulationData
 from etesian.projection.emulators import PatternScaling
 from etesian.projection.scores import climatebench_scores
 from etesian.simulation.climate import simulate_scenarios
@@ -80,7 +80,7 @@ def test_the_recipe_of_two_simulations_learns_from_one_and_projects_the_other(tm
         time = xr.date_range("1860-06-01", periods=120, freq="YS-JUN", calendar="360_day", use_cftime=True)
         rows, columns = np.arange(15.0, 60.0, 5), np.arange(225.0, 315.0, 10)
         pattern = 1 + rows[:, None] / 60 * np.ones(columns.size)
-        values = 280 + warming * np.arange(120)[:, None, None] * pattern
+        values = 280 + warming * (np.arange(120) + np.arange(120) ** 2 / 240)[:, None, None] * pattern
         xr.Dataset(
             {"tas": (("time", "latitude", "longitude"), values, {"units": "K"})},
             {"time": time, "latitude": rows, "longitude": columns},
@@ -97,6 +97,14 @@ def test_the_recipe_of_two_simulations_learns_from_one_and_projects_the_other(tm
     # The mean of the ten years before lags a year's warming by 5.5 years of it, which differs between the two.
     assert scores.nrmse_s["pattern_scaling"] < 0.05
     assert scores.nrmse_s["random_forest"] < 0.15
+    # What the network departs from are lines of the level and of its change over the window.
+    files = {name: str(tmp_path / f"{name}.nc") for name in ("A1B", "E1")}
+    years = SimulationData(files, "2m_temperature", ["A1B"], "1940-1944", "E1", (1960, 1979)).dataset("train")
+    inputs, targets = years.arrays()
+    warming = years.changes()
+    assert warming[0].max() < 0.6 * warming[-1].min()
+    lines = PatternScaling(np.concatenate([inputs, warming], axis=1), targets, years.layout.grid)
+    np.testing.assert_allclose(load_task(tmp_path / "run").slope, lines.slope, rtol=1e-3, atol=1e-4)
 
 
 def test_an_unknown_baseline_is_refused_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,16 +54,18 @@ def test_static_fields_have_no_place_in_the_network() -> None:
         projection(layout)
 
 
-def test_a_departure_is_from_the_lines_of_pattern_scaling_which_a_checkpoint_keeps() -> None:
+@pytest.mark.parametrize("trend", [False, True])
+def test_a_departure_is_from_the_lines_of_pattern_scaling_which_a_checkpoint_keeps(trend: bool) -> None:
     random = np.random.default_rng(0)
     layout = Layout(
         (Channel("CO2"), Channel("SO2")), (Channel("tas"), Channel("pr")), GRID, history=(-8760 * 2, -8760, 0)
     )
     inputs = random.normal(300.0, 40.0, (20, 2, *GRID.shape)).astype(np.float32)
     targets = random.normal(2.0, 1.0, (20, 2, *GRID.shape)).astype(np.float32)
-    lines = PatternScaling(inputs, targets, GRID)
+    seen = np.concatenate([inputs[2:], inputs[2:] - inputs[:-2]], 1) if trend else inputs[2:]
+    lines = PatternScaling(seen, targets[2:], GRID)
     statistics = Statistics((*layout.inputs, *layout.targets), np.array([300.0, 290, 1, 2]), np.array([40.0, 30, 2, 3]))
-    task = ProjectionTask(projection, layout, statistics, predict="departure")
+    task = ProjectionTask(projection, layout, statistics, predict="departure", trend=trend)
     task.slope.copy_(torch.from_numpy(lines.slope))
     task.maps.copy_(torch.from_numpy(lines.maps))
     again = ProjectionTask(projection, layout, statistics, **task.options())
@@ -71,14 +73,16 @@ def test_a_departure_is_from_the_lines_of_pattern_scaling_which_a_checkpoint_kee
     history = torch.from_numpy(np.stack([inputs[:18], inputs[1:19], inputs[2:]], 1))
     time = torch.from_numpy(middle(np.arange(2000, 2018)[:, None] + np.arange(3)))
     batch = Batch(Fields(history, Frame(layout.inputs, time, GRID, "noleap")))
-    # The network has not learned anything yet: what comes out is pattern scaling, of the last year's inputs.
+    # The network has not learned anything yet: what comes out is pattern scaling, of the last year and of the change.
     for channels, index in ((layout.targets, [0, 1]), (layout.targets[1:], [1])):
         found = again.predict(batch, Frame(channels, time[:, -1:], GRID, "noleap")).values[:, 0]
-        np.testing.assert_allclose(found, lines.predict(inputs[2:])[:, index], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found, lines.predict(seen)[:, index], rtol=1e-4, atol=1e-4)
 
 
 def test_departures_are_for_the_network_that_can_start_from_nothing() -> None:
     statistics = Statistics((*LAYOUT.inputs, *LAYOUT.targets), np.zeros(2), np.ones(2))
+    with pytest.raises(RecipeError, match="trend is of the lines that departures are from; set predict: departure"):
+        ProjectionTask(projection, LAYOUT, statistics, trend=True)
     with pytest.raises(RecipeError, match="departures are for ClimaXProjection, not ClimaX"):
         ProjectionTask(
             lambda _: ClimaX(FORECAST, patch=2, dim=16, depth=2, heads=2), LAYOUT, statistics, predict="departure"

@@ -63,6 +63,11 @@ class YearDataset(Dataset[Batch]):
         inputs = np.stack([run.inputs[place] for run, place in self.samples])
         return inputs, np.stack([run.targets[place] for run, place in self.samples])
 
+    def changes(self) -> Inputs:
+        """Return by how much the inputs change from the first year of each window to its last."""
+        span = len(self.layout.history)
+        return np.stack([run.inputs[place] - run.inputs[place - span + 1] for run, place in self.samples])
+
 
 class _Share(Sampler[list[int]]):
     """Batches of numbers for one of several ranks; all ranks together see every sample once."""

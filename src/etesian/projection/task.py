@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +31,7 @@ class ProjectionTask(Task):
         start: run or checkpoint of a ClimaX forecast whose transformer training begins with; None draws it at random.
         predict: the `state`, or its `departure` from pattern scaling: two least-squares lines that are fitted to the
             years to train on when training begins (`PatternScaling`). The network starts by adding nothing to it.
+        trend: whether these lines see the inputs' change over the window beside the inputs of its last year.
         frozen: keep the attention and the MLPs of the transformer as they are and tune only its LayerNorms, with the
             embeddings and the head; makes sense with `start`.
         optimizer: builds the optimiser; default AdamW with a learning rate of 5e-4, as ClimaX was tuned with.
@@ -53,6 +55,7 @@ class ProjectionTask(Task):
         start: str | None = None,
         frozen: bool = False,
         predict: Literal["state", "departure"] = "state",
+        trend: bool = False,
         optimizer: OptimizerFactory | None = None,
         warmup_steps: int = 100,
     ) -> None:
@@ -71,9 +74,11 @@ class ProjectionTask(Task):
                 parameter.requires_grad_(not frozen or ".norm" in name)
             if predict == "departure":
                 self.network.begin_with_nothing()
-        self.start, self.frozen, self.predicts = start, frozen, predict
+        if trend and predict == "state":
+            raise RecipeError("trend is of the lines that departures are from; set predict: departure, or leave it out")
+        self.start, self.frozen, self.predicts, self.trend = start, frozen, predict, trend
         if predict == "departure":
-            self.register_buffer("slope", torch.zeros(1 + len(layout.inputs)))
+            self.register_buffer("slope", torch.zeros(1 + (1 + trend) * len(layout.inputs)))
             self.register_buffer("maps", torch.zeros(2, len(layout.targets), *layout.grid.shape))
         rows = torch.from_numpy(layout.grid.cosine_weights).float()[:, None]
         self.register_buffer("loss_weight", rows, persistent=False)
@@ -81,7 +86,7 @@ class ProjectionTask(Task):
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
-        return {"frozen": self.frozen, "predict": self.predicts}
+        return {"frozen": self.frozen, "predict": self.predicts, "trend": self.trend}
 
     def on_fit_start(self) -> None:
         """Fit the lines of pattern scaling to the years to train on, where departures from it are learned."""
@@ -90,7 +95,10 @@ class ProjectionTask(Task):
             data = getattr(self.trainer, "datamodule", None)
             if not isinstance(data, YearData):
                 raise RecipeError("departures are from what is fitted to the training years: give fit a datamodule")
-            lines = PatternScaling(*data.dataset("train").arrays(), self.layout.grid)
+            years = data.dataset("train")
+            inputs, targets = years.arrays()
+            seen = np.concatenate([inputs, years.changes()], axis=1) if self.trend else inputs
+            lines = PatternScaling(seen, targets, self.layout.grid)
             self.slope.copy_(torch.from_numpy(lines.slope))
             self.maps.copy_(torch.from_numpy(lines.maps))
 
@@ -98,8 +106,9 @@ class ProjectionTask(Task):
         """Return normalised maps on the target frame from physical inputs."""
         values = self.network(self.normalizer.normalize(batch.inputs), target)
         if self.predicts == "departure":
-            last = batch.inputs.select(self.layout.inputs).values[:, -1]
-            means = (last.mean(-1) * self.loss_weight[:, 0]).mean(-1)
+            window = batch.inputs.select(self.layout.inputs).values
+            seen = torch.cat([window[:, -1], window[:, -1] - window[:, 0]], dim=1) if self.trend else window[:, -1]
+            means = (seen.mean(-1) * self.loss_weight[:, 0]).mean(-1)
             level = self.slope[0] + means @ self.slope[1:]
             index = [self.layout.targets.index(channel) for channel in target.channels]
             scaled = (self.maps[0] + level[:, None, None, None] * self.maps[1])[:, None, index]
