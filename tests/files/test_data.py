@@ -1,6 +1,7 @@
 """Public data by name, copied from local stores and servers that are laid out as the public ones."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -152,6 +153,11 @@ def test_daily_files_are_copied_in_parts_go_on_and_are_not_copied_twice(server, 
     with pytest.raises(et.DataError, match=r"stopped answering .* run the same command again to continue"):
         et.data("oisst", tmp_path / "sst", years=("1981-09-30", "1981-10-01"), **options)
     assert (tmp_path / "sst" / "oisst-avhrr-v02r01.19810930.nc.part").stat().st_size == 8000
+    shutil.copytree(tmp_path / "sst", tmp_path / "stopped")
+    claim(tmp_path / "stopped", "fields")
+    (tmp_path / "stopped" / "mine.nc.part").touch()
+    with pytest.raises(et.DataError, match=r"holds mine\.nc\.part, which etesian did not write"):
+        claim(tmp_path / "stopped", "fields")
     server.dead_after = 10**9
     et.data("oisst", tmp_path / "sst", years=("1981-09-30", "1981-10-01"), **options)
     size = (server.folder / "198109" / "oisst-avhrr-v02r01.19810930.nc").stat().st_size

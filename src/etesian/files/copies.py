@@ -39,8 +39,13 @@ def size_of(url: str, *, anonymous: bool = True) -> int | None:
     return int(found["size"])
 
 
+def part_of(place: Path) -> Path:
+    """Return where what has arrived of a file stays until it is complete."""
+    return place.with_name(f"{place.name}.part")
+
+
 def copy_files(files: Mapping[str, Path], *, anonymous: bool = True) -> None:
-    """Copy files that are not there yet; what has arrived of one stays in `NAME.part` and is not asked for again.
+    """Copy files that are not there yet; what has arrived of one stays in its `part_of` and is not asked for again.
 
     Args:
         files: where each address is to be copied to.
@@ -57,7 +62,7 @@ def copy_files(files: Mapping[str, Path], *, anonymous: bool = True) -> None:
             if size is None:
                 raise DataError(f"there is no {url}")
             bar = progress.add_task(f"Copying {place.name} ({count} of {len(missing)})", total=size)
-            part = place.with_name(f"{place.name}.part")
+            part = part_of(place)
             if part.exists() and part.stat().st_size > size:
                 part.unlink()
             with part.open("ab") as file:

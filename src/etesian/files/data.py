@@ -13,7 +13,7 @@ from etesian.core.channels import Channel, canonical_name
 from etesian.core.clock import end_of, parse_time
 from etesian.core.errors import ChannelError, DataError, RecipeError, suggest
 from etesian.core.outputs import claim, mark, marker
-from etesian.files.copies import copy_files, size_of
+from etesian.files.copies import copy_files, part_of, size_of
 from etesian.files.fetch import fetch, in_words
 from etesian.files.public import PUBLIC, PublicData, PublicList
 from etesian.files.services import copy_months
@@ -207,20 +207,27 @@ def _copy_days(public: PublicData, root: str, start: str | None, end: str | None
     missing = sum(not file.exists() for file in files.values())
     print(f"  {missing} of {len(files)} files to copy, about {in_words(missing * (size or 0))}")
     # What else has come into the folder is its owner's.
-    mark(folder, "fields", entries=[*marker(folder)["entries"], *(file.name for file in files.values())])
+    parts = {part_of(file).name for file in files.values()}
+    own = {*marker(folder)["entries"], *(file.name for file in files.values())} - parts
+    mark(folder, "fields", entries=own | parts)
     copy_files(files)
+    mark(folder, "fields", entries=own)
 
 
 def _copy_archives(public: PublicData, root: str, out: Path) -> None:
     """Copy archives and put the files in them side by side; each is noted when its files are there."""
     folder = _folder(out, public.way)
     told = marker(folder)
-    done, written = json.loads(told.get("plan") or "[]"), set(told["entries"])
-    for name in " ".join(public.places.values()).split():
+    names = " ".join(public.places.values()).split()
+    done = json.loads(told.get("plan") or "[]")
+    written = set(told["entries"]).difference(names, (part_of(folder / name).name for name in names))
+    for name in names:
         archive = folder / name
         if name in done:
             print(f"  {name} is already there")
             continue
+        unpacked = json.dumps(done)
+        mark(folder, "scenarios", unpacked, {*written, name, part_of(archive).name})
         if not archive.exists():
             size = size_of(f"{root}/{name}")
             print(f"  {name}: {in_words(size or 0)} to copy")
@@ -230,8 +237,9 @@ def _copy_archives(public: PublicData, root: str, out: Path) -> None:
                 for member in inside:
                     file = PurePosixPath(member.name).name
                     if member.isfile() and file.endswith(".nc") and not file.startswith("."):
-                        inside.extract(member.replace(name=file, deep=False), folder, filter="data")
                         written.add(file)
+                        mark(folder, "scenarios", unpacked, {*written, name})
+                        inside.extract(member.replace(name=file, deep=False), folder, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(
                 f"{archive} cannot be unpacked ({error}); remove it and run the same command again"

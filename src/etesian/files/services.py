@@ -65,9 +65,11 @@ def copy_months(
     }
     ask = (_marine if daily else _climate)(public)
     # What else has come into the folder is its owner's.
-    mark(folder, "fields", settings, [*marker(folder)["entries"], *parts])
+    coming_as = {name: f".coming-{name}" for name in parts}
+    own = {*marker(folder)["entries"], *parts}.difference(coming_as.values())
+    mark(folder, "fields", settings, own.union(coming_as.values()))
     for name, part in parts.items():
-        coming = folder / f".coming-{name}"
+        coming = folder / coming_as[name]
         if not (folder / name).exists():
             print(f"  {name}", flush=True)
             coming.unlink(missing_ok=True)
@@ -80,6 +82,7 @@ def copy_months(
             coming.replace(folder / name)
         else:
             _check(folder / name, part)
+    mark(folder, "fields", settings, own)
 
 
 def _variables(public: PublicData, channels: Sequence[str]) -> dict[str, tuple[int, ...]]:
