@@ -158,16 +158,31 @@ def prepare(
     Raises:
         EtesianError: if a source cannot be used, or an option asks for what is not there.
     """
+    return _prepared(
+        source, out, None, train=train, variables=variables, exclude=exclude, levels=levels, grid=grid, method=method,
+        coarsen=coarsen, start=start, end=end, every=every, resampling=resampling, region=region, member=member,
+        derive=derive, scheduler=scheduler, memory_limit=memory_limit, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def _prepared(
+    source: Source | xr.Dataset,
+    out: str | Path,
+    opened: xr.Dataset | None,
+    *,
+    train: tuple[str | None, str | None] | None = None,
+    grid: float | str | Path | None = None,
+    **options: Any,
+) -> "Store":
+    """Prepare a source, which may be open already."""
     from etesian.store.prepare import as_list
     from etesian.store.prepare import prepare as make
     from etesian.store.reader import Store
 
     first, last = train or (None, None)
     make(
-        source if isinstance(source, xr.Dataset) else as_list(source), str(out), variables=variables,
-        exclude=exclude, levels=levels, grid=None if grid is None else str(grid), method=method, coarsen=coarsen,
-        start=start, end=end, train_start=first, train_end=last, every=every, resampling=resampling, region=region,
-        member=member, derive=derive, scheduler=scheduler, memory_limit=memory_limit, overwrite=overwrite,
+        source if isinstance(source, xr.Dataset) else as_list(source), str(out), opened=opened,
+        grid=None if grid is None else str(grid), train_start=first, train_end=last, **options,
     )  # fmt: skip
     return Store(out)
 
@@ -189,9 +204,11 @@ def prepare_members(source: Source | xr.Dataset, out: str | Path, **options: Any
     if "{member}" not in str(out):
         apart = Path(out).with_stem(f"{Path(out).stem}_{{member}}")
         raise RecipeError(f"{out} cannot hold all members: say where the number of each goes, as in {apart}")
-    dataset = source if isinstance(source, xr.Dataset) else open_store(as_list(source), cells=True)
+    cells = options.get("grid") is not None
+    dataset = source if isinstance(source, xr.Dataset) else open_store(as_list(source), cells=cells)
     return [
-        prepare(source, str(out).replace("{member}", str(each)), member=each, **options) for each in members_of(dataset)
+        _prepared(source, str(out).replace("{member}", str(each)), dataset, member=each, **options)
+        for each in members_of(dataset)
     ]
 
 

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,11 +187,18 @@ def test_a_mean_of_members_is_refused_for_what_one_of_them_holds(tmp_path: Path)
             prepare(members, str(tmp_path / "b.zarr"), member=member)
 
 
-def test_all_members_are_kept_each_in_a_store_that_its_number_names(tmp_path: Path) -> None:
+def test_all_members_are_kept_each_in_a_store_that_its_number_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     members = xr.concat([planet(gaps=0, seed=seed) for seed in range(3)], pd.Index([0, 4, 7], name="member"))
     members.to_netcdf(tmp_path / "members.nc")
     source, out = str(tmp_path / "members.nc"), tmp_path / "kept_{member}.zarr"
-    stores = et.prepare_members(source, out, train=("2001-01-01", "2001-01-05"), levels=[500])
+    options: dict[str, Any] = {"train": ("2001-01-01", "2001-01-05"), "levels": [500]}
+    with monkeypatch.context() as patch:
+        patch.setattr("etesian.store.prepare.open_store", None)  # Opened once, for all members.
+        stores = et.prepare_members(source, out, **options)
+    et.prepare(source, tmp_path / "kept_4.zarr", member=4, **options)
+    assert "kept_4.zarr is already there" in capsys.readouterr().out
     assert [Path(str(store.path)).name for store in stores] == ["kept_0.zarr", "kept_4.zarr", "kept_7.zarr"]
     for store, member in zip(stores, (0, 4, 7), strict=True):
         kept = members.temperature.sel(member=member, level=[500])

@@ -77,17 +77,22 @@ def prepare(
     scheduler: str | None = None,
     memory_limit: str | None = None,
     overwrite: bool = False,
+    opened: xr.Dataset | None = None,
 ) -> None:
     """Make a training store: fields, statics, statistics, climatology.
 
-    `etesian.prepare` says what the options mean; `train_start` and `train_end` are its `train`.
+    `etesian.prepare` says what the options mean; `train_start` and `train_end` are its `train`, and `opened` is what
+    the sources hold, where they are open already.
 
     Raises:
         EtesianError: if a source cannot be used, an option asks for what is not there, or the disk is full.
     """
     files = [] if isinstance(sources, xr.Dataset) else expand(list(sources))
     target = claim(store, "training store", [*files, *([grid] if grid else [])], overwrite=overwrite)
-    dataset = sources if isinstance(sources, xr.Dataset) else open_store(list(sources), cells=grid is not None)
+    if isinstance(sources, xr.Dataset):
+        dataset = sources
+    else:
+        dataset = open_store(list(sources), cells=grid is not None) if opened is None else opened
     if member != "mean":
         dataset = select_member(dataset, member)
     derived = names_to_derive(derive or [])
