@@ -190,7 +190,7 @@ def test_a_picture_of_members_is_that_of_their_mean_or_of_one(
     states = states.assign(temperature=states.temperature.assign_attrs(units="K", levels=[500, 850]))
     states.to_netcdf(tmp_path / "states.nc")
     drawing.plot(str(tmp_path / "states.nc"), str(tmp_path / "states.png"), channel="temperature_850")
-    assert drawn[-1][0][0] == "2020-12-01T00:00 UTC, mean of 2 members"
+    assert drawn[-1][0][0] == "2020-12-01 00:00 UTC, mean of 2 members"
 
 
 def test_what_is_unfair_in_training_costs_members_one_hundredth_of_their_spread() -> None:

@@ -156,6 +156,19 @@ def test_the_verb_returns_a_figure_and_writes_it_where_it_is_told(tmp_path):
         et.plot(tmp_path / "earth.nc", region="1,2,1,2")
 
 
+def test_a_map_has_its_title_and_the_time_close_above_it(tmp_path):
+    states(tmp_path / "earth.nc")
+    for options in ({}, {"region": "Europe"}, {"projection": "orthographic:50,10"}):
+        figure = et.plot(tmp_path / "earth.nc", time="2020-01-01T06", **options)
+        figure.draw_without_rendering()
+        panel = figure.axes[0]
+        places = [panel._left_title.get_window_extent(), figure._suptitle.get_window_extent()]
+        assert panel.get_title(loc="left") == "2020-01-01 06:00 UTC"
+        assert (
+            panel.get_window_extent().y1 < places[0].y0 < places[0].y1 < places[1].y0 < places[0].y1 + 0.15 * figure.dpi
+        )
+
+
 def test_no_coasts_of_the_earth_are_drawn_on_another_planet(tmp_path):
     states(tmp_path / "planet.nc", planet="simulated")
     opened = et.open(tmp_path / "planet.nc")

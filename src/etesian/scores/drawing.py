@@ -88,7 +88,7 @@ def plot(
         what = _channel(series, channel)
         index = _time_index(series, time)
         field = series.read([what], time=np.array([index]))[0, 0]
-        when = str(series.dataset.time.values[index])[:16]
+        when = _written(series.dataset.time.values[index])
         figure = _maps([(f"{when} UTC{told}", field)], what, series, look, width=8.5)
         _entitle(figure, title(str(what)))
     if out is not None:
@@ -155,7 +155,7 @@ def _forecast_figure(
     if MEMBER in series.dims:
         fields = fields.mean(0) if chosen_member is None else fields[chosen_member]
     fields = fields[0, :, 0]
-    initial = str(series.dataset.time.values[start])[:16]
+    initial = _written(series.dataset.time.values[start])
     if truth is None:
         figure = _maps([(f"+{days(h)}", field) for h, field in zip(chosen, fields, strict=True)], what, series, look)
     else:
@@ -234,7 +234,7 @@ def _maps(
     drawn, grid, reading = _shown([field for _, field in fields], channel, series, look)
     how = _drawn(grid, look)
     height = map_height(grid, width - 0.6, how["projection"])
-    figure = Picture(figsize=(width * len(fields), height + 1.5), layout="constrained")
+    figure = Picture(figsize=(width * len(fields), height + 1.2), layout="compressed")
     panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
     colour_map, lowest, highest = value_range(str(channel), drawn)
     for panel, (label, _), field in zip(panels, fields, drawn, strict=True):
@@ -242,6 +242,10 @@ def _maps(
         panel.set_title(label, loc="left", fontsize=10, color=STYLE["text"])
     colour_bar(figure, image, panels, "", reading.units, extend="max" if lowest == 0 else "both")
     return figure
+
+
+def _written(time: Any) -> str:
+    return f"{time!s:.16}".replace("T", " ")
 
 
 def _entitle(figure: Figure, text: str) -> Figure:
@@ -260,5 +264,5 @@ def _time_index(series: FieldSeries, text: str | None) -> int:
     found = np.flatnonzero(seconds == parse_time(text, calendar))
     if found.size == 0:
         first, last = series.dataset.time.values[[0, -1]]
-        raise DataError(f"{series.name} has no time {text}; it runs from {str(first)[:16]} to {str(last)[:16]}")
+        raise DataError(f"{series.name} has no time {text}; it runs from {_written(first)} to {_written(last)}")
     return int(found[0])
