@@ -13,12 +13,8 @@ from etesian.core.grid import overlap_weights
 from etesian.core.recorded import rebuild
 from etesian.downscale.baselines import Interpolation
 from etesian.networks.climax import ClimaX
-from etesian.networks.downscaler import (
-    BicubicInterpolation,
-    BilinearInterpolation,
-    ConservativeInterpolation,
-    Downscaler,
-)
+from etesian.networks.downscaler import Downscaler
+from etesian.networks.interpolation import BicubicInterpolation, BilinearInterpolation, ConservativeInterpolation
 from etesian.networks.unet import UNet
 
 CHANNELS = (Channel("temperature", 500), Channel("2m_temperature"))

@@ -10,7 +10,7 @@ from etesian.core import Channel, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError
 from etesian.core.statistics import unscaled
 from etesian.downscale.task import DownscaleTask
-from etesian.networks.downscaler import INTERPOLATIONS as WAYS
+from etesian.networks.interpolation import INTERPOLATIONS as WAYS
 from etesian.networks.network import Network
 from etesian.store.states import States
 
