@@ -1,11 +1,11 @@
 """Downscaling: the embedded planet from 11.25° to 5.625°, and ERA-Interim from 3° to 0.75°; docs/downscaling.md.
 
-Planet: simulates it, trains the recipe `downscale_planet` with several seeds, a U-Net in place of its ClimaX for the
-same processor time, and the recipe for members, of which it makes 8, and judges all beside interpolation on 89 days
-that no run saw. ERA-Interim, if its file is named: a U-Net learns from January's map, all but bands of longitude, which
-choose its epoch and how much of what it learned is added; judged on July's. Prints root-mean-square errors (of members
-that of their mean), biases, CRPS (of one field the mean absolute error) and spread over error, for networks mean ±
-standard deviation over seeds, and the processor time of each training.
+Planet: simulates it, trains the recipe `downscale_planet` with several seeds, the regression that it begins with alone,
+a U-Net in place of its ClimaX for the same processor time, and the recipe for members, of which it makes 8, and judges
+all beside interpolation on 89 days that no run saw. ERA-Interim, if its file is named: a U-Net learns from January's
+map, all but bands of longitude, which choose its epoch and how much of what it learned is added; judged on July's.
+Prints root-mean-square errors (of members that of their mean), biases, CRPS (of one field the mean absolute error) and
+spread over error, for networks mean ± standard deviation over seeds, and the processor time of each training.
 
     python benchmarks/downscaling.py [--eraint eraint_uvz.nc] [--seeds 3] [--out runs/downscaling]
 """
@@ -29,6 +29,10 @@ UNET: dict[str, Any] = {
         "init_args": {"leads": [0], "width": 32, "maps": 0, "noise": 0.0, "dropout": 0.0},
     },
 }
+REGRESSION: dict[str, Any] = {
+    "model.network.shrink": True, "model.optimizer.lr": 0.0, "trainer.max_epochs": 1, "trainer.limit_train_batches": 1,
+}  # fmt: skip
+"""The regression alone: a network that gives nothing, and learns nothing."""
 ERAINT: dict[str, Any] = {
     "data.inputs": None, "data.train": ["2000-01-15"] * 2, "data.validate": ["2000-01-16"] * 2,
     "data.test": ["2000-07-16"] * 2, "model.network.interpolation": "conservative", "model.network.shrink": True,
@@ -65,7 +69,9 @@ def planet(out: Path, seeds: int) -> None:
     train = (None, "2001-03-31")
     fine = et.prepare(out / "planet.zarr", out / "fine.zarr", every=12, train=train)
     coarse = et.prepare(out / "planet.zarr", out / "coarse.zarr", every=12, train=train, grid="11.25")
-    networks: dict[str, dict[str, Any]] = {"climax": {}, "unet": UNET, "members": {"model.members": 2}}
+    networks: dict[str, dict[str, Any]] = {
+        "regression": REGRESSION, "climax": {}, "unet": UNET, "members": {"model.members": 2}
+    }  # fmt: skip
     report(judged(out, "planet", coarse, fine, networks, seeds, TEST))
 
 

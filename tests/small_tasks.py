@@ -312,6 +312,16 @@ def downscaled() -> Case:
     return task, weather(layout, (0,), gaps=0.05)
 
 
+def regressed() -> Case:
+    layout = Layout(STATE, STATE[:3], GLOBE, target_grid=GLOBE.refined(2))
+    task = et.DownscaleTask(
+        lambda own: et.Downscaler(own, lambda deep: et.UNet(deep, leads=(0,), width=4), interpolation="regression"),
+        layout, known(layout),
+    )  # fmt: skip
+    torch.nn.init.normal_(task.network.interpolation.weights, std=0.1)
+    return task, weather(layout, (0,))
+
+
 def projected() -> Case:
     forcings = tuple(map(Channel, ("CO2", "SO2", "CH4", "BC")))
     layout = Layout(forcings, (Channel("tas"),), GLOBE, history=(-17520, -8760, 0))
@@ -326,7 +336,7 @@ CASES = [
     climax_plain, climax_local, climax_departure, climax_history, climax_iterated, climax_forced, climax_members,
     climax_pretrained, climax_content, unet, unet_forced, mesh_flex, mesh_tiled, mesh_members,
     fill_monthly, fill_daily, fill_mean, fill_kriging, fill_dincae, lags, inpaint, super_resolved, adversarial,
-    adversarial_members, downscaled, projected,
+    adversarial_members, downscaled, regressed, projected,
 ]  # fmt: skip
 
 

@@ -108,3 +108,20 @@ def test_of_what_the_network_adds_the_share_is_kept_that_errs_least_on_the_valid
 def test_there_is_nothing_to_shrink_without_a_residual() -> None:
     with pytest.raises(RecipeError, match="shrink needs an interpolated field that the network adds to"):
         Downscaler(LAYOUT, lambda fine: Interpolation(fine), residual=False, shrink=True)
+
+
+def test_a_regression_is_fitted_to_the_times_of_a_datamodule() -> None:
+    coarse = Grid.equiangular(22.5)
+    layout = Layout(CHANNELS, CHANNELS, coarse, target_grid=coarse.refined(2))
+    task = DownscaleTask(
+        lambda own: Downscaler(
+            own, lambda fine: ClimaX(fine, patch=4, dim=8, depth=1, heads=2), interpolation="regression"
+        ),
+        layout,
+        STATISTICS,
+    )
+    task._trainer = SimpleNamespace(datamodule=None, optimizers=[], lr_scheduler_configs=[])  # type: ignore[assignment]
+    with pytest.raises(
+        RecipeError, match="a regression is fitted to the times to train on: give fit a DownscalingData"
+    ):
+        task.on_fit_start()

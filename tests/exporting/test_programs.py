@@ -131,7 +131,7 @@ def test_an_onnx_model_gives_the_forecasts_of_the_run(run: str, store: str, tmp_
 
 KINDS = {
     "climax_departure": (6, 24), "climax_iterated": (6, 12), "climax_local": (24,), "climax_forced": (6, 24),
-    "climax_history": (6,), "mesh_tiled": (6, 12), "mesh_members": (6, 12), "downscaled": (),
+    "climax_history": (6,), "mesh_tiled": (6, 12), "mesh_members": (6, 12), "downscaled": (), "regressed": (),
 }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from etesian.core import Batch, Fields, Frame, Grid, Layout
 from etesian.core.errors import GridError, RecipeError
 from etesian.core.statistics import Statistics
+from etesian.downscale.data import DownscalingData
+from etesian.networks.regression import RegressionInterpolation
 from etesian.networks.srgan import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer
 from etesian.training.checkpoint import load_network
@@ -19,6 +21,9 @@ from etesian.training.ensemble_task import EnsembleTask
 from etesian.training.field_task import LossTerm, Values, WeightedError
 from etesian.training.members import Noise, fresh
 from etesian.training.task import NetworkFactory, OptimizerFactory, over_processes
+
+AT_ONCE = 64
+"""Samples that a regression reads together."""
 
 BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
@@ -122,6 +127,19 @@ class DownscaleTask(SharpeningTask):
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments that a checkpoint keeps, as plain data."""
         return super().options() | {"members": self.members}
+
+    def on_fit_start(self) -> None:
+        """Fit the regression that the network interpolates by, if there is one, to the times to train on."""
+        super().on_fit_start()
+        interpolation = getattr(self.network, "interpolation", None)
+        if not isinstance(interpolation, RegressionInterpolation):
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, DownscalingData):
+            raise RecipeError("a regression is fitted to the times to train on: give fit a DownscalingData")
+        dataset = data.dataset("train")
+        chunks = (dataset[dataset.picks[i : i + AT_ONCE]] for i in range(0, len(dataset), AT_ONCE))
+        interpolation.fit((self.normalized(chunk) for chunk in chunks), len(dataset))
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         """Keep the static fields for predictions."""

@@ -12,8 +12,9 @@ from etesian.core.device import positions
 from etesian.core.errors import GridError, RecipeError
 from etesian.core.fields import Fields, Frame, Layout
 from etesian.core.grid import Grid
-from etesian.networks.interpolation import INTERPOLATIONS
+from etesian.networks.interpolation import INTERPOLATIONS, BilinearInterpolation
 from etesian.networks.network import Network, Normals
+from etesian.networks.regression import RegressionInterpolation
 
 
 class Downscaler(Network):
@@ -28,14 +29,15 @@ class Downscaler(Network):
             which must then be among the inputs; otherwise the field itself.
         interpolation: `bilinear`; or, of fields without holes, by cubic splines through values at points (`bicubic`),
             or with the means over the coarse cells that are given (`conservative`), which is right where the coarse
-            fields are such means.
+            fields are such means; or what a `regression` on all inputs around makes of them, which is fitted to the
+            data to train on and needs globes (`RegressionInterpolation`).
         shrink: whether the network begins by giving nothing, and a share of what it gives is added, by channel: that
             with the least squared error over the validation data, none if it does not help there.
 
     Raises:
-        RecipeError: if the layout has no target grid, a residual has nothing to be added to, or a share of none is
-            to be chosen.
-        GridError: if the target grid reaches beyond that of the inputs.
+        RecipeError: if the layout has no target grid, a residual has nothing to be added to, a share of none is
+            to be chosen, or a regression is out of reach.
+        GridError: if the target grid reaches beyond that of the inputs, or a regression has no place on them.
     """
 
     share: Tensor | None
@@ -46,7 +48,7 @@ class Downscaler(Network):
         network: Callable[[Layout], Network],
         *,
         residual: bool = True,
-        interpolation: Literal["bilinear", "bicubic", "conservative"] = "bilinear",
+        interpolation: Literal["bilinear", "bicubic", "conservative", "regression"] = "bilinear",
         shrink: bool = False,
     ) -> None:
         super().__init__()
@@ -61,7 +63,11 @@ class Downscaler(Network):
             raise RecipeError("shrink needs an interpolated field that the network adds to; set residual: true")
         self.register_buffer("share", torch.ones(len(layout.targets), 1, 1) if shrink else None)
         self.layout, self.residual = layout, residual
-        self.interpolation = INTERPOLATIONS[interpolation](layout.grid, layout.target_grid)
+        self.interpolation: BilinearInterpolation | RegressionInterpolation
+        if interpolation == "regression":
+            self.interpolation = RegressionInterpolation(layout)
+        else:
+            self.interpolation = INTERPOLATIONS[interpolation](layout.grid, layout.target_grid)
         # A checkpoint describes the network itself, since a factory cannot be written down.
         fine = replace(layout, grid=layout.target_grid, target_grid=None)
         self.network = network if isinstance(network, Network) else network(fine)
