@@ -229,6 +229,18 @@ def test_an_icechunk_repository_in_a_bucket(signed: bool, folder: Path, monkeypa
     assert snapshot in json.dumps(dict(et.Store(folder / "store.zarr").dataset.attrs))
 
 
+def test_icechunk_is_not_asked_for_a_bucket_whose_server_is_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    icechunk = pytest.importorskip("icechunk", reason="icechunk, a package of 19 MB, is not installed")
+    monkeypatch.setattr(icechunk.Repository, "exists", None)  # It would be asked for most of a minute.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(
+        DataError, match=r"s3://climate/repository.* cannot be reached \(Cannot connect to 127.0.0.1:9: "
+    ):
+        read("s3://climate/repository")
+
+
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_an_icechunk_repository_in_a_bucket_reads_no_file_of_this_machine(
     where: str, folder: Path, monkeypatch: pytest.MonkeyPatch

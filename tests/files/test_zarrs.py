@@ -1,7 +1,10 @@
 """Zarr groups as they are found: chunks that are lost, groups in groups, bare arrays, zip files, old metadata."""
 
+import asyncio
+import contextlib
 import json
 import shutil
+import socket
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,8 @@ import xarray as xr
 import zarr
 
 from etesian.core.errors import DataError
+from etesian.files import zarrs
+from etesian.files.decoding import UnreachableError
 from etesian.files.diagnosis import Severity
 from etesian.files.doctor import examine
 from etesian.files.open import open_store
@@ -140,3 +145,37 @@ def test_values_in_memory_and_zip_files_of_other_things_are_told_apart(tmp_path:
         archive.writestr("instant.nc", json.dumps({}))
     with pytest.raises(DataError, match=r"zip archive of 1 files \(instant\.nc\): unpack it with `unzip .* -d .*era5`"):
         open_store(tmp_path / "era5.nc")
+
+
+def test_a_server_that_takes_no_connection_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarrs, "_GREETING", 0.2)
+    with socket.socket() as server, contextlib.ExitStack() as others:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):  # As many as may wait, and more.
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(server.getsockname())
+        address = f"http://name:secret@127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(
+            DataError, match=r"^s3://b/a cannot be reached \(Cannot connect to 127[^@]*: no answer in 0"
+        ):
+            zarrs.greet("s3://b/a", address)
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        zarrs.greet("s3://b/a", address)
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("ConnectionError", 3), ("HTTPClientError", 3), ("NoCredentialsError", 1)])
+def test_what_s3s_client_raises_is_repeated_where_that_may_help(
+    kind: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zarrs, "FIRST_PAUSE", 0.001)
+    error, times = type("SomeError", (type(kind, (type("BotoCoreError", (Exception,), {}),), {}),), {}), []
+
+    async def ask() -> None:
+        times.append(1)
+        raise error("no way")
+
+    with pytest.raises(UnreachableError, match="a key: no way"):
+        asyncio.run(zarrs.persistently(ask, "a key", 2))
+    assert len(times) == asked

@@ -96,7 +96,9 @@ def repeated(ask: Callable[[], T], what: str, remedy: str) -> T:
     for attempt in range(zarrs.RETRIES + 1):
         try:
             return ask()
-        except zarrs.FAILURES as failure:
+        except Exception as failure:
+            if not zarrs.is_failure(failure):
+                raise
             error = zarrs.reason(failure)
             if attempt == zarrs.RETRIES or zarrs.is_final(error):
                 raise DataError(f"{what} ({first_line(error)}); {remedy}") from error

@@ -27,7 +27,7 @@ from zarr.storage import FsspecStore
 from etesian.core.errors import DataError, first_line
 from etesian.files.copies import repeated
 from etesian.files.decoding import UnreachableError
-from etesian.files.zarrs import RETRIES, is_final, persistently, read_zarr, system_of
+from etesian.files.zarrs import RETRIES, greet, is_final, persistently, read_zarr, system_of
 
 _REMOTE = ("http", "https", "s3", "gs", "gcs", "az", "abfs")
 
@@ -89,12 +89,23 @@ def _bucket(path: str) -> Any | None:
     import icechunk
 
     place: dict[str, Any] = {"bucket": address.netloc, "prefix": address.path.strip("/")}
-    make = icechunk.gcs_storage
+    make, server = icechunk.gcs_storage, "https://storage.googleapis.com"
     if address.scheme == "s3":
         make, endpoint = icechunk.s3_storage, os.environ.get("AWS_ENDPOINT_URL")
         place["region"] = os.environ.get("AWS_REGION", os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
         if endpoint is not None:
             place |= {"endpoint_url": endpoint, "allow_http": True, "force_path_style": True}
+        server = endpoint or f"https://s3.{place['region']}.amazonaws.com"
+    # Icechunk asks a server that is not there for most of a minute; the other client may know of another one.
+    has_client = importlib.util.find_spec("s3fs" if address.scheme == "s3" else "gcsfs") is not None
+    if has_client:
+        system_of(path, anonymous=False)
+    try:
+        greet(path, server)
+    except DataError:
+        if has_client:
+            return None
+        raise
     for storage in (make(**place, from_env=True), make(**place, anonymous=True)):
         try:
             if icechunk.Repository.exists(storage):

@@ -4,13 +4,16 @@ import asyncio
 import base64
 import json
 import math
+import multiprocessing
 import os
 import re
 import struct
+import time
+import urllib.request
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -40,6 +43,9 @@ RETRIES = 5
 
 FIRST_PAUSE = 1.0
 """Seconds before the first repetition of a failed request."""
+
+_GREETING = 5.0
+"""Seconds within which a server takes a connection; what it is then asked for may take long."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 
@@ -232,12 +238,23 @@ async def persistently(ask: Callable[[], Awaitable[T]], what: str, retries: int)
     for attempt in range(retries + 1):
         try:
             return await ask()
-        except FAILURES as failure:
+        except Exception as failure:
+            if not is_failure(failure):
+                raise
             error = reason(failure)
             if attempt == retries or is_final(error):
                 raise UnreachableError(f"{what}: {str(error) or type(error).__name__}") from error
         await asyncio.sleep(FIRST_PAUSE * 2**attempt)
     raise AssertionError
+
+
+def is_failure(error: Exception) -> bool:
+    """Whether an error is one of requests; those of S3's client are no kind of Python's own."""
+    return isinstance(error, FAILURES) or "BotoCoreError" in _kinds(error)
+
+
+def _kinds(error: BaseException | None) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def reason(failure: Exception) -> Exception:
@@ -252,6 +269,7 @@ def is_final(error: BaseException | None) -> bool:
     """Whether a server's answer would be the same if it were asked again."""
     status = getattr(error, "status", 500)
     refused = 400 <= status < 500 and status not in _WORTH_REPEATING
+    refused |= "BotoCoreError" in _kinds(error) and not {"HTTPClientError", "ConnectionError"} & _kinds(error)
     return refused or isinstance(error, FileNotFoundError | PermissionError)
 
 
@@ -287,10 +305,62 @@ def system_of(url: str, *, anonymous: bool = True, **options: Any) -> tuple[Any,
     """Return the file system of an address, made with further options, and its path there, `addressed`."""
     with addressed(url):
         system, path = fsspec.core.url_to_fs(url, **access(url, anonymous=anonymous), **options)
+        if not options:
+            _greet(url, system)
         return system, path
 
 
+def _greet(url: str, system: Any) -> None:
+    """See that the server of an address is there, before each request to it is repeated for long.
+
+    Processes that others have started, such as those that load samples, go on where a network fails for a while.
+    """
+    if multiprocessing.parent_process() is None:
+        if _scheme(url) in ("http", "https"):
+            greet(url, url)
+        elif _scheme(url) == "s3":
+            greet(url, system.connect().meta.endpoint_url)
+
+
+def greet(url: str, server: str) -> None:
+    """Connect to the server of an address, unless that is a proxy's to do.
+
+    Raises:
+        DataError: if it does not exist, or takes no connection.
+    """
+    parts = urlsplit(server)
+    if {parts.scheme, "all"} & urllib.request.getproxies().keys():
+        return
+    try:
+        _connect(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+    except OSError as error:
+        silent = f"no answer in {_GREETING:g} s" if isinstance(error, TimeoutError) else ""
+        why = f"Cannot connect to {parts.netloc.rpartition('@')[2]}: {error.strerror or silent or first_line(error)}"
+        raise DataError(f"{url} cannot be reached ({why}); try again later, or check the address") from error
+
+
+@cache
+def _connect(host: str, port: int) -> None:
+    for attempt in range(3):
+        try:
+            fsspec.asyn.sync(fsspec.asyn.get_loop(), _connected, host, port)
+            return
+        except TimeoutError:
+            raise
+        except OSError:
+            if attempt == 2:
+                raise
+        time.sleep(FIRST_PAUSE * 2**attempt)
+
+
+async def _connected(host: str, port: int) -> None:
+    hello = asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
+    _, writer = await asyncio.wait_for(hello, _GREETING)
+    writer.close()
+
+
 def _store_of(url: str, *, anonymous: bool) -> FsspecStore:
+    system_of(url, anonymous=anonymous)
     with addressed(url):
         return FsspecStore.from_url(url, storage_options=access(url, anonymous=anonymous), read_only=True)
 
