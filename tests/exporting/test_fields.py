@@ -353,6 +353,8 @@ def test_the_command_exports_what_others_wrote(tmp_path: Path) -> None:
 def test_a_training_store_leaves_as_it_came(tmp_path: Path, store: str) -> None:
     opened = et.open(et.export(store, tmp_path / "a.nc"))
     given = et.Store(store)
+    # No file of it is read whole for each of its times.
+    assert not fields.ExportedFields(store).dataset.chunks
     assert set(opened.data_vars) == {"temperature", "surface_pressure", "orography"}
     stacked = et.Fields.from_xarray(opened, given.channels).values[0]
     np.testing.assert_array_equal(

@@ -195,7 +195,7 @@ def _opened(source: str | Path | xr.Dataset, name: str) -> xr.Dataset:
         # As `evaluate` reads them, so that others' forecasts get their names and units too.
         dataset = open_forecast(name, raw).dataset.assign_attrs(raw.attrs)
     elif not isinstance(source, xr.Dataset) and is_training_store(source):
-        dataset = to_dataset(source)
+        dataset = to_dataset(source, by_file=False)
     elif isinstance(source, xr.Dataset):
         dataset = raw
     else:

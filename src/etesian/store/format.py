@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -129,20 +130,26 @@ def read_shard(path: Path, axes: Axes, number: int) -> NDArray[np.float32]:
     return np.memmap(file, dtype="<f4", mode="r", shape=(steps.stop - steps.start, axes.points))
 
 
-def to_dataset(path: str | Path) -> xr.Dataset:
+def to_dataset(path: str | Path, *, by_file: bool = True) -> xr.Dataset:
     """Open a training store as a canonical dataset, lazily: one variable per name, on levels where it has them.
+
+    Args:
+        path: of the store.
+        by_file: let Dask read all times of a file at once; otherwise nothing is read beyond what is asked for.
 
     Raises:
         DataError: if it is not a training store.
     """
     try:
-        store = xr.open_zarr(at(str(path)), chunks={}, decode_times=False)
+        store = xr.open_zarr(at(str(path)), chunks=None, decode_times=False)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise DataError(f"{path} cannot be read as a training store ({error}); remake it") from None
     if store.attrs.get("etesian_store") != VERSION:
         raise DataError(f"{path} is no training store; make one from it with `etesian prepare`")
     time = decode_time(store["time"].values, store.attrs["calendar"])
-    fields = store["fields"].chunk(time=store["fields"].encoding["shards"][0]).assign_coords(time=time)
+    if by_file:
+        store = store.chunk(time=store["fields"].encoding["shards"][0], token=uuid4().hex)
+    fields = store["fields"].assign_coords(time=time)
     units = dict(zip(store["channel"].values.tolist(), store["units"].values.tolist(), strict=True))
     variables = _unstack(fields, "channel", units)
     if "statics" in store:
