@@ -1,7 +1,9 @@
 """A search makes runs, goes on where it was interrupted, is shared by processes, and ends in a recipe."""
 
+import copy
 import shutil
 import sys
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,23 @@ def search(store: str, out: Path, space: dict[str, Any] = SPACE, **more: Any) ->
 
 def share(store: str, out: str) -> None:
     search(store, Path(out), {DIM: [16, 8]}, trials=2, seeds=0, epochs=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checked_once() -> Iterator[None]:
+    """Let the same recipe and space be checked once: a parser for each of their choices costs more than training."""
+    real, known = tuning._checked, dict[str, Any]()
+
+    def checked(where: str, settings: Any, words: list[str], trust: Any) -> Any:
+        config = Path(words[1].removeprefix("--config="))
+        asked = repr((where, settings, config.read_text(), words[2:], trust))
+        if asked not in known:
+            known[asked] = real(where, settings, words, trust)
+        return copy.deepcopy(known[asked])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "_checked", checked)
+        yield
 
 
 @pytest.fixture(scope="module")
