@@ -246,7 +246,7 @@ def _dispatch(func: Any, args: Any, kwargs: Any, log: Log) -> Any:
         _refuse(func, args, flat)
         if kind := _wait(func, args, kwargs, to_device):
             log.waits[kind, _place()] += 1
-    given, options = tree_unflatten(real(flat), spec)
+    given, options = tree_unflatten([each.inner if isinstance(each, Pretended) else each for each in flat], spec)
     if asked is not None:
         options["device"] = torch.device("cpu") if to_device else asked
     options.pop("pin_memory", None)
@@ -258,9 +258,7 @@ def _dispatch(func: Any, args: Any, kwargs: Any, log: Log) -> Any:
         return answer
     if func is aten._to_copy.default and answer is given[0]:
         answer = answer.clone()
-    wrapped = tree_map_only(
-        Tensor, lambda tensor: tensor if isinstance(tensor, Pretended) else Pretended(tensor), answer
-    )
+    wrapped = _wrapped(answer) if isinstance(answer, Tensor) else tree_map_only(Tensor, _wrapped, answer)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if here else wrapped
 
 

@@ -157,6 +157,7 @@ def test_scores_are_the_same(
     cluster: str, tmp_path: Path, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, no_pictures: None
 ) -> None:
     monkeypatch.setattr("etesian.scores.pairs.CHUNK_BYTES", 2**15)
+    monkeypatch.setattr("etesian.scores.events.SAMPLED", 40)
     truth = et.Store(make_store(pd.date_range("2001-01-01", periods=380, freq="D")))
     et.baseline("persistence").forecast(truth, ("2001-01-01", "2001-01-24"), [24, 48], out=tmp_path / "made.zarr")
     asked: dict[str, Any] = {"structure": True, "thresholds": {"temperature_500": [272.0]}, "quantiles": [0.9],

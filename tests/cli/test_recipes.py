@@ -204,7 +204,7 @@ def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(
     def fit(run: str, *options: str) -> None:
         etesian(
             "fit", "-c", RECIPES / "slp_north_atlantic.yaml", "--run", tmp_path / run,
-            f"--data.init_args.stores=[{store}]", '--data.init_args.train=["2001-01-01", "2001-06-10"]',
+            f"--data.init_args.stores=[{store}]", '--data.init_args.train=["2001-01-01", "2001-03-31"]',
             '--data.init_args.validate=["2001-06-11", "2001-07-15"]', "--data.init_args.test=null",
             "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4}",
             "--data.init_args.batch_size=16", "--trainer.max_epochs=4", *options, *CALM,
@@ -258,6 +258,7 @@ def test_quickstart_goes_all_the_way_and_run_again_repeats_nothing(
     fit = et.fit
     monkeypatch.setattr(et, "simulate", simulate)
     monkeypatch.setattr(et, "fit", train)
+    monkeypatch.setattr("etesian.cli.training.LEADS", [24, 120])
     folder = tmp_path / "quickstart"
     etesian("quickstart", "--folder", folder)
     printed = " ".join(capsys.readouterr().out.split())

@@ -449,7 +449,10 @@ def test_a_region_is_driven_as_the_page_has_it(summer: Path, monkeypatch: pytest
         "globe": et.baseline("persistence"),
         "store": store,
     }
-    exec(page.split("### Lateral boundaries")[1].split("```python")[1].split("```")[0], names)
+    code = page.split("### Lateral boundaries")[1].split("```python")[1].split("```")[0]
+    assert "2001-09-05" in code
+    # From five days, and not from all of two months.
+    exec(code.replace("2001-09-05", "2001-07-05"), names)
     assert dict(names["driving"].sizes)["prediction_timedelta"] == 5
     dates, leads = ["--init", "2001-07-01", "2001-07-03"], ["--leads", "24", "72", "120"]
     etesian("forecast", "region", store, "driven.zarr", *dates, *leads, "--forcings", "globe.zarr")
