@@ -79,6 +79,7 @@ from etesian.store.reader import Store as Store
 from etesian.training.field_task import LossTerm as LossTerm
 from etesian.training.finetune import Start as Start
 from etesian.training.optimizers import Shampoo as Shampoo
+from etesian.training.spectral_error import SpectralError as SpectralError
 from etesian.training.tuning import tune as tune
 
 __version__: str

@@ -48,6 +48,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "training.finetune": ("Start",),
     "training.field_task": ("LossTerm",),
     "training.optimizers": ("Shampoo",),
+    "training.spectral_error": ("SpectralError",),
     "training.tuning": ("tune",),
     "forecast.data": ("ForecastData",),
     "forecast.task": ("ForecastTask",),
