@@ -58,7 +58,7 @@ def test_a_store_its_forecasts_and_their_scores_keep_the_dates_of_the_file(
 ) -> None:
     seconds = write(tmp_path / "a.nc", calendar, first)
     path = tmp_path / "a.zarr"
-    prepare([str(tmp_path / "a.nc")], str(path), start=first, end="9999", train_start=first, train_end="9999")
+    prepare([str(tmp_path / "a.nc")], str(path), start=first, train_start=first, train_end="9999")
     store = Store(path)
     np.testing.assert_array_equal(store.time, seconds)
     dates = open_store(tmp_path / "a.nc").time.values

@@ -209,6 +209,13 @@ def test_all_members_are_kept_each_in_a_store_that_its_number_names(
         et.prepare_members(planet(gaps=0), out)
 
 
+def test_a_period_beyond_the_source_is_refused(tmp_path: Path) -> None:
+    said = r"the source holds 2001-01-01T00:00 to 2001-01-10T18:00, and 2001-01-01 to 2001-12 reaches beyond that; ask "
+    with pytest.raises(DataError, match=rf"^{said}for 2001-01-01 to 2001-01-10$"):
+        et.prepare(planet(gaps=0), tmp_path / "a.zarr", end="2001-12")
+    assert len(et.prepare(planet(gaps=0), tmp_path / "a.zarr", start="2001", end="2001-01-05").time) == 20
+
+
 def test_blocks_of_points_are_averaged_and_those_with_holes_are_missing(tmp_path: Path) -> None:
     source = planet(8, gaps=0.0)
     source.temperature[3, 1, 2, 4] = np.nan

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from etesian.core.cells import Cells
 from etesian.core.channels import Channel, canonical_name
+from etesian.core.clock import encode_time
 from etesian.core.errors import DataError
 from etesian.core.grid import Grid
 from etesian.core.outputs import claim, unfinished
@@ -39,6 +40,7 @@ from etesian.store.regrid import Method, covered, parse_grid, regrid
 from etesian.store.select import (
     Resampling,
     block_means,
+    refuse_beyond,
     resample,
     select_channels,
     select_member,
@@ -101,7 +103,8 @@ def prepare(
         variables = [name for name in variables if (canonical_name(name) or name) not in derived]
         kept = [*variables, *sources_of(derived, map(str, dataset.data_vars))]
     dataset = unchanging(select_channels(dataset, kept, None if derived else exclude, levels))
-    dataset = select_period(dataset, start, end)
+    whole, dataset = dataset, select_period(dataset, start, end)
+    refuse_beyond("the source", *encode_time(whole["time"].values), start, end)
     if every is not None and resampling == "instant":
         dataset = resample(dataset, every)
     is_cropped = region is not None and grid is None and not derived

@@ -139,7 +139,7 @@ def within(seconds: NDArray[np.int64], calendar: str, start: str | None, end: st
     return slice(int(first), int(last))
 
 
-def refuse_beyond(where: str, seconds: NDArray[np.int64], calendar: str, first: str, last: str) -> None:
+def refuse_beyond(where: str, seconds: NDArray[np.int64], calendar: str, first: str | None, last: str | None) -> None:
     """See that no time which a span asks for lies before or after all that there are.
 
     A year, month or day of which only a part is there is not beyond, nor is what lies between the last time and the one
@@ -149,17 +149,18 @@ def refuse_beyond(where: str, seconds: NDArray[np.int64], calendar: str, first: 
         where: what holds the times, for the message.
         seconds: ascending times.
         calendar: of the times.
-        first: date with which the span begins.
-        last: date with which it ends.
+        first: date with which the span begins; None for that of the first time.
+        last: date with which it ends; None for that of the last time.
 
     Raises:
         DataError: if one does, naming the dates within.
     """
+    begin, end = (f"{date!s:.16}".replace(" ", "T") for date in decode_time(seconds[[0, -1]], calendar))
+    first, last = first or begin[:10], last or end[:10]
     step = np.median(np.diff(seconds)) if seconds.size > 1 else 0
     early = end_of(first, calendar) < seconds[0] and parse_time(first, calendar) <= seconds[0] - step
     late = parse_time(last, calendar) > seconds[-1] and end_of(last, calendar) >= seconds[-1] + step
     if early or late:
-        begin, end = (f"{date!s:.16}".replace(" ", "T") for date in decode_time(seconds[[0, -1]], calendar))
         begins_within = not early and parse_time(first, calendar) <= seconds[-1]
         ends_within = not late and end_of(last, calendar) >= seconds[0]
         raise DataError(
