@@ -135,7 +135,6 @@ def test_a_static_field_kept_at_every_time_loses_it_unless_it_changes() -> None:
         ("2001-01-02", "2001-01-25", "2001-01-02 to 2001-01-24"),
         ("1999", "2002", "2001-01-01 to 2001-01-24"),
         ("2003", "2003", "2001-01-01 to 2001-01-24"),
-        ("1999", "1999", "2001-01-01 to 2001-01-24"),
     ],
 )
 def test_a_span_that_reaches_beyond_all_times_is_refused_with_the_part_that_is_there(

@@ -214,29 +214,16 @@ def test_a_space_that_cannot_be_is_refused_in_a_sentence(
         ({}, {"": [None, {"checkpoint": "b", "statistics": "trained"}]}),
         ({"checkpoint": "a"}, {".statistics": ["data", "trained"]}),
         ({"checkpoint": "a", "statistics": "trained"}, {".checkpoint": ["a", "b"]}),
-        ({"checkpoint": "a", "statistics": "trained"}, {".statistics": ["data"], DIM: [8, 16]}),
     ],
-    ids=["start", "statistics", "checkpoint", "another than the recipe's"],
+    ids=["start", "statistics", "checkpoint"],
 )
 def test_losses_that_are_normalised_differently_are_not_compared(
     recipe: dict[str, Any], space: dict[str, Any], store: str, tmp_path: Path
 ) -> None:
     options = {f"model.start.{name}": value for name, value in recipe.items()}
-    chosen = {name if name == DIM else f"model.start{name}": choices for name, choices in space.items()}
+    chosen = {f"model.start{name}": choices for name, choices in space.items()}
     with pytest.raises(et.RecipeError, match=r"normalises by the statistics of .*, the recipe by those of .*; leave"):
         search(store, tmp_path / "out", chosen, options=options)
-
-
-def test_a_search_may_choose_what_to_start_from(found: Any, store: str, tmp_path: Path) -> None:
-    first, second = (str(found.path / "trials" / number) for number in ("0000", "0001"))
-    starts = [None, {"checkpoint": first, "train": ["head"]}]
-    result = search(store, tmp_path / "a", {"model.start": starts}, trials=1, seeds=0, epochs=1)
-    assert list(result.trials.state) == ["complete"]
-    options = {"model.start.checkpoint": second, "model.start.statistics": "trained"}
-    options |= {DIM: found.trials.loc[1, DIM].item()}
-    space = {"model.start.train": [["all"], ["head"]]}
-    result = search(store, tmp_path / "b", space, trials=1, seeds=0, epochs=1, options=options)
-    assert list(result.trials.state) == ["complete"]
 
 
 def test_where_all_scores_are_the_same_no_setting_matters() -> None:
