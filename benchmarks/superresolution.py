@@ -1,4 +1,4 @@
-"""Super-resolution of the embedded planet: squared error, and discriminator with squared error or AtmoDist as content.
+"""Super-resolution of the embedded planet: squared or spectral error, and discriminator with squared error or AtmoDist.
 
 Makes the planet, trains AtmoDist once and every generator with several seeds from the recipes, predicts held-out days
 and prints the root-mean-square error of vorticity and divergence, how much of the truth's power they have in the
@@ -24,10 +24,12 @@ FINE_WAVES = slice(17, 42)
 COLUMNS = ("RMSE (1e-6 s-1)", "fine power", "spectral miss")
 WAYS = {
     "squared error": "mse",
+    "spectral error": "spectral",
     "GAN, squared error": "gan_mse",
     "GAN, AtmoDist": "gan_atmodist",
     "GAN, both": "gan_both",
 }
+SPECTRAL = {"class_path": "etesian.SpectralError", "init_args": {"weight": 0.66, "error_weight": 0.33}}
 
 
 def main() -> None:
@@ -58,6 +60,8 @@ def trained(seeds: int) -> dict[str, list[str]]:
         chance = {"seed_everything": seed, "data.seed": seed}
         start = f"runs/mse{seed}"
         runs = {"mse": et.fit("superres_planet", run=start, options=chance)}
+        spectral = chance | {"model.start": start, "model.content": SPECTRAL}
+        runs["spectral"] = et.fit("superres_planet", run=f"runs/spectral{seed}", epochs=6, options=spectral)
         for kind, content in (
             ("gan_mse", None),
             ("gan_atmodist", {"run": "runs/atmodist_planet", "layer": "1.2", "error_weight": 0.0}),
