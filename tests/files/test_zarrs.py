@@ -1,6 +1,5 @@
 """Zarr groups as they are found: chunks that are lost, groups in groups, bare arrays, zip files, old metadata."""
 
-import asyncio
 import contextlib
 import json
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from fsspec.asyn import get_loop, sync
 
 from etesian.core.errors import DataError
 from etesian.files import zarrs
@@ -177,5 +177,5 @@ def test_what_s3s_client_raises_is_repeated_where_that_may_help(
         raise error("no way")
 
     with pytest.raises(UnreachableError, match="a key: no way"):
-        asyncio.run(zarrs.persistently(ask, "a key", 2))
+        sync(get_loop(), zarrs.persistently, ask, "a key", 2)
     assert len(times) == asked

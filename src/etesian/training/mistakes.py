@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 
 from etesian.core.errors import first_line, suggest
-from etesian.core.names import HOMES, RECIPE_PARTS
+from etesian.core.names import HOMES, RECIPE_PARTS, locate
 from etesian.samples.loading import TaskData
 from etesian.training.logs import with_folders
 from etesian.training.task import Task
@@ -186,10 +186,10 @@ class _Look:
             own: list[type] = base.__subclasses__()
             is_kind = inspect.isabstract(base) or getattr(base, "_is_protocol", False) or own
             if is_kind and arguments and not set(arguments) <= set(_arguments(base)[0]):
-                usual = _USUAL.get(base) or next(iter(_classes(base).values()))
+                option = next(iter(arguments))
                 raise _MistakeError(
-                    f"{place} names no class that '{next(iter(arguments))}' is an option of; give the class first, "
-                    f"such as --{place}={usual}"
+                    f"{place} names no class that '{option}' is an option of; give the class first, "
+                    f"such as --{place}={_USUAL.get(base) or _class_with(option, base)}"
                 )
         if kind is not None:
             accepted = _arguments(kind)[0]
@@ -325,6 +325,14 @@ def _classes(base: type) -> dict[str, str]:
     foreign = [each for each in _subclasses(base) if not is_within(each.__module__, ("etesian",))]
     paths |= {each.__name__: f"{each.__module__}.{each.__name__}" for each in foreign}
     return {name: path for name, path in paths.items() if name != base.__name__}
+
+
+def _class_with(option: str, base: type) -> str:
+    """Return the path of a class of a kind that has an option; if there is none, of any."""
+    paths = list(_classes(base).values())
+    places = [locate(path).rpartition(".") for path in paths]
+    kinds = [getattr(importlib.import_module(module), name) for module, _, name in places]
+    return next((path for path, kind in zip(paths, kinds, strict=True) if option in _arguments(kind)[0]), paths[0])
 
 
 def _subclasses(base: type) -> Iterator[type]:
