@@ -89,7 +89,7 @@ class WorkFolder:
         self.result = self.folder / "result"
         self.old = self.folder / "old"
         self.begun = False
-        self._complete = self.folder / "complete"
+        self._note, self._complete = self.folder / "plan.json", self.folder / "complete"
 
     def recover(self) -> None:
         """Finish a swap that was interrupted."""
@@ -99,14 +99,14 @@ class WorkFolder:
 
     def begin(self, plan: Mapping[str, Any]) -> bool:
         """Note the plan; return whether work on the same plan is there to be continued, else clear the folder."""
-        note, text = self.folder / "plan.json", json.dumps(plan, indent=1, sort_keys=True)
+        text = json.dumps(plan, indent=1, sort_keys=True)
         self.begun = True
-        if note.exists() and note.read_text() == text:
+        if self._note.exists() and self._note.read_text() == text:
             return True
         self.clear()
-        temporary = note.with_suffix(".tmp")
+        temporary = self._note.with_suffix(".tmp")
         temporary.write_text(text)
-        temporary.replace(note)
+        temporary.replace(self._note)
         return False
 
     def save(self, name: str, **arrays: NDArray[Any]) -> None:
@@ -133,7 +133,9 @@ class WorkFolder:
 
     def clear(self) -> None:
         """Remove everything but the lock."""
-        for entry in self.folder.iterdir():
+        # At whatever file it is interrupted: what is left is no work of that plan, and a swap is still to be finished.
+        order = {self._note: 0, self._complete: 2}
+        for entry in sorted(self.folder.iterdir(), key=lambda entry: order.get(entry, 1)):
             if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -226,6 +228,7 @@ class ResumableStore:
         self.plan = hashlib.sha256(plan_text(plan).encode()).hexdigest()
         known = self.partial / _PLAN
         if not known.exists() or known.read_text() != self.plan:
+            known.unlink(missing_ok=True)  # First: half of another plan's blocks must not count as all of them.
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
             mark(self.partial, "unfinished")
