@@ -28,7 +28,7 @@ from etesian.scores.pairs import ByInitialTime, Chunk, Pairs
 from etesian.scores.registry import estimates, register_score
 from etesian.scores.tables import DISTANCE
 from etesian.training.checkpoint import load_task
-from etesian.training.field_task import Penalty
+from etesian.training.field_task import Penalty, check_weights, met_where_missing
 
 Distances = Float[Tensor, "batch time"]
 
@@ -221,10 +221,7 @@ class Content:
             ChannelError: if the distance needs channels that the task does not predict.
             RecipeError: if the weight is not greater than 0, or that of the error less than 0.
         """
-        if self.weight <= 0:
-            raise RecipeError(f"content: weight = {self.weight:g} must be greater than 0; leave content out instead")
-        if self.error_weight < 0:
-            raise RecipeError(f"content: error_weight = {self.error_weight:g} must not be less than 0")
+        check_weights(self.weight, self.error_weight)
         distance = AtmoDistance.load(self.run, self.layer)
         for channel in distance.channels:
             if channel not in channels:
@@ -235,10 +232,7 @@ class Content:
 
         def penalty(predicted: Fields, truth: Fields) -> Tensor:
             distance.to(predicted.values.device)
-            known = truth.values
-            if truth.valid is not None:
-                known = torch.where(truth.valid, known, predicted.values.detach())
-            mean: Tensor = distance(predicted, Fields(known, truth.frame)).mean()
+            mean: Tensor = distance(predicted, Fields(met_where_missing(truth, predicted), truth.frame)).mean()
             return self.weight * mean
 
         return penalty

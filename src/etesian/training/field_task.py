@@ -43,6 +43,25 @@ class LossTerm(Protocol):
         """
 
 
+def check_weights(weight: float, error_weight: float) -> None:
+    """Refuse weights of a term, and of the task's own error beside it, that mean nothing.
+
+    Raises:
+        RecipeError: if the weight is not greater than 0, or that of the error less than 0.
+    """
+    if weight <= 0:
+        raise RecipeError(f"content: weight = {weight:g} must be greater than 0; leave content out instead")
+    if error_weight < 0:
+        raise RecipeError(f"content: error_weight = {error_weight:g} must not be less than 0")
+
+
+def met_where_missing(truth: Fields, predicted: Fields) -> Values:
+    """Return true values, and where they are missing what is predicted, which learns nothing there."""
+    if truth.valid is None:
+        return truth.values
+    return torch.where(truth.valid, truth.values, predicted.values.detach())
+
+
 @dataclass(frozen=True)
 class WeightedError:
     """How much an error of normalised fields counts, by its size, channel and latitude.

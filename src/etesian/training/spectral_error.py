@@ -11,8 +11,7 @@ from torch import Tensor
 
 from etesian.core import Channel, Fields
 from etesian.core.device import sent
-from etesian.core.errors import RecipeError
-from etesian.training.field_task import Penalty, Values
+from etesian.training.field_task import Penalty, Values, check_weights, met_where_missing
 
 _LEAST = 1e-12
 """Least power of a band, in units of the variance: roots need one."""
@@ -44,16 +43,10 @@ class SpectralError:
         Raises:
             RecipeError: if the weight is not greater than 0, or that of the error less than 0.
         """
-        if self.weight <= 0:
-            raise RecipeError(f"content: weight = {self.weight:g} must be greater than 0; leave content out instead")
-        if self.error_weight < 0:
-            raise RecipeError(f"content: error_weight = {self.error_weight:g} must not be less than 0")
+        check_weights(self.weight, self.error_weight)
 
         def penalty(predicted: Fields, truth: Fields) -> Tensor:
-            known = truth.values
-            if truth.valid is not None:
-                known = torch.where(truth.valid, known, predicted.values.detach())
-            return self.weight * adjusted_error(predicted.values, known)
+            return self.weight * adjusted_error(predicted.values, met_where_missing(truth, predicted))
 
         return penalty
 
