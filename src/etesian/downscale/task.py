@@ -16,14 +16,12 @@ from etesian.downscale.data import DownscalingData
 from etesian.networks.regression import RegressionInterpolation
 from etesian.networks.srgan import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer
+from etesian.samples.batches import in_chunks
 from etesian.training.checkpoint import load_network
 from etesian.training.ensemble_task import EnsembleTask
 from etesian.training.field_task import LossTerm, Values, WeightedError
 from etesian.training.members import Noise, fresh
 from etesian.training.task import NetworkFactory, OptimizerFactory, over_processes
-
-AT_ONCE = 64
-"""Samples that a regression reads together."""
 
 BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
@@ -134,12 +132,8 @@ class DownscaleTask(SharpeningTask):
         interpolation = getattr(self.network, "interpolation", None)
         if not isinstance(interpolation, RegressionInterpolation):
             return
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, DownscalingData):
-            raise RecipeError("a regression is fitted to the times to train on: give fit a DownscalingData")
-        dataset = data.dataset("train")
-        chunks = (dataset[dataset.picks[i : i + AT_ONCE]] for i in range(0, len(dataset), AT_ONCE))
-        interpolation.fit((self.normalized(chunk) for chunk in chunks), len(dataset))
+        dataset = self.fitted_to(DownscalingData, "a regression is fitted to the times to train on").dataset("train")
+        interpolation.fit(map(self.normalized, in_chunks(dataset, dataset.picks)), len(dataset))
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         """Keep the static fields for predictions."""

@@ -14,6 +14,7 @@ from etesian.core.errors import DataError, RecipeError
 from etesian.core.recorded import plain
 from etesian.forecast.data import ForecastData
 from etesian.networks.network import lead_hours
+from etesian.samples.batches import in_chunks
 from etesian.samples.windows import WindowDataset, WindowPick
 
 Values = Float[Tensor, "batch time channel lat lon"]
@@ -26,9 +27,6 @@ PARTS = 5
 
 PATTERN_NUMBERS, MOST_NUMBERS = 2**26, 2**27
 """Most values of the states that patterns are found from, and most coefficients that are held while fitting."""
-
-AT_ONCE = 64
-"""Windows that are read together."""
 
 WITHOUT = "leave ridge out, and departures are from damped persistence"
 
@@ -251,5 +249,4 @@ def _batches(
     """Read windows in normalised units, one source after the other, neighbouring times together."""
     for number in range(len(dataset.stores)):
         own = [pick for pick in picks if pick.store == number]
-        for start in range(0, len(own), AT_ONCE):
-            yield normalized(dataset[own[start : start + AT_ONCE]])
+        yield from map(normalized, in_chunks(dataset, own))

@@ -180,9 +180,7 @@ class ForecastTask(EnsembleTask):
         """Fit the regression that departures are from, if there is one, to the windows to train on."""
         super().on_fit_start()
         if self.ridge is not None:
-            data = getattr(self.trainer, "datamodule", None)
-            if not isinstance(data, ForecastData):
-                raise RecipeError("a ridge is fitted to the windows to train on: give fit a ForecastData")
+            data = self.fitted_to(ForecastData, "a ridge is fitted to the windows to train on")
             self.ridge.fit(data, self.normalized)
 
     def _keep_decay(self, start: Start) -> None:

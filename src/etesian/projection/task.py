@@ -92,9 +92,7 @@ class ProjectionTask(Task):
         """Fit the lines of pattern scaling to the years to train on, where departures from it are learned."""
         super().on_fit_start()
         if self.predicts == "departure":
-            data = getattr(self.trainer, "datamodule", None)
-            if not isinstance(data, YearData):
-                raise RecipeError("departures are from what is fitted to the training years: give fit a datamodule")
+            data = self.fitted_to(YearData, "departures are from what is fitted to the training years")
             years = data.dataset("train")
             inputs, targets = years.arrays()
             seen = np.concatenate([inputs, years.changes()], axis=1) if self.trend else inputs

@@ -58,6 +58,16 @@ class Samples(Protocol[P]):
     def __getitem__(self, picks: Sequence[P]) -> Batch: ...
 
 
+AT_ONCE = 64
+"""Samples that are read together where all of them are gone through once."""
+
+
+def in_chunks(samples: Samples[P], picks: Sequence[P]) -> Iterator[Batch]:
+    """Read picks of one group in their order, some at a time."""
+    for start in range(0, len(picks), AT_ONCE):
+        yield samples[picks[start : start + AT_ONCE]]
+
+
 class GroupedBatchSampler(Sampler[list[P]]):
     """Batches of samples for one of several ranks, each of one group.
 

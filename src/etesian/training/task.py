@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import lightning as L
 import torch
@@ -50,6 +50,8 @@ Job = Literal["forecast", "fill", "downscale", "project", "distance"]
 NetworkFactory = Callable[[Layout], Network]
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+D = TypeVar("D", bound=L.LightningDataModule)
 
 
 class Task(L.LightningModule):
@@ -199,6 +201,21 @@ class Task(L.LightningModule):
             return
         if not torch.isfinite(loss):
             raise diverged("training loss", float(loss), f"step {self.global_step} (epoch {self.current_epoch})")
+
+    def fitted_to(self, kind: type[D], what: str) -> D:
+        """Return the data that something is fitted to before training.
+
+        Args:
+            kind: of data that gives it.
+            what: is fitted and to what, for the message.
+
+        Raises:
+            RecipeError: if training is by other data.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, kind):
+            raise RecipeError(f"{what}: give fit a {kind.__name__}")
+        return data
 
     def on_fit_start(self) -> None:
         """Note what the recipe asks of optimisers and schedules, before a checkpoint's state takes their place."""
