@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import groupby
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -63,7 +63,9 @@ class RegressionInterpolation(nn.Module):
             )
         nearest = np.abs(self.target.latitude[:, None] - self.source.latitude).argmin(1)
         first = np.clip(nearest - REACH, 0, rows - _WIDTH)
-        self.groups = [(int(start), len(list(same))) for start, same in groupby(first)]
+        ends = np.flatnonzero(np.diff(first, append=-1)) + 1
+        # Fine rows that look at the same coarse ones, by the first of these.
+        self.groups = [(int(first[end - 1]), slice(start, end)) for start, end in pairwise([0, *ends.tolist()])]
         predictors, answers = len(self.inputs) * _WIDTH**2, len(self.targets) * self.factor
         if 2 * predictors * (len(self.groups) * predictors + self.fine_rows * answers) > MOST_NUMBERS:
             raise RecipeError(
@@ -85,13 +87,12 @@ class RegressionInterpolation(nn.Module):
         """
         fine: Fields = self.others(fields)
         values = fields.select(self.inputs).values.flatten(0, 1)
-        parts, done = [], 0
+        parts = []
         with torch.autocast(values.device.type, enabled=False):
-            for start, count in self.groups:
-                weights, offsets = self.weights[done : done + count], self.offsets[done : done + count]
-                found = self._around(values.float(), start) @ weights.transpose(0, 1).flatten(1) + offsets.flatten()
-                parts.append(found.view(len(values), -1, count, len(self.targets), self.factor))
-                done += count
+            for start, rows in self.groups:
+                weights = self.weights[rows].transpose(0, 1).flatten(1)
+                found = self._around(values.float(), start) @ weights + self.offsets[rows].flatten()
+                parts.append(found.view(len(values), found.shape[1], -1, len(self.targets), self.factor))
         missed = torch.cat(parts, dim=2).permute(0, 3, 2, 1, 4).flatten(3)
         index = positions([fine.frame.channels.index(channel) for channel in self.targets], values.device)
         missed = missed.view(*fine.values.shape[:2], *missed.shape[1:])
@@ -126,20 +127,16 @@ class RegressionInterpolation(nn.Module):
             part_of = (torch.arange(seen, seen + len(given)) >= count - count // 5).long()
             seen += len(given)
             for part in set(part_of.tolist()):
-                own, done = part_of == part, 0
+                own = part_of == part
                 for number, (start, rows) in enumerate(self.groups):
                     x = F.pad(self._around(given[own], start).flatten(0, 1), (0, 1), value=1.0)
-                    y = truth[done : done + rows, own].flatten(1, 2)
+                    y = truth[rows, own].flatten(1, 2)
                     gram[part, number] += (x.T @ x).double()
-                    cross[part, done : done + rows] += (x.T @ y).double()
-                    square[part, done : done + rows] += y.double().square().sum(1)
-                    done += rows
-        done = 0
+                    cross[part, rows] += (x.T @ y).double()
+                    square[part, rows] += y.double().square().sum(1)
         for number, (_, rows) in enumerate(self.groups):
-            here = slice(done, done + rows)
-            fitted = self._fitted(gram[:, number], cross[:, here], square[:, here])
-            self.weights[here], self.offsets[here] = fitted[:, :-1].to(self.weights), fitted[:, -1].to(self.offsets)
-            done += rows
+            fitted = self._fitted(gram[:, number], cross[:, rows], square[:, rows])
+            self.weights[rows], self.offsets[rows] = fitted[:, :-1].to(self.weights), fitted[:, -1].to(self.offsets)
 
     def _around(
         self, values: Float[Tensor, "sample channel lat lon"], start: int
