@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 
 from etesian.core.errors import first_line, suggest
-from etesian.core.names import HOMES, RECIPE_PARTS, locate
+from etesian.core.names import HOMES, RECIPE_PARTS
 from etesian.samples.loading import TaskData
 from etesian.training.logs import with_folders
 from etesian.training.task import Task
@@ -217,7 +217,8 @@ class _Look:
             known = [each.__name__ for each in beside if inspect.isclass(each) and _is_a(each, base)]
             article = "an" if base.__name__[0] in "AEIO" else "a"
             what = "which there is not" if found is None else f"which is not {article} {base.__name__}"
-            raise _MistakeError(f"{place} names {path}, {what}{suggest(name, {*known, *_classes(base)})}")
+            names = {each.__name__ for each in _classes(base).values()}
+            raise _MistakeError(f"{place} names {path}, {what}{suggest(name, {*known, *names})}")
         return found
 
     def _at_arguments(self, place: str, kind: type, skipped: int, given: Any) -> None:
@@ -316,23 +317,20 @@ def _arguments(kind: type) -> tuple[dict[str, tuple[bool, Any]], bool]:
     return found, True
 
 
-def _classes(base: type) -> dict[str, str]:
-    """Return the classes of a kind that a recipe may name, their paths by name: the library's and those loaded."""
+def _classes(base: type) -> dict[str, type]:
+    """Return the classes of a kind that a recipe may name, by their paths: the library's and those loaded."""
     known = {module: names for module, names in HOMES.items() if module not in ("api", "run")}
     homes = [(f"etesian.{module}", name) for module, names in known.items() for name in names]
-    own = {name: vars(importlib.import_module(module))[name] for module, name in homes}
-    paths = {name: f"etesian.{name}" for name, each in own.items() if inspect.isclass(each) and _is_a(each, base)}
+    own = {f"etesian.{name}": vars(importlib.import_module(module))[name] for module, name in homes}
     foreign = [each for each in _subclasses(base) if not is_within(each.__module__, ("etesian",))]
-    paths |= {each.__name__: f"{each.__module__}.{each.__name__}" for each in foreign}
-    return {name: path for name, path in paths.items() if name != base.__name__}
+    found = own | {f"{each.__module__}.{each.__name__}": each for each in foreign}
+    return {path: each for path, each in found.items() if inspect.isclass(each) and _is_a(each, base) and each != base}
 
 
 def _class_with(option: str, base: type) -> str:
     """Return the path of a class of a kind that has an option; if there is none, of any."""
-    paths = list(_classes(base).values())
-    places = [locate(path).rpartition(".") for path in paths]
-    kinds = [getattr(importlib.import_module(module), name) for module, _, name in places]
-    return next((path for path, kind in zip(paths, kinds, strict=True) if option in _arguments(kind)[0]), paths[0])
+    known = _classes(base)
+    return next((path for path, kind in known.items() if option in _arguments(kind)[0]), next(iter(known)))
 
 
 def _subclasses(base: type) -> Iterator[type]:
