@@ -118,6 +118,19 @@ def mark(
     (folder / MARKER).write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
+@contextmanager
+def arriving(folder: Path, files: Iterable[str], coming: Iterable[str], plan: str | None = None) -> Iterator[None]:
+    """Note files beside those noted before, and while they come the names under which they do.
+
+    What else has come into the folder is its owner's.
+    """
+    coming = set(coming)
+    own = {*marker(folder)["entries"], *files} - coming
+    mark(folder, "fields", plan, own | coming)
+    yield
+    mark(folder, "fields", plan, own)
+
+
 def marker(folder: Path) -> dict[str, Any]:
     """Return what `mark` noted in a folder; nothing where it did not."""
     try:

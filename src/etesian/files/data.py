@@ -12,7 +12,7 @@ from typing import overload
 from etesian.core.channels import Channel, canonical_name
 from etesian.core.clock import end_of, parse_time
 from etesian.core.errors import ChannelError, DataError, RecipeError, suggest
-from etesian.core.outputs import claim, mark, marker
+from etesian.core.outputs import arriving, claim, mark, marker
 from etesian.files.copies import copy_files, part_of, size_of
 from etesian.files.fetch import fetch, in_words
 from etesian.files.public import PUBLIC, PublicData, PublicList
@@ -206,12 +206,8 @@ def _copy_days(public: PublicData, root: str, start: str | None, end: str | None
     files = {url: folder / PurePosixPath(url).name for url in urls}
     missing = sum(not file.exists() for file in files.values())
     print(f"  {missing} of {len(files)} files to copy, about {in_words(missing * (size or 0))}")
-    # What else has come into the folder is its owner's.
-    parts = {part_of(file).name for file in files.values()}
-    own = {*marker(folder)["entries"], *(file.name for file in files.values())} - parts
-    mark(folder, "fields", entries=own | parts)
-    copy_files(files)
-    mark(folder, "fields", entries=own)
+    with arriving(folder, [file.name for file in files.values()], [part_of(file).name for file in files.values()]):
+        copy_files(files)
 
 
 def _copy_archives(public: PublicData, root: str, out: Path) -> None:

@@ -14,7 +14,7 @@ from etesian.core.clock import encode_time, end_of, parse_time
 from etesian.core.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from etesian.core.errors import ChannelError, DataError, RecipeError, first_line, suggest
 from etesian.core.grid import Region
-from etesian.core.outputs import mark, marker
+from etesian.core.outputs import arriving, marker
 from etesian.files.open import open_store
 from etesian.files.public import PublicData
 
@@ -64,14 +64,14 @@ def copy_months(
         for month, days in months.items()
     }
     ask = (_marine if daily else _climate)(public)
-    # What else has come into the folder is its owner's.
     coming_as = {name: f".coming-{name}" for name in parts}
-    own = {*marker(folder)["entries"], *parts}.difference(coming_as.values())
-    mark(folder, "fields", settings, own.union(coming_as.values()))
-    for name, part in parts.items():
-        coming = folder / coming_as[name]
-        if not (folder / name).exists():
+    with arriving(folder, parts, coming_as.values(), settings):
+        for name, part in parts.items():
+            if (folder / name).exists():
+                _check(folder / name, part)
+                continue
             print(f"  {name}", flush=True)
+            coming = folder / coming_as[name]
             coming.unlink(missing_ok=True)
             try:
                 ask(part, coming)
@@ -80,9 +80,6 @@ def copy_months(
                 raise DataError(f"{why}; run the same command again to go on") from None
             _check(coming, part)
             coming.replace(folder / name)
-        else:
-            _check(folder / name, part)
-    mark(folder, "fields", settings, own)
 
 
 def _variables(public: PublicData, channels: Sequence[str]) -> dict[str, tuple[int, ...]]:
