@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from etesian.simulation.atmosphere import Truncation
     from etesian.simulation.ocean import Calendar
     from etesian.store.reader import Store
-    from etesian.store.regrid import Method
+    from etesian.store.regrid import GridLike, Method
     from etesian.store.select import Resampling
     from etesian.training.preflight import Preflight
 
 
-def open(source: Source, grid: float | str | Path | None = None) -> xr.Dataset:
+def open(source: Source, grid: "GridLike | None" = None) -> xr.Dataset:
     """Open NetCDF, GRIB, HDF5, Zarr or ClimaX's shards as one canonical dataset, reading no values; see `open_store`.
 
     Args:

@@ -17,7 +17,7 @@ from etesian.fill.pairs import Resolution
 from etesian.forecast.baselines import BASELINES, baseline_task
 from etesian.forecast.run import predict_to
 from etesian.store.reader import Store
-from etesian.store.regrid import as_grid
+from etesian.store.regrid import GridLike, as_grid
 from etesian.store.select import refuse_beyond
 from etesian.training.prediction import initial_times
 from etesian.training.task import Job
@@ -150,7 +150,7 @@ class Baseline:
     def downscale(
         self,
         coarse: Given,
-        grid: float | str | Path,
+        grid: GridLike,
         times: Span | None = None,
         *,
         every: int = 1,
@@ -162,7 +162,7 @@ class Baseline:
 
         Args:
             coarse: training store, its path, or a canonical dataset.
-            grid: to interpolate to: degrees, `gaussian32`, or a file or store that is on it.
+            grid: to interpolate to: degrees, `gaussian32`, or a grid, file, store or dataset.
             times: first and last time; by default all.
             every: least number of hours from one time to the next.
             out: Zarr store to stream into; None keeps the fields in memory.

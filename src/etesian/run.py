@@ -23,7 +23,7 @@ from etesian.forecast.run import Analyses, predict_to
 from etesian.projection.run import project, project_to
 from etesian.projection.task import ProjectionTask
 from etesian.store.reader import Store
-from etesian.store.regrid import as_grid
+from etesian.store.regrid import GridLike, as_grid
 from etesian.store.states import States
 from etesian.training.checkpoint import find_checkpoint, load_task, read_description
 from etesian.training.device import choose_device, choose_precision
@@ -281,7 +281,7 @@ class Run:
         times: Span | None = None,
         *,
         every: int = 1,
-        grid: float | str | Path | None = None,
+        grid: GridLike | None = None,
         out: str | Path | None = None,
         members: int | None = None,
         seed: int = 0,
@@ -294,7 +294,8 @@ class Run:
             coarse: training store, its path, or a canonical dataset that holds the run's inputs.
             times: first and last time; by default all.
             every: least number of hours from one time to the next; by default every time there is.
-            grid: of super-resolution, where even steps around the coarse points are not it; see `etesian.prepare`.
+            grid: of super-resolution, where even steps around the coarse points are not it: a grid, a store or dataset
+                that is on it, or what `etesian.prepare` takes.
             out: Zarr store to stream into; None keeps the fields in memory.
             members: of the fine fields at each time, where the run was trained with `members`; by default 8.
             seed: of the members: another one gives others.

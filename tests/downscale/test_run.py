@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import etesian as et
-from etesian.core.errors import DataError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -41,8 +41,11 @@ def test_interpolated_fields_have_the_times_of_the_coarse_ones_and_no_lead(
     made = et.baseline("bicubic").downscale(coarse, fine.path, ("2001-01-03", "2001-01-04"), out=tmp_path / "b.zarr")
     assert made["2m_temperature"].dims == ("time", "latitude", "longitude")
     assert made.time.values.tolist() == waves(45.0).time[4:8].values.astype(made.time.dtype).tolist()
-    held = et.baseline("bicubic").downscale(waves(45.0), fine.path, ("2001-01-03", "2001-01-04"))
-    xr.testing.assert_allclose(made.load(), held)
+    for given in (fine, waves(22.5), fine.grid):
+        held = et.baseline("bicubic").downscale(waves(45.0), given, ("2001-01-03", "2001-01-04"))
+        xr.testing.assert_allclose(made.load(), held)
+    with pytest.raises(GridError, match=r"given for its grid has no longitude; open it with et\.open$"):
+        et.baseline("bicubic").downscale(waves(45.0), waves(22.5).rename(longitude="lon"))
     truth = waves(22.5)["2m_temperature"][4:8, 1:-1].values
     assert np.abs(held["2m_temperature"].values[:, 1:-1] - truth).max() < 1.5
     scores = et.evaluate({"bicubic": held}, fine, baselines=["seasonal_cycle"])

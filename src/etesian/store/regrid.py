@@ -13,13 +13,15 @@ from scipy.sparse import csr_array
 from etesian.core.cells import Cells
 from etesian.core.errors import GridError
 from etesian.core.grid import Grid, linear_weights, longitude_weights, overlap_weights
-from etesian.files.cells import CELLS, grid_of
+from etesian.files.cells import CELLS, grid_of, refuse_cells
 from etesian.files.open import Source, open_store
 from etesian.store.reader import Store, is_training_store
 
 Float64 = NDArray[np.float64]
 
 Method = Literal["conservative", "bilinear"]
+
+GridLike = float | str | Path | Grid | Store | xr.Dataset
 
 _ENOUGH = 0.5 - 1e-9
 
@@ -58,12 +60,19 @@ def parse_grid(text: str) -> Grid:
     return Grid(example["latitude"].values, example["longitude"].values)
 
 
-def as_grid(grid: float | str | Path) -> Grid:
-    """Return the grid that a resolution in degrees, a name, a file or a training store stands for.
+def as_grid(grid: GridLike) -> Grid:
+    """Return the grid that a resolution in degrees, a name, a file, a training store or a dataset stands for.
 
     Raises:
         GridError: if it stands for none.
     """
+    if isinstance(grid, Grid | Store):
+        return grid if isinstance(grid, Grid) else grid.grid
+    if isinstance(grid, xr.Dataset):
+        if lacking := [name for name in ("latitude", "longitude") if name not in grid.coords]:
+            raise GridError(f"the dataset that is given for its grid has no {lacking[0]}; open it with et.open")
+        refuse_cells(grid, "the dataset that is given for its grid")
+        return Grid(grid["latitude"].values, grid["longitude"].values)
     if isinstance(grid, float | int):
         return Grid.equiangular(float(grid))
     if is_training_store(grid):
@@ -91,7 +100,7 @@ def covered(target: Grid, source: Grid | Cells) -> Grid:
     return Grid(target.latitude[inside], longitude)
 
 
-def opened_on(source: Source, grid: float | str | Path) -> xr.Dataset:
+def opened_on(source: Source, grid: GridLike) -> xr.Dataset:
     """Open a source, of cells too, on the part of a grid that it covers."""
     dataset = open_store(source, cells=True)
     return regrid(dataset, covered(as_grid(grid), grid_of(dataset)))
