@@ -54,7 +54,7 @@ class SaveRecipe(SaveConfigCallback):
             path = Path(trainer.default_root_dir) / "recipe.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             mark(path.parent, "run")
-            self.parser.save(self.config, path, skip_unset=False, overwrite=True, multifile=False)
+            self.parser.save(self.config, path, skip_unset=False, skip_validation=True, overwrite=True, multifile=False)
             recipe = path.read_text(encoding="utf-8")
             path.write_text(by_public_names(recipe), encoding="utf-8")
             _, *asked = trainer.loggers
@@ -68,19 +68,16 @@ class TrainingCLI(LightningCLI):
 
     keeps: type[SaveConfigCallback] | None = SaveRecipe
     """What keeps the recipe in the run directory."""
+    command: str
     run_directory: Path
     trusted: tuple[str, ...] = ()
     """Modules that the recipe may name something of beyond the known ones."""
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the trainer's methods that are commands, with the arguments the recipe fills in."""
-        filled = {"model", "dataloaders", "datamodule", "weights_only"}
-        return {
-            "fit": filled | {"train_dataloaders", "val_dataloaders"},
-            "validate": filled | {"verbose"},
-            "test": filled | {"verbose"},
-        }
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        """Return the command that is asked for, with the arguments the recipe fills in: a parser of each takes long."""
+        more = {"train_dataloaders", "val_dataloaders"} if cls.command == "fit" else {"verbose"}
+        return {cls.command: {"model", "dataloaders", "datamodule", "weights_only"} | more}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let the task see what the data holds, so that no recipe says it twice."""
@@ -118,7 +115,7 @@ class TrainingCLI(LightningCLI):
         if config.get("ckpt_path") is not None or not folder.exists():
             return
         last = read_description(folder)
-        recipe = plain(self._parser(self.subcommand).dump(config, skip_unset=False))
+        recipe = plain(self._parser(self.subcommand).dump(config, skip_unset=False, skip_validation=True))
         finished = is_finished(last, recipe["trainer"])
         stopped = was_stopped(self.run_directory, last, recipe["trainer"])
         refuse_changes(self.run_directory, recipe, last, finished=finished or stopped)
@@ -311,7 +308,7 @@ def train(
         recipe = word.removeprefix("--config=") if word.startswith("--config=") else word
         if (before in ("-c", "--config") or recipe != word) and Path(recipe).is_file():
             read(Path(recipe))
-    TrainingCLI.trusted = tuple(trusted)
+    TrainingCLI.trusted, TrainingCLI.command = tuple(trusted), arguments[0]
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
         ".*LeafSpec.*",
@@ -332,8 +329,7 @@ def train(
             save_config_callback=kind.keeps,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            parser_kwargs={"prog": "etesian", "exit_on_error": False}
-            | {name: {"exit_on_error": False} for name in TrainingCLI.subcommands()},
+            parser_kwargs={"prog": "etesian", "exit_on_error": False} | {arguments[0]: {"exit_on_error": False}},
         )
     except _FinishedError as done:
         print(done)

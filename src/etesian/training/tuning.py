@@ -125,7 +125,8 @@ class _ReadingCLI(TrainingCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check(config, self.trusted)
-        self.complete: dict[str, Any] = plain(self._parser(self.subcommand).dump(config, skip_unset=False))
+        dump = self._parser(self.subcommand).dump
+        self.complete: dict[str, Any] = plain(dump(config, skip_unset=False, skip_validation=True))
 
     def _set_seed(self) -> None:
         pass
