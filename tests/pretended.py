@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -315,9 +316,10 @@ def _wait(func: Any, args: Any, kwargs: Any, to_device: bool) -> str:
 
 def _place() -> str:
     """Return the innermost line that asked, of the library if one of it did."""
-    frames = [f for f in traceback.extract_stack(sys._getframe(1)) if f.filename != __file__]
-    own = [f for f in frames if "/src/etesian/" in f.filename] or [f for f in frames if "/torch/" not in f.filename]
-    return f"{own[-1].filename.partition('/src/etesian/')[2] or own[-1].filename}:{own[-1].lineno}"
+    frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_stack(sys._getframe(1))]
+    others = [each for each in frames if each[0] != __file__]
+    own = [each for each in others if "/src/etesian/" in each[0]] or [e for e in others if "/torch/" not in e[0]]
+    return f"{own[0][0].partition('/src/etesian/')[2] or own[0][0]}:{own[0][1]}"
 
 
 @contextmanager
@@ -339,6 +341,7 @@ def _autocast() -> Iterator[None]:
         library._destroy()  # type: ignore[attr-defined]
 
 
+@cache
 def _lists() -> dict[str, str]:
     header = Path(torch.__file__).parent / "include/ATen/autocast_mode.h"
     lists: dict[str, str] = {}
