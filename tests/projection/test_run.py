@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from running import measured_here
 
 import etesian as et
 from etesian.core.errors import DataError
@@ -39,7 +40,7 @@ RECIPE: dict[str, Any] = {
 
 
 def test_a_scenario_is_projected_and_the_same_again_is_there_already(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     climate = et.simulate("climate", tmp_path / "climate", resolution=45.0, members=1)
     run = et.fit(RECIPE, run=tmp_path / "run", options={"data.init_args.folder": str(climate)})
@@ -56,6 +57,7 @@ def test_a_scenario_is_projected_and_the_same_again_is_there_already(
     with pytest.raises(DataError, match=r"made with years = \[2090, 2094\] instead of \[2095, 2099\]; use --overwrite"):
         run.project(climate, "ssp245", (2095, 2099), out=tmp_path / "maps.zarr")
     departing = {"data.init_args.folder": str(climate), "model.init_args.predict": "departure"}
+    monkeypatch.setattr("subprocess.run", measured_here)
     assert et.check(RECIPE, options=departing).samples == 239
     with pytest.raises(DataError, match=r"made with resolution = 45\.0 instead of 30\.0"):
         et.simulate("climate", tmp_path / "climate", resolution=30.0, members=1)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from running import measured_here
 
 import etesian as et
 from etesian.core.errors import RecipeError
@@ -114,7 +115,10 @@ def test_a_batch_that_does_not_fit_is_answered_by_one_that_does(checked: Preflig
     assert not replace(checked, free=checked.checkpoint).fits
 
 
-def test_what_fit_refuses_is_refused_in_its_words(store: str, tmp_path: Path) -> None:
+def test_what_fit_refuses_is_refused_in_its_words(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subprocess.run", measured_here)
     data = RECIPE["data"]["init_args"] | {"validate": ["2001-01-15", "2001-02-05"]}
     wrong = RECIPE | {"data": RECIPE["data"] | {"init_args": data}}
     with pytest.raises(et.EtesianError) as refused:
