@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import dask
 import torch
+from dask import threaded
 from dask.utils import parse_bytes, parse_timedelta
 from threadpoolctl import threadpool_limits
 
@@ -113,7 +114,7 @@ class Workers:
             # Dask starts its workers with one thread each for linear algebra.
             return self._results(self._client.compute(list(collections)))
         with threadpool_limits(1, "blas"):
-            return list(dask.compute(*collections, scheduler="threads", num_workers=self.threads))
+            return list(dask.compute(*collections, scheduler=threaded.get, num_workers=self.threads))
 
     def each(
         self, build: Callable[[], Job], work: Callable[[Job, Block], Result], blocks: Sequence[Block]

@@ -8,6 +8,7 @@ import dask
 import dask.array as da
 import numpy as np
 import zarr
+from dask import threaded
 from numpy.typing import NDArray
 from rich.progress import Progress
 
@@ -138,7 +139,7 @@ def write_statics(path: Path, parts: Sequence[da.Array]) -> None:
     """Write the static fields and their statistics over space, if there are any."""
     if not parts:
         return
-    values = np.concatenate(dask.compute(*parts, scheduler="threads"))
+    values = np.concatenate(dask.compute(*parts, scheduler=threaded.get))
     group = zarr.open_group(path, mode="r+")
     layout.write_array(group, "statics", values, ["static", "latitude", "longitude"])
     moments = Moments.of(values[None])
