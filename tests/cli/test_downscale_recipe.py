@@ -18,7 +18,7 @@ UNITS = ("m2 s-2", "K", "m s-1", "m s-1")
 UNET = "{class_path: etesian.networks.unet.UNet, init_args: {leads: [0], width: 8, noise: 0.0, dropout: 0.0}}"
 CLIMAX = (
     "{class_path: etesian.networks.climax.ClimaX, "
-    "init_args: {patch: 2, dim: 64, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0}}"
+    "init_args: {patch: 2, dim: 32, depth: 1, heads: 2, dropout: 0.0, drop_path: 0.0}}"
 )
 
 
@@ -61,7 +61,7 @@ def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
     etesian("downscale", "baseline:interpolation", coarse, tmp_path / "bilinear.zarr", *period, "--grid", fine)
     etesian(
         "evaluate", tmp_path / "trained.zarr", fine, "--out", tmp_path / "scores",
-        "--beside", f"bilinear={tmp_path / 'bilinear.zarr'}", "--references", "bilinear",
+        "--beside", f"bilinear={tmp_path / 'bilinear.zarr'}", "--references", "bilinear", "--headline", "2m_temperature",
     )  # fmt: skip
     scores = (
         xr.open_dataset(tmp_path / "scores" / "scores.nc").isel(region=0, lead_time=0).sel(channel="2m_temperature")

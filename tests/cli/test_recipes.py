@@ -102,8 +102,9 @@ def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
         ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
         ("2000-04-06", "2000-04-20"),
         "--model.init_args.optimizer.init_args.lr=0.005",
-        "--model.init_args.network.init_args={patch: 4, dim: 64, depth: 1, heads: 2, dropout: 0, drop_path: 0}",
+        "--model.init_args.network.init_args={patch: 4, dim: 32, depth: 1, heads: 2, dropout: 0, drop_path: 0}",
         "--data.init_args.draw=all",
+        "--data.init_args.batch_size=16",
         "--trainer.max_epochs=6",
     )
     assert scores.lead_time.values.tolist() == [24, 72, 120]
@@ -126,7 +127,8 @@ def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_
         "planet_weathermesh.yaml",
         ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
         ("2000-04-06", "2000-04-14"),
-        "--data.init_args.horizon={first: 24, batches: 40, growth: linear}",
+        "--data.init_args.horizon={first: 24, batches: 20, growth: linear}",
+        "--data.init_args.batch_size=16",
         "--model.init_args.optimizer.init_args.lr=0.03",
         "--model.init_args.network.init_args.patch=[2, 2, 2]",
         "--model.init_args.network.init_args.dim=16",

@@ -58,7 +58,7 @@ def test_both_stages_run_to_a_report_of_their_structure(
     etesian(
         "evaluate", "mse.zarr", "fine.zarr",
         "--beside", "gan.zarr", "bicubic.zarr", "interpolation.zarr",
-        "--structure",
+        "--structure", "--headline", "vorticity_850",
         "--references", "bicubic", "--regions=-60,60,0,360", "--out", "scores",
     )  # fmt: skip
     with xr.open_dataset("scores/scores.nc") as scores:

@@ -41,7 +41,9 @@ def test_the_distance_is_the_mean_over_complete_cases_and_stands_in_every_output
     chosen = {name: forecasts[name].isel(time=slice(0, 8)).copy(deep=True) for name in ("model", "persistence")}
     chosen["persistence"]["temperature"][2, 1, 1, 4, 5] = np.nan
     truth = weather.truth()
-    scores = score(chosen, truth, further=LEARNED, out=tmp_path / "report", headline=["temperature_500"], progress=False)
+    scores = score(
+        chosen, truth, further=LEARNED, out=tmp_path / "report", headline=["temperature_500"], progress=False
+    )
     lead = scores.lead_time.values[1]
     cases = []
     for time in scores.initial_time.values:

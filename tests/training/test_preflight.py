@@ -115,9 +115,7 @@ def test_a_batch_that_does_not_fit_is_answered_by_one_that_does(checked: Preflig
     assert not replace(checked, free=checked.checkpoint).fits
 
 
-def test_what_fit_refuses_is_refused_in_its_words(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fit_refuses_is_refused_in_its_words(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", measured_here)
     data = RECIPE["data"]["init_args"] | {"validate": ["2001-01-15", "2001-02-05"]}
     wrong = RECIPE | {"data": RECIPE["data"] | {"init_args": data}}
