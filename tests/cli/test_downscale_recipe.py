@@ -61,7 +61,8 @@ def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
     etesian("downscale", "baseline:interpolation", coarse, tmp_path / "bilinear.zarr", *period, "--grid", fine)
     etesian(
         "evaluate", tmp_path / "trained.zarr", fine, "--out", tmp_path / "scores",
-        "--beside", f"bilinear={tmp_path / 'bilinear.zarr'}", "--references", "bilinear", "--headline", "2m_temperature",
+        "--beside", f"bilinear={tmp_path / 'bilinear.zarr'}", "--references", "bilinear",
+        "--headline", "2m_temperature",
     )  # fmt: skip
     scores = (
         xr.open_dataset(tmp_path / "scores" / "scores.nc").isel(region=0, lead_time=0).sel(channel="2m_temperature")

@@ -45,7 +45,7 @@ def test_both_stages_run_to_a_report_of_their_structure(
         etesian("prepare", "planet.nc", name, "--train-end", "2000-01-20", *words)
     etesian(
         "fit", "-c", RECIPES / "superres_planet.yaml", "--run", "mse", "--data.init_args.store=fine.zarr", *SMALL,
-        "--model.init_args.optimizer.init_args.lr=0.003", "--trainer.max_epochs=10",
+        "--model.init_args.optimizer.init_args.lr=0.003", "--trainer.max_epochs=5",
     )  # fmt: skip
     etesian(
         "fit", "-c", RECIPES / "superres_planet_gan.yaml", "--run", "gan", "--data.init_args.store=fine.zarr", *SMALL,
