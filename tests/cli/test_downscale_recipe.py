@@ -48,12 +48,12 @@ def test_the_downscaling_recipe_beats_bilinear_interpolation_on_held_out_days(
     etesian("prepare", tmp_path / "planet.nc", fine, "--train-end", "2000-02-10")
     etesian("prepare", tmp_path / "planet.nc", coarse, "--train-end", "2000-02-10", "--grid", "22.5")
     etesian(
-        "fit", "-c", RECIPE, "--run", run, f"--data.init_args.coarse={coarse}", f"--data.init_args.fine={fine}",
-        '--data.init_args.train=["2000-01-01", "2000-02-10"]', '--data.init_args.validate=["2000-02-11", "2000-02-15"]',
-        '--data.init_args.test=["2000-02-16", "2000-02-29"]', "--data.init_args.batch_size=8",
-        f"--model.init_args.network.init_args.network={network}",
-        f"--model.init_args.network.init_args.residual={residual}", "--model.init_args.warmup_steps=3",
-        "--model.init_args.optimizer.init_args.lr=0.005", "--trainer.max_epochs=6",
+        "fit", "-c", RECIPE, "--run", run, f"--data.coarse={coarse}", f"--data.fine={fine}",
+        '--data.train=["2000-01-01", "2000-02-10"]', '--data.validate=["2000-02-11", "2000-02-15"]',
+        '--data.test=["2000-02-16", "2000-02-29"]', "--data.batch_size=8",
+        f"--model.network.network={network}",
+        f"--model.network.residual={residual}", "--model.init_args.warmup_steps=3",
+        "--model.optimizer.lr=0.005", "--trainer.max_epochs=6",
         "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
     period = ("--times", "2000-02-16", "2000-02-29")

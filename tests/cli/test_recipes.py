@@ -74,9 +74,9 @@ def run_recipe(folder: Path, recipe: str, periods: Sequence[str], init: tuple[st
     train, validate = periods
     etesian("prepare", folder / "source.nc", store, "--train-end", train.split('"')[3])
     etesian(
-        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.stores=[{store}]",
-        f"--data.init_args.train={train}", f"--data.init_args.validate={validate}", "--data.init_args.test=null",
-        "--data.init_args.batch_size=8", "--model.init_args.warmup_steps=5", *options, *CALM,
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.stores=[{store}]",
+        f"--data.train={train}", f"--data.validate={validate}", "--data.test=null",
+        "--data.batch_size=8", "--model.init_args.warmup_steps=5", *options, *CALM,
     )  # fmt: skip
     etesian("forecast", run, store, forecast, "--init", *init, "--leads", 24, 72, 120)
     etesian("evaluate", f"trained={forecast}", store, "--out", folder / "scores", "--baselines", "persistence")
@@ -101,10 +101,10 @@ def test_the_planets_recipe_goes_from_a_file_to_scores(tmp_path: Path) -> None:
         "planet_climax.yaml",
         ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
         ("2000-04-06", "2000-04-20"),
-        "--model.init_args.optimizer.init_args.lr=0.005",
+        "--model.optimizer.lr=0.005",
         "--model.init_args.network.init_args={patch: 4, dim: 32, depth: 1, heads: 2, dropout: 0, drop_path: 0}",
-        "--data.init_args.draw=all",
-        "--data.init_args.batch_size=16",
+        "--data.draw=all",
+        "--data.batch_size=16",
         "--trainer.max_epochs=6",
     )
     assert scores.lead_time.values.tolist() == [24, 72, 120]
@@ -127,14 +127,14 @@ def test_the_recipe_of_weathermesh_goes_from_a_file_to_scores_and_rolls_out_for_
         "planet_weathermesh.yaml",
         ('["2000-01-01", "2000-03-20"]', '["2000-03-21", "2000-04-05"]'),
         ("2000-04-06", "2000-04-14"),
-        "--data.init_args.horizon={first: 24, batches: 20, growth: linear}",
-        "--data.init_args.batch_size=16",
-        "--model.init_args.optimizer.init_args.lr=0.03",
-        "--model.init_args.network.init_args.patch=[2, 2, 2]",
-        "--model.init_args.network.init_args.dim=16",
-        "--model.init_args.network.init_args.heads=2",
-        "--model.init_args.network.init_args.window=[2, 3, 5]",
-        "--model.init_args.network.init_args.surface_width=4",
+        "--data.horizon={first: 24, batches: 20, growth: linear}",
+        "--data.batch_size=16",
+        "--model.optimizer.lr=0.03",
+        "--model.network.patch=[2, 2, 2]",
+        "--model.network.dim=16",
+        "--model.network.heads=2",
+        "--model.network.window=[2, 3, 5]",
+        "--model.network.surface_width=4",
         "--trainer.precision=32",
         "--trainer.max_epochs=3",
     )
@@ -180,7 +180,7 @@ def test_training_stops_early_when_validation_no_longer_improves(tmp_path: Path)
         ("2001-07-18", "2001-07-20"),
         "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4}",
         f"--trainer.callbacks=[{stopping}]",
-        "--model.init_args.optimizer.init_args.lr=0.3",
+        "--model.optimizer.lr=0.3",
         "--trainer.max_epochs=40",
     )
     steps = [
@@ -206,10 +206,10 @@ def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(
     def fit(run: str, *options: str) -> None:
         etesian(
             "fit", "-c", RECIPES / "slp_north_atlantic.yaml", "--run", tmp_path / run,
-            f"--data.init_args.stores=[{store}]", '--data.init_args.train=["2001-01-01", "2001-03-31"]',
-            '--data.init_args.validate=["2001-06-11", "2001-07-15"]', "--data.init_args.test=null",
+            f"--data.stores=[{store}]", '--data.train=["2001-01-01", "2001-03-31"]',
+            '--data.validate=["2001-06-11", "2001-07-15"]', "--data.test=null",
             "--model.init_args.network.init_args={leads: [24, 48, 72, 96, 120], width: 4}",
-            "--data.init_args.batch_size=16", "--trainer.max_epochs=4", *options, *CALM,
+            "--data.batch_size=16", "--trainer.max_epochs=4", *options, *CALM,
         )  # fmt: skip
 
     def pull_the_plug(task: ForecastTask) -> None:

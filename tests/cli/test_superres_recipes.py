@@ -14,10 +14,10 @@ from etesian.core.grid import Grid
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = (
-    "--data.init_args.patch_size=[16, 16]", "--data.init_args.batch_size=8", "--data.init_args.patches=8",
-    '--data.init_args.train=["2000-01-01", "2000-01-20"]', '--data.init_args.validate=["2000-01-21", "2000-01-24"]',
-    '--data.init_args.test=["2000-01-25", "2000-01-30"]', "--model.init_args.network.init_args.width=8",
-    "--model.init_args.network.init_args.blocks=1", "--trainer.enable_progress_bar=false",
+    "--data.patch_size=[16, 16]", "--data.batch_size=8", "--data.patches=8",
+    '--data.train=["2000-01-01", "2000-01-20"]', '--data.validate=["2000-01-21", "2000-01-24"]',
+    '--data.test=["2000-01-25", "2000-01-30"]', "--model.network.width=8",
+    "--model.network.blocks=1", "--trainer.enable_progress_bar=false",
     "--trainer.num_sanity_val_steps=0",
 )  # fmt: skip
 
@@ -44,11 +44,11 @@ def test_both_stages_run_to_a_report_of_their_structure(
     for name, words in (("fine.zarr", ()), ("coarse.zarr", ("--coarsen", 4))):
         etesian("prepare", "planet.nc", name, "--train-end", "2000-01-20", *words)
     etesian(
-        "fit", "-c", RECIPES / "superres_planet.yaml", "--run", "mse", "--data.init_args.store=fine.zarr", *SMALL,
-        "--model.init_args.optimizer.init_args.lr=0.003", "--trainer.max_epochs=5",
+        "fit", "-c", RECIPES / "superres_planet.yaml", "--run", "mse", "--data.store=fine.zarr", *SMALL,
+        "--model.optimizer.lr=0.003", "--trainer.max_epochs=5",
     )  # fmt: skip
     etesian(
-        "fit", "-c", RECIPES / "superres_planet_gan.yaml", "--run", "gan", "--data.init_args.store=fine.zarr", *SMALL,
+        "fit", "-c", RECIPES / "superres_planet_gan.yaml", "--run", "gan", "--data.store=fine.zarr", *SMALL,
         "--model.init_args.start=mse", "--model.init_args.content=null", "--trainer.max_epochs=1",
     )  # fmt: skip
     assert sorted(path.name for path in Path("gan/checkpoints").iterdir()) == ["last"]
