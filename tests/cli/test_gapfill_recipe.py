@@ -38,11 +38,11 @@ def test_the_recipe_learns_and_beats_linear_interpolation_on_months_held_out(
 ) -> None:
     run, filled, linear = (tmp_path / name for name in ("run", "filled.zarr", "linear.zarr"))
     etesian(
-        "fit", "-c", RECIPE, "--run", run, f"--data.init_args.observed={sea / 'observed.zarr'}",
-        f"--data.init_args.truth={sea / 'complete.zarr'}", '--data.init_args.train=["2001-01", "2001-12"]',
-        '--data.init_args.validate=["2002-01", "2002-04"]', '--data.init_args.test=["2002-06", "2002-07"]',
-        f"--data.init_args.target={target}", f"--model.init_args.network.init_args.daily={target == 'daily'}",
-        "--model.init_args.network.init_args.dim=16", "--model.init_args.network.init_args.hidden=16",
+        "fit", "-c", RECIPE, "--run", run, f"--data.observed={sea / 'observed.zarr'}",
+        f"--data.truth={sea / 'complete.zarr'}", '--data.train=["2001-01", "2001-12"]',
+        '--data.validate=["2002-01", "2002-04"]', '--data.test=["2002-06", "2002-07"]',
+        f"--data.target={target}", f"--model.network.daily={target == 'daily'}",
+        "--model.network.dim=16", "--model.network.hidden=16",
         "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
     period = ("--months", "2002-06", "2002-07")

@@ -50,10 +50,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def fit(recipe: str, run: Path, stores: list[Path], *options: str) -> pd.DataFrame:
     etesian(
-        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.stores=[{', '.join(map(str, stores))}]",
-        '--data.init_args.train=["2000-01-01", "2000-02-05"]', '--data.init_args.validate=["2000-02-06", "2000-02-14"]',
-        "--data.init_args.leads=[24, 72]", f"--model.init_args.network.init_args={TINY}",
-        "--model.init_args.warmup_steps=3", "--model.init_args.optimizer.init_args.lr=0.005",
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.stores=[{', '.join(map(str, stores))}]",
+        '--data.train=["2000-01-01", "2000-02-05"]', '--data.validate=["2000-02-06", "2000-02-14"]',
+        "--data.leads=[24, 72]", f"--model.init_args.network.init_args={TINY}",
+        "--model.init_args.warmup_steps=3", "--model.optimizer.lr=0.005",
         "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
         "--trainer.check_val_every_n_epoch=1", *options,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def test_masked_pretraining_learns_from_both_planets_and_fine_tuning_goes_on_fro
     assert {str(c) for c in task.layout.inputs} >= {"geopotential_850", "u_component_of_wind_500", "2m_temperature"}
 
     fine = fit(
-        "finetune_planet.yaml", tmp_path / "fine", stores[:1], "--data.init_args.test=null", "--trainer.max_epochs=1",
+        "finetune_planet.yaml", tmp_path / "fine", stores[:1], "--data.test=null", "--trainer.max_epochs=1",
         f"--model.init_args.start.checkpoint={tmp_path / 'masked'}", "--model.init_args.start.statistics=data",
     )  # fmt: skip
     assert np.isfinite(fine["val_loss"].dropna()).all()
