@@ -73,7 +73,7 @@ def train_together(processes: int, work: Callable[..., None], *arguments: object
 
 
 def measured_here(words: list[str], **_: Any) -> SimpleNamespace:
-    """Answer `preflight.measure` in this process, where its own, which takes seconds to start, is not the point."""
+    """Answer `preflight.measure` here: a process of its own takes seconds to start."""
     answer(*words[3:])
     return SimpleNamespace(stdout="")
 

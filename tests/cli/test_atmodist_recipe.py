@@ -45,11 +45,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fit(recipe: str, store: Path, run: Path, epochs: int) -> None:
     etesian(
-        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.store={store}",
-        "--data.init_args.lags=3", "--model.init_args.network.init_args.lags=3", "--data.init_args.times=24",
-        "--data.init_args.patch_size=[32, 32]",
-        "--data.init_args.batch_size=24", '--data.init_args.train=["2000-01-01", "2000-01-15"]',
-        '--data.init_args.validate=["2000-01-16", "2000-01-19"]', '--data.init_args.test=["2000-01-20", "2000-01-25"]',
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.store={store}",
+        "--data.lags=3", "--model.network.lags=3", "--data.times=24",
+        "--data.patch_size=[32, 32]",
+        "--data.batch_size=24", '--data.train=["2000-01-01", "2000-01-15"]',
+        '--data.validate=["2000-01-16", "2000-01-19"]', '--data.test=["2000-01-20", "2000-01-25"]',
         f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
 
@@ -89,8 +89,8 @@ def test_the_recipe_on_real_fields_trains_on_one_channel_with_the_options_it_nam
     words = shlex.split(" ".join(line for line in options if line.startswith(("--run", "--data"))))
     words[1:4] = [str(run), words[2], str(store)]
     etesian(
-        "fit", "-c", RECIPES / "atmodist_real.yaml", *words, "--data.init_args.patch_size=[32, 32]",
-        "--data.init_args.times=32", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
+        "fit", "-c", RECIPES / "atmodist_real.yaml", *words, "--data.patch_size=[32, 32]",
+        "--data.times=32", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
         "--trainer.num_sanity_val_steps=0",
     )  # fmt: skip
     table = np.loadtxt(run / "lags" / "confusion_000.csv", delimiter=",", skiprows=1)

@@ -53,9 +53,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fit(recipe: str, run: Path, store: Path, *options: str) -> None:
     etesian(
-        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.init_args.stores=[{store}]",
-        '--data.init_args.train=["2000-01-01", "2000-01-31"]', '--data.init_args.validate=["2000-02-01", "2000-02-09"]',
-        "--data.init_args.test=null", f"--model.init_args.network.init_args={TINY}", "--model.init_args.warmup_steps=2",
+        "fit", "-c", RECIPES / recipe, "--run", run, f"--data.stores=[{store}]",
+        '--data.train=["2000-01-01", "2000-01-31"]', '--data.validate=["2000-02-01", "2000-02-09"]',
+        "--data.test=null", f"--model.init_args.network.init_args={TINY}", "--model.init_args.warmup_steps=2",
         "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.num_sanity_val_steps=0",
         "--trainer.enable_progress_bar=false", *options,
     )  # fmt: skip
@@ -65,7 +65,7 @@ def fit(recipe: str, run: Path, store: Path, *options: str) -> None:
 def runs(store: Path) -> dict[str, Path]:
     folder = store.parent
     for lead in (24, 72):
-        fit("planet_direct.yaml", folder / f"direct_{lead}", store, f"--data.init_args.leads=[{lead}]")
+        fit("planet_direct.yaml", folder / f"direct_{lead}", store, f"--data.leads=[{lead}]")
     fit("planet_iterated.yaml", folder / "iterated", store)
     fit("planet_climax.yaml", folder / "conditioned", store)
     return {name: folder / name for name in ("direct_24", "direct_72", "iterated", "conditioned")}

@@ -41,8 +41,8 @@ def test_the_climatebench_recipe_goes_from_emissions_to_scores_beside_baselines(
     simulate_scenarios(str(tmp_path / "climate"), resolution=30, members=1)
     options = (
         "-c", RECIPES / "projection_climatebench.yaml", "--run", tmp_path / "run",
-        f"--data.init_args.folder={tmp_path / 'climate'}", "--data.init_args.targets=[tas, pr]",
-        "--data.init_args.train=[historical, ssp126, ssp585]", report("pattern_scaling"), TINY, *CALM,
+        f"--data.folder={tmp_path / 'climate'}", "--data.targets=[tas, pr]",
+        "--data.train=[historical, ssp126, ssp585]", report("pattern_scaling"), TINY, *CALM,
     )  # fmt: skip
     assert not etesian("fit", *options, "--trainer.max_epochs=2", "--model.init_args.frozen=true")
     course = pd.concat(pd.read_csv(file) for file in (tmp_path / "run").glob("log/version_*/metrics.csv"))
@@ -88,8 +88,8 @@ def test_the_recipe_of_two_simulations_learns_from_one_and_projects_the_other(tm
     simulations = f"{{A1B: {tmp_path / 'A1B.nc'}, E1: {tmp_path / 'E1.nc'}}}"
     options = (
         "-c", RECIPES / "projection_hadcm3.yaml", "--run", tmp_path / "run",
-        f"--data.init_args.simulations={simulations}", "--data.init_args.test_years=[1960, 1979]",
-        "--data.init_args.validate=1940-1944", report("pattern_scaling", "random_forest"), TINY, *CALM,
+        f"--data.simulations={simulations}", "--data.test_years=[1960, 1979]",
+        "--data.validate=1940-1944", report("pattern_scaling", "random_forest"), TINY, *CALM,
     )  # fmt: skip
     assert not etesian("fit", *options, "--trainer.max_epochs=1")
     assert not etesian("test", *options)
@@ -111,7 +111,7 @@ def test_an_unknown_baseline_is_refused_in_one_sentence(tmp_path: Path, capsys: 
     simulate_scenarios(str(tmp_path / "climate"), resolution=45, members=1)
     status = etesian(
         "test", "-c", RECIPES / "projection_climatebench.yaml", "--run", tmp_path / "run",
-        f"--data.init_args.folder={tmp_path / 'climate'}", report("random_forrest"), TINY, *CALM,
+        f"--data.folder={tmp_path / 'climate'}", report("random_forrest"), TINY, *CALM,
     )  # fmt: skip
     assert status == 1
     assert "there is no baseline 'random_forrest'; did you mean 'random_forest'?" in capsys.readouterr().err
