@@ -148,8 +148,7 @@ def test_a_region_has_everything_but_spectra(tmp_path: Path) -> None:
 def test_the_report_shows_the_structure_of_every_model(tmp_path: Path) -> None:
     truth = weather()
     forecasts = {"same": forecast_of(truth), "half": forecast_of(truth, lambda fields: 280 + (fields - 280) / 2)}
-    asked = {"structure": True, "locations": ["London", "-30,150"], "headline": ["temperature_500"]}
-    score(forecasts, truth, **asked, out=tmp_path / "out", progress=False)
+    score(forecasts, truth, structure=True, locations=["London", "-30,150"], out=tmp_path / "out", progress=False)
     names = {path.stem for path in (tmp_path / "out").glob("*.png")}
     assert {"spectra", "semivariograms", "error_in_time", "distribution_temperature_500"} <= names
     assert "views_temperature_500" in names
