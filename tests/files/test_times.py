@@ -182,6 +182,7 @@ def test_units_under_another_attribute_are_read_and_named_once() -> None:
             [20200101, 20200102, 20200103],
             "without a date .*20200101 spell dates, say so with `ncatted -a 'units,time",
         ),
+        ("days since 01-01-1970", [0, 1, 2], "'01-01-1970' is no date that can be read"),
         ("hours", [0, 6, 12], "without a date .units 'hours'.: give it units such as"),
     ],
 )
@@ -197,6 +198,7 @@ def test_times_that_cannot_be_read_are_refused_with_units_values_and_a_remedy(
     [
         ("no-leap", "calendar 'no-leap', which is none of .*; did you mean 'noleap'.*ncatted -a calendar,time,o,c"),
         ("none", "calendar 'none', which is none of"),
+        ("360day", "ncatted -a calendar,time,o,c,360_day IN OUT"),
     ],
 )
 def test_unknown_calendars_are_refused_and_capitals_are_not(calendar: str, message: str) -> None:
@@ -205,6 +207,8 @@ def test_unknown_calendars_are_refused_and_capitals_are_not(calendar: str, messa
     assert (
         times_of(fields(time=counted([58, 59, 60], "days since 2020-01-01", calendar="NoLeap")))[1][:10] == "2020-03-01"
     )
+    half_months = counted([0.5, 1.5, 14.5], "months since 1960-01-01", calendar="360")
+    assert times_of(fields(time=half_months)) == [f"19{day} 00:00:00" for day in ("60-01-16", "60-02-16", "61-03-16")]
     assert times_of(fields(time=counted([0, 6, 12], calendar="Gregorian"))) == six_hourly(0, 6, 12)
 
 

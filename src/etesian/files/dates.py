@@ -1,6 +1,7 @@
 """The dates of a variable as a file holds them (numbers with units, text, dates) → seconds of a calendar."""
 
 import re
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ _COUNTED = re.compile(r"\s*(\w+)\s+since\s+(.*?)\s*", re.IGNORECASE)
 
 _WRITTEN = re.compile(r"\s*(?:days?\s+as\s+%Y%m%d(?:\.%f)?|%?Y+%?M+%?D+(?:\.%?f)?)\s*", re.IGNORECASE)
 
-_ZONE = r"\s*(?:Z|UTC|GMT|(?P<zone>[+-]\d{1,2}(?::?\d{2})?))?"
+# A signed number is a zone behind an hour only: in 01-01-1970 it is the year.
+_ZONE = r"\s*(?:Z|UTC|GMT|(?(4)(?P<zone>[+-]\d{1,2}(?::?\d{2})?)|(?!)))?"
 
 _DATES = (
     re.compile(
@@ -142,11 +144,12 @@ def _is_date_units(text: str) -> bool:
 
 def _calendar(array: xr.DataArray, where: str) -> str:
     text = str(array.attrs.get("calendar", array.encoding.get("calendar", ""))).strip()
-    name = text.lower() or CALENDARS[0]
+    name = "360_day" if text == "360" else text.lower() or CALENDARS[0]
     if name not in CALENDARS:
+        (likely,) = get_close_matches(name, CALENDARS, n=1, cutoff=0.7) or CALENDARS[:1]
         raise DataError(
             f"{where} is counted in the calendar '{text}', which is none of {', '.join(CALENDARS)}"
-            f"{suggest(name, CALENDARS)}: set it with `ncatted -a calendar,{array.name},o,c,standard IN OUT`"
+            f"{suggest(name, CALENDARS)}: set it with `ncatted -a calendar,{array.name},o,c,{likely} IN OUT`"
         )
     return name
 
@@ -182,9 +185,10 @@ def _from_numbers(array: xr.DataArray, calendar: str, where: str, notes: list[st
     if unit not in _SECONDS and unit not in _MONTHS:
         raise DataError(f"{where} has the units '{units}', and '{counted[1]}' is no unit of time: {RENUMBER}")
     begin = _date(counted[2], calendar, f"the reference of {where} (units '{units}')")
-    if unit in _MONTHS:
-        return _from_months(np.asarray(values * _MONTHS[unit]), begin, units, calendar, where)
-    length = _SECONDS[unit]
+    months = _MONTHS.get(unit, 0)
+    if months and calendar != "360_day":
+        return _from_months(np.asarray(values * months), begin, units, calendar, where)
+    length = 30 * SECONDS_PER_DAY * months or _SECONDS[unit]
     exact = np.asarray(values.astype(np.float64) * length)
     if np.abs(exact).max(initial=0) > (LAST_YEAR + 1) * 366 * SECONDS_PER_DAY:
         raise DataError(f"{where} has dates outside the years 1 to {LAST_YEAR} ({values.flat[0]} {units}): {RENUMBER}")
