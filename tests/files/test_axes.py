@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from etesian.core.errors import GridError
+from etesian.core.errors import DataError, GridError
 from etesian.files.axes import with_axes
 from etesian.files.canonical import canonicalise
 
@@ -91,6 +91,32 @@ def test_one_row_uneven_rows_radians_and_single_precision_are_grids() -> None:
     np.testing.assert_allclose(with_axes(dataset, "a.nc", []).longitude, [0, 90, 180, 270])
 
 
+def test_degrees_west_and_south_run_the_other_way() -> None:
+    dataset = field([10.0, 20, 30]).rename(y="lat", x="lon")
+    dataset["lat"].attrs["units"], dataset["lon"].attrs["units"] = "degrees_south", "degrees_west"
+    turned = with_axes(dataset, "a.nc", [])
+    assert turned.latitude.values.tolist() == [-30, -20, -10]
+    assert turned.q.values.tolist() == [[200, 203, 202, 201], [100, 103, 102, 101], [0, 3, 2, 1]]
+
+
+def test_coordinates_that_repeat_for_every_time_are_a_curvilinear_grid() -> None:
+    places = np.zeros((1, 2, 3))
+    axes = {
+        "XLAT": (("Time", "south_north", "west_east"), places, {"units": "degree_north"}),
+        "XLONG": (("Time", "south_north", "west_east"), places, {"units": "degree_east"}),
+    }
+    wrf = xr.Dataset({"T2": (("Time", "south_north", "west_east"), places, {"units": "K"})}, axes)
+    with pytest.raises(GridError, match=r"on a curvilinear grid .Time, south_north, west_east.: regrid it first"):
+        with_axes(wrf, "a.nc", [])
+
+
+def test_a_member_that_occurs_twice_is_named() -> None:
+    twice = field().expand_dims(number=[1, 1])
+    with pytest.raises(DataError, match=r"a\.nc holds the member 1 twice in 'number': .*drop_duplicates\('number'\)"):
+        with_axes(twice, "a.nc", [])
+    assert with_axes(twice.drop_duplicates("number"), "a.nc", []).member.values.tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("dimension", "attributes", "size", "kind"),
     [
@@ -166,6 +192,14 @@ def test_a_coordinate_that_is_called_a_pressure_needs_no_units(name: str) -> Non
         (on("level", [850, np.nan], units="hPa"), r"missing values in its levels 'level': keep those that are known"),
         (on("depth", [5.0, 5.0], units="m"), r"level 5 twice in 'depth'"),
         (on("level", [1, 2]).drop_vars("level"), r"dimension 'level' without values: give it its levels"),
+        (on("level", [1]).drop_vars("level"), r"dimension 'level' without values: give it its levels"),
+        (on("level", ["850", "500"], units="hPa"), r"no numbers .'850'.: .* assign_coords.level=ds.'level'..astype"),
+        (
+            on("level", [1e5, 85000], units="hPa"),
+            r"pressures of 100000, 85000 hPa: .*`ncatted -a units,level,o,c,Pa IN",
+        ),
+        (on("level", [-850, 10], units="hPa"), r"pressures of -850, 10 hPa"),
+        (on("plev", [1000, 850], units="Pa"), r"pressures of 10, 8.5 hPa: .*`ncatted -a units,plev,o,c,hPa IN OUT`"),
     ],
 )
 def test_levels_that_are_no_pressures_are_refused_in_one_sentence(dataset: xr.Dataset, message: str) -> None:
@@ -182,6 +216,25 @@ def test_the_remedies_for_missing_and_repeated_levels_work() -> None:
         assert opened(mended).level.values.tolist() == [500, 850]
     bare = on("level", [1, 2]).drop_vars("level")
     assert opened(bare.assign_coords(level=("level", [850, 500], {"units": "hPa"}))).level.values.tolist() == [500, 850]
+
+
+@pytest.mark.parametrize(
+    ("units", "values", "levels"),
+    [
+        ("mbars", [1000.0, 50.0], [50, 1000]),
+        ("bar", [1.0, 0.05], [50, 1000]),
+        ("Pa", [84999.9, 50000.02], [500, 850]),
+        ("hPa", np.array([500.00003, 7.0000001], "f4"), [7, 500]),
+        ("Pa", [1000.0, 100.0], [1, 10]),
+    ],
+)
+def test_levels_of_few_digits_are_whole_hectopascals(units: str, values: Any, levels: list[int]) -> None:
+    dataset = opened(on("level", values, units=units))
+    assert dataset.temperature.level.values.tolist() == levels
+
+
+def test_the_seas_decibars_are_depths() -> None:
+    assert list(opened(on("lev", [10.0, 20.0], "thetao", units="dbar")).data_vars) == ["thetao_lev10", "thetao_lev20"]
 
 
 def test_a_single_level_without_meaning_is_dropped_from_a_field_at_the_surface() -> None:

@@ -10,7 +10,12 @@ from etesian.files.units import conversion, parse_units
 @pytest.mark.parametrize(
     ("spellings", "like", "factor", "offset"),
     [
-        ("º C|°C|℃|deg C|degC|degree_C|degrees_Celsius|Celcius|celsius|oC|C|Deg. C|degree Celsius", "K", 1, 273.15),
+        (
+            "º C|°C|\ufffdC|℃|deg C|degC|degree_C|degrees_Celsius|Celcius|celsius|oC|C|Deg. C|degree Celsius",
+            "K",
+            1,
+            273.15,
+        ),
         ("Kelvin|degK|K|kelvins|degrees K", "K", 1, 0),
         ("mb|mbar|hPa|millibars|hectopascal", "Pa", 100, 0),
         ("g/kg|g kg-1|g kg**-1|g per kg", "kg kg-1", 1e-3, 0),

@@ -46,6 +46,15 @@ _CELLS = ("cell", "cells", "ncell", "ncells", "node", "nodes", "values", "npoint
 
 _SEPARABLE = ("latitude_longitude", "mercator", "lambert_cylindrical_equal_area")
 
+_HIGHEST = 1100
+"""Pressure (hPa) beyond which no level of the air lies."""
+
+_OF_THE_SEA = parse_units("dbar")
+"""The units in which the sea's pressures stand for depths."""
+
+_LEVEL_NOISE = 1e-5
+"""By which a pressure may be off a whole hPa because of its few digits, as a part of it."""
+
 _ROUNDING = 1e-3
 """Degrees beyond a pole that rounding explains."""
 
@@ -79,11 +88,13 @@ def pressures(coordinate: xr.DataArray, label: str, *, is_scalar: bool = False) 
     units = str(coordinate.attrs.get("units", "")).strip()
     unit = parse_units(units)
     if unit is not None and unit.dimension == PRESSURE_DIMENSION:
+        if unit == _OF_THE_SEA:
+            return None
         return _checked(values * unit.scale / 100, coordinate, label)
     name = str(coordinate.name).lower()
     if units.lower() not in _NO_UNITS or name not in _PRESSURES or coordinate.attrs.get("positive") == "up":
         return None
-    hectopascals = values / 100 if values.max(initial=0) > 1100 else values
+    hectopascals = values / 100 if values.max(initial=0) > _HIGHEST else values
     says_pressure = any(word in f"{name} {_words(coordinate)}" for word in ("pressure", "plev", "isobaric"))
     if _is_counted(values):
         raise _model_levels(coordinate, values, label)
@@ -123,24 +134,34 @@ def vertical_place(coordinate: xr.DataArray) -> tuple[str, NDArray[np.float64]] 
         or any(word in f"{name} {attrs.get('standard_name', '')}".lower() for word in _VERTICAL)
         or str(attrs.get("long_name", "")).startswith("original GRIB coordinate")
         or (name.lower() == "z" and is_length)
+        or unit == _OF_THE_SEA
     )
     return (name, values) if is_vertical else None
 
 
 def on_pressure(part: xr.DataArray, dimension: str, levels: NDArray[np.float64]) -> list[tuple[Place, xr.DataArray]]:
     """Name the level dimension in whole hPa, ascending; a level between whole hPa becomes a variable of its own."""
-    whole = np.isclose(levels, np.round(levels), rtol=0, atol=1e-6) & (np.round(levels) > 0)
+    whole = (levels == np.round(levels)) & (levels > 0)
     order = np.flatnonzero(whole)[np.argsort(levels[whole], kind="stable")]
     parts = [(Place(f"{levels[i]:g}hPa"), part.isel({dimension: i})) for i in np.flatnonzero(~whole)]
     if order.size:
-        rounded = np.round(levels[order]).astype(np.int64)
         renamed = part.isel({dimension: order}).drop_vars(dimension, errors="ignore").rename({dimension: "level"})
-        parts.insert(0, (Place(PRESSURE), renamed.assign_coords(level=rounded)))
+        parts.insert(0, (Place(PRESSURE), renamed.assign_coords(level=levels[order].astype(np.int64))))
     return parts
 
 
 def _checked(levels: NDArray[np.float64], coordinate: xr.DataArray, label: str) -> NDArray[np.float64]:
-    refuse_repeated(np.round(levels, 6), coordinate, label)
+    near = np.round(levels)
+    levels = np.where(np.isclose(levels, near, rtol=_LEVEL_NOISE, atol=0), near, np.round(levels, 6))
+    refuse_repeated(levels, coordinate, label)
+    stored = np.atleast_1d(coordinate.values)
+    is_low = _are_usual(stored) and levels.max() <= 11 and bool(((stored > 800) & (stored % 100 > 0)).any())
+    if is_low or levels.max() > _HIGHEST or levels.min() < 0:
+        name, meant = coordinate.name, "hPa" if is_low else "Pa"
+        raise GridError(
+            f"{label} has levels in '{name}' that would be pressures of {_listed(levels)} hPa: say what units they have, "
+            f"for example with `ncatted -a units,{name},o,c,{meant} IN OUT`"
+        )
     return levels
 
 
@@ -151,6 +172,11 @@ def refuse_repeated(levels: NDArray[np.float64], coordinate: xr.DataArray, label
         GridError: naming the level that is there twice, or that one is missing.
     """
     name = coordinate.name
+    if coordinate.dtype.kind not in "fiu":
+        raise GridError(
+            f"{label} has levels in '{name}' that are no numbers ('{coordinate.values.flat[0]}'): write them as such, "
+            f"for example with xarray's assign_coords({name}=ds['{name}'].astype(float))"
+        )
     if not np.isfinite(levels).all():
         raise GridError(
             f"{label} has missing values in its levels '{name}': keep those that are known, for example with "
@@ -215,7 +241,7 @@ def with_axes(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         GridError: if the grid is not a latitude–longitude grid with finite coordinates.
         DataError: if the times have no dates.
     """
-    return _member(timed(_on_grid(raw, label, notes), label, notes))
+    return _member(timed(_on_grid(raw, label, notes), label, notes), label)
 
 
 def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
@@ -229,7 +255,7 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
         if listed is not None:
             return listed if CELLS in listed.dims else _on_grid(listed, label, notes)
     _refuse_nominal(raw, label, latitude, longitude)
-    if latitude.ndim == 2 or longitude.ndim == 2:
+    if latitude.ndim > 1 or longitude.ndim > 1:
         raise GridError(f"{label} is on a curvilinear grid ({_listing(latitude.dims)}): {REGRID_CURVILINEAR}")
     if latitude.ndim == 1 and latitude.dims == longitude.dims:
         raise GridError(
@@ -243,8 +269,11 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
     index: dict[str, slice | NDArray[np.intp]] = {}
     for axis, coordinate in (("latitude", latitude), ("longitude", longitude)):
         values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
-        if str(coordinate.attrs.get("units", "")).startswith("rad"):
+        units = str(coordinate.attrs.get("units", "")).strip().lower()
+        if units.startswith("rad"):
             values = np.degrees(values)
+        elif re.fullmatch(r"degrees?_?(s(outh)?|w(est)?)", units):
+            values = -values
         if not np.isfinite(values).all():
             raise GridError(
                 f"{label} has {np.count_nonzero(~np.isfinite(values))} missing values in its {axis}; "
@@ -287,7 +316,7 @@ def _candidates(raw: xr.Dataset, axis: str, names: tuple[str, ...], direction: s
 
     def matches(name: Hashable, array: xr.Variable) -> bool:
         standard_name = str(array.attrs.get("standard_name", ""))
-        if array.dtype.kind not in "fiu" or array.ndim > 2 or standard_name.startswith(("grid_", "projection_")):
+        if array.dtype.kind not in "fiu" or standard_name.startswith(("grid_", "projection_")):
             return False
         given = str(array.attrs.get("units", "")).strip().lower().replace(" ", "_")
         is_degrees = re.fullmatch(rf"degrees?_?{direction}", given) is not None
@@ -301,7 +330,7 @@ def _candidates(raw: xr.Dataset, axis: str, names: tuple[str, ...], direction: s
 def _chosen(found: list[xr.DataArray], axis: str, raw: xr.Dataset, label: str) -> xr.DataArray:
     """Choose a horizontal coordinate; one that is a dimension comes first."""
     if found:
-        return min(found, key=lambda array: (array.dims != (array.name,), array.ndim != 2))
+        return min(found, key=lambda array: (array.dims != (array.name,), array.ndim < 2))
     if cells := _cells(raw):
         raise GridError(
             f"{label} is on {cells}, without latitudes and longitudes: interpolate it to a grid of latitudes and "
@@ -382,9 +411,15 @@ def _longitude(values: NDArray[np.float64], notes: list[str]) -> Order:
     return order, east
 
 
-def _member(dataset: xr.Dataset) -> xr.Dataset:
+def _member(dataset: xr.Dataset, label: str) -> xr.Dataset:
     for name in dataset.dims:
         if str(name).lower() in MEMBERS:
+            if (repeated := dataset.indexes[name].duplicated() if name in dataset.indexes else np.zeros(0)).any():
+                twice = dataset.indexes[name][repeated][0]
+                raise DataError(
+                    f"{label} holds the member {twice} twice in '{name}': drop one with xarray's "
+                    f"drop_duplicates('{name}')"
+                )
             return dataset.rename({name: "member"})
     return dataset
 

@@ -130,7 +130,7 @@ def _layers(array: xr.DataArray, label: str, notes: list[str]) -> list[tuple[Pla
         if array.sizes[name] == 1 and not may_have_levels and _is_bare(coordinate):
             parts = [(where, part.isel({name: 0}, drop=True)) for where, part in parts]
             continue
-        if name not in array.coords and array.sizes[name] > 1 and is_named_as_levels(coordinate):
+        if name not in array.coords and is_named_as_levels(coordinate):
             raise GridError(
                 f"{label} has a dimension '{name}' without values: give it its levels, for example with xarray's "
                 f"assign_coords({name}=('{name}', [850, 500], {{'units': 'hPa'}}))"

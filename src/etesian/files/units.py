@@ -65,8 +65,10 @@ _ATOMS: dict[str, Unit] = {
         ("degc c celsius celcius centigrade oc", Unit(_K, 1, ZERO_CELSIUS)),
         ("degf f fahrenheit", Unit(_K, 5 / 9, ZERO_CELSIUS - 160 / 9)),
         ("pa pascal pascals", Unit(PRESSURE_DIMENSION, 1)),
-        ("hpa mb mbar millibar millibars hectopascal hectopascals", Unit(PRESSURE_DIMENSION, 100)),
+        ("hpa mb mbs mbar mbars millibar millibars hectopascal hectopascals", Unit(PRESSURE_DIMENSION, 100)),
         ("kpa", Unit(PRESSURE_DIMENSION, 1000)),
+        ("bar bars", Unit(PRESSURE_DIMENSION, 1e5)),
+        ("atm atmosphere", Unit(PRESSURE_DIMENSION, 101325)),
         ("dbar decibar", Unit(PRESSURE_DIMENSION, 1e4)),
         ("inhg", Unit(PRESSURE_DIMENSION, 3386.389)),
         ("mmhg", Unit(PRESSURE_DIMENSION, 133.3224)),
@@ -90,7 +92,7 @@ def parse_units(text: str) -> Unit | None:
     >>> parse_units("degrees Celsius").offset, parse_units("hPa").scale, parse_units("furlong")
     (273.15, 100, None)
     """
-    plain = unicodedata.normalize("NFKC", text.strip().replace("º", "°")).lower()
+    plain = unicodedata.normalize("NFKC", text.strip().replace("º", "°").replace("\ufffd", "°")).lower()
     plain = re.sub(r"[−–]", "-", plain.replace("**", "^")).replace("·", " ").replace("⋅", " ").replace("°", "deg")
     plain = re.sub(r"\bper\b", "/", plain)
     plain = re.sub(r"\bdeg(?:ree)?s?[ _.]*(c|k|f)(?:el[sc]ius|entigrade|elvin|ahrenheit)?\b", r"deg\1", plain)
