@@ -75,6 +75,8 @@ def test_a_standard_name_that_is_something_else_rules_the_short_name_out(said: S
          "sea_surface_temperature_anomaly"),
         (Said("tas", long_name="Daily maximum temperature", units="K"), "maximum_2m_temperature"),
         (Said("pr", long_name="climatology of precipitation", units="kg m-2 s-1"), "pr_climatology"),
+        (Said("sst", long_name="Long Term Mean of sst", units="degC"), "sst_climatology"),
+        (Said("z", long_name="depth", units="m"), "z_depth"),
         (Said("wap", long_name="Lagrangian tendency of air pressure", units="Pa s-1"), "vertical_velocity"),
         (Said("tas", standard_name="air_temperature", long_name="Uncertainty of temperature", units="K"), "tas_error"),
     ],
@@ -91,6 +93,7 @@ def test_the_long_name_counts(said: Said, name: str) -> None:
         ("tas", "area: time: mean (interval: 10 minutes)", "2m_temperature"),
         ("tas", "time: maximum", "maximum_2m_temperature"),
         ("tasmax", "area: mean time: maximum within days time: mean over days", "maximum_2m_temperature"),
+        ("tasmax", "time: maximum within years time: mean over years", "tasmax_climatology"),
         ("tasmax", "time: minimum", "tasmax_minimum"),
         ("tas", "time: standard_deviation", "tas_standard_deviation"),
         ("tas", "time: variance", "tas_variance"),
@@ -168,10 +171,14 @@ def test_every_variable_is_found_by_its_own_name_standard_name_and_units() -> No
 
 
 def test_differences_of_temperature_take_no_offset_and_the_doctor_says_what_was_decided(tmp_path: Path) -> None:
-    file = fields(tas={"units": "degC", "standard_name": "air_temperature", "cell_methods": "time: range"})
+    file = fields(
+        tas={"units": "degC", "standard_name": "air_temperature", "cell_methods": "time: range"},
+        t2m={"units": "degC", "units_metadata": "temperature: difference"},
+    )
     file.to_netcdf(tmp_path / "a.nc")
     opened = open_store(tmp_path / "a.nc")
     np.testing.assert_array_equal(opened.tas_range, file.tas)
+    np.testing.assert_array_equal(opened.t2m_difference, file.t2m)
     assert opened.tas_range.attrs["units"] == "degC"
     told = [finding.text for finding in examine(tmp_path / "a.nc").findings]
     assert "'tas' says that it is 'range', so it is no '2m_temperature': named 'tas_range', its units kept" in told

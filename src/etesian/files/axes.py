@@ -159,7 +159,7 @@ def _checked(levels: NDArray[np.float64], coordinate: xr.DataArray, label: str) 
     if is_low or levels.max() > _HIGHEST or levels.min() < 0:
         name, meant = coordinate.name, "hPa" if is_low else "Pa"
         raise GridError(
-            f"{label} has levels in '{name}' that would be pressures of {_listed(levels)} hPa: say what units they have, "
+            f"{label} has levels in '{name}' that would be pressures of {_listed(levels)} hPa: give them their units, "
             f"for example with `ncatted -a units,{name},o,c,{meant} IN OUT`"
         )
     return levels

@@ -244,7 +244,8 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
         standard_name=_text(attrs, "standard_name"),
         long_name=_text(attrs, "long_name"),
         units=units,
-        cell_methods=_text(attrs, "cell_methods") or _text(attrs, "GRIB_stepType"),
+        cell_methods=(_text(attrs, "cell_methods") or _text(attrs, "GRIB_stepType"))
+        + f" {_text(attrs, 'units_metadata')}",
         static="time" not in array.dims,
     )
     identity = identify(said)

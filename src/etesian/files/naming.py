@@ -22,7 +22,7 @@ _STATISTICS = {
     "probability": r"\bprobability\b",
     "count": r"\bnumber of\b|\bcounts? of\b",
     "flag": r"\b(quality|status)[ _-]flags?\b",
-    "climatology": r"\bclimatolog(y|ies|ical)\b",
+    "climatology": r"\bclimatolog(y|ies|ical)\b|\bover years\b|\blong[ -]term mean\b",
     "square": r"\broot_mean_square\b|\bsum_of_squares\b|\brms\b",
     "absolute value": r"_absolute_value\b",
     "maximum": r"\bmax(imum)?\b",
@@ -35,7 +35,7 @@ _OF_SOMETHING_ELSE = re.compile(
     r"\b(soil|ground temperature|sea(?![ -]*level)|ocean|oceanic|seawater|water (?:temperature|velocity|surface|level)|"
     r"snow|ice (?:temperature|velocity|drift|surface)|lake|canopy|brightness|potential (?:temperature|vorticity)|"
     r"virtual|dew ?point|wet[ -]?bulb|gust|geostrophic|stress|storm motion|apparent|absolute vorticity|"
-    r"wave|surge|tide|tidal)\b"
+    r"wave|surge|tide|tidal|depth|bathymetry)\b"
 )
 
 _OF_THE_AIR = re.compile(
@@ -150,7 +150,7 @@ def _methods(cell_methods: str) -> list[str]:
     plain = re.sub(r"\([^)]*\)?", " ", cell_methods.lower()).strip()
     if ":" not in plain:
         return [_GRIB_STEPS.get(plain, plain)]
-    return re.findall(r":\s*([a-z_]+)(?!\w*:)", plain)
+    return re.findall(r":\s*([a-z_]+(?: over years)?)(?!\w*:)", plain)
 
 
 def _is_dewpoint(name: str, word: str) -> bool:
