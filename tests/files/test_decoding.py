@@ -104,7 +104,12 @@ def test_the_doctor_says_what_it_took_and_what_means_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [("0.01", r"is text \('0.01'\)"), (np.array([1.0, 2.0]), r"is no single number")]
+    ("value", "words"),
+    [
+        ("0.01", r"is text \('0.01'\)"),
+        (np.array([1.0, 2.0]), "is no single number"),
+        (0.0, r"is 0 or not finite \('0.0"),
+    ],
 )
 def test_a_packing_that_is_no_number_is_refused(tmp_path: Path, value: Any, words: str) -> None:
     path = netcdf(tmp_path / "a.nc", COUNT, "i2", scale_factor=value)

@@ -154,9 +154,10 @@ def test_final_and_preliminary_reanalysis_become_one(tmp_path: Path) -> None:
         assert opened.chunks is not None
         np.testing.assert_allclose(opened[:2], whole.u10[:2])
         np.testing.assert_allclose(opened[2:], whole.u10[2:] + 100)
-    xr.open_dataset(tmp_path / "(0, 1).nc").assign_coords(expver=[1, 7]).to_netcdf(tmp_path / "other.nc")
-    with pytest.raises(DataError, match=r"'expver' of 2 that are not the versions 1 \(ERA5\) and 5 \(ERA5T\)"):
-        open_store(tmp_path / "other.nc")
+    for i, versions in enumerate(([1, 7], ["0001", "iekm"])):
+        xr.open_dataset(tmp_path / "(0, 1).nc").assign_coords(expver=versions).to_netcdf(tmp_path / f"{i}.nc")
+        with pytest.raises(DataError, match=r"'expver' of 2 that are not the versions 1 \(ERA5\) and 5 \(ERA5T\)"):
+            open_store(tmp_path / f"{i}.nc")
 
 
 @pytest.mark.skipif(not Path("/usr/bin/ncks").exists(), reason="NCO is not installed")

@@ -179,9 +179,12 @@ def declare(raw: xr.Dataset, path: str, defaults: Mapping[str, Any] | None = Non
 
 def _packing(variable: xr.Variable, name: str, key: str, path: str) -> Any:
     value = variable.attrs.get(key)
-    if value is None or (np.size(value) == 1 and np.asarray(value).dtype.kind in "iuf"):
-        return None if value is None else np.ravel(value)[0]
-    kind = "text" if isinstance(value, str | bytes) else "no single number"
+    if value is None:
+        return None
+    is_number = np.size(value) == 1 and np.asarray(value).dtype.kind in "iuf"
+    if is_number and np.isfinite(value) and (np.all(value) or key == "add_offset"):
+        return np.ravel(value)[0]
+    kind = "text" if isinstance(value, str | bytes) else "0 or not finite" if is_number else "no single number"
     shown = value if isinstance(value, str) else str(value)
     raise DataError(f"'{name}' in {path} has a {key} that is {kind} ('{shown}'): write it as a number")
 
@@ -281,7 +284,8 @@ def decoded(raw: xr.Dataset, path: str, defaults: Mapping[str, Any] | None = Non
 
 def _one_version(dataset: xr.Dataset, path: str) -> xr.Dataset:
     """Put ERA5 (`expver` 1) and, where that is not there yet, preliminary ERA5T (5) into one."""
-    versions = [int(version) for version in dataset["expver"].values] if "expver" in dataset.coords else []
+    told = np.atleast_1d(dataset["expver"].values).astype(str) if "expver" in dataset.coords else []
+    versions = [int(found[1]) if (found := re.fullmatch(r"0*([15])(\.0)?", version)) else 0 for version in told]
     if not set(versions) <= {_FINAL, _PRELIMINARY} or not versions:
         raise DataError(
             f"{path} has a dimension 'expver' of {dataset.sizes['expver']} that are not the versions 1 (ERA5) and 5 "
