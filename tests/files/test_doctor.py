@@ -168,6 +168,16 @@ def test_a_single_extreme_is_no_fill_value(tmp_path: Path) -> None:
     assert "outside the physical range 170 … 340 K" in sentence
 
 
+def test_a_fill_value_may_occur_once_and_is_told_as_the_file_has_it(tmp_path: Path) -> None:
+    dataset = series()
+    dataset["t2m"] = (dataset["t2m"] - 273.15).assign_attrs(units="degC")
+    for values, told in (([-999.9, -999.9], "-999.9 exactly 2 times"), ([-9999.0, 0], "-9999 exactly 1 time,")):
+        dataset["t2m"][0, 0, :2] = values
+        (sentence,) = sentences(examine(write(dataset, tmp_path / f"{told}.nc")), Severity.BROKEN)
+        assert f"holds the value {told}" in sentence
+        assert f"`cdo setmissval,{values[0]:g} IN OUT`" in sentence
+
+
 def test_gaps_are_counted_and_located(tmp_path: Path) -> None:
     diagnosis = examine(write(series().isel(time=[0, 1, 2, 5, 6, 7, 9]), tmp_path / "file.nc"))
     assert "3 of 10 times missing (daily), the first after 2001-01-03 00:00:00: no sample will reach across a gap" in (

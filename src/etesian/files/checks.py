@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from etesian.core.channels import CATALOGUE, Channel
 from etesian.core.errors import DataError
 from etesian.files.diagnosis import Finding, Severity, Summary
+from etesian.files.units import conversion
 
 _FILLS = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0, 9999.0, 32767.0, 99999.0, 999999.0)
 
@@ -146,25 +147,25 @@ def findings_of(summary: Summary) -> list[Finding]:
     low, high = summary.minimum, summary.maximum
     if summary.missing == 1 or (variable is not None and variable.minimum <= low and high <= variable.maximum):
         return []
-    fills = [
-        Finding(
-            Severity.BROKEN,
-            f"'{summary.channel}' holds the value {extreme:g} exactly {int(count)} times, a fill value that the file "
-            f"does not declare: set it, for example with `cdo setmissval,{extreme:g} IN OUT`",
-        )
-        for extreme, count, others in (
-            (low, summary.low[1], (summary.low[2], high)),
-            (high, summary.high[1], (low, summary.high[2])),
-        )
-        if count > 1 and _is_fill(summary.channel, extreme, *others)
-    ]
-    return fills[:1] or _check_range(summary)
+    factor, offset = (variable and conversion(summary.source_units, variable)) or (1.0, 0.0)
+    for extreme, count, others in (
+        (low, int(summary.low[1]), (summary.low[2], high)),
+        (high, int(summary.high[1]), (low, summary.high[2])),
+    ):
+        stored = (extreme - offset) / factor
+        is_known = abs(stored) > _HUGE or any(np.isclose(stored, fill, rtol=1e-6) for fill in _FILLS)
+        if (is_known or count > 1) and _is_fill(summary.channel, extreme, is_known, *others):
+            text = (
+                f"'{summary.channel}' holds the value {stored:g} exactly {count} time{'s' * (count > 1)}, a fill value "
+            )
+            text += f"that the file does not declare: set it, for example with `cdo setmissval,{stored:g} IN OUT`"
+            return [Finding(Severity.BROKEN, text)]
+    return _check_range(summary)
 
 
-def _is_fill(channel: Channel, extreme: float, low: float, high: float) -> bool:
+def _is_fill(channel: Channel, extreme: float, is_known: bool, low: float, high: float) -> bool:
     """Whether an extreme is one that centres use, or cannot be, and stands apart from all other values."""
     variable = CATALOGUE.get(channel.name)
-    is_known = abs(extreme) > _HUGE or any(np.isclose(extreme, fill, rtol=1e-6) for fill in _FILLS)
     if not is_known and (variable is None or variable.minimum <= extreme <= variable.maximum):
         return False
     if variable is not None and variable.minimum <= low and high <= variable.maximum:
