@@ -109,8 +109,11 @@ def test_groups_that_are_left_out_are_named_with_a_command_that_makes_a_file_of_
 
 def test_a_file_of_groups_alone_names_them(tmp_path: Path) -> None:
     weather()[["u10"]].to_netcdf(tmp_path / "a.nc", group="wind")
-    with pytest.raises(DataError, match=r"only in groups: 'wind' \(.*u10.*\); make .*`ncks -G : -g wind IN OUT`"):
-        open_store(tmp_path / "a.nc")
+    weather()[["time", "lat", "lon"]].to_netcdf(tmp_path / "b.nc")
+    weather()[["u10"]].drop_vars(["lat", "lon"]).to_netcdf(tmp_path / "b.nc", group="wind", mode="a")
+    for name, words in (("a.nc", "top"), ("b.nc", "top but coordinates")):
+        with pytest.raises(DataError, match=rf"{words}, only in groups: 'wind' \(.*u10.*`ncks -G : -g wind IN OUT`"):
+            open_store(tmp_path / name)
 
 
 def test_variables_that_hold_no_plain_numbers_are_left_out_by_name(tmp_path: Path) -> None:

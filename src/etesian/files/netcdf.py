@@ -177,8 +177,8 @@ def read_netcdf(path: str, *, classic: bool) -> xr.Dataset:
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read, it may be truncated: {first_line(error)}") from None
     groups = list(_groups(file))
-    if not raw.variables:
-        raise DataError(_nothing_on_top(path, groups))
+    if not raw.variables or (groups and not any(array.ndim > 1 for array in raw.data_vars.values())):
+        raise DataError(_nothing_on_top(path, groups, " but coordinates" if raw.variables else ""))
     diagnosis.look(raw, *(f"'{name}' is left out: it {why}" for name, why in left_out.items()))
     diagnosis.look(
         raw,
@@ -239,12 +239,12 @@ def _groups(group: Any) -> Iterator[tuple[str, list[str]]]:
         yield from _groups(inner)
 
 
-def _nothing_on_top(path: str, groups: list[tuple[str, list[str]]]) -> str:
+def _nothing_on_top(path: str, groups: list[tuple[str, list[str]]], others: str) -> str:
     if not groups:
         return f"{path} holds no variables"
     named = ", ".join(f"'{group}' ({', '.join(names)})" for group, names in groups)
     return (
-        f"{path} holds no variables at its top, only in groups: {named}; make a file of the one that you need, "
+        f"{path} holds no variables at its top{others}, only in groups: {named}; make a file of the one that you need, "
         f"for example with `ncks -G : -g {groups[0][0]} IN OUT`"
     )
 
