@@ -19,6 +19,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["prepare", "a.nc", "a.zarr", "--region", "-9,9,0,9"], "joined to its option, as in --region=-9,9,0,9"),
         (["forcast"], 'Unknown command "forcast". Did you mean "forecast"?'),
         (["prepare"], "name the sources and then the training store to make"),
         (["prepare", "--gird", "5"], "Unknown option: --gird. Did you mean --grid?"),

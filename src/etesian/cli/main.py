@@ -7,8 +7,10 @@ and to help, so the library is imported inside them.
 import errno
 import importlib
 import io
+import itertools
 import logging
 import os
+import re
 import sys
 from argparse import ArgumentError
 
@@ -40,6 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
         status = app(trust(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
+        for option, value in itertools.pairwise(arguments):
+            if re.match(r"--[a-z-]+$", option) and re.match(r"-[\d.]+,", value):
+                _fail(f"what begins with a minus is joined to its option, as in {option}={value}", status=2)
         _fail(f"{_one_sentence(str(error))} (see `etesian {command} --help`)".replace("  ", " "), status=2)
     except EtesianError as error:
         _fail(str(error))
