@@ -5,9 +5,10 @@ seconds.
 """
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -114,7 +115,7 @@ def prepare(
     every: int | None = None,
     resampling: "Resampling" = "instant",
     region: str | None = None,
-    member: int | Literal["mean"] | None = None,
+    member: int | str | None = None,
     derive: Sequence[str] | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,
@@ -207,7 +208,7 @@ def prepare_members(source: Source | xr.Dataset, out: str | Path, **options: Any
     cells = options.get("grid") is not None
     dataset = source if isinstance(source, xr.Dataset) else open_store(as_list(source), cells=cells)
     return [
-        _prepared(source, str(out).replace("{member}", str(each)), dataset, member=each, **options)
+        _prepared(source, str(out).replace("{member}", str(each).replace(os.sep, "_")), dataset, member=each, **options)
         for each in members_of(dataset)
     ]
 

@@ -203,6 +203,8 @@ def test_all_members_are_kept_each_in_a_store_that_its_number_names(
     for store, member in zip(stores, (0, 4, 7), strict=True):
         kept = members.temperature.sel(member=member, level=[500])
         np.testing.assert_array_equal(to_dataset(str(store.path))["temperature"].values, kept.values)
+    et.prepare_members(members.isel(member=[0]).assign_coords(member=["../r1"]), out)
+    assert (tmp_path / "kept_.._r1.zarr").is_dir()
     with pytest.raises(RecipeError, match=r"kept\.zarr cannot hold all members: .* as in .*kept_{member}\.zarr"):
         et.prepare_members(source, tmp_path / "kept.zarr")
     with pytest.raises(DataError, match="the data are no ensemble"):

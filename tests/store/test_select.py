@@ -62,7 +62,8 @@ def test_a_missing_variable_or_level_is_refused_with_the_closest() -> None:
 
 def test_one_member_is_picked_and_several_are_averaged_only_if_that_is_asked_for() -> None:
     ensemble = xr.concat([states(), states() + 1], dim=pd.Index([3, 7], name="member"))
-    xr.testing.assert_equal(select_member(ensemble, 7), states() + 1)
+    for each in (ensemble, ensemble.assign_coords(member=["r1i1p1f1", "r2i1p1f1"])):
+        xr.testing.assert_equal(select_member(each, each.member.values[1]), states() + 1)
     with pytest.raises(DataError, match=r"the data hold 2 members \(3, 7\), .*; name the member to keep \(--member 3"):
         select_member(ensemble, None)
     with pytest.raises(DataError, match="there is no member 4; there are 3, 7"):

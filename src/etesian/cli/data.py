@@ -180,7 +180,7 @@ def prepare(
     every: int | None = None,
     resampling: Literal["instant", "mean"] = "instant",
     region: str | None = None,
-    member: int | Literal["mean", "all"] | None = None,
+    member: int | str | None = None,
     derive: Words | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dask
 import dask.array as da
@@ -74,7 +74,7 @@ def prepare(
     every: int | None = None,
     resampling: Resampling = "instant",
     region: str | None = None,
-    member: int | Literal["mean"] | None = None,
+    member: int | str | None = None,
     derive: Sequence[str] | None = None,
     scheduler: str | None = None,
     memory_limit: str | None = None,

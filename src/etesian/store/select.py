@@ -81,7 +81,7 @@ def _dimension_of_members(dataset: xr.Dataset) -> str | None:
     return next((name for name in ("member", MEMBER) if name in dataset.dims), None)
 
 
-def select_member(dataset: xr.Dataset, member: int | Literal["mean"] | None) -> xr.Dataset:
+def select_member(dataset: xr.Dataset, member: int | str | None) -> xr.Dataset:
     """Pick one member of an ensemble, or the mean of them, which is missing where any of them is.
 
     Raises:
