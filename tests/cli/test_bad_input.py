@@ -19,17 +19,8 @@ FIT = (
     "--data.init_args.test=null", "--data.init_args.leads=[24]", "--trainer.enable_progress_bar=false",
     "--model.init_args.network.init_args={patch: 2, dim: 16, depth: 1, heads: 2}", "--trainer.max_epochs=1",
 )  # fmt: skip
-FORECAST = (
-    "forecast",
-    "baseline:persistence",
-    "store.zarr",
-    "out.zarr",
-    "--init",
-    "2001-01-02",
-    "2001-01-10",
-    "--leads",
-    "24",
-)
+FORECAST = ["forecast", "baseline:persistence", "store.zarr", "out.zarr", "--init", "2001-01-02", "2001-01-10"]
+FORECAST += ["--leads", "24"]
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +71,7 @@ def changed(words: Sequence[str], **positions: str) -> list[str]:
         (["evaluate", "nothing.zarr", "store.zarr"], "there is no 'nothing.zarr'"),
         (["evaluate", "store.zarr", "store.zarr"], "is not in WeatherBench 2's layout"),
         (["plot", "nothing.zarr", "out.png"], "there is no 'nothing.zarr'"),
-        (
-            ["simulate", "atmosphere", "words.txt", "--days", "2"],
-            "words.txt exists and holds no fields",
-        ),
+        (["simulate", "atmosphere", "words.txt", "--days", "2"], "words.txt exists and holds no fields"),
         (["simulate", "atmosphere", "x.zarr", "--days", "many"], "days"),
     ],
 )

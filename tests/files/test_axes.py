@@ -188,6 +188,10 @@ def test_a_coordinate_that_is_called_a_pressure_needs_no_units(name: str) -> Non
         (on("hybrid", [0.9, 1.0]), r"model levels .'hybrid' is 0.9, 1."),
         (on("height", [90, 89, 88], standard_name="height", long_name="generalized_height"), r"model levels .'height'"),
         (on("lev", [3.6, 992.0], formula_terms="a: hyam b: hybm ps: PS"), r"model levels .'lev' is 3.6, 992.: .*OUT`$"),
+        (
+            on("lev", [3.6, 992], units="hPa", standard_name="atmosphere_hybrid_sigma_pressure_coordinate"),
+            "model levels",
+        ),
         (on("level", [850, 850], units="hPa"), r"level 850 twice in 'level': keep one, .* drop_duplicates.'level'."),
         (on("level", [850, np.nan], units="hPa"), r"missing values in its levels 'level': keep those that are known"),
         (on("depth", [5.0, 5.0], units="m"), r"level 5 twice in 'depth'"),
@@ -216,21 +220,6 @@ def test_the_remedies_for_missing_and_repeated_levels_work() -> None:
         assert opened(mended).level.values.tolist() == [500, 850]
     bare = on("level", [1, 2]).drop_vars("level")
     assert opened(bare.assign_coords(level=("level", [850, 500], {"units": "hPa"}))).level.values.tolist() == [500, 850]
-
-
-@pytest.mark.parametrize(
-    ("units", "values", "levels"),
-    [
-        ("mbars", [1000.0, 50.0], [50, 1000]),
-        ("bar", [1.0, 0.05], [50, 1000]),
-        ("Pa", [84999.9, 50000.02], [500, 850]),
-        ("hPa", np.array([500.00003, 7.0000001], "f4"), [7, 500]),
-        ("Pa", [1000.0, 100.0], [1, 10]),
-    ],
-)
-def test_levels_of_few_digits_are_whole_hectopascals(units: str, values: Any, levels: list[int]) -> None:
-    dataset = opened(on("level", values, units=units))
-    assert dataset.temperature.level.values.tolist() == levels
 
 
 def test_the_seas_decibars_are_depths() -> None:

@@ -295,13 +295,6 @@ def test_hdf5_with_dimension_scales_opens(weather: xr.Dataset, tmp_path: Path) -
     assert_is_weather(open_store(tmp_path / "weather.h5"), weather)
 
 
-def test_hdf5_whose_variables_lie_in_groups_is_refused(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "grouped.h5", "w") as file:
-        file["inside/data"] = np.zeros((2, 3, 4))
-    with pytest.raises(DataError, match="holds no variables at its top"):
-        open_store(tmp_path / "grouped.h5")
-
-
 def test_other_kinds_of_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"table\.csv is neither NetCDF, GRIB, HDF5 nor Zarr .it begins with b'a,b"):

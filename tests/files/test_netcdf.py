@@ -111,8 +111,12 @@ def test_a_file_of_groups_alone_names_them(tmp_path: Path) -> None:
     weather()[["u10"]].to_netcdf(tmp_path / "a.nc", group="wind")
     weather()[["time", "lat", "lon"]].to_netcdf(tmp_path / "b.nc")
     weather()[["u10"]].drop_vars(["lat", "lon"]).to_netcdf(tmp_path / "b.nc", group="wind", mode="a")
-    for name, words in (("a.nc", "top"), ("b.nc", "top but coordinates")):
-        with pytest.raises(DataError, match=rf"{words}, only in groups: 'wind' \(.*u10.*`ncks -G : -g wind IN OUT`"):
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["wind/u10"] = np.zeros((2, 3))
+    for name, words in (("a.nc", "top"), ("b.nc", "top but coordinates"), ("c.h5", "top")):
+        with pytest.raises(
+            DataError, match=rf"no variables at its {words}, only in groups: 'wind' \(.*u10.*`ncks -G : -g wind IN OUT`"
+        ):
             open_store(tmp_path / name)
 
 

@@ -183,6 +183,7 @@ def test_units_under_another_attribute_are_read_and_named_once() -> None:
             "without a date .*20200101 spell dates, say so with `ncatted -a 'units,time",
         ),
         ("days since 01-01-1970", [0, 1, 2], "'01-01-1970' is no date that can be read"),
+        ("", [0, 6, 12], r"in 'time' without a date .no units.: give it units such as"),
         ("hours", [0, 6, 12], "without a date .units 'hours'.: give it units such as"),
     ],
 )

@@ -284,9 +284,9 @@ def decoded(raw: xr.Dataset, path: str, defaults: Mapping[str, Any] | None = Non
 
 def _one_version(dataset: xr.Dataset, path: str) -> xr.Dataset:
     """Put ERA5 (`expver` 1) and, where that is not there yet, preliminary ERA5T (5) into one."""
-    told = np.atleast_1d(dataset["expver"].values).astype(str) if "expver" in dataset.coords else []
-    versions = [int(found[1]) if (found := re.fullmatch(r"0*([15])(\.0)?", version)) else 0 for version in told]
-    if not set(versions) <= {_FINAL, _PRELIMINARY} or not versions:
+    told = (re.fullmatch(r"0*([15])(\.0)?", version) for version in dataset["expver"].values.astype(str))
+    versions = [int(found[1]) if found else 0 for found in told]
+    if not set(versions) <= {_FINAL, _PRELIMINARY}:
         raise DataError(
             f"{path} has a dimension 'expver' of {dataset.sizes['expver']} that are not the versions 1 (ERA5) and 5 "
             f"(ERA5T): select one of them with xarray's isel(expver=0)"
