@@ -180,33 +180,11 @@ def test_u_and_v_in_one_grib2_message_are_both_found(tmp_path: Path) -> None:
     np.testing.assert_allclose(opened.v_component_of_wind.min(), -7, atol=1e-3)
 
 
-def test_grib_forecasts_are_dated_by_their_valid_time(tmp_path: Path) -> None:
-    write_grib(tmp_path / "fc.grib2", [on_level("t", 500, step=step, offset=step) for step in (6, 12, 24)])
-    opened = open_store(tmp_path / "fc.grib2")
-    assert opened.time.values.astype("datetime64[h]").astype(str).tolist() == [
-        "2001-01-01T06", "2001-01-01T12", "2001-01-02T00",
-    ]  # fmt: skip
-    np.testing.assert_allclose(opened.temperature[:, 0].min(("latitude", "longitude")), [6, 12, 24], atol=1e-3)
-
-
 def test_grib_forecasts_whose_valid_times_overlap_are_refused(tmp_path: Path) -> None:
     messages = [on_level("t", 500, dataTime=time, step=step) for time in (0, 600) for step in (6, 12)]
     write_grib(tmp_path / "fc.grib2", messages)
     with pytest.raises(DataError, match="2 initial times × 2 steps whose valid times overlap: keep one step"):
         open_store(tmp_path / "fc.grib2")
-
-
-def rain(steps: str, offset: float) -> dict[str, object]:
-    template = {"productDefinitionTemplateNumber": 8, "typeOfLevel": "surface", "level": 0}
-    return template | {"shortName": "tp", "stepRange": steps, "offset": offset}
-
-
-def test_grib_sums_since_the_start_become_sums_over_each_step(tmp_path: Path) -> None:
-    messages = [rain("0-6", 1), rain("0-6", 1), rain("0-12", 10), rain("6-12", 9)]
-    write_grib(tmp_path / "rain.grib2", messages)
-    opened = open_store(tmp_path / "rain.grib2")
-    assert opened.total_precipitation.sizes["time"] == 2
-    np.testing.assert_allclose(opened.total_precipitation.min(("latitude", "longitude")), [1, 9], rtol=1e-3)
 
 
 def test_grib_fields_that_occur_twice_are_refused(tmp_path: Path) -> None:
@@ -221,15 +199,6 @@ def test_grib_means_beside_instants_keep_a_name_of_their_own(tmp_path: Path) -> 
     write_grib(tmp_path / "both.grib2", [surface | {"step": 6, "offset": 5}, surface | mean])
     names = set(open_store(tmp_path / "both.grib2").data_vars)
     assert names == {"surface_pressure", "avg_sp"}
-
-
-def test_grib_members_become_one_dimension(tmp_path: Path) -> None:
-    ensemble = {"productDefinitionTemplateNumber": 1}
-    messages = [ensemble | on_level("t", 500, number=number, offset=number) for number in (1, 2, 3)]
-    write_grib(tmp_path / "members.grib2", messages)
-    opened = open_store(tmp_path / "members.grib2")
-    assert opened.temperature.dims == ("time", "member", "level", "latitude", "longitude")
-    assert opened.member.values.tolist() == [1, 2, 3]
 
 
 def spectral_message(truncation: int, coefficients: np.ndarray, **keys: object) -> object:

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import eccodes
 import numpy as np
@@ -183,9 +184,16 @@ def test_sums_since_the_start_become_sums_over_each_step(tmp_path: Path) -> None
     assert "'tp' is summed since the start of the forecast: differences make it sums over each step" in said
 
 
-def test_buckets_that_fill_up_become_sums_over_each_step(tmp_path: Path) -> None:
-    handles = [rain(steps, value) for steps, value in (("0-3", 1), ("0-6", 3), ("6-9", 5), ("6-12", 11))]
-    assert means(open_store(write(tmp_path / "a.grib2", *handles)), "total_precipitation") == [1, 2, 5, 6]
+@pytest.mark.parametrize(
+    ("sums", "expected"),
+    [
+        ((("0-3", 1), ("0-6", 3), ("6-9", 5), ("6-12", 11)), [1, 2, 5, 6]),
+        ((("0-6", 1), ("0-6", 1), ("0-12", 10), ("6-12", 9)), [1, 9]),
+    ],
+)
+def test_buckets_that_fill_up_become_sums_over_each_step(tmp_path: Path, sums: Any, expected: list[int]) -> None:
+    handles = [rain(steps, value) for steps, value in sums]
+    assert means(open_store(write(tmp_path / "a.grib2", *handles)), "total_precipitation") == expected
 
 
 def test_sums_over_steps_of_several_lengths_are_kept_apart(tmp_path: Path) -> None:
@@ -274,6 +282,7 @@ def member(number: int, value: float, **keys: object) -> int:
 def test_control_and_perturbed_members_are_one_ensemble(tmp_path: Path) -> None:
     control = member(0, 250, typeOfProcessedData=3, typeOfEnsembleForecast=1)
     opened = open_store(write(tmp_path / "a.grib2", member(2, 252), control, member(1, 251)))
+    assert opened["2m_temperature"].dims == ("time", "member", "latitude", "longitude")
     assert opened.member.values.tolist() == [0, 1, 2]
     assert means(opened.isel(time=0), "2m_temperature") == [250, 251, 252]
 
