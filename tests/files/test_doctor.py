@@ -15,6 +15,8 @@ from etesian.files.diagnosis import Diagnosis, Severity
 from etesian.files.doctor import examine
 from etesian.files.open import open_store
 
+ROWS = np.arange(12).reshape(3, 4)
+
 
 def series(name: str = "t2m", units: str | None = "K", values: np.ndarray | float | None = None) -> xr.Dataset:
     """Make ten days of one variable on a 3×4 grid, north to south."""
@@ -55,7 +57,7 @@ def test_a_healthy_file_has_numbers_and_nothing_to_mend(tmp_path: Path) -> None:
 
 
 def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> None:
-    dataset = series(units="degC", values=10.0 + np.arange(12).reshape(3, 4))
+    dataset = series(units="degC", values=10.0 + ROWS)
     dataset["t2m"][0, 0] = np.nan
     dataset = dataset.assign_coords(lon=("lon", [-180.0, -90.0, 0.0, 90.0], dataset.lon.attrs))
     diagnosis = examine(write(dataset, tmp_path / "file.nc"))
@@ -72,13 +74,13 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
     ("dataset", "severity", "expected"),
     [
         (
-            series(values=15.0 + np.arange(12).reshape(3, 4)),
+            series(values=15.0 + ROWS),
             Severity.BROKEN,
             "'2m_temperature' says K but 15 … 26 looks like °C: say so, for example with "
             "`ncatted -O -a units,t2m,o,c,degC IN OUT`",
         ),
         (
-            series(units=None, values=15.0 + np.arange(12).reshape(3, 4)),
+            series(units=None, values=15.0 + ROWS),
             Severity.BROKEN,
             "'2m_temperature' has no units but 15 … 26 looks like °C: say so, for example with "
             "`ncatted -O -a units,t2m,o,c,degC IN OUT`",
@@ -90,30 +92,30 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
             "`ncatted -O -a units,t2m,o,c,K IN OUT`",
         ),
         (
-            series("msl", "Pa", 1000.0 + np.arange(12).reshape(3, 4)),
+            series("msl", "Pa", 1000.0 + ROWS),
             Severity.BROKEN,
             "'mean_sea_level_pressure' says Pa but has values 1000 … 1011, all outside 85000 … 110000 Pa: it looks "
             "like hPa: say so, for example with `ncatted -O -a units,msl,o,c,hPa IN OUT`",
         ),
         (
-            series("msl", "hPa", 1e5 + np.arange(12).reshape(3, 4)),
+            series("msl", "hPa", 1e5 + ROWS),
             Severity.BROKEN,
             "'mean_sea_level_pressure' says hPa but has values 1e+07 … 1e+07, all outside 85000 … 110000 Pa: it looks "
             "like Pa: say so, for example with `ncatted -O -a units,msl,o,c,Pa IN OUT`",
         ),
         (
-            series(units="degC", values=280.0 + np.arange(12).reshape(3, 4)),
+            series(units="degC", values=280.0 + ROWS),
             Severity.BROKEN,
             "'2m_temperature' says degC but has values 553.2 … 564.2, all outside 170 … 340 K: it looks like K: say "
             "so, for example with `ncatted -O -a units,t2m,o,c,K IN OUT`",
         ),
         (
-            series("msl", "Pa", 84_990.0 + np.arange(12).reshape(3, 4)),
+            series("msl", "Pa", 84_990.0 + ROWS),
             Severity.LOOK,
             "'mean_sea_level_pressure' has values 8.499e+04 … 8.5e+04, outside the physical range 85000 … 110000 Pa",
         ),
         (
-            series("msl", None, 1000.0 + np.arange(12).reshape(3, 4)),
+            series("msl", None, 1000.0 + ROWS),
             Severity.BROKEN,
             "'mean_sea_level_pressure' has no units, and 1000 … 1011 is outside 85000 … 110000 Pa: "
             "give it the units it is in, for example with `ncatted -O -a units,msl,o,c,UNITS IN OUT`",

@@ -326,6 +326,10 @@ def test_several_files_stand_side_by_side_and_one_after_the_other(opened: Any) -
 def test_files_with_one_level_each_are_stacked(opened: Any) -> None:
     files = [on_levels("t", "K", [level], {"units": "hPa"}, "level") for level in (850.0, 500.0)]
     assert opened(*files).temperature.level.values.tolist() == [500, 850]
+    later = files[1].assign_coords(time=days(2, "2001-01-03"))
+    message = r"'temperature' in .*b\.nc has other levels \(500\) than in .*a\.nc \(500, 850\): give files of the same"
+    with pytest.raises(DataError, match=message):
+        opened(xr.concat(files, "level"), later)
 
 
 def test_a_level_that_one_variable_lacks_is_not_listed_as_its_channel(opened: Any) -> None:

@@ -276,6 +276,13 @@ def _join(name: str, arrays: list[tuple[str, xr.DataArray]]) -> xr.DataArray:
     for other_path, other in others:
         if "time" not in array.dims and "time" not in other.dims and array.equals(other):
             continue
+        for axis in ("level", "member"):
+            here, there = (sorted(each.indexes.get(axis, ())) for each in (array, other))
+            if here != there and not _overlap(array, other):
+                raise DataError(
+                    f"'{name}' in {other_path} has other {axis}s ({', '.join(map(str, there))}) than in {path} "
+                    f"({', '.join(map(str, here))}): give files of the same {axis}s"
+                )
         where = f"for {_extent(other.indexes['time'])}" if "time" in other.dims else "in different versions"
         raise DataError(
             f"{other_path} and {path} both hold '{name}' {where}: leave one of them out, or rename one of the variables"
