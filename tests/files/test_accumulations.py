@@ -28,7 +28,7 @@ def forecast(**attrs: str) -> xr.Dataset:
     return xr.Dataset({"tp": (("step", "latitude", "longitude"), values, {"units": "m"} | attrs)}, coords)
 
 
-@pytest.mark.parametrize("attrs", [{"GRIB_stepType": "accum"}, {"cell_methods": "area: mean time: sum"}], ids=str)
+@pytest.mark.parametrize("attrs", [{"GRIB_stepType": "accum"}, {"cell_methods": "area: mean valid_time: sum"}], ids=str)
 def test_sums_over_lead_times_keep_a_name_of_their_own(tmp_path: Path, attrs: dict[str, str]) -> None:
     forecast(**attrs).to_netcdf(tmp_path / "a.nc")
     opened = open_store(tmp_path / "a.nc")
@@ -36,6 +36,7 @@ def test_sums_over_lead_times_keep_a_name_of_their_own(tmp_path: Path, attrs: di
     np.testing.assert_allclose(opened.tp_accumulated[:, 0, 0], [0.001, 0.003, 0.006], rtol=1e-5)
     said = [finding.text for finding in examine(tmp_path / "a.nc").findings]
     assert any("'tp' is a sum over the lead times of 'step'" in text for text in said)
+    assert not any("'tp' is left out" in text for text in said)
 
 
 def test_sums_at_one_lead_time_are_a_series(tmp_path: Path) -> None:

@@ -118,8 +118,10 @@ _UNEVEN = 1.2
 """Ratio of two periods from which on they are no longer months, seasons or years of one kind."""
 
 
-def named_by_period(raw: xr.Dataset, notes: list[str]) -> xr.Dataset:
+def named_by_period(raw: xr.Dataset, notes: list[str]) -> tuple[xr.Dataset, dict[str, str]]:
     """Rename the sums of a dataset that are no series over steps of one length, so that they pass for none.
+
+    Returns the dataset, and what those that were renamed are called in the file.
 
     A sum is what says so by `cell_methods` or, as the Climate Data Store does, by GRIB's type of step. The bounds of
     its times tell over what it is taken; where it runs over lead times without them, it may start with the forecast.
@@ -131,7 +133,7 @@ def named_by_period(raw: xr.Dataset, notes: list[str]) -> xr.Dataset:
     names = {}
     for name, array in raw.data_vars.items():
         methods = str(array.attrs.get("cell_methods", ""))
-        is_sum = array.attrs.get("GRIB_stepType") == "accum" or re.search(r"\btime: sum\b", methods)
+        is_sum = array.attrs.get("GRIB_stepType") == "accum" or re.search(r"time: sum\b", methods)
         why = _why_uneven(raw, array) if is_sum else ""
         if why:
             names[name] = f"{name}_accumulated"
@@ -139,12 +141,10 @@ def named_by_period(raw: xr.Dataset, notes: list[str]) -> xr.Dataset:
                 f"'{name}' is a sum {why}: kept as '{names[name]}', since a series would mix several lengths; "
                 f"take differences along its lead times where it starts with the forecast"
             )
-    if not names:
-        return raw
-    renamed = raw.rename(names)
+    renamed = raw.rename(names) if names else raw
     for name in names.values():
         renamed[name].attrs.pop("standard_name", None)
-    return renamed
+    return renamed, {own: str(name) for name, own in names.items()}
 
 
 def _why_uneven(raw: xr.Dataset, array: xr.DataArray) -> str:

@@ -58,7 +58,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         DataError: if a dimension means nothing here, or nothing is on the grid.
     """
     notes = diagnosis.all_mended(raw)
-    raw = named_by_period(raw, notes)
+    raw, renamed = named_by_period(raw, notes)
     dataset = with_axes(raw, label, notes)
     on_grid = {
         str(name): array
@@ -71,7 +71,7 @@ def canonicalise(raw: xr.Dataset, label: str) -> tuple[xr.Dataset, list[str]]:
         array = array.drop_vars([c for c in array.coords if array[c].ndim == 0 and c not in scalars[name]])
         for place, part in _layers(array, label, notes):
             field = _field(name, place, part, label, notes)
-            field.attrs |= planet_of(raw)
+            field.attrs |= {"source_name": renamed.get(name, name), **planet_of(raw)}
             fields.setdefault(str(field.name), []).append(field)
     if not fields:
         raise DataError(f"{label} holds no numbers on its latitude–longitude grid")
@@ -257,7 +257,7 @@ def _field(name: str, place: Place, array: xr.DataArray, label: str, notes: list
     dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
     array = in_chunks(array).astype(dtype, copy=False)
     kept = {key: attrs[key] for key in ("long_name", "cell_methods", "period", CELLS) if key in attrs}
-    kept |= {"source_name": name, "source_units": units}
+    kept["source_units"] = units
     if not units:
         kept["units_missing"] = 1
     if "level" in array.dims:

@@ -21,6 +21,7 @@ from etesian.files.axes import horizontal
 from etesian.files.canonical import canonicalise
 from etesian.files.cells import grid_of
 from etesian.files.checks import findings_of, gather, set_units, summaries, tallies
+from etesian.files.dates import holds_dates
 from etesian.files.decoding import damage_gathered
 from etesian.files.diagnosis import Diagnosis, Finding, Severity, Summary, by_kind, to_look_at
 from etesian.files.naming import ON_LEVELS
@@ -79,6 +80,7 @@ def examine(source: Source) -> Diagnosis:
 def _check_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Finding]:
     """Name the fields of a file that are not on its grid."""
     used = {name for array in dataset.data_vars.values() for name in array.attrs["source_name"].split(", ")}
+    used |= {variable.attrs.get(key) for variable in raw.variables.values() for key in ("bounds", "climatology")}
     return [
         Finding(
             Severity.LOOK,
@@ -86,7 +88,7 @@ def _check_left_out(raw: xr.Dataset, dataset: xr.Dataset, path: str) -> list[Fin
             (path,),
         )
         for name, array in raw.data_vars.items()
-        if array.ndim > 1 and array.dtype.kind in "fiu" and name not in used
+        if array.ndim > 1 and array.dtype.kind in "fiu" and name not in used and not holds_dates(array)
         if not str(name).endswith(("bnds", "bounds", "vertices"))
     ]
 
