@@ -14,7 +14,6 @@ import xarray as xr
 
 from etesian.core import Grid
 from etesian.core.channels import Channel
-from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.dataset import channels_of
 from etesian.core.errors import ChannelError, DataError
 from etesian.files.open import field, open_store
@@ -113,94 +112,6 @@ def test_a_remote_store_that_is_not_there_is_refused_by_name(served: tuple[str, 
         open_store(f"{served[0]}/nothing.zarr")
 
 
-def write_grib(
-    path: Path,
-    messages: list[dict[str, object]],
-    *,
-    edition: int = 2,
-    values: np.ndarray | None = None,
-    together: bool = False,
-) -> None:
-    """Write GRIB messages on the 4×6 grid; `together` packs them into one multi-field message."""
-    multi = eccodes.codes_grib_multi_new() if together else None
-    with open(path, "ab") as file:
-        for keys in messages:
-            handle = eccodes.codes_grib_new_from_samples(f"regular_ll_pl_grib{edition}")
-            grid = {
-                "Ni": 6, "Nj": 4,
-                "latitudeOfFirstGridPointInDegrees": 60, "latitudeOfLastGridPointInDegrees": -60,
-                "longitudeOfFirstGridPointInDegrees": 0, "longitudeOfLastGridPointInDegrees": 300,
-                "iDirectionIncrementInDegrees": 60, "jDirectionIncrementInDegrees": 40,
-                "dataDate": 20010101, "dataTime": 0,
-            }  # fmt: skip
-            keys = dict(keys)
-            offset = float(str(keys.pop("offset", 0)))
-            for key, value in (grid | keys).items():
-                eccodes.codes_set(handle, key, value)
-            eccodes.codes_set_values(handle, np.arange(24.0) + offset if values is None else values)
-            if multi is None:
-                eccodes.codes_write(handle, file)
-            else:
-                eccodes.codes_grib_multi_append(handle, 4, multi)
-            eccodes.codes_release(handle)
-        if multi is not None:
-            eccodes.codes_grib_multi_write(multi, file)
-            eccodes.codes_grib_multi_release(multi)
-
-
-def on_level(name: str, level: int, **more: object) -> dict[str, object]:
-    return {"typeOfLevel": "isobaricInhPa", "shortName": name, "level": level} | more
-
-
-@pytest.mark.parametrize("edition", [1, 2])
-def test_grib_hypercubes_of_different_levels_and_heights_become_one_dataset(tmp_path: Path, edition: int) -> None:
-    path = tmp_path / "many.grib"
-    messages = [on_level("t", 500, offset=250), on_level("t", 850, offset=270), on_level("q", 850)]
-    messages += [on_level("gh" if edition == 2 else "z", 500, offset=5500)]
-    messages += [{"typeOfLevel": "surface", "level": 0, "shortName": name, "offset": 280} for name in ("sp", "skt")]
-    messages += [{"typeOfLevel": "heightAboveGround", "level": 2, "shortName": "2t", "offset": 281}]
-    write_grib(path, messages, edition=edition)
-    opened = open_store(path)
-    assert set(opened.data_vars) == {
-        "temperature", "specific_humidity", "geopotential", "surface_pressure", "skin_temperature", "2m_temperature",
-    }  # fmt: skip
-    expected = (np.arange(24.0) + 5500).reshape(4, 6)[::-1] * (STANDARD_GRAVITY if edition == 2 else 1)
-    np.testing.assert_allclose(field(opened, Channel("geopotential", 500))[0], expected, rtol=1e-4)
-    assert [str(c) for c in channels_of(opened[["temperature", "specific_humidity"]])] == [
-        "temperature_500", "temperature_850", "specific_humidity_850",
-    ]  # fmt: skip
-    assert opened.time.values.astype("datetime64[D]").tolist() == np.array(["2001-01-01"], "datetime64[D]").tolist()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["many.grib"]
-
-
-def test_u_and_v_in_one_grib2_message_are_both_found(tmp_path: Path) -> None:
-    write_grib(tmp_path / "uv.grib2", [on_level("u", 500, offset=1), on_level("v", 500, offset=-7)], together=True)
-    opened = open_store(tmp_path / "uv.grib2")
-    np.testing.assert_allclose(opened.u_component_of_wind.min(), 1, atol=1e-3)
-    np.testing.assert_allclose(opened.v_component_of_wind.min(), -7, atol=1e-3)
-
-
-def test_grib_forecasts_whose_valid_times_overlap_are_refused(tmp_path: Path) -> None:
-    messages = [on_level("t", 500, dataTime=time, step=step) for time in (0, 600) for step in (6, 12)]
-    write_grib(tmp_path / "fc.grib2", messages)
-    with pytest.raises(DataError, match="2 initial times × 2 steps whose valid times overlap: keep one step"):
-        open_store(tmp_path / "fc.grib2")
-
-
-def test_grib_fields_that_occur_twice_are_refused(tmp_path: Path) -> None:
-    write_grib(tmp_path / "twice.grib2", [on_level("t", 500), on_level("t", 500, offset=3)])
-    with pytest.raises(DataError, match=r"twice\.grib2 holds 't' more than once for one time, level and member"):
-        open_store(tmp_path / "twice.grib2")
-
-
-def test_grib_means_beside_instants_keep_a_name_of_their_own(tmp_path: Path) -> None:
-    mean = {"productDefinitionTemplateNumber": 8, "typeOfStatisticalProcessing": 0, "stepRange": "0-6"}
-    surface = {"typeOfLevel": "surface", "level": 0, "shortName": "sp"}
-    write_grib(tmp_path / "both.grib2", [surface | {"step": 6, "offset": 5}, surface | mean])
-    names = set(open_store(tmp_path / "both.grib2").data_vars)
-    assert names == {"surface_pressure", "avg_sp"}
-
-
 def spectral_message(truncation: int, coefficients: np.ndarray, **keys: object) -> object:
     """A GRIB message of coefficients (n, m), written out as the World Meteorological Organization orders them."""
     handle = eccodes.codes_grib_new_from_samples("sh_pl_grib2")
@@ -240,13 +151,10 @@ def test_spectral_grib_that_is_not_triangular_is_refused_with_the_remedy(tmp_pat
         open_store(tmp_path / "spectral.grib2")
 
 
-@pytest.mark.parametrize("kind", ["NETCDF3_CLASSIC", "NETCDF4", "grib"])
+@pytest.mark.parametrize("kind", ["NETCDF3_CLASSIC", "NETCDF4"])
 def test_truncated_files_are_refused(weather: xr.Dataset, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "cut"
-    if kind == "grib":
-        write_grib(path, [on_level("t", 500), on_level("t", 850)])
-    else:
-        weather.to_netcdf(path, format=kind)
+    weather.to_netcdf(path, format=kind)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
     with pytest.raises(DataError, match="truncated"):
         open_store(path)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from etesian.core.channels import Channel
+from etesian.core.constants import STANDARD_GRAVITY
+from etesian.core.dataset import channels_of
 from etesian.core.errors import DataError, GridError
 from etesian.files.diagnosis import Severity
 from etesian.files.doctor import examine
-from etesian.files.open import open_store
+from etesian.files.open import field, open_store
 
 GRID = {
     "Ni": 6, "Nj": 4,
@@ -49,6 +52,63 @@ def pressure(number: int, value: float, **keys: object) -> int:
     """The mean sea level pressure as NCEP reduces it: 1 is `prmsl`, 192 is `mslet`."""
     kind = {"centre": "kwbc", "discipline": 0, "parameterCategory": 3, "parameterNumber": number}
     return message(value, **kind, typeOfFirstFixedSurface=101, **keys)
+
+
+def at(level: int, name: str, offset: float = 0.0, *, edition: int = 2, **keys: object) -> int:
+    """A message on a pressure level whose values count from `offset`."""
+    keys = {"typeOfLevel": "isobaricInhPa", "shortName": name, "level": level} | keys
+    return message(np.arange(24.0) + offset, sample=f"regular_ll_pl_grib{edition}", **keys)
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_hypercubes_of_different_levels_and_heights_become_one_dataset(tmp_path: Path, edition: int) -> None:
+    height = "gh" if edition == 2 else "z"
+    given = [(500, "t", 250), (850, "t", 270), (850, "q", 0), (500, height, 5500)]
+    handles = [at(*each, edition=edition) for each in given]
+    handles += [at(0, name, 280, edition=edition, typeOfLevel="surface") for name in ("sp", "skt")]
+    handles.append(at(2, "2t", 281, edition=edition, typeOfLevel="heightAboveGround"))
+    opened = open_store(write(tmp_path / "many.grib", *handles))
+    assert set(opened.data_vars) == {
+        "temperature", "specific_humidity", "geopotential", "surface_pressure", "skin_temperature", "2m_temperature",
+    }  # fmt: skip
+    expected = (np.arange(24.0) + 5500).reshape(4, 6)[::-1] * (STANDARD_GRAVITY if edition == 2 else 1)
+    np.testing.assert_allclose(field(opened, Channel("geopotential", 500))[0], expected, rtol=1e-4)
+    assert [str(c) for c in channels_of(opened[["temperature", "specific_humidity"]])] == [
+        "temperature_500", "temperature_850", "specific_humidity_850",
+    ]  # fmt: skip
+    assert opened.time.values.tolist() == np.array(["2001-01-01"], "datetime64[s]").tolist()
+    assert [file.name for file in tmp_path.iterdir()] == ["many.grib"]
+
+
+def test_u_and_v_in_one_message_are_both_found(tmp_path: Path) -> None:
+    multi = eccodes.codes_grib_multi_new()
+    for handle in (at(500, "u", 1), at(500, "v", -7)):
+        eccodes.codes_grib_multi_append(handle, 4, multi)
+    with (tmp_path / "uv.grib2").open("wb") as file:
+        eccodes.codes_grib_multi_write(multi, file)
+    opened = open_store(tmp_path / "uv.grib2")
+    np.testing.assert_allclose(opened.u_component_of_wind.min(), 1, atol=1e-3)
+    np.testing.assert_allclose(opened.v_component_of_wind.min(), -7, atol=1e-3)
+
+
+def test_fields_that_occur_twice_and_forecasts_that_overlap_are_refused(tmp_path: Path) -> None:
+    overlapping = [at(500, "t", dataTime=time, step=step) for time in (0, 600) for step in (6, 12)]
+    with pytest.raises(DataError, match="2 initial times × 2 steps whose valid times overlap: keep one step"):
+        open_store(write(tmp_path / "fc.grib2", *overlapping))
+    with pytest.raises(DataError, match=r"twice\.grib2 holds 't' more than once for one time, level and member"):
+        open_store(write(tmp_path / "twice.grib2", at(500, "t"), at(500, "t", 3)))
+
+
+def test_means_beside_instants_keep_a_name_of_their_own(tmp_path: Path) -> None:
+    both = message(5, shortName="sp", step=6), over("avg", "0-6", 1, shortName="sp")
+    assert set(open_store(write(tmp_path / "both.grib2", *both))) == {"surface_pressure", "avg_sp"}
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "cut", at(500, "t"), at(850, "t"))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
+    with pytest.raises(DataError, match="truncated"):
+        open_store(path)
 
 
 def test_two_parameters_of_one_meaning_are_both_kept(tmp_path: Path) -> None:
