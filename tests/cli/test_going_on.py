@@ -166,22 +166,14 @@ def test_what_stopped_a_run_stops_it_again_unless_it_is_changed(
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (
-            "data.init_args.train",
-            ["2001-01-01", "2001-01-07"],
-            r"data.init_args.train was",
-        ),
+        ("data.init_args.train", ["2001-01-01", "2001-01-07"], r"data.init_args.train was"),
         (
             "data.class_path",
             "etesian.distance.data.LagData",
             r"data.class_path was etesian.forecast.data.ForecastData in",
         ),
         ("seed_everything", 1, r"begun otherwise: seed_everything was 0 in .*, not 1"),
-        (
-            "model.init_args.network.init_args.heads",
-            2,
-            r"another network: .*heads was 1 in .*, not 2; leave",
-        ),
+        ("model.init_args.network.init_args.heads", 2, r"another network: .*heads was 1 in .*, not 2; leave"),
         ("model.init_args.optimizer.class_path", "torch.optim.SGD", r"optimizer.class_path was torch.optim.AdamW"),
         ("data.init_args.workers", 4, None),
         ("data.init_args.batch_size", 4, None),

@@ -175,10 +175,7 @@ def test_a_shard_of_another_shape_or_kind_is_named(tmp_path: Path, second: Any, 
     ("axes", "words"),
     [
         ({"lat": LATITUDE[:2]}, r"1979_0\.npz holds .* × 1 × 2 latitudes in lat\.npy"),
-        (
-            {"lat": np.array([{}] * 3, dtype=object)},
-            r"lat\.npy holds no plain numbers \(.*\): write it with np\.save",
-        ),
+        ({"lat": np.array([{}] * 3, dtype=object)}, r"lat\.npy holds no plain numbers \(.*\): write it with np\.save"),
         ({"lon": np.ones((2, 2))}, r"lon\.npy holds float64 of shape \(2, 2\), where a row of numbers is needed"),
     ],
 )

@@ -134,9 +134,7 @@ def oisst(folder: Path, *days: str) -> None:
         place.parent.mkdir(exist_ok=True)
         shape = (1, 1, 8, 16)
         xr.Dataset(
-            {
-                "sst": (("time", "zlev", "lat", "lon"), np.full(shape, float(day[-2:]), "f4"), {"units": "Celsius"}),
-            },
+            {"sst": (("time", "zlev", "lat", "lon"), np.full(shape, float(day[-2:]), "f4"), {"units": "Celsius"})},
             {
                 "time": np.array([f"{day[:4]}-{day[4:6]}-{day[6:]}T12"], "datetime64[ns]"),
                 "zlev": ("zlev", [0.0], {"units": "meters", "long_name": "Sea surface height"}),
@@ -247,14 +245,8 @@ def test_cmip6_is_found_in_the_list_and_copied_in_its_calendar(tmp_path, capsys)
         shape = tuple({"time": 24, "plev": 2, "lat": 8, "lon": 16}[dim] for dim in dims)
         units = {"tas": "K", "ta": "K", "pr": "kg m-2 s-1"}[variable]
         xr.Dataset(
-            {
-                variable: (dims, np.random.default_rng(1).normal(250, 5, shape).astype("f4"), {"units": units}),
-            },
-            {
-                "time": months,
-                **GRID,
-                "height": ((), 2.0, {"units": "m"}),
-            }
+            {variable: (dims, np.random.default_rng(1).normal(250, 5, shape).astype("f4"), {"units": units})},
+            {"time": months, **GRID, "height": ((), 2.0, {"units": "m"})}
             | ({"plev": ("plev", [85000.0, 50000.0], {"units": "Pa", "positive": "down"})} if "plev" in dims else {}),
             {"license": "CC BY-SA 4.0 it is", "version": version},
         ).to_zarr(root / path, zarr_format=2, consolidated=True)

@@ -120,16 +120,8 @@ def test_what_prepare_will_mend_is_told_and_is_no_failure(tmp_path: Path) -> Non
             "'mean_sea_level_pressure' has no units, and 1000 … 1011 is outside 85000 … 110000 Pa: "
             "give it the units it is in, for example with `ncatted -O -a units,msl,o,c,UNITS IN OUT`",
         ),
-        (
-            series(values=281.0),
-            Severity.LOOK,
-            "'2m_temperature' is 281 everywhere: nothing can be learned from it",
-        ),
-        (
-            series(values=np.nan),
-            Severity.LOOK,
-            "'2m_temperature' holds no values at all: leave it out of `prepare`",
-        ),
+        (series(values=281.0), Severity.LOOK, "'2m_temperature' is 281 everywhere: nothing can be learned from it"),
+        (series(values=np.nan), Severity.LOOK, "'2m_temperature' holds no values at all: leave it out of `prepare`"),
         (
             series("tcco2", "kg m-2"),
             Severity.LOOK,

@@ -32,10 +32,7 @@ def fields(**variables: dict[str, str]) -> xr.Dataset:
     ("said", "name"),
     [
         (Said("u", standard_name="sea_water_x_velocity", units="m s-1"), "sea_water_x_velocity"),
-        (
-            Said("z", standard_name="sea_surface_height", units="m"),
-            "sea_surface_height",
-        ),
+        (Said("z", standard_name="sea_surface_height", units="m"), "sea_surface_height"),
         (Said("t", standard_name="sea_ice_temperature", units="K"), "sea_ice_temperature"),
         (Said("r", standard_name="runoff_flux", units="%"), "runoff_flux"),
         (Said("tp", standard_name="tendency_of_air_temperature", units="m"), "tendency_of_air_temperature"),

@@ -6,6 +6,7 @@ import typing
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -63,6 +64,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__
+
+
+def maker(error: BaseException) -> str:
+    """Name the class that was being made when an error was raised."""
+    frames = [frame.f_locals for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+    return type(frames[-1]["self"]).__name__ if frames else "a class"
 
 
 def _complete(words: Sequence[str], trusted: Sequence[str]) -> dict[str, Any]:

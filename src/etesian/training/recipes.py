@@ -33,7 +33,7 @@ from etesian.samples.loading import TaskData
 from etesian.training.checkpoint import SafeCheckpoints, best_and_last, read_description
 from etesian.training.going_on import is_finished, refuse_changes, was_stopped
 from etesian.training.logs import EpochLines, keep_identities, options_with_folders, placed, with_folders
-from etesian.training.mistakes import causes, explain
+from etesian.training.mistakes import causes, explain, maker
 from etesian.training.task import Task
 from etesian.training.trusted import by_public_names, check, plain, read, restrict, spelled_out
 
@@ -134,7 +134,7 @@ class TrainingCLI(LightningCLI):
         """Make data, task and trainer; the recipe that is kept does not say where the run lies.
 
         Raises:
-            RecipeError: if a package is not installed.
+            RecipeError: if a package is not installed, or a class of this library cannot be made with its options.
         """
         config = self.config[self.subcommand]
         asked, going_on = config.trainer.logger, config.get("ckpt_path") is not None
@@ -143,10 +143,12 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except (ImportError, ValueError) as error:
             # The parser wraps what a constructor raises.
-            absent = next((each for each in causes(error) if isinstance(each, ImportError)), None)
-            if absent is None:
+            chain = list(causes(error))
+            if (absent := next((each for each in chain if isinstance(each, ImportError)), None)) is not None:
+                raise RecipeError(f"a class that the recipe names lacks what it needs: {first_line(absent)}") from error
+            if self.trusted or any(isinstance(each, EtesianError) for each in chain):
                 raise
-            raise RecipeError(f"a class that the recipe names lacks what it needs: {first_line(absent)}") from error
+            raise RecipeError(f"{maker(chain[-1])} cannot be made as told: {first_line(chain[-1])}") from error
         config.trainer.logger = asked
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

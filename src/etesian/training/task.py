@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from etesian.core import Batch, Channel, Fields, Frame, Layout
 from etesian.core.constants import SECONDS_PER_HOUR
-from etesian.core.errors import CheckpointError, DataError, RecipeError
+from etesian.core.errors import CheckpointError, DataError, RecipeError, first_line
 from etesian.core.names import public_name
 from etesian.core.recorded import Recorded
 from etesian.core.statistics import Statistics
@@ -164,8 +164,15 @@ class Task(L.LightningModule):
         return [group for group in groups if group["params"]]
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser and its schedule, stepped after every batch."""
-        optimizer = self.make_optimizer(self.parameter_groups())
+        """Build the optimiser and its schedule, stepped after every batch.
+
+        Raises:
+            RecipeError: if the optimiser takes none of its options' values.
+        """
+        try:
+            optimizer = self.make_optimizer(self.parameter_groups())
+        except ValueError as error:
+            raise RecipeError(f"the optimizer cannot be made: {first_line(error)}") from error
         for group in optimizer.param_groups:
             if group.get("new"):
                 group["lr"] *= self.new_rate
