@@ -111,6 +111,7 @@ def test_classes_that_training_is_made_of_may_be_named() -> None:
             "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}' if i else '1'] * 9)}]" for i in range(9)).encode(),
             "aliases",
         ),
+        (b"trainer: {max_epochs: 1}\nmodel: {x: [{a: 1, a: 2}]}\ntrainer: {}", "r.yaml says 'trainer' twice, and the"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(text: bytes, said: str, tmp_path: Path) -> None:

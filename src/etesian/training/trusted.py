@@ -90,12 +90,15 @@ def read(path: Path) -> dict[str, Any]:
         RecipeError: if it is no YAML file of the parts of a recipe.
     """
     try:
-        content = plain(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, twice = plain(text), next(_twice(yaml.compose(text)), None)
     except UnicodeDecodeError:
         raise RecipeError(f"{path} is no text in UTF-8; a recipe is a YAML file") from None
     except (yaml.YAMLError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise RecipeError(f"{path} is no YAML file ({why})") from None
+    if twice is not None:
+        raise RecipeError(f"{path} says '{twice}' twice, and the first would be lost: put them together")
     if not isinstance(content, dict):
         kind = "empty" if content is None else f"a {type(content).__name__}"
         raise RecipeError(f"{path} is {kind}; a recipe has the parts data, model and trainer")
@@ -108,6 +111,16 @@ def read(path: Path) -> dict[str, Any]:
         ):
             raise RecipeError(f"'{part}' in {path} needs class_path and init_args")
     return content
+
+
+def _twice(node: yaml.Node | None) -> Iterator[str]:
+    """Go through the options that YAML gives twice at one place, of which its readers keep the last."""
+    if isinstance(node, yaml.CollectionNode):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, each) for each in node.value]
+        keys = [str(key.value) for key, _ in pairs if key is not None]
+        yield from (key for key in keys if keys.count(key) > 1)
+        for _, value in pairs:
+            yield from _twice(value)
 
 
 def _named(value: Any, trusted: Sequence[str], place: str = "") -> Iterator[tuple[str, Any]]:
