@@ -25,15 +25,9 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (["prepare", "--gird", "5"], "Unknown option: --gird. Did you mean --grid?"),
         (["forecast", "run", "store", "out", "--init", "2001", "2001", "--leads", "x"], '"x"'),
         (["forecast", "run", "store", "out", "--init", "2001", "--leads", "24"], "--init"),
-        (["forecast", "baseline:persistance", "s", "o", "--init", "2001", "2001", "--leads", "24"], "'persistence'"),
         (["fit", "planet_climx"], "did you mean 'planet_climax'?"),
         (["recipes", "planet_climx"], "did you mean 'planet_climax'?"),
-        (["evaluate", "nothing.zarr", "nowhere.zarr"], "there is no 'nothing.zarr'"),
         (["evaluate", "a.zarr", "b.zarr", "--thresholds", "2m_temperature=cold"], "takes CHANNEL=VALUE,VALUE, such as"),
-        (
-            ["forecast", "baseline:persistence", "nothing.zarr", "out", "--init", "2001", "2001", "--leads", "0"],
-            "must be hours greater than 0",
-        ),
     ],
 )
 def test_a_mistake_is_answered_with_one_sentence(

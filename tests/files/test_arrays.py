@@ -1,6 +1,7 @@
 """Plain arrays: HDF5 described by a JSON file beside it, and ClimaX's shards."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,10 @@ def test_what_the_description_lacks_is_said_by_the_doctor_too(tmp_path: Path) ->
     path = write(tmp_path)
     (tmp_path / "train.json").unlink()
     sentence = (
-        "describe an array of channels × times × rows × columns in train.json beside it, with channels, start, "
-        "step_hours, latitude and longitude"
+        "train.h5 is plain HDF5 without coordinates (it holds data): describe an array of channels × times × rows × "
+        "columns in train.json beside it, with channels, start, step_hours, latitude and longitude"
     )
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(DataError, match=re.escape(sentence)):
         open_store(path)
     assert any(sentence in finding.text for finding in examine(path).findings)
     for key in ("channels", "start"):
@@ -182,6 +183,15 @@ def test_a_shard_of_another_shape_or_kind_is_named(tmp_path: Path, second: Any, 
 def test_coordinates_that_do_not_fit_are_named(tmp_path: Path, axes: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         open_store(write_shards(tmp_path, **axes))
+
+
+def test_shards_that_are_cut_or_do_not_divide_the_year_are_refused(tmp_path: Path) -> None:
+    path = write_shards(tmp_path, np.ones((7, 1, 3, 4), "f4")) / "train/1979_1.npz"
+    with pytest.raises(DataError, match=r"shards of 1979 in .* hold 737 steps, which do not divide the hours"):
+        open_store(tmp_path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"1979_1\.npz is truncated"):
+        open_store(tmp_path)
 
 
 def test_other_npz_files_do_not_make_a_folder_one_of_shards(tmp_path: Path) -> None:

@@ -99,17 +99,6 @@ def test_degrees_west_and_south_run_the_other_way() -> None:
     assert turned.q.values.tolist() == [[200, 203, 202, 201], [100, 103, 102, 101], [0, 3, 2, 1]]
 
 
-def test_coordinates_that_repeat_for_every_time_are_a_curvilinear_grid() -> None:
-    places = np.zeros((1, 2, 3))
-    axes = {
-        "XLAT": (("Time", "south_north", "west_east"), places, {"units": "degree_north"}),
-        "XLONG": (("Time", "south_north", "west_east"), places, {"units": "degree_east"}),
-    }
-    wrf = xr.Dataset({"T2": (("Time", "south_north", "west_east"), places, {"units": "K"})}, axes)
-    with pytest.raises(GridError, match=r"on a curvilinear grid .Time, south_north, west_east.: regrid it first"):
-        with_axes(wrf, "a.nc", [])
-
-
 def test_a_member_that_occurs_twice_is_named() -> None:
     twice = field().expand_dims(number=[1, 1])
     with pytest.raises(DataError, match=r"a\.nc holds the member 1 twice in 'number': .*drop_duplicates\('number'\)"):
@@ -222,10 +211,6 @@ def test_the_remedies_for_missing_and_repeated_levels_work() -> None:
     assert opened(bare.assign_coords(level=("level", [850, 500], {"units": "hPa"}))).level.values.tolist() == [500, 850]
 
 
-def test_the_seas_decibars_are_depths() -> None:
-    assert list(opened(on("lev", [10.0, 20.0], "thetao", units="dbar")).data_vars) == ["thetao_lev10", "thetao_lev20"]
-
-
 def test_a_single_level_without_meaning_is_dropped_from_a_field_at_the_surface() -> None:
     assert opened(on("lev", [1.0], "tas"))["2m_temperature"].dims == ("time", "latitude", "longitude")
 
@@ -258,6 +243,7 @@ def test_a_height_without_a_dimension_has_units_too() -> None:
 
 def test_depths_are_counted_in_metres() -> None:
     assert list(opened(on("depth", [5.0, 100.0], "so", "1")).data_vars) == ["so_depth5", "so_depth100"]
+    assert list(opened(on("lev", [10.0, 20.0], "so", units="dbar")).data_vars) == ["so_lev10", "so_lev20"]
     dataset = on("depth", [5.0, 100.0], "st", "K")
     dataset.depth.attrs["units"] = "cm"
     assert list(opened(dataset).data_vars) == ["st_depth0.05", "st_depth1"]

@@ -155,7 +155,7 @@ def _checked(levels: NDArray[np.float64], coordinate: xr.DataArray, label: str) 
     levels = np.where(np.isclose(levels, near, rtol=_LEVEL_NOISE, atol=0), near, np.round(levels, 6))
     refuse_repeated(levels, coordinate, label)
     stored = np.atleast_1d(coordinate.values)
-    is_low = _are_usual(stored) and levels.max() <= 11 and bool(((stored > 800) & (stored % 100 > 0)).any())
+    is_low = levels.max() <= 11 and bool(np.isin(stored, (825, 850, 875, 925, 950, 975)).any())
     if is_low or levels.max() > _HIGHEST or levels.min() < 0:
         name, meant = coordinate.name, "hPa" if is_low else "Pa"
         raise GridError(
