@@ -149,6 +149,14 @@ def test_fill_values_that_are_not_declared_are_found(tmp_path: Path, fill: float
     assert f"cdo setmissval,{np.float32(fill):g}" in sentence
 
 
+@pytest.mark.parametrize(("units", "scale", "meant"), [("m2 s-2", 5500, "m"), ("m", 54000, "m2 s-2")])
+def test_a_geopotential_in_the_units_of_a_height_is_told(tmp_path: Path, units: str, scale: float, meant: str) -> None:
+    dataset = series("z", units, scale + ROWS).expand_dims(level=[500], axis=1)
+    (sentence,) = sentences(examine(write(dataset, tmp_path / "a.nc")), Severity.BROKEN)
+    assert f"says {units} but has values" in sentence
+    assert f"it looks like {meant}: say so" in sentence
+
+
 def test_a_repeated_extreme_in_wrong_units_is_no_fill_value(tmp_path: Path) -> None:
     dataset = series(values=np.maximum(np.linspace(-5, 30, 12).reshape(3, 4), -1.8))
     (sentence,) = sentences(examine(write(dataset, tmp_path / "file.nc")), Severity.BROKEN)

@@ -164,12 +164,6 @@ def test_hdf5_with_dimension_scales_opens(weather: xr.Dataset, tmp_path: Path) -
     assert_is_weather(open_store(tmp_path / "weather.h5"), weather)
 
 
-def test_other_kinds_of_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"table\.csv is neither NetCDF, GRIB, HDF5 nor Zarr .it begins with b'a,b"):
-        open_store(tmp_path / "table.csv")
-
-
 def test_a_training_store_is_recognised(weather: xr.Dataset, tmp_path: Path) -> None:
     weather.assign_attrs(etesian_store=1).to_zarr(tmp_path / "store.zarr")
     with pytest.raises(DataError, match="is a training store already"):

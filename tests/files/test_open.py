@@ -375,6 +375,7 @@ def test_what_is_no_data_is_refused_for_what_it_is(tmp_path: Path) -> None:
     os.symlink("gone.nc", tmp_path / "link.nc")
     os.mkfifo(tmp_path / "pipe.nc")
     for name, content, message in (
+        ("table.csv", b"a,b\n1,2\n", r"csv is neither NetCDF, GRIB, HDF5 nor Zarr .it begins with b'a,b"),
         ("empty.nc", b"", "is empty: copy or download it again"),
         ("login.nc", b"\n<!DOCTYPE html>", "is a web page, perhaps one that asks to log in"),
         ("a.nc.gz", gzip.compress(b"CDF"), r"is compressed with gzip: unpack it with `gunzip < .* > OUT`"),

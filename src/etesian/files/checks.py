@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from etesian.core.channels import CATALOGUE, Channel
+from etesian.core.constants import STANDARD_GRAVITY
 from etesian.core.errors import DataError
 from etesian.files.diagnosis import Finding, Severity, Summary
 from etesian.files.units import conversion
@@ -145,7 +146,8 @@ def findings_of(summary: Summary) -> list[Finding]:
     """Check one channel by its values: fill values that nobody declared, and the catalogue's physical range."""
     variable = CATALOGUE.get(summary.channel.name)
     low, high = summary.minimum, summary.maximum
-    if summary.missing == 1 or (variable is not None and variable.minimum <= low and high <= variable.maximum):
+    least, most = _limits(summary.channel)
+    if summary.missing == 1 or (variable is not None and least <= low and high <= most):
         return []
     factor, offset = (variable and conversion(summary.source_units, variable)) or (1.0, 0.0)
     for extreme, count, others in (
@@ -173,7 +175,23 @@ def _is_fill(channel: Channel, extreme: float, is_known: bool, low: float, high:
     return max(low - extreme, extreme - high) > high - low
 
 
-_MISTAKEN = {"K": (("K", 1.0, -273.15),), "Pa": (("hPa", 100.0, 0.0), ("Pa", 0.01, 0.0))}
+def _limits(channel: Channel) -> tuple[float, float]:
+    """Return the physical range of a channel; that of a geopotential by its level, as far as it tells m from m2 s-2."""
+    if channel.name == "geopotential" and channel.level is not None and channel.level <= _WELL_ABOVE_GROUND:
+        usual = STANDARD_GRAVITY * _SCALE_HEIGHT * np.log(_SURFACE / channel.level)
+        return float(usual / 3), float(usual * 3)
+    variable = CATALOGUE.get(channel.name)
+    return (-np.inf, np.inf) if variable is None else (variable.minimum, variable.maximum)
+
+
+_WELL_ABOVE_GROUND, _SURFACE, _SCALE_HEIGHT = 700, 1013.25, 7000.0
+"""Levels (hPa) and a height (m) of the atmosphere, whose pressure falls by e with each such height."""
+
+_MISTAKEN = {
+    "K": (("K", 1.0, -273.15),),
+    "Pa": (("hPa", 100.0, 0.0), ("Pa", 0.01, 0.0)),
+    "m2 s-2": (("m", STANDARD_GRAVITY, 0.0), ("m2 s-2", 1 / STANDARD_GRAVITY, 0.0)),
+}
 """By the catalogue's units, those that values may be in where a file says others, and what turns back what was read."""
 
 
@@ -187,14 +205,15 @@ def _check_range(summary: Summary) -> list[Finding]:
         told = "says K" if summary.units else "has no units"
         text = f"'{channel}' {told} but {values} looks like °C: say so, for example with "
         return [Finding(Severity.BROKEN, text + set_units(summary.source_name, "degC"))]
-    range_ = f"{variable.minimum:g} … {variable.maximum:g} {variable.units}"
+    least, most = _limits(channel)
+    range_ = f"{least:g} … {most:g} {variable.units}"
     if not summary.units:
         text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in, for example "
         text += f"with {set_units(summary.source_name, 'UNITS')}"
         return [Finding(Severity.BROKEN, text)]
-    is_outside = low > variable.maximum or high < variable.minimum
+    is_outside = low > most or high < least
     for meant, factor, offset in _MISTAKEN.get(variable.units, ()) if is_outside else ():
-        if variable.minimum <= factor * low + offset and factor * high + offset <= variable.maximum:
+        if least <= factor * low + offset and factor * high + offset <= most:
             text = f"'{channel}' says {summary.source_units} but has values {values}, all outside {range_}: it looks "
             text += f"like {meant}: say so, for example with {set_units(summary.source_name, meant)}"
             return [Finding(Severity.BROKEN, text)]
