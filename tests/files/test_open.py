@@ -64,12 +64,10 @@ def opened(tmp_path: Path) -> Any:
     [
         ("T2M", {"units": "K"}, "2m_temperature"),
         ("x", {"units": "Pa", "standard_name": "surface_air_pressure"}, "surface_pressure"),
-        ("tas", {"units": "K", "standard_name": "air_temperature"}, "2m_temperature"),
         ("d", {"units": "days"}, "d"),
         ("z", {}, "z"),
         ("t", {}, "temperature"),
         ("absv", {"units": "s-1"}, "absv"),
-        ("tcco2", {"units": "kg m-2"}, "tcco2"),
         ("my_variable", {"units": "furlong"}, "my_variable"),
     ],
 )

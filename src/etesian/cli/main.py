@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
         for option, value in itertools.pairwise(arguments):
-            if re.match(r"--[a-z-]+$", option) and re.match(r"-[\d.]+,", value):
+            if re.match(r"--[a-z-]+ -[\d.]+,", f"{option} {value}"):
                 _fail(f"what begins with a minus is joined to its option, as in {option}={value}", status=2)
         _fail(f"{_one_sentence(str(error))} (see `etesian {command} --help`)".replace("  ", " "), status=2)
     except EtesianError as error:

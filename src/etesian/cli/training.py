@@ -183,10 +183,7 @@ def _scored_on(part: str, period: str) -> Callable[..., None]:
     """Return the command that scores a run on one of its periods."""
 
     def command(
-        *words: Option,
-        config: Recipes | None = None,
-        run: str | None = None,
-        stores: Words | None = None,
+        *words: Option, config: Recipes | None = None, run: str | None = None, stores: Words | None = None
     ) -> None:
         _train(part, words, config, run, stores)
 

@@ -136,14 +136,7 @@ def _variables() -> Iterable[Variable]:
         ("streamfunction", "atmosphere_horizontal_streamfunction", "m2 s-1", "strf", -1e9, 1e9),
         ("velocity_potential", "atmosphere_horizontal_velocity_potential", "m2 s-1", "vp", -2e8, 2e8),
         ("ozone_mass_mixing_ratio", "mass_fraction_of_ozone_in_air", "kg kg-1", "o3 o3mr", -1e-6, 1e-4),
-        (
-            "specific_cloud_ice_water_content",
-            "mass_fraction_of_cloud_ice_in_air",
-            "kg kg-1",
-            "ciwc",
-            -1e-6,
-            0.02,
-        ),
+        ("specific_cloud_ice_water_content", "mass_fraction_of_cloud_ice_in_air", "kg kg-1", "ciwc", -1e-6, 0.02),
         (
             "specific_cloud_liquid_water_content",
             "mass_fraction_of_cloud_liquid_water_in_air",
@@ -163,14 +156,7 @@ def _variables() -> Iterable[Variable]:
         ("100m_u_component_of_wind", "", "m s-1", "u100 100u", -120, 120),
         ("100m_v_component_of_wind", "", "m s-1", "v100 100v", -120, 120),
         ("skin_temperature", "surface_temperature", "K", "skt ts", 150, 360),
-        (
-            "mean_sea_level_pressure",
-            "air_pressure_at_mean_sea_level",
-            "Pa",
-            "msl psl slp prmsl mslet",
-            8.5e4,
-            1.1e5,
-        ),
+        ("mean_sea_level_pressure", "air_pressure_at_mean_sea_level", "Pa", "msl psl slp prmsl mslet", 8.5e4, 1.1e5),
         ("surface_pressure", "surface_air_pressure", "Pa", "sp ps", 3e4, 1.12e5),
         (
             "sea_surface_temperature",
@@ -198,14 +184,7 @@ def _variables() -> Iterable[Variable]:
             1500,
         ),
         ("total_column_water", "", "kg m-2", "tcw", -0.1, 120),
-        (
-            "total_column_water_vapour",
-            "atmosphere_mass_content_of_water_vapor",
-            "kg m-2",
-            "tcwv pwat prw",
-            -0.1,
-            120,
-        ),
+        ("total_column_water_vapour", "atmosphere_mass_content_of_water_vapor", "kg m-2", "tcwv pwat prw", -0.1, 120),
         ("toa_incident_solar_radiation", "toa_incoming_shortwave_flux", "J m-2", "tisr", -1, 1e7),
         ("carbon_dioxide_total_column", "", "ppm", "tcco2 total_column_co2", 300, 700),
     ]

@@ -65,11 +65,7 @@ class Points:
             ),
             "latitude": ("station", self.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("station", self.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-            "elevation": (
-                "station",
-                self.elevation,
-                {"standard_name": "surface_altitude", "units": "m"},
-            ),
+            "elevation": ("station", self.elevation, {"standard_name": "surface_altitude", "units": "m"}),
         }
 
 

@@ -305,10 +305,7 @@ def _on_grid(raw: xr.Dataset, label: str, notes: list[str]) -> xr.Dataset:
 
 def horizontal(raw: xr.Dataset) -> list[list[xr.DataArray]]:
     """Return what may be the latitude of a dataset as a file holds it, and what may be its longitude."""
-    return [
-        _candidates(raw, "latitude", _LATITUDES, "n(orth)?"),
-        _candidates(raw, "longitude", _LONGITUDES, "e(ast)?"),
-    ]
+    return [_candidates(raw, "latitude", _LATITUDES, "n(orth)?"), _candidates(raw, "longitude", _LONGITUDES, "e(ast)?")]
 
 
 def _candidates(raw: xr.Dataset, axis: str, names: tuple[str, ...], direction: str) -> list[xr.DataArray]:

@@ -147,7 +147,7 @@ def findings_of(summary: Summary) -> list[Finding]:
     variable = CATALOGUE.get(summary.channel.name)
     low, high = summary.minimum, summary.maximum
     least, most = _limits(summary.channel)
-    if summary.missing == 1 or (variable is not None and least <= low and high <= most):
+    if summary.missing == 1 or (variable and least <= low and high <= most):
         return []
     factor, offset = (variable and conversion(summary.source_units, variable)) or (1.0, 0.0)
     for extreme, count, others in (
@@ -157,35 +157,29 @@ def findings_of(summary: Summary) -> list[Finding]:
         stored = (extreme - offset) / factor
         is_known = abs(stored) > _HUGE or any(np.isclose(stored, fill, rtol=1e-6) for fill in _FILLS)
         if (is_known or count > 1) and _is_fill(summary.channel, extreme, is_known, *others):
-            text = (
-                f"'{summary.channel}' holds the value {stored:g} exactly {count} time{'s' * (count > 1)}, a fill value "
-            )
-            text += f"that the file does not declare: set it, for example with `cdo setmissval,{stored:g} IN OUT`"
+            text = f"'{summary.channel}' holds the value {stored:g} exactly {count} time{'s' * (count > 1)}, a fill "
+            text += f"value that the file does not declare: set it, for example with `cdo setmissval,{stored:g} IN OUT`"
             return [Finding(Severity.BROKEN, text)]
     return _check_range(summary)
 
 
 def _is_fill(channel: Channel, extreme: float, is_known: bool, low: float, high: float) -> bool:
     """Whether an extreme is one that centres use, or cannot be, and stands apart from all other values."""
-    variable = CATALOGUE.get(channel.name)
-    if not is_known and (variable is None or variable.minimum <= extreme <= variable.maximum):
+    least, most = _limits(channel)
+    if not is_known and least <= extreme <= most:
         return False
-    if variable is not None and variable.minimum <= low and high <= variable.maximum:
-        return True
-    return max(low - extreme, extreme - high) > high - low
+    return (np.isfinite(most) and least <= low and high <= most) or max(low - extreme, extreme - high) > high - low
 
 
 def _limits(channel: Channel) -> tuple[float, float]:
-    """Return the physical range of a channel; that of a geopotential by its level, as far as it tells m from m2 s-2."""
-    if channel.name == "geopotential" and channel.level is not None and channel.level <= _WELL_ABOVE_GROUND:
-        usual = STANDARD_GRAVITY * _SCALE_HEIGHT * np.log(_SURFACE / channel.level)
-        return float(usual / 3), float(usual * 3)
+    """Return the physical range of a channel, of geopotential by its level, so that m and m2 s-2 are told apart."""
+    if channel.name == "geopotential" and (level := channel.level or 1000) <= 700:
+        # The height (m) of an atmosphere whose pressure falls by e every 7 km.
+        usual = STANDARD_GRAVITY * 7000 * float(np.log(1013 / level))
+        return usual / 3, usual * 3
     variable = CATALOGUE.get(channel.name)
-    return (-np.inf, np.inf) if variable is None else (variable.minimum, variable.maximum)
+    return (variable.minimum, variable.maximum) if variable else (-np.inf, np.inf)
 
-
-_WELL_ABOVE_GROUND, _SURFACE, _SCALE_HEIGHT = 700, 1013.25, 7000.0
-"""Levels (hPa) and a height (m) of the atmosphere, whose pressure falls by e with each such height."""
 
 _MISTAKEN = {
     "K": (("K", 1.0, -273.15),),

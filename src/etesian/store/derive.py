@@ -282,12 +282,7 @@ def _mapped(
 
 
 def _in_chunks(
-    *fields: NDArray[Any],
-    function: Callable[..., Any],
-    grid: Grid,
-    truncation: int | None,
-    outputs: int,
-    dtype: Any,
+    *fields: NDArray[Any], function: Callable[..., Any], grid: Grid, truncation: int | None, outputs: int, dtype: Any
 ) -> Any:
     """Work on some fields at a time, which bounds the memory that double precision takes."""
     harmonics = spherical_harmonics(grid, truncation)
