@@ -286,11 +286,11 @@ def test_one_finding_of_a_kind_counts_its_files(tmp_path: Path) -> None:
         dataset = series().isel(time=[day]).assign_coords(time=("time", [30000.0 + day], {"Unit": "days"}))
         write(dataset, tmp_path / f"{day:03}.nc")
     diagnosis = examine(tmp_path)
-    (broken,) = sentences(diagnosis, Severity.BROKEN)
+    (finding,) = [finding for finding in diagnosis.findings if finding.severity is Severity.BROKEN]
+    broken = str(finding)
     assert "000.nc" in broken
     assert "001.nc" not in broken
     assert broken.endswith("(the first of 7 files)")
-    (finding,) = [finding for finding in diagnosis.findings if finding.severity is Severity.BROKEN]
     assert len(finding.files) == 7
 
 

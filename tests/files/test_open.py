@@ -68,7 +68,6 @@ def opened(tmp_path: Path) -> Any:
         ("z", {}, "z"),
         ("t", {}, "temperature"),
         ("absv", {"units": "s-1"}, "absv"),
-        ("my_variable", {"units": "furlong"}, "my_variable"),
     ],
 )
 def test_names_come_from_the_catalogue_only_where_name_and_units_agree(
