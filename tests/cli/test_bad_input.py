@@ -67,7 +67,7 @@ def changed(words: Sequence[str], **positions: str) -> list[str]:
         ([*FIT, "--data.init_args.validate=[2001-01-05,2001-01-15]"], "the periods train (2001-01-01 to 2001-01-08)"),
         ([*FIT, "--model.init_args.netwrok=x"], "ForecastTask has no option 'netwrok'; did you mean 'network'?"),
         ([*FIT, "--model.init_args.lead_weights={48: 1.0}"], "lead_weights has none for 24 h; it names [48] h"),
-        ([*FIT, "--data.init_args.stores=[]"], "ForecastData cannot be made as told: list index out of range"),
+        ([*FIT, "--data.init_args.stores=[]"], "stores is empty: name the training stores to read"),
         ([*FIT, "--model.init_args.network.init_args.patch=0"], "ClimaX cannot be made as told: integer division"),
         ([*FIT, "--model.init_args.optimizer.init_args.lr=-1"], "the optimizer cannot be made: Invalid learning rate"),
         (["fit", "-c", "nowhere.yaml"], "nowhere.yaml"),

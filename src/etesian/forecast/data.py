@@ -90,6 +90,8 @@ class ForecastData(StoreData):
     ) -> None:
         if not leads or list(leads) != sorted(set(leads)) or leads[0] <= 0:
             raise RecipeError(f"leads {leads} must be ascending hours greater than 0")
+        if not stores:
+            raise RecipeError("stores is empty: name the training stores to read, such as --data.stores '[store.zarr]'")
         opened = [Store(path) for path in stores]
         if weights is not None and (len(weights) != len(stores) or min(weights) < 0 or not any(weights)):
             raise RecipeError(f"weights {weights} must be {len(stores)} numbers, one for each store, 0 or greater")
