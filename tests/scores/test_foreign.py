@@ -100,6 +100,21 @@ def test_leads_that_may_be_hours_or_days_are_refused_with_a_remedy_that_works(
     assert open_forecast("m", mended).dataset.prediction_timedelta.values[-1] == np.timedelta64(120, "h")
 
 
+def test_values_without_units_are_in_those_of_the_catalogue_or_refused(
+    forecasts: dict[str, xr.Dataset], weather: ModuleType
+) -> None:
+    model, truth = forecasts["model"].isel(time=slice(0, 3)).copy(), weather.truth().copy()
+    refused = "'temperature' has no units, and a mean of {} is none in K: convert it, or set its units"
+    for name, given in (("m", model), ("the truth", truth)):
+        kelvin = given["temperature"]
+        given["temperature"] = (kelvin - 273.15).drop_attrs()
+        with pytest.raises(DataError, match=refused.format(r"-?[\d.]+")) as told:
+            score({"m": model}, truth, channels=["temperature_500"], progress=False)
+        assert name in str(told.value)
+        given["temperature"] = kelvin.drop_attrs()
+    assert np.isfinite(score({"m": model}, truth, channels=["temperature_500"], progress=False).rmse).all()
+
+
 def test_units_that_a_forecast_lacks_are_asked_for(forecasts: dict[str, xr.Dataset], weather: ModuleType) -> None:
     model = forecasts["model"].isel(time=slice(0, 3))
     flux = model.temperature.isel(level=0, drop=True)

@@ -86,7 +86,7 @@ def test_moments_are_those_of_all_points_by_area() -> None:
 
 def test_the_gradient_of_a_field_that_rises_northward_is_known() -> None:
     truth = weather()
-    rising = truth * 0 + np.sin(np.radians(truth.latitude))
+    rising = truth * 0 + 280 + np.sin(np.radians(truth.latitude))
     rising.temperature.attrs = truth.temperature.attrs
     rising = rising[["temperature"]]
     scores = structure(rising, same=forecast_of(rising))

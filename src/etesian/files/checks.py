@@ -146,7 +146,7 @@ def findings_of(summary: Summary) -> list[Finding]:
     """Check one channel by its values: fill values that nobody declared, and the catalogue's physical range."""
     variable = CATALOGUE.get(summary.channel.name)
     low, high = summary.minimum, summary.maximum
-    least, most = _limits(summary.channel)
+    least, most = physical_range(summary.channel)
     if summary.missing == 1 or (variable and least <= low and high <= most):
         return []
     factor, offset = (variable and conversion(summary.source_units, variable)) or (1.0, 0.0)
@@ -165,13 +165,13 @@ def findings_of(summary: Summary) -> list[Finding]:
 
 def _is_fill(channel: Channel, extreme: float, is_known: bool, low: float, high: float) -> bool:
     """Whether an extreme is one that centres use, or cannot be, and stands apart from all other values."""
-    least, most = _limits(channel)
+    least, most = physical_range(channel)
     if not is_known and least <= extreme <= most:
         return False
     return (np.isfinite(most) and least <= low and high <= most) or max(low - extreme, extreme - high) > high - low
 
 
-def _limits(channel: Channel) -> tuple[float, float]:
+def physical_range(channel: Channel) -> tuple[float, float]:
     """Return the physical range of a channel, of geopotential by its level, so that m and m2 s-2 are told apart."""
     if channel.name == "geopotential" and (level := channel.level or 1000) <= 700:
         # The height (m) of an atmosphere whose pressure falls by e every 7 km.
@@ -199,7 +199,7 @@ def _check_range(summary: Summary) -> list[Finding]:
         told = "says K" if summary.units else "has no units"
         text = f"'{channel}' {told} but {values} looks like °C: say so, for example with "
         return [Finding(Severity.BROKEN, text + set_units(summary.source_name, "degC"))]
-    least, most = _limits(channel)
+    least, most = physical_range(channel)
     range_ = f"{least:g} … {most:g} {variable.units}"
     if not summary.units:
         text = f"'{channel}' has no units, and {values} is outside {range_}: give it the units it is in, for example "

@@ -20,6 +20,7 @@ from etesian.core.grid import Grid
 from etesian.files.axes import MEMBERS
 from etesian.files.canonical import canonicalise
 from etesian.files.cells import refuse_cells
+from etesian.files.checks import physical_range
 from etesian.files.open import open_store
 from etesian.files.units import parse_units
 from etesian.store.format import to_dataset
@@ -261,6 +262,23 @@ def check_match(forecast: FieldSeries, truth: FieldSeries, channels: Sequence[Ch
             raise DataError(
                 f"{forecast.name}: '{channel.name}' {given}, and in the truth it {wanted}; convert it, or set its units"
             )
+        for series in (forecast, truth):
+            _refuse_incredible(series, channel)
+
+
+def _refuse_incredible(series: FieldSeries, channel: Channel) -> None:
+    """See that a field whose units nobody tells can be in those of the catalogue."""
+    known = CATALOGUE.get(channel.name)
+    if known is None or series.dataset[series.own(channel).name].attrs.get("units"):
+        return
+    field = series.read([series.own(channel)], **{dim: [0] for dim in series.dims})
+    mean = float(field[np.isfinite(field)].mean()) if np.isfinite(field).any() else np.nan
+    least, most = physical_range(channel)
+    if mean < least or mean > most:
+        raise DataError(
+            f"{series.name}: '{channel.name}' has no units, and a mean of {mean:.4g} is none in {known.units}: "
+            "convert it, or set its units"
+        )
 
 
 def common_channels(
