@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from etesian.core import Batch, Fields, Frame, Grid, Layout
-from etesian.core.errors import GridError, RecipeError
+from etesian.core.errors import DataError, GridError, RecipeError
 from etesian.core.statistics import Statistics
-from etesian.downscale.data import DownscalingData
+from etesian.downscale.data import DownscalingData, SuperResolutionData
+from etesian.downscale.power import PowerLimit
 from etesian.networks.regression import RegressionInterpolation
 from etesian.networks.srgan import SRDiscriminator, resolution_factor
 from etesian.nn.normalizer import Normalizer
@@ -22,6 +23,9 @@ from etesian.training.ensemble_task import EnsembleTask
 from etesian.training.field_task import LossTerm, Values, WeightedError
 from etesian.training.members import Noise, fresh
 from etesian.training.task import NetworkFactory, OptimizerFactory, over_processes
+
+LIMIT_FROM = 200
+"""Most times of training whose fields say how much power there may be."""
 
 BALANCED = (0.46, 0.6)
 """Losses of the discriminator below which the generator, above which the discriminator takes one more step (PhIRE)."""
@@ -170,6 +174,8 @@ class SuperResolutionTask(SharpeningTask):
         log1p: draw in the long tails of the data before the network sees them.
         content: a further term of the loss, such as the learned distance of AtmoDist, or the only one; see `Content`.
         consistent: add to each block what its mean lacks, so that block means of the output are the input.
+        limit_power: take from whole globes, at each total wavenumber, the power beyond the most that true fields had on
+            any of some days of training. Fields of a region, such as the patches of validation, stay as they are.
         adversarial: weight of the discriminator's verdict beside the content loss; 0 trains without one.
         discriminator_width: channels behind the discriminator's first convolution.
         start: run or checkpoint whose generator training begins with.
@@ -196,6 +202,7 @@ class SuperResolutionTask(SharpeningTask):
         log1p: bool = True,
         content: LossTerm | None = None,
         consistent: bool = False,
+        limit_power: bool = False,
         adversarial: float = 0.0,
         discriminator_width: int = 32,
         start: str | None = None,
@@ -219,6 +226,7 @@ class SuperResolutionTask(SharpeningTask):
         )
         self.normalizer = Normalizer(statistics.select(layout.inputs), log1p=log1p)
         self.consistent, self.adversarial, self.discriminator_width = consistent, adversarial, discriminator_width
+        self.limit = PowerLimit(layout.targets, layout.output_grid) if limit_power else None
         self.discriminator: SRDiscriminator | None = None
         self.has_best = not adversarial
         if adversarial:
@@ -238,9 +246,21 @@ class SuperResolutionTask(SharpeningTask):
             "members": self.members,
             "log1p": self.normalizer.log1p,
             "consistent": self.consistent,
+            "limit_power": self.limit is not None,
             "adversarial": self.adversarial,
             "discriminator_width": self.discriminator_width,
         }
+
+    def on_fit_start(self) -> None:
+        """Learn the largest power of true fields, where it is a limit, from whole fields of the training period."""
+        super().on_fit_start()
+        if self.limit is None:
+            return
+        data = self.fitted_to(SuperResolutionData, "limit_power learns from whole fields of the training period")
+        try:
+            self.limit.fit(data.dataset("train").whole(LIMIT_FROM))
+        except (GridError, DataError) as error:
+            raise RecipeError(f"limit_power: {error}; or set limit_power: false") from None
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser with its schedule, or one each for generator and discriminator."""
@@ -261,6 +281,8 @@ class SuperResolutionTask(SharpeningTask):
     def predict(self, batch: Batch, target: Frame, noise: Noise | None = None) -> Fields:
         """Return fine fields in physical units on the frame that is asked for; of noise see `EnsembleTask.forward`."""
         fields = super().predict(batch, target, noise)
+        if self.limit is not None and target.grid.is_periodic:
+            fields = self.limit(fields)
         return with_block_means(fields, batch.inputs) if self.consistent else fields
 
     def between(self, coarse: Grid, fine: Grid) -> "SuperResolutionTask":

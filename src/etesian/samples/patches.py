@@ -1,7 +1,7 @@
 """Samples cut from global fields: two times of one place, or one time on two scales."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,6 +143,14 @@ class PatchDataset(ABC):
     @abstractmethod
     def __getitem__(self, picks: Sequence[PatchPick]) -> Batch:
         """Return the batch of some patches."""
+
+    def whole(self, count: int) -> Iterator[Fields]:
+        """Read the whole grid at some of the initial times, evenly spaced, one after the other."""
+        for index in self.initial[:: -(-self.initial.size // count)].tolist():
+            values = torch.from_numpy(self.store.read([index], self.channels))[:, None]
+            time = torch.from_numpy(self.store.time[[index]])[:, None]
+            frame = Frame(self.layout.inputs, time, self.store.grid, self.store.calendar)
+            yield Fields(values, frame, torch.isfinite(values) if self.store.has_gaps else None)
 
     def read(self, picks: Sequence[PatchPick], leads: Sequence[Sequence[int]], grid: Grid) -> Fields:
         """Read patches at hours after their initial times.
