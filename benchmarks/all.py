@@ -59,7 +59,7 @@ SHORT = {
 
 LONG = (
     "downscaling, forcings, gapfill_boxes, gapfill_clouds, gapfill_members, gapfill_peers, jet_stream, lag_distance, "
-    "members, optimizers, perturbations, planet, pretraining, projection, slp, slp_members, superres_real, "
+    "members, perturbations, planet, pretraining, projection, slp, slp_members, superres_real, "
     "superresolution, superresolution_diffusion, ten_years, weathermesh_edges, weathermesh_grids"
 )
 
