@@ -73,7 +73,7 @@ def reanalysis() -> xr.Dataset:
         )
     }
     for name, mean, size, units in (
-        ("geopotential", 5e4, 100, "m2 s-2"),
+        ("geopotential", 68600 * np.log(1013 / np.array(levels))[:, None, None], 100, "m2 s-2"),
         ("u_component_of_wind", 5, 1, "m s-1"),
         ("v_component_of_wind", 0, 1, "m s-1"),
         ("temperature", 260, 1, "K"),
