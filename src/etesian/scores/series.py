@@ -135,6 +135,29 @@ class FieldSeries:
         own, known = self.own(channel), CATALOGUE.get(channel.name)
         return str(self.dataset[own.name].attrs.get("units") or (known.units if known else ""))
 
+    def check_assumed_units(self, channel: Channel) -> None:
+        """See once that a field whose units nobody tells can be in those of the catalogue, by its first map.
+
+        Raises:
+            DataError: if its mean cannot.
+        """
+        own, known = self.own(channel), CATALOGUE.get(channel.name)
+        if known is None or channel in self._credible or self.dataset[own.name].attrs.get("units"):
+            return
+        field = self.read([own], **{dim: [0] for dim in self.dims})
+        mean = float(field[np.isfinite(field)].mean()) if np.isfinite(field).any() else np.nan
+        least, most = physical_range(channel)
+        if mean < least or mean > most:
+            raise DataError(
+                f"{self.name}: '{channel.name}' has no units, and a mean of {mean:.4g} is none in {known.units}: "
+                "convert it, or set its units"
+            )
+        self._credible.add(channel)
+
+    @cached_property
+    def _credible(self) -> set[Channel]:
+        return set()
+
     def own(self, channel: Channel) -> Channel:
         """Return a channel as it is here: on a level, or a variable that is called like one, as in filled fields."""
         return next(own for own in self.channels if str(own) == str(channel))
@@ -263,22 +286,7 @@ def check_match(forecast: FieldSeries, truth: FieldSeries, channels: Sequence[Ch
                 f"{forecast.name}: '{channel.name}' {given}, and in the truth it {wanted}; convert it, or set its units"
             )
         for series in (forecast, truth):
-            _refuse_incredible(series, channel)
-
-
-def _refuse_incredible(series: FieldSeries, channel: Channel) -> None:
-    """See that a field whose units nobody tells can be in those of the catalogue."""
-    known = CATALOGUE.get(channel.name)
-    if known is None or series.dataset[series.own(channel).name].attrs.get("units"):
-        return
-    field = series.read([series.own(channel)], **{dim: [0] for dim in series.dims})
-    mean = float(field[np.isfinite(field)].mean()) if np.isfinite(field).any() else np.nan
-    least, most = physical_range(channel)
-    if mean < least or mean > most:
-        raise DataError(
-            f"{series.name}: '{channel.name}' has no units, and a mean of {mean:.4g} is none in {known.units}: "
-            "convert it, or set its units"
-        )
+            series.check_assumed_units(channel)
 
 
 def common_channels(
