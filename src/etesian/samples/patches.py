@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from etesian.core import Batch, Fields, Frame, Grid, Layout
@@ -147,10 +148,8 @@ class PatchDataset(ABC):
     def whole(self, count: int) -> Iterator[Fields]:
         """Read the whole grid at some of the initial times, evenly spaced, one after the other."""
         for index in self.initial[:: -(-self.initial.size // count)].tolist():
-            values = torch.from_numpy(self.store.read([index], self.channels))[:, None]
-            time = torch.from_numpy(self.store.time[[index]])[:, None]
-            frame = Frame(self.layout.inputs, time, self.store.grid, self.store.calendar)
-            yield Fields(values, frame, torch.isfinite(values) if self.store.has_gaps else None)
+            values = self.store.read([index], self.channels)[:, None]
+            yield self._fields(values, self.store.time[[index]][:, None], self.store.grid)
 
     def read(self, picks: Sequence[PatchPick], leads: Sequence[Sequence[int]], grid: Grid) -> Fields:
         """Read patches at hours after their initial times.
@@ -165,9 +164,12 @@ class PatchDataset(ABC):
         index = np.searchsorted(store.time, time)
         corners = [(pick.row, pick.column) for pick in picks for _ in range(time.shape[1])]
         values = store.patches(index.ravel(), self.channels, corners, self.cutter.size)
-        tensor = torch.from_numpy(values.reshape(*time.shape, *values.shape[1:]))
-        valid = torch.isfinite(tensor) if store.has_gaps else None
-        frame = Frame(self.layout.inputs, torch.from_numpy(time), grid, store.calendar)
+        return self._fields(values.reshape(*time.shape, *values.shape[1:]), time, grid)
+
+    def _fields(self, values: NDArray[np.float32], time: NDArray[np.int64], grid: Grid) -> Fields:
+        tensor = torch.from_numpy(values)
+        valid = torch.isfinite(tensor) if self.store.has_gaps else None
+        frame = Frame(self.layout.inputs, torch.from_numpy(time), grid, self.store.calendar)
         return Fields(tensor if valid is None else tensor.masked_fill(~valid, 0.0), frame, valid)
 
 
