@@ -121,14 +121,15 @@ _UNEVEN = 1.2
 def named_by_period(raw: xr.Dataset, notes: list[str]) -> tuple[xr.Dataset, dict[str, str]]:
     """Rename the sums of a dataset that are no series over steps of one length, so that they pass for none.
 
-    Returns the dataset, and what those that were renamed are called in the file.
-
     A sum is what says so by `cell_methods` or, as the Climate Data Store does, by GRIB's type of step. The bounds of
     its times tell over what it is taken; where it runs over lead times without them, it may start with the forecast.
 
     Args:
         raw: decoded dataset.
         notes: gains a sentence for each variable that was renamed.
+
+    Returns:
+        The dataset, and what those that were renamed are called in the file.
     """
     names = {}
     for name, array in raw.data_vars.items():

@@ -66,8 +66,10 @@ def as_grid(grid: GridLike) -> Grid:
     Raises:
         GridError: if it stands for none.
     """
-    if isinstance(grid, Grid | Store):
-        return grid if isinstance(grid, Grid) else grid.grid
+    if isinstance(grid, Grid):
+        return grid
+    if isinstance(grid, Store):
+        return grid.grid
     if isinstance(grid, xr.Dataset):
         if lacking := [name for name in ("latitude", "longitude") if name not in grid.coords]:
             raise GridError(f"the dataset that is given for its grid has no {lacking[0]}; open it with et.open")

@@ -68,8 +68,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def maker(error: BaseException) -> str:
     """Name the class that was being made when an error was raised."""
-    frames = [frame.f_locals for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
-    return type(frames[-1]["self"]).__name__ if frames else "a class"
+    frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+    made = [frame.f_locals["self"] for frame in frames if "self" in frame.f_locals]
+    return type(made[-1]).__name__ if made else "a class"
 
 
 def _complete(words: Sequence[str], trusted: Sequence[str]) -> dict[str, Any]:
